@@ -1,0 +1,1 @@
+"""Tern rolls one reviewed schema change out to many deployments."""
