@@ -1,0 +1,1 @@
+"""Tests of Tern, in the places of what they test."""

