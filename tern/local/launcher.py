@@ -28,8 +28,8 @@ def main(arguments: list[str]) -> None:
         # The parent died before the line above; its death signal will not come any more.
         sys.exit(1)
     # The supervisor holds signals back while it starts us, and a shell may have made us deaf to Ctrl-C; both
-    # would be inherited, as would Python's own deafness to a broken pipe.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+    # would be inherited, as would the signals that Python itself ignores.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:

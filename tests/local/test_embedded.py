@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import LiteralString
@@ -22,6 +21,7 @@ from tern.local import postgres
 from tern.local.discovery import Servers, began, discover, last_known
 from tern.local.embedded import embedded_servers, ensure_database, free_port
 
+Eventually = Callable[[Callable[[], bool]], bool]
 FAST = {"fsync": "off", "shared_buffers": "16MB", "max_connections": "20"}
 IS_ROOT = os.geteuid() == 0
 STAY = """
@@ -43,15 +43,6 @@ def place() -> Iterator[Path]:
     for link in folder.rglob("shelter"):
         shutil.rmtree(link.resolve())
     shutil.rmtree(folder)
-
-
-def eventually(fact: Callable[[], bool], within_seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + within_seconds
-    while time.monotonic() < deadline:
-        if fact():
-            return True
-        time.sleep(0.05)
-    return fact()
 
 
 def answer(url: str, question: LiteralString) -> object:
@@ -108,7 +99,11 @@ def test_embedded_servers_ask_for_the_password(place: Path) -> None:
             assert stat.S_IMODE((servers.home / file).stat().st_mode) == 0o600
         with pytest.raises(psycopg.OperationalError):
             psycopg.connect(f"postgresql://postgres:wrong@127.0.0.1:{servers.postgres_port}/tern")
-        with redis.Redis(port=servers.valkey_port) as stranger, pytest.raises(redis.AuthenticationError):
+        no_retry = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
+        with (
+            redis.Redis(port=servers.valkey_port, retry=no_retry) as stranger,
+            pytest.raises(redis.AuthenticationError),
+        ):
             stranger.ping()
 
 
@@ -130,7 +125,7 @@ def test_embedded_servers_start_again_after_everything_was_killed(place: Path) -
     process.stdout.close()  # type: ignore[union-attr]
 
 
-def test_embedded_servers_end_with_an_owner_that_is_killed(place: Path) -> None:
+def test_embedded_servers_end_with_an_owner_that_is_killed(place: Path, eventually: Eventually) -> None:
     home = place / "home"
     process = owner_process(home)
     servers = discover(home)
