@@ -1,0 +1,38 @@
+"""What came of a call to an engine: three values, because two would be a lie (G10).
+
+Ok says that it happened, Refused that it definitely did not, Unknown that nobody here can tell. Only wire makes
+them from status codes; flows consume them with `match` and `assert_never`.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Ok(Generic[Value]):
+    """It happened, and this is the answer."""
+
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It definitely did not happen: the engine, or we before sending, said no. `code` is the gRPC status name."""
+
+    message: str
+    reason: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """It may or may not have happened. `code` is the gRPC status name where there was one."""
+
+    message: str
+    reason: str = ""
+    code: str = ""
+
+
+Outcome = Ok[Value] | Refused | Unknown

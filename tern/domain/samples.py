@@ -1,0 +1,86 @@
+"""Merging what an engine says into what we know, never backwards (control over time lives in control.py)."""
+
+from dataclasses import dataclass
+
+from tern.domain.identity import RemoteId
+from tern.domain.states import OBSERVED, RANK, TRANSITIONS, Event, State
+
+
+@dataclass(frozen=True, slots=True)
+class TableSample:
+    """Progress of one table change. Rows and seconds are None where the engine left them out."""
+
+    namespace: str
+    table_name: str
+    ddl: str
+    status: str
+    percent: int | None = None
+    rows_copied: int | None = None
+    rows_total: int | None = None
+    eta_s: int | None = None
+    checksum_rows_checked: int | None = None
+    checksum_rows_total: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look at one remote job. `state` is None where the engine's word has no meaning for us: nothing is
+    written from it (G10).
+    """
+
+    remote_id: RemoteId
+    state: State | None
+    said: str
+    summary: str = ""
+    error_message: str = ""
+    tables: tuple[TableSample, ...] = ()
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What merging decided: the arrow to take, if any, and whether the sample may move the cursor on."""
+
+    event: Event | None
+    state: State
+    applied: bool
+    note: str = ""
+    resend_stop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MergeContext:
+    """What else the merge depends on: how long ago a Start was sent (None when none is open)."""
+
+    start_sent_s_ago: float | None = None
+    grace_s: float = 30.0
+
+
+def merge(current: State, sampled: State | None, context: MergeContext) -> Observed:
+    """Which arrow a sample takes an operation along.
+
+    - no meaning (None): nothing written, cursor stays.
+    - `stopped` within the grace after a Start: stale, dropped, cursor stays (PO6).
+    - `stopped` still, after the grace: the start did not work.
+    - `running` of a stopped operation: somebody else's start or a lost stop; Stop is sent again (ST12).
+    - a lower rank than the known one: progress is taken, the state is not.
+    """
+    if sampled is None:
+        return Observed(None, current, applied=False, note="the engine's state has no meaning here")
+    if current is State.RESUMING and sampled is State.STOPPED:
+        sent = context.start_sent_s_ago
+        if sent is None or sent < context.grace_s:
+            return Observed(None, current, applied=False, note="taken before the start took effect")
+        return Observed(Event.RESUME_REFUSED, State.STOPPED, applied=True, note="still stopped after Start")
+    if sampled is current:
+        return Observed(None, current, applied=True)
+    if current is State.STOPPED and sampled in RANK:
+        note = f"the engine says {sampled} though it was stopped"
+        return Observed(None, current, applied=False, note=note, resend_stop=True)
+    if sampled in RANK and current in RANK and RANK[sampled] < RANK[current]:
+        return Observed(None, current, applied=True, note=f"{sampled} is behind {current}")
+    event = OBSERVED[sampled]
+    if event not in TRANSITIONS[current]:
+        return Observed(None, current, applied=False, note=f"{sampled} can't follow {current}")
+    return Observed(event, sampled, applied=True)

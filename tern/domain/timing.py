@@ -1,0 +1,58 @@
+"""How long things may take, as numbers and pure functions. All are seconds; the clock is the database's alone."""
+
+from dataclasses import dataclass
+
+LEASE_S = 30.0
+"""A claim's length: longer than an RPC deadline and the steps around it, short enough to be re-driven soon."""
+
+RPC_DEADLINE_S = 10.0
+START_GRACE_S = 30.0
+"""After Start, samples that still say `stopped` are taken for stale this long."""
+
+RESEND_S = 30.0
+"""A control that was sent and had no effect is sent again after this."""
+
+ANSWERED_ATTEMPTS_MAX = 10
+"""Attempts, counted while the engine's Health answers, until an operation becomes uncertain."""
+
+FRESHNESS_S = 86_400.0
+"""An intent older than this is not repeated by itself any more."""
+
+PROBE_INTERVAL_S = 10.0
+SELF_SWEEP_AFTER_S = 5.0
+LOST_CONTACT_AFTER = 10
+"""Failed polls in a row after which contact counts as lost."""
+
+CONTROL_REFUSALS_MAX = 10
+
+
+@dataclass(frozen=True, slots=True)
+class PollPace:
+    """How often an operation is polled, in seconds, by what may happen next."""
+
+    eager_s: float = 0.5
+    steady_s: float = 2.0
+    slow_s: float = 30.0
+
+
+def backoff_s(attempt: int, jitter: float) -> float:
+    """Exponential delay before attempt + 1: 1 s doubling to 60 s, spread by ±25 % with jitter in [0, 1)."""
+    raw = min(60.0, 2.0 ** min(attempt - 1, 10)) if attempt > 0 else 1.0
+    return raw * (0.75 + 0.5 * jitter)
+
+
+def poll_interval_s(state: str, *, poll_failures: int, control_open: bool, pace: PollPace) -> float:
+    """Seconds until the next look at an operation with a remote id.
+
+    Eager while a control waits for its effect and around a cutover; slow for what only a person moves on, and
+    once contact is lost, so that a dead engine isn't hammered.
+    """
+    if poll_failures >= LOST_CONTACT_AFTER:
+        return pace.slow_s
+    if poll_failures:
+        return min(pace.slow_s, pace.steady_s * 2.0 ** min(poll_failures, 5))
+    if control_open or state in {"cutting_over", "resuming", "reverting"}:
+        return pace.eager_s
+    if state in {"stopped", "uncertain"}:
+        return pace.slow_s
+    return pace.steady_s

@@ -1,0 +1,459 @@
+"""The protocols that flows use to reach the world. One Store method is one transaction is one durable step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from tern.domain.control import ReceiptLine, Step, Verb
+from tern.domain.dispatch import Approach
+from tern.domain.identity import ApplyId, DispatchKey, PlanId, RemoteId, ScopeName
+from tern.domain.model import (
+    Capabilities,
+    Claim,
+    Deployment,
+    OperationScope,
+    Plan,
+    PlannedChange,
+    RemoteCall,
+    Resolution,
+    Unsupported,
+)
+from tern.domain.outcome import Outcome
+from tern.domain.policy import Policy
+from tern.domain.samples import Sample
+
+
+class StorageUnavailable(Exception):  # noqa: N818
+    """PostgreSQL did not answer, or the answer to a COMMIT was lost: nothing may be concluded from it.
+
+    The step may or may not have happened. Whoever catches this ends the tick: the claim expires and the step is
+    repeated from what the rows say.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchClaimed:
+    """The operation is ours to drive, its intent is committed."""
+
+    claim: Claim
+    scope: OperationScope
+    approach: Approach
+
+
+@dataclass(frozen=True, slots=True)
+class NotClaimed:
+    """Nothing to do here now: held, taken, not due, settled. An echo, not an error."""
+
+    why: str
+
+
+class Fenced(StrEnum):
+    """What a write under a claim came to."""
+
+    DONE = "done"
+    LOST = "lost"
+    """The claim is no longer ours: 0 rows were changed, stop."""
+    CONFLICT = "conflict"
+    """Another remote id is already there; it stays (G5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryClaimed:
+    """A wish on one operation is ours to bring forward. `key` is set where a dispatch must be resolved first."""
+
+    claim: Claim
+    scope: OperationScope
+    verb: Verb
+    delivery_id: int
+    step: Step
+    key: DispatchKey | None = None
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySettled:
+    """The wish needed no call; it stands settled with its operation."""
+
+    scope: ScopeName
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """One operation to look at: the call that asks, and the revision last seen."""
+
+    operation_id: int
+    call: RemoteCall
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The answer about one cursor. A cursor without one is unchanged."""
+
+    cursor: Cursor
+    outcome: Outcome[Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """One deployment's batch under a poll lease."""
+
+    deployment: Deployment
+    owner: str
+    cursors: tuple[Cursor, ...]
+    has_retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An operation that a bell should be rung for."""
+
+    operation_id: int
+    scope: ScopeName
+
+
+@dataclass(frozen=True, slots=True)
+class DueControl:
+    """A wish that a bell should be rung for."""
+
+    operation_id: int
+    scope: ScopeName
+    verb: Verb
+
+
+@dataclass(frozen=True, slots=True)
+class DueWork:
+    """Everything that the reconciling sweep found to be due."""
+
+    dispatches: tuple[Due, ...] = ()
+    controls: tuple[DueControl, ...] = ()
+    applies: tuple[ApplyId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewApply:
+    """An accepted-to-be rollout. `deployments` is in rollout order."""
+
+    plan_id: PlanId
+    environment: str
+    deployments: tuple[str, ...]
+    policy: Policy
+    caller: str
+    reason: str
+    idempotency_key: str
+    allow_unsafe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedApply:
+    """The rollout exists. is_new is False where the same key had made it before (ID1)."""
+
+    apply_id: ApplyId
+    is_new: bool
+    first: tuple[Due, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody asks of some operations of one apply. `deployments` None means all."""
+
+    verb: Verb
+    apply_id: ApplyId
+    deployments: tuple[str, ...] | None
+    caller: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WishReceipt:
+    """One line per operation; request_id is None when nothing was accepted."""
+
+    request_id: int | None
+    lines: tuple[ReceiptLine, ...]
+    due: tuple[DueControl, ...] = ()
+
+
+class Resolved(StrEnum):
+    """What a person who looked found out about an uncertain operation."""
+
+    NOT_STARTED = "not-started"
+    ENDED = "ended"
+    REMOTE_ID = "remote-id"
+    REPEAT_APPLY = "repeat-apply"
+
+
+class DispatchStore(Protocol):
+    """Durable steps of a dispatch."""
+
+    def claim_dispatch(self, operation_id: int, name: ScopeName) -> DispatchClaimed | NotClaimed:
+        """Gates re-checked under the apply's lock; token, `running`, attempt and intent committed (§5.1).
+
+        Raises ScopeRefused for a message whose ids don't fit the rows; a claimed row that can never run is settled.
+        """
+
+    def may_go_forward(self, claim: Claim) -> bool:
+        """The last look before a forward call: our claim, and no stop or cancel in force (G9)."""
+
+    def withdraw_intent(self, claim: Claim) -> Fenced:
+        """An intent that this tick wrote and never sent is taken back; the stop that came between is obeyed (G8)."""
+
+    def record_remote_id(self, claim: Claim, scope: OperationScope, remote_id: RemoteId) -> Fenced:
+        """The engine's id, and nothing else (G3)."""
+
+    def record_dispatched(self, claim: Claim) -> Fenced:
+        """The state that depends on the id; the claim is given back."""
+
+    def record_refused(self, claim: Claim, message: str, reason: str, *, key_is_dead: bool) -> Fenced:
+        """A definite no: failed, with the engine's words."""
+
+    def record_unanswered(
+        self, claim: Claim, message: str, *, delay_s: float, engine_answers: bool
+    ) -> Fenced:
+        """No usable answer: failed_retryable, same key again after the delay."""
+
+    def record_uncertain(self, claim: Claim, message: str) -> Fenced:
+        """Nobody here can know: held for a person (G10)."""
+
+    def dispatch_budget(self, claim: Claim) -> tuple[int, float]:
+        """Attempts made while the engine answered, and the age of the intent in seconds."""
+
+
+class ControlStore(Protocol):
+    """Durable steps of an operator's wish."""
+
+    def accept_wish(self, wish: Wish) -> WishReceipt:
+        """Request and deliveries are inserted; nothing is locked that a driver could hold (ST11)."""
+
+    def claim_delivery(
+        self, operation_id: int, name: ScopeName, verb: Verb
+    ) -> DeliveryClaimed | DeliverySettled | NotClaimed:
+        """The wish is ours, or was settled in the same transaction because no call is needed."""
+
+    def record_resolved_id(self, claim: Claim, scope: OperationScope, remote_id: RemoteId) -> Fenced:
+        """The lost answer was found; the operation is followed by its id from now on."""
+
+    def settle_undispatched(self, claim: Claim, delivery_id: int) -> Fenced:
+        """The key is dead at the engine: the operation and its table changes are settled by the wish."""
+
+    def record_sent(self, claim: Claim, delivery_id: int) -> Fenced:
+        """The engine took the call; the wish stays open until its effect is observed."""
+
+    def record_undelivered(self, claim: Claim, delivery_id: int, message: str, *, delay_s: float) -> Fenced:
+        """No usable answer: the wish stays open and is repeated."""
+
+    def record_delivery_refused(
+        self, claim: Claim, delivery_id: int, message: str, *, delay_s: float
+    ) -> Fenced:
+        """The engine said no: failed with its words; a refused stop is repeated a bounded number of times."""
+
+    def hold_uncertain(self, claim: Claim, delivery_id: int, message: str) -> Fenced:
+        """The wish can't be driven without guessing; the operation is uncertain and the wish stays open."""
+
+    def resolve_uncertain(
+        self, name: ScopeName, found: Resolved, remote_id: RemoteId | None, caller: str, reason: str
+    ) -> None:
+        """A person's answer; raises Refused when the operation is not uncertain or the answer does not fit."""
+
+
+class PollStore(Protocol):
+    """Durable steps of a poll."""
+
+    def begin_poll(self, deployment: str) -> Poll | NotClaimed:
+        """A lease on the deployment's polling and the operations that are due."""
+
+    def record_looks(self, poll: Poll, looks: Sequence[Looked]) -> tuple[Due, ...]:
+        """What was seen, set-based, each row only if remote id and fence are still those that were asked for.
+
+        Returns what became due by it.
+        """
+
+    def expedite_retries(self, deployment: str) -> None:
+        """The engine's Health answers again: waiting retries come due, spread by jitter."""
+
+    def begin_look(self, operation_id: int, name: ScopeName) -> Poll | NotClaimed:
+        """The cursor of one operation, for a look right after a call; no lease."""
+
+
+class SweepStore(Protocol):
+    """Durable steps of the sweeps."""
+
+    def begin_sweep(self, name: str, owner: str) -> bool:
+        """The named sweep is ours until it finishes or its lease runs out."""
+
+    def finish_sweep(self, name: str, owner: str) -> None:
+        """The sweep was done to its end, now."""
+
+    def seconds_since_sweep(self, name: str) -> tuple[float, str]:
+        """Age of the last finished sweep and who did it; infinite if there was none."""
+
+    def due_work(self) -> DueWork:
+        """Dispatches, wishes and applies that are due, by index."""
+
+    def due_deployments(self) -> tuple[str, ...]:
+        """Deployments with an operation to poll or an engine to probe, by index."""
+
+
+class ApplyStore(Protocol):
+    """Durable steps of a whole apply."""
+
+    def save_plan(
+        self,
+        *,
+        environment: str,
+        database: str,
+        database_type: str,
+        changes: Sequence[PlannedChange],
+        caller: str,
+    ) -> Plan:
+        """The reviewed change; the same content for the same database is the same plan."""
+
+    def load_plan(self, plan_id: PlanId) -> Plan:
+        """Raises NotFound."""
+
+    def accept_apply(self, new: NewApply) -> AcceptedApply:
+        """Apply, operations, table changes and reservations in one transaction; raises Refused, NotFound."""
+
+    def advance_apply(self, apply_id: ApplyId) -> tuple[Due, ...]:
+        """Undispatched operations under a stop are settled set-based, the parent is projected, and what the policy
+        lets in is made due. Returns it.
+        """
+
+    def claim_verdict_effects(self, apply_id: ApplyId) -> str | None:
+        """The summary of a verdict whose effects nobody has driven yet; marks them done."""
+
+
+class DeploymentStore(Protocol):
+    """Durable steps of the register of deployments."""
+
+    def save_deployment(self, deployment: Deployment) -> None:
+        """Raises Refused where name or (address, target) is taken."""
+
+    def load_deployments(self, names: Sequence[str] | None = None) -> tuple[Deployment, ...]:
+        """All, or those named in the order given; raises NotFound."""
+
+    def set_drained(self, name: str, *, drained: bool) -> None:
+        """Raises NotFound."""
+
+    def remove_deployment(self, name: str) -> None:
+        """Raises NotFound; Refused while an apply uses it."""
+
+    def record_capabilities(self, name: str, capabilities: Capabilities, *, deduplicates: bool) -> None:
+        """What a probe found."""
+
+
+class Store(DispatchStore, ControlStore, PollStore, SweepStore, ApplyStore, DeploymentStore, Protocol):
+    """Everything that is durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePreview:
+    """What one change would do at one target."""
+
+    namespace: str
+    table_name: str
+    change_class: str
+    recipe: str
+    locks: tuple[str, ...]
+    unsafe_reason: str
+    refused_reason: str
+    estimated_rows: int
+    estimated_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of an engine's own log."""
+
+    at: str
+    level: str
+    event: str
+    message: str
+
+
+class Engine(Protocol):
+    """One deployment's engine in domain words. No method raises for what a server or network does."""
+
+    def apply(self, scope: OperationScope, claim: Claim) -> Outcome[RemoteId]:
+        """Hands the change over under the claim's key."""
+
+    def resolve(
+        self, scope: OperationScope, claim: Claim, key: DispatchKey, *, forbid: bool
+    ) -> Outcome[Resolution]:
+        """What became of a key."""
+
+    def progress(self, call: RemoteCall) -> Outcome[Sample]:
+        """One look."""
+
+    def batch_progress(self, cursors: Sequence[Cursor]) -> tuple[Looked, ...]:
+        """Many looks; falls back to single ones where the engine has no batches."""
+
+    def stop(self, call: RemoteCall) -> Outcome[None]:
+        """Asks for a resumable halt."""
+
+    def start(self, call: RemoteCall) -> Outcome[None]:
+        """Asks to go on."""
+
+    def cutover(self, call: RemoteCall) -> Outcome[None]:
+        """Lets the application see the change."""
+
+    def cancel(self, call: RemoteCall) -> Outcome[None]:
+        """Asks for the permanent end."""
+
+    def health(self) -> Outcome[str]:
+        """Whether the engine answers at all."""
+
+    def probe(self) -> Outcome[Capabilities]:
+        """What the engine offers beside the public contract."""
+
+    def preview(
+        self, deployment: Deployment, changes: Sequence[PlannedChange]
+    ) -> Outcome[tuple[ChangePreview, ...] | Unsupported]:
+        """What the changes would do; Unsupported where the engine can't say."""
+
+    def logs(self, call: RemoteCall, limit: int) -> Outcome[tuple[LogLine, ...]]:
+        """The newest lines, oldest first."""
+
+
+class Engines(Protocol):
+    """Finds the engine of a deployment."""
+
+    def of(self, deployment: Deployment) -> Engine:
+        """Its client; one whose every call is Refused with the reason where none can be made (S10)."""
+
+
+class Bells(Protocol):
+    """Rings for work that is already committed. Best effort: never raises, loses are found by the sweeps (G11)."""
+
+    def dispatch(self, due: Due) -> None:
+        """tern.operation.dispatch."""
+
+    def control(self, due: DueControl) -> None:
+        """tern.operation.VERB, then its progress."""
+
+    def progress(self, due: Due) -> None:
+        """tern.operation.progress."""
+
+    def poll(self, deployment: str) -> None:
+        """tern.deployment.poll."""
+
+    def advance(self, apply_id: ApplyId) -> None:
+        """tern.apply.advance."""
+
+
+class Chance(Protocol):
+    """Spreads what would otherwise come all at once."""
+
+    def jitter(self) -> float:
+        """In [0, 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The parts that a process has."""
+
+    store: Store
+    engines: Engines
+    bells: Bells
+    chance: Chance
