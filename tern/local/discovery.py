@@ -47,6 +47,16 @@ class Servers:
         """The URL of another database in the same cluster."""
         return urlunsplit(urlsplit(self.database_url)._replace(path=f"/{name}"))
 
+    def database_without_password(self, name: str) -> str:
+        """The same for a command line, which everybody on the machine can read; PGPASSWORD holds the rest."""
+        parts = urlsplit(self.database(name))
+        return urlunsplit(parts._replace(netloc=f"{parts.username}@{parts.hostname}:{parts.port}"))
+
+    @property
+    def password(self) -> str:
+        """The password of both servers."""
+        return urlsplit(self.database_url).password or ""
+
 
 def default_home() -> Path:
     """The directory of the embedded servers: `TERN_HOME`, or `.tern` where the command was given."""

@@ -39,7 +39,7 @@ def always() -> bool:
 
 @dataclass(frozen=True)
 class Program:
-    """What to run, as whom, how to see that it is ready, and how to stop it."""
+    """What to run, as whom, how to see that it is ready, how to stop it, and whether it ends by itself."""
 
     name: str
     argv: Sequence[str]
@@ -50,6 +50,7 @@ class Program:
     stop_signal: signal.Signals = signal.SIGTERM
     grace_seconds: float = 10.0
     account: tuple[int, int] | None = None
+    ends: bool = False
 
 
 @dataclass
@@ -129,11 +130,21 @@ class Supervisor:
                 time.sleep(POLL_SECONDS)
         self.check()
 
+    def wait_until_done(self, *programs: Running) -> None:
+        """Returns when programs that end by themselves have done so; raises ProgramFailed if one fails."""
+        while any(running.process.poll() is None for running in programs):
+            self.check()
+            time.sleep(POLL_SECONDS)
+        self.check()
+        for running in programs:
+            # Its process id is free for others from here on; a later stop must not signal whoever gets it.
+            self._let_go(running)
+
     def check(self) -> None:
         """Raises ProgramFailed with the end of its log if a program ended by itself."""
         for running in self.running:
             status = running.process.poll()
-            if status is not None:
+            if status is not None and not (running.program.ends and status == 0):
                 what = f"{running.program.name} ended by itself ({describe_status(status)})"
                 raise ProgramFailed(
                     what,
@@ -160,13 +171,16 @@ class Supervisor:
                     time.sleep(POLL_SECONDS)
                 # What it left in its group is an orphan now.
                 _signal_group(running.pid, signal.SIGKILL)
-                if self._guard is not None:
-                    _tell(self._guard, f"forget {running.pid}")
-                self.running.remove(running)
+                self._let_go(running)
             if self._guard is not None:
                 # Its pipe ends here; it watches nothing any more, so it leaves quietly.
                 self._guard.communicate()
                 self._guard = None
+
+    def _let_go(self, running: Running) -> None:
+        if self._guard is not None:
+            _tell(self._guard, f"forget {running.pid}")
+        self.running.remove(running)
 
 
 def describe_status(status: int) -> str:

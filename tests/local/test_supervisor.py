@@ -130,6 +130,20 @@ def test_a_missing_program_is_named(tmp_path: Path) -> None:
             programs.wait_until_ready(programs.start(program))
 
 
+def test_programs_that_end_by_themselves_are_waited_for_and_let_go(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as programs:
+        done = programs.start(Program("done", (sys.executable, "-c", "pass"), ends=True))
+        programs.wait_until_done(done)
+        assert programs.running == []
+
+
+def test_a_program_that_should_end_well_and_does_not_is_named(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as programs:
+        sad = programs.start(Program("sad", (sys.executable, "-c", "raise SystemExit('no room')"), ends=True))
+        with pytest.raises(ProgramFailed, match=r"sad ended by itself.*no room"):
+            programs.wait_until_done(sad)
+
+
 def test_the_log_of_the_last_run_is_kept_beside_the_new_one(tmp_path: Path) -> None:
     for word in ("first", "second"):
         with Supervisor(tmp_path) as programs:
