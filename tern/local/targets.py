@@ -11,7 +11,7 @@ import psycopg
 
 from tern.local.discovery import Servers
 from tern.local.postgres import drop_database, ensure_database, postgres_program
-from tern.local.supervisor import Program, Supervisor
+from tern.local.supervisor import Program, Running, Supervisor
 
 ROWS_PER_SCALE = 100_000
 COLUMN = "tier"
@@ -74,16 +74,16 @@ class Catalogue:
         return None not in (self.column, self.index, self.check)
 
 
-def fill(servers: Servers, names: Sequence[str], scale: int, programs: Supervisor) -> Sequence[str]:
-    """Fills the named databases with pgbench's tables, all at once, and returns those that were not full yet."""
+def start_filling(
+    servers: Servers, names: Sequence[str], scale: int, programs: Supervisor
+) -> Sequence[Running]:
+    """Starts filling the named databases with pgbench's tables, all at once; full ones are left alone."""
     empty = [name for name in names if not _is_filled(servers.database(name), scale)]
     for name in empty:
         # What an interrupted run left, or another scale.
         drop_database(servers.database(name))
         ensure_database(servers.database(name))
-    fillings = [programs.start(_filling(servers, name, scale)) for name in empty]
-    programs.wait_until_done(*fillings)
-    return empty
+    return [programs.start(_filling(servers, name, scale)) for name in empty]
 
 
 def take_back(url: str) -> bool:

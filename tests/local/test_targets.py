@@ -1,6 +1,6 @@
 """The demo's targets on a real server, with little data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psycopg
@@ -27,6 +27,12 @@ def cluster(postgres_server: Servers) -> Iterator[Servers]:
         drop_database(postgres_server.database(name))
 
 
+def fill(cluster: Servers, names: Sequence[str], programs: Supervisor) -> int:
+    fillings = targets.start_filling(cluster, names, 1, programs)
+    programs.wait_until_done(*fillings)
+    return len(fillings)
+
+
 def run_statement_by_statement(url: str, script: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         for statement in script.split(";\n"):
@@ -35,23 +41,23 @@ def run_statement_by_statement(url: str, script: str) -> None:
 
 
 def test_targets_are_filled_by_pgbench_and_reused(cluster: Servers, programs: Supervisor) -> None:
-    assert targets.fill(cluster, NAMES, 1, programs) == list(NAMES)
+    assert fill(cluster, NAMES, programs) == 2
     assert targets.read_catalogue(cluster.database(NAMES[0])).rows == targets.ROWS_PER_SCALE
-    assert targets.fill(cluster, NAMES, 1, programs) == []
+    assert fill(cluster, NAMES, programs) == 0
 
 
 def test_a_half_filled_target_is_filled_again(cluster: Servers, programs: Supervisor) -> None:
-    targets.fill(cluster, NAMES[:1], 1, programs)
+    fill(cluster, NAMES[:1], programs)
     with psycopg.connect(cluster.database(NAMES[0])) as connection:
         connection.execute("ALTER TABLE pgbench_accounts DROP CONSTRAINT pgbench_accounts_pkey")
-    assert targets.fill(cluster, NAMES[:1], 1, programs) == [NAMES[0]]
+    assert fill(cluster, NAMES[:1], programs) == 1
 
 
 def test_the_catalogue_shows_the_change_and_the_next_run_takes_it_back(
     cluster: Servers, programs: Supervisor
 ) -> None:
     url = cluster.database(NAMES[0])
-    targets.fill(cluster, NAMES[:1], 1, programs)
+    fill(cluster, NAMES[:1], programs)
     assert not targets.read_catalogue(url).shows_the_change
     assert targets.take_back(url) is False
 
@@ -68,7 +74,7 @@ def test_the_catalogue_shows_the_change_and_the_next_run_takes_it_back(
 
 def test_an_unfinished_index_or_check_is_not_shown_as_done(cluster: Servers, programs: Supervisor) -> None:
     url = cluster.database(NAMES[0])
-    targets.fill(cluster, NAMES[:1], 1, programs)
+    fill(cluster, NAMES[:1], programs)
     run_statement_by_statement(url, targets.CHANGE.replace("5);", "5) NOT VALID;"))
     catalogue = targets.read_catalogue(url)
     assert (catalogue.check, catalogue.index is None) == (None, False)

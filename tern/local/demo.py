@@ -1,0 +1,209 @@
+"""The demo: one reviewed change, three real databases, every process of Tern, on one machine.
+
+Everything that changes something goes through Tern's own commands, as a stranger would type them; only the
+last question goes past Tern, to each target's own catalogue.
+"""
+
+import contextlib
+import fcntl
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tern.domain.errors import Refused
+from tern.local import stack, targets
+from tern.local.account import make_folder
+from tern.local.command import CommandFailed, CommandLine, environment
+from tern.local.discovery import Servers, default_home
+from tern.local.embedded import embedded_servers, free_port
+from tern.local.supervisor import Supervisor, terminating_signals_raise
+
+DEPLOYMENTS: Mapping[str, str] = {"us-east": "us_east", "eu-west": "eu_west", "ap-south": "ap_south"}
+# The same ports on every run if they are free, so that the registered addresses stay right.
+FIRST_ENGINE_PORT = 50_151
+SCALE = 10
+REASON = "Tier every account: the demo's reviewed change"
+SETTLED = ("completed", "failed", "cancelled", "stopped")
+
+Say = Callable[[str], None]
+
+
+def say_on_stdout(line: str) -> None:
+    """Writes a line at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def run_demo(home: Path, *, keep: bool = False, scale: int = SCALE, say: Say = say_on_stdout) -> int:
+    """Runs the whole demo in `home`; with `keep` everything stays up until Ctrl-C. Returns the exit code."""
+    try:
+        with (
+            terminating_signals_raise(),
+            _only_one_demo(home),
+            embedded_servers(home) as servers,
+            Supervisor(servers.home / "log") as programs,
+        ):
+            return Demo(servers, programs, say, scale).run(keep=keep)
+    except KeyboardInterrupt:
+        say("\nStopped; no process is left. `make demo` starts again.")
+        return 130
+
+
+@dataclass
+class Demo:
+    """One run of the demo."""
+
+    servers: Servers
+    programs: Supervisor
+    say: Say
+    scale: int
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.environment = environment(self.servers)
+        self.tern = CommandLine(self.environment)
+
+    def run(self, *, keep: bool) -> int:
+        """The story, step by step."""
+        self.step(f"PostgreSQL on port {self.servers.postgres_port}, Valkey on {self.servers.valkey_port}")
+        self.prepare_databases()
+        flower_port = self.start_processes()
+        self.leave_nothing_of_the_last_run()
+        apply_id = self.enqueue()
+        code = self.tern.show("watch", apply_id, while_waiting=self.programs.check)
+        found = self.report(apply_id)
+        if code == 0 and not found:
+            what = "the apply completed, but a target's own catalogue does not show the whole change"
+            raise CommandFailed(what, next_step=f"Read the logs in {self.programs.log_directory}")
+        if keep:
+            self.stay(apply_id, flower_port)
+        return code
+
+    def prepare_databases(self) -> None:
+        """Tern's own schema and a million rows in each target, at the same time."""
+        rows = self.scale * targets.ROWS_PER_SCALE
+        fillings = targets.start_filling(self.servers, tuple(DEPLOYMENTS.values()), self.scale, self.programs)
+        self.tern.run("db", "upgrade")
+        self.programs.wait_until_done(*fillings)
+        done = "filled by pgbench" if fillings else "still full from the last run"
+        self.step(f"Tern's database migrated; three targets with {rows:,} accounts each, {done}")
+
+    def start_processes(self) -> int:
+        """Three engines, a worker, beat and Flower; returns Flower's port."""
+        flower_port = free_port(stack.FLOWER_PORT)
+        ports = {name: free_port(FIRST_ENGINE_PORT + n) for n, name in enumerate(DEPLOYMENTS)}
+        engines = [
+            self.programs.start(
+                stack.engine(
+                    self.environment, self.servers, deployment=name, database=database, port=ports[name]
+                )
+            )
+            for name, database in DEPLOYMENTS.items()
+        ]
+        for program in (
+            stack.worker(self.environment),
+            stack.beat(self.environment),
+            stack.flower(self.environment, flower_port),
+        ):
+            self.programs.start(program)
+        self.programs.wait_until_ready(*engines)
+        for name, port in ports.items():
+            self.register(name, f"grpc://{stack.LOOPBACK}:{port}")
+        self.step("three engines, a worker, beat and Flower; deployments " + ", ".join(DEPLOYMENTS))
+        return flower_port
+
+    def register(self, name: str, address: str) -> None:
+        """Makes the deployment known under this address."""
+        self.tern.run(
+            *("deployments", "add", name, "--environment", "demo", "--database", "app"),
+            *("--target", name, "--address", address),
+        )
+
+    def leave_nothing_of_the_last_run(self) -> None:
+        """Ends what a demo that was killed left unfinished, and takes its change back out of the targets."""
+        for apply in self.tern.json("ls")["applies"]:
+            if apply["environment"] == "demo" and apply["state"] not in SETTLED:
+                apply_id = str(apply["apply_id"])
+                self.tern.run("cancel", apply_id, "--reason", "A new demo begins", "--wait")
+                self.step(f"{apply_id}, left by an earlier demo, cancelled")
+        changed = [
+            name
+            for name, database in DEPLOYMENTS.items()
+            if targets.take_back(self.servers.database(database))
+        ]
+        if changed:
+            self.step("the last demo's change taken back on " + ", ".join(changed))
+
+    def enqueue(self) -> str:
+        """One apply over three deployments; returns its id."""
+        self.say("\nThe reviewed change:\n")
+        for line in targets.CHANGE.splitlines():
+            self.say(f"    {line}")
+        arguments = (
+            *("apply", "--ddl", "-", "--environment", "demo", "--database", "app"),
+            *("--deployments", ",".join(DEPLOYMENTS), "--copy", "rolling", "--reason", REASON),
+        )
+        receipt = self.tern.json(*arguments, stdin=targets.CHANGE)
+        apply_id = str(receipt["apply_id"])
+        self.say(f"\n$ tern {' '.join(arguments[:2])} change.sql {' '.join(arguments[3:-1])} '{REASON}'\n")
+        self.step(f"{apply_id} accepted")
+        return apply_id
+
+    def report(self, apply_id: str) -> bool:
+        """Shows each deployment's remote id and what its own catalogue says; True if all show the change."""
+        view: dict[str, Any] = self.tern.json("get", apply_id)
+        self.say("\nWhat the targets themselves say (read from their catalogues, not from Tern):")
+        complete = True
+        for operation in view["operations"]:
+            name = operation["deployment"]
+            catalogue = targets.read_catalogue(self.servers.database(DEPLOYMENTS[name]))
+            complete = complete and catalogue.shows_the_change
+            self.say(f"\n  {name}: {operation['state']}, remote id {operation['remote_id']}")
+            for kind in ("column", "index", "check"):
+                self.say(f"    {kind:<7}{getattr(catalogue, kind) or 'missing or unfinished'}")
+            self.say(f"    {'rows':<7}{catalogue.rows:,}")
+        self.say("")
+        self.step(f"{apply_id} is {view['state']}")
+        return complete
+
+    def stay(self, apply_id: str, flower_port: int) -> None:
+        """Keeps everything running until Ctrl-C, and says what there is to see."""
+        prefix = "" if self.servers.home == default_home() else f"TERN_HOME={self.servers.home} "
+        tern = f"{prefix}{Path(sys.executable).with_name('tern')}"
+        self.say(
+            f"""
+Everything stays up until Ctrl-C. Flower: http://{stack.LOOPBACK}:{flower_port}
+Try, in another terminal:
+
+  {tern} watch {apply_id}
+  {tern} explain {apply_id}/us-east
+  {tern} stop {apply_id} --reason 'to see what it says'
+  {tern} get {apply_id} --json
+
+Logs: {self.programs.log_directory}"""
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                self.programs.check()
+                time.sleep(0.5)
+        self.say("\nStopping.")
+
+    def step(self, what: str) -> None:
+        """One thing is done; shown with the seconds since the start."""
+        self.say(f"{time.monotonic() - self.began:6.1f} s  {what}")
+
+
+@contextlib.contextmanager
+def _only_one_demo(home: Path) -> Iterator[None]:
+    """Excludes a second demo in the same directory: both would change the same three targets."""
+    make_folder(home, 0o755)
+    with (home / "demo.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            what = f"another demo is running in {home}"
+            raise Refused(what, next_step="Stop it with Ctrl-C, or set another TERN_HOME.") from None
+        yield
