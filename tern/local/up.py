@@ -1,4 +1,4 @@
-"""Everything that Tern needs on one machine, in the foreground until Ctrl-C: servers, worker, beat, Flower."""
+"""All that Tern needs on one machine, in the foreground until Ctrl-C: servers, worker, beat, Flower."""
 
 import contextlib
 import time
