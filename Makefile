@@ -1,0 +1,47 @@
+# Needs Python 3.11 or newer, git and make. Uses uv when it is there, else venv and pip.
+RECENT := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for each in python3.11 python3.12 python3.13 python3; do $$each -c '$(RECENT)' 2>/dev/null && command -v $$each && break; done)
+BIN := .venv/bin
+LOCK := --quiet --generate-hashes --no-header --no-emit-index-url --no-annotate --python-version 3.11 pyproject.toml --extra embedded
+
+ifneq ($(shell command -v uv 2>/dev/null),)
+VENV = uv venv --quiet --allow-existing --python "$(PYTHON)"
+INSTALL := uv pip install --quiet --python $(BIN)/python
+else
+VENV = "$(PYTHON)" -m venv
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
+
+.PHONY: demo test check bench proto lock clean
+
+demo: .venv/run.stamp  ## the whole of Tern on this machine; KEEP=1 leaves it running until Ctrl-C
+	$(BIN)/tern demo $(if $(KEEP),--keep)
+
+test: .venv/dev.stamp
+	$(BIN)/pytest -n 2
+
+check: .venv/dev.stamp
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/buf lint
+	generated=$$(mktemp -d) && $(BIN)/python proto/generate.py $$generated && diff -r -x __pycache__ $$generated tern/wire/generated && rm -r $$generated
+
+bench: .venv/dev.stamp
+	set -e; for bench in benchmarks/*.py; do $(BIN)/python $$bench; done
+
+proto: .venv/dev.stamp
+	$(BIN)/python proto/generate.py
+
+lock:
+	uv pip compile $(LOCK) --group build --output-file requirements/run.txt
+	uv pip compile $(LOCK) --group dev --output-file requirements/dev.txt
+
+clean:  ## removes the environment, and the embedded servers' data wherever it lives
+	rm -rf "$$(readlink -f .tern/shelter)" .tern .venv .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+# A stamp per locked set: the second run installs nothing.
+.venv/%.stamp: requirements/%.txt pyproject.toml
+	@"$(PYTHON)" -c '$(RECENT)' 2>/dev/null || { echo 'Tern needs Python 3.11 or newer: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@echo 'Installing what requirements/$*.txt locks'
+	@$(VENV) .venv
+	@$(INSTALL) --require-hashes --requirement requirements/$*.txt
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
