@@ -1,5 +1,6 @@
 """Fails if a process still belongs to a TERN_HOME: by its command line or by its environment."""
 
+# ruff: noqa: INP001 - a script, no part of a package
 import os
 import sys
 from pathlib import Path
