@@ -1,0 +1,10 @@
+"""Runs the migrations on the connection that tern.store.schema hands over; never finds a database by itself."""
+
+from alembic import context
+
+from tern.store.tables import Table
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=Table.metadata)
+with context.begin_transaction():
+    context.run_migrations()

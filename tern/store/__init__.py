@@ -1,0 +1,1 @@
+"""PostgreSQL: the only place that speaks SQL. One public method = one transaction = one durable step."""

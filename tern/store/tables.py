@@ -1,0 +1,245 @@
+"""The mapped tables. What each constraint and index is for stands in the migration that makes it.
+
+Mapped for typed columns and for Alembic's comparison; no object of these classes ever leaves the store, and
+nothing is loaded through a unit of work.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, DateTime, Identity, LargeBinary, Numeric, Text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Table(DeclarativeBase):
+    """Python types to PostgreSQL types, the same in every table."""
+
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: Text,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[Any]: JSONB,
+        Decimal: Numeric(20),
+        bytes: LargeBinary,
+    }
+
+
+def _identity() -> Mapped[int]:
+    return mapped_column(BigInteger, Identity(always=True), primary_key=True)
+
+
+def _reference() -> Mapped[int]:
+    return mapped_column(BigInteger)
+
+
+class DeploymentRow(Table):
+    """A named place that a change must go."""
+
+    __tablename__ = "deployments"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    environment: Mapped[str]
+    database: Mapped[str]
+    address: Mapped[str]
+    target: Mapped[str]
+    labels: Mapped[dict[str, Any]]
+    position: Mapped[int]
+    credentials: Mapped[dict[str, Any]]
+    capabilities: Mapped[dict[str, Any]]
+    idempotent_dispatch: Mapped[bool]
+    drained: Mapped[bool]
+    created_at: Mapped[datetime]
+
+
+class PlanRow(Table):
+    """A reviewed change, append-only."""
+
+    __tablename__ = "plans"
+    id: Mapped[int] = _identity()
+    plan_identifier: Mapped[str]
+    environment: Mapped[str]
+    database: Mapped[str]
+    database_type: Mapped[str]
+    digest: Mapped[str]
+    caller: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class PlanChangeRow(Table):
+    """One statement of a plan."""
+
+    __tablename__ = "plan_changes"
+    plan_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    ordinal: Mapped[int] = mapped_column(primary_key=True)
+    namespace: Mapped[str]
+    table_name: Mapped[str]
+    ddl: Mapped[str]
+    action: Mapped[str]
+    unsafe_reason: Mapped[str]
+
+
+class ApplyRow(Table):
+    """One rollout. Its state is written by the projection alone."""
+
+    __tablename__ = "applies"
+    id: Mapped[int] = _identity()
+    apply_identifier: Mapped[str]
+    plan_id: Mapped[int] = _reference()
+    environment: Mapped[str]
+    database: Mapped[str]
+    state: Mapped[str]
+    external_id: Mapped[str | None]
+    operation_count: Mapped[int]
+    options: Mapped[dict[str, Any]]
+    policy: Mapped[dict[str, Any]]
+    idempotency_key: Mapped[str]
+    request_digest: Mapped[str]
+    caller: Mapped[str]
+    reason: Mapped[str]
+    error_message: Mapped[str]
+    revision: Mapped[int] = mapped_column(BigInteger)
+    verdict_effects_done_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    state_changed_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+
+
+class OperationRow(Table):
+    """An apply's share on one deployment: what is claimed, dispatched, controlled and polled.
+
+    next_attempt_at: when a dispatch is due; NULL for what is not admitted, or already followed by its id.
+    next_poll_at: when the next look is due; NULL for what has no remote id or needs no look any more.
+    sampled_attempt: the attempt whose sample was taken last; a stale one opens no gate.
+    """
+
+    __tablename__ = "apply_operations"
+    id: Mapped[int] = _identity()
+    apply_id: Mapped[int] = _reference()
+    deployment: Mapped[str]
+    position: Mapped[int]
+    target: Mapped[str]
+    state: Mapped[str]
+    engine_resume_context: Mapped[str | None]
+    engine_resume_metadata: Mapped[dict[str, Any]]
+    attempt: Mapped[int]
+    answered_attempts: Mapped[int]
+    dispatch_generation: Mapped[int]
+    dispatch_key: Mapped[str | None]
+    dispatch_intent_at: Mapped[datetime | None]
+    dispatch_key_is_dead: Mapped[bool]
+    fence: Mapped[int] = mapped_column(BigInteger)
+    claim_token: Mapped[str | None]
+    claim_owner: Mapped[str | None]
+    claim_expires_at: Mapped[datetime | None]
+    next_attempt_at: Mapped[datetime | None]
+    next_poll_at: Mapped[datetime | None]
+    progress_revision: Mapped[Decimal]
+    sampled_at: Mapped[datetime | None]
+    sampled_attempt: Mapped[int | None]
+    poll_failures: Mapped[int]
+    poll_error: Mapped[str]
+    start_sent_at: Mapped[datetime | None]
+    summary: Mapped[str]
+    error_reason: Mapped[str]
+    error_message: Mapped[str]
+    started_at: Mapped[datetime | None]
+    state_changed_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+
+
+class TableChangeRow(Table):
+    """One statement inside one operation, with its progress."""
+
+    __tablename__ = "table_changes"
+    id: Mapped[int] = _identity()
+    operation_id: Mapped[int] = _reference()
+    apply_id: Mapped[int] = _reference()
+    ordinal: Mapped[int]
+    namespace: Mapped[str]
+    table_name: Mapped[str]
+    ddl: Mapped[str]
+    action: Mapped[str]
+    unsafe_reason: Mapped[str]
+    state: Mapped[str]
+    rows_copied: Mapped[int | None] = mapped_column(BigInteger)
+    rows_total: Mapped[int | None] = mapped_column(BigInteger)
+    percent: Mapped[int]
+    eta_seconds: Mapped[int | None] = mapped_column(BigInteger)
+    checksum_rows_checked: Mapped[int | None] = mapped_column(BigInteger)
+    checksum_rows_total: Mapped[int | None] = mapped_column(BigInteger)
+    detail: Mapped[str]
+    error: Mapped[str]
+
+
+class RequestRow(Table):
+    """An operator's wish, append-only; `outcomes` is the receipt that was given."""
+
+    __tablename__ = "control_requests"
+    id: Mapped[int] = _identity()
+    apply_id: Mapped[int] = _reference()
+    verb: Mapped[str]
+    caller: Mapped[str]
+    reason: Mapped[str]
+    outcomes: Mapped[list[Any]]
+    created_at: Mapped[datetime]
+
+
+class DeliveryRow(Table):
+    """A wish's fate on one operation."""
+
+    __tablename__ = "control_deliveries"
+    id: Mapped[int] = _identity()
+    request_id: Mapped[int] = _reference()
+    apply_id: Mapped[int] = _reference()
+    operation_id: Mapped[int] = _reference()
+    verb: Mapped[str]
+    state: Mapped[str]
+    attempts: Mapped[int]
+    refusals: Mapped[int]
+    next_attempt_at: Mapped[datetime | None]
+    sent_at: Mapped[datetime | None]
+    engine_words: Mapped[str]
+    created_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+
+
+class ReservationRow(Table):
+    """Which live apply holds a target (G13)."""
+
+    __tablename__ = "target_reservations"
+    environment: Mapped[str] = mapped_column(primary_key=True)
+    database: Mapped[str] = mapped_column(primary_key=True)
+    deployment: Mapped[str] = mapped_column(primary_key=True)
+    apply_id: Mapped[int] = _reference()
+    taken_at: Mapped[datetime]
+
+
+class EventRow(Table):
+    """What happened, append-only and hash-chained by the database."""
+
+    __tablename__ = "apply_events"
+    id: Mapped[int] = _identity()
+    apply_id: Mapped[int] = _reference()
+    operation_id: Mapped[int | None] = mapped_column(BigInteger)
+    at: Mapped[datetime]
+    event: Mapped[str]
+    who: Mapped[str]
+    why: Mapped[str]
+    before: Mapped[str]
+    after: Mapped[str]
+    detail: Mapped[dict[str, Any]]
+    previous_hash: Mapped[bytes]
+    hash: Mapped[bytes]
+
+
+class LeaseRow(Table):
+    """Who sweeps or polls now, and when the last sweep was finished."""
+
+    __tablename__ = "sweep_leases"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    token: Mapped[str]
+    expires_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    finished_by: Mapped[str]
