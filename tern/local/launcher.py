@@ -7,6 +7,7 @@ locks.
 
 import ctypes
 import os
+import shutil
 import signal
 import sys
 
@@ -16,6 +17,8 @@ PR_SET_PDEATHSIG = 1
 def main(arguments: list[str]) -> None:
     """Drops privileges, ties itself to its parent, and becomes the program."""
     parent, signal_number, account, *argv = arguments
+    # Now: the account that we become may be unable to read Python's own files, which a search would import.
+    program = shutil.which(argv[0]) or argv[0]
     if account != "-":
         user, group = (int(part) for part in account.split(":"))
         os.setgroups([])
@@ -33,7 +36,7 @@ def main(arguments: list[str]) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:
-        os.execvp(argv[0], argv)  # noqa: S606 - becoming the given program is all there is to do
+        os.execv(program, argv)  # noqa: S606 - becoming the given program is all there is to do
     except OSError as error:
         sys.stderr.write(f"cannot run {argv[0]}: {error.strerror}\n")
         sys.exit(127)

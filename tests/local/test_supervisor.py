@@ -153,15 +153,6 @@ def test_the_log_of_the_last_run_is_kept_beside_the_new_one(tmp_path: Path) -> N
     assert (tmp_path / "talker.log.1").read_text() == "first\n"
 
 
-def test_a_program_starts_with_open_ears(tmp_path: Path) -> None:
-    """Neither the signals that the supervisor holds back nor those that Python ignores are inherited."""
-    question = ("/bin/sh", "-c", "grep -E 'SigBlk|SigIgn' /proc/self/status")
-    with Supervisor(tmp_path) as programs:
-        running = programs.start(Program("listener", question))
-        running.process.wait()
-    assert [line.split()[1].strip("0") for line in running.log.read_text().splitlines()] == ["", ""]
-
-
 def test_term_ends_the_block_like_an_interrupt() -> None:
     with pytest.raises(SystemExit, match="143"), terminating_signals_raise():
         signal.raise_signal(signal.SIGTERM)
