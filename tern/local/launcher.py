@@ -30,9 +30,9 @@ def main(arguments: list[str]) -> None:
     if os.getppid() != int(parent):
         # The parent died before the line above; its death signal will not come any more.
         sys.exit(1)
-    # The supervisor holds signals back while it starts us, and a shell may have made us deaf to Ctrl-C; both
-    # would be inherited, as would the signals that Python itself ignores.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
+    # The supervisor holds signals back while it starts us, a shell may have made us deaf to Ctrl-C, and
+    # Python ignores some by itself; all of that would be inherited.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:
