@@ -190,12 +190,17 @@ def describe_status(status: int) -> str:
 
 @contextlib.contextmanager
 def terminating_signals_raise() -> Iterator[None]:
-    """TERM and HUP end the block like Ctrl-C does: as an exception, so that everything is cleaned up."""
+    """TERM, HUP and Ctrl-C end the block as an exception, so that everything is cleaned up."""
 
     def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the handler's shape is given
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # A script that starts us in the background has made us deaf to INT, and somebody may send one all the same.
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, leave)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # Under nohup it is ignored on purpose.
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, leave)
     try:
         yield
     finally:

@@ -153,6 +153,15 @@ def test_the_log_of_the_last_run_is_kept_beside_the_new_one(tmp_path: Path) -> N
     assert (tmp_path / "talker.log.1").read_text() == "first\n"
 
 
+def test_a_hangup_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with terminating_signals_raise():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_term_ends_the_block_like_an_interrupt() -> None:
     with pytest.raises(SystemExit, match="143"), terminating_signals_raise():
         signal.raise_signal(signal.SIGTERM)
@@ -215,8 +224,8 @@ def test_programs_end_even_when_supervisor_and_guard_are_killed(
 def test_a_second_interrupt_kills_at_once(tmp_path: Path, eventually: Eventually) -> None:
     script = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from tern.local.supervisor import Program, Supervisor\n"
-        "with Supervisor(Path(sys.argv[1])) as programs:\n"
+        "from tern.local.supervisor import Program, Supervisor, terminating_signals_raise\n"
+        "with terminating_signals_raise(), Supervisor(Path(sys.argv[1])) as programs:\n"
         f"    deaf = programs.start(Program('deaf', {DEAF!r}, grace_seconds=100))\n"
         "    time.sleep(300)"
     )
