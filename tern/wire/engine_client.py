@@ -1,0 +1,287 @@
+"""One deployment's engine in domain words: the port `Engine`, over any transport.
+
+Nothing here raises for what an engine or a network does, and nothing is sent that guard.py refuses.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+from tern.domain.identity import DispatchKey, RemoteId
+from tern.domain.model import (
+    Capabilities,
+    Claim,
+    Deployment,
+    OperationScope,
+    PlannedChange,
+    RemoteCall,
+    Resolution,
+    Unsupported,
+)
+from tern.domain.outcome import Ok, Outcome, Refused, Unknown
+from tern.domain.samples import Sample
+from tern.ports import ChangePreview, Cursor, LogLine, Looked
+from tern.wire import translation
+from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as engine_v1
+from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
+from tern.wire.guard import check_call, check_dispatch, check_key
+from tern.wire.outcomes import About, tidy
+from tern.wire.polling import Polling
+from tern.wire.transport import (
+    APPLY,
+    BATCH_PROGRESS,
+    CANCEL,
+    CUTOVER,
+    FENCE_KEY,
+    HEALTH,
+    LOGS,
+    OPERATION_KEY,
+    PREVIEW,
+    PROGRESS,
+    RESOLVE,
+    START,
+    STOP,
+    AnswerT,
+    CallFailed,
+    Metadata,
+    Method,
+    NotSent,
+    RequestT,
+    Transport,
+)
+
+DEADLINE_S = 10.0
+
+
+class EngineClient:
+    """The engine of one deployment."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        transport: Transport,
+        *,
+        deadline_s: float = DEADLINE_S,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._deployment = deployment
+        self._transport = transport
+        self._deadline_s = deadline_s
+        self._polling = Polling(
+            deployment.name, self._ask_batch, self._ask_progress, deadline_s, monotonic=monotonic
+        )
+
+    def apply(self, scope: OperationScope, claim: Claim) -> Outcome[RemoteId]:
+        """Hands the change over under the claim's key."""
+        about = self._about("Apply", scope)
+        try:
+            check_dispatch(scope, claim, self._deployment)
+        except NotSent as why:
+            return about.not_sent(why)
+        request = translation.apply_request(scope, claim)
+        match self._ask(about, APPLY, request, metadata=_metadata(scope, claim.fence)):
+            case Ok(answer):
+                return translation.read_apply(about, answer)
+            case Refused() | Unknown() as failed:
+                return failed
+
+    def resolve(
+        self, scope: OperationScope, claim: Claim, key: DispatchKey, *, forbid: bool
+    ) -> Outcome[Resolution]:
+        """What became of a key."""
+        about = self._about("Resolve", scope)
+        try:
+            check_key(scope, claim, key, self._deployment)
+        except NotSent as why:
+            return about.not_sent(why)
+        request = engine_v1.ResolveRequest(idempotency_key=key, environment=scope.environment, forbid=forbid)
+        match self._ask(about, RESOLVE, request, metadata=_metadata(scope, claim.fence)):
+            case Ok(answer):
+                return translation.read_resolve(about, answer, forbid=forbid)
+            case Refused(code="UNIMPLEMENTED"):
+                return Ok(Unsupported())
+            case Refused() | Unknown() as failed:
+                return failed
+
+    def progress(self, call: RemoteCall) -> Outcome[Sample]:
+        """One look."""
+        return self._ask_progress(call, self._deadline_s)
+
+    def batch_progress(self, cursors: Sequence[Cursor]) -> tuple[Looked, ...]:
+        """Many looks; falls back to single ones where the engine has no batches."""
+        looked: list[Looked] = []
+        askable: list[Cursor] = []
+        for cursor in cursors:
+            try:
+                check_call(cursor.call, self._deployment)
+            except NotSent as why:
+                looked.append(Looked(cursor, self._about("Progress", cursor.call).not_sent(why)))
+            else:
+                askable.append(cursor)
+        return (*looked, *self._polling.look(askable))
+
+    def stop(self, call: RemoteCall) -> Outcome[None]:
+        """Asks for a resumable halt."""
+        return self._control(
+            STOP, tern_v1.StopRequest(apply_id=call.remote_id, environment=call.environment), call
+        )
+
+    def start(self, call: RemoteCall) -> Outcome[None]:
+        """Asks to go on."""
+        return self._control(
+            START, tern_v1.StartRequest(apply_id=call.remote_id, environment=call.environment), call
+        )
+
+    def cutover(self, call: RemoteCall) -> Outcome[None]:
+        """Lets the application see the change."""
+        return self._control(
+            CUTOVER, tern_v1.CutoverRequest(apply_id=call.remote_id, environment=call.environment), call
+        )
+
+    def cancel(self, call: RemoteCall) -> Outcome[None]:
+        """Asks for the permanent end."""
+        return self._control(
+            CANCEL, tern_v1.CancelRequest(apply_id=call.remote_id, environment=call.environment), call
+        )
+
+    def health(self) -> Outcome[str]:
+        """Whether the engine answers at all."""
+        match self._ask(self._about("Health"), HEALTH, tern_v1.HealthRequest()):
+            case Ok(answer):
+                return Ok(tidy(answer.status))
+            case Refused() | Unknown() as failed:
+                return failed
+
+    def probe(self) -> Outcome[Capabilities]:
+        """What the engine offers beside the public contract, found by asking for nothing three times."""
+        environment = self._deployment.environment
+        found: list[bool] = []
+        for outcome in (
+            self._offers(RESOLVE, engine_v1.ResolveRequest(environment=environment)),
+            self._offers(BATCH_PROGRESS, engine_v1.BatchProgressRequest(environment=environment)),
+            self._offers(PREVIEW, translation.preview_request(self._deployment, ())),
+        ):
+            if not isinstance(outcome, Ok):
+                return outcome
+            found.append(outcome.value)
+        resolve, batch_progress, preview = found
+        self._polling.remember(offers_batches=batch_progress)
+        return Ok(Capabilities(resolve=resolve, batch_progress=batch_progress, preview=preview))
+
+    def preview(
+        self, deployment: Deployment, changes: Sequence[PlannedChange]
+    ) -> Outcome[tuple[ChangePreview, ...] | Unsupported]:
+        """What the changes would do; Unsupported where the engine can't say."""
+        about = self._about("Preview")
+        if deployment.name != self._deployment.name:
+            return about.refused("DEPLOYMENT_MISMATCH", f"it was asked for deployment {deployment.name}")
+        match self._ask(about, PREVIEW, translation.preview_request(deployment, changes)):
+            case Ok(answer) if len(answer.changes) != len(changes):
+                words = f"{len(changes)} changes were asked about, {len(answer.changes)} were answered"
+                return about.unknown("PREVIEW_INCOMPLETE", words, "OK")
+            case Ok(answer):
+                return Ok(tuple(translation.read_preview(change) for change in answer.changes))
+            case Refused(code="UNIMPLEMENTED"):
+                return Ok(Unsupported())
+            case Refused() | Unknown() as failed:
+                return failed
+
+    def logs(self, call: RemoteCall, limit: int) -> Outcome[tuple[LogLine, ...]]:
+        """The newest lines, oldest first."""
+        about = self._about("Logs", call)
+        request = tern_v1.LogsRequest(
+            apply_id=call.remote_id,
+            target=self._deployment.target,
+            database=self._deployment.database,
+            environment=call.environment,
+            limit=max(1, limit),
+        )
+        match self._ask_job(about, LOGS, request, call):
+            case Ok(answer) if answer.apply_id != call.remote_id:
+                return about.unknown("STRANGER", "the answer is about another job", "OK")
+            case Ok(answer):
+                return Ok(translation.read_logs(answer, max(1, limit)))
+            case Refused() | Unknown() as failed:
+                return failed
+
+    def _about(self, verb: str, what: OperationScope | RemoteCall | None = None) -> About:
+        if what is None:
+            return About(verb, self._deployment.name)
+        return About(verb, self._deployment.name, what.name, what.remote_id)
+
+    def _ask(
+        self,
+        about: About,
+        method: Method[RequestT, AnswerT],
+        request: RequestT,
+        *,
+        metadata: Metadata = (),
+        timeout_s: float | None = None,
+    ) -> Outcome[AnswerT]:
+        try:
+            answer = self._transport.call(
+                method,
+                request,
+                timeout_s=self._deadline_s if timeout_s is None else timeout_s,
+                metadata=metadata,
+            )
+        except NotSent as why:
+            return about.not_sent(why)
+        except CallFailed as failure:
+            return about.failed(failure)
+        return Ok(answer)
+
+    def _ask_job(
+        self,
+        about: About,
+        method: Method[RequestT, AnswerT],
+        request: RequestT,
+        call: RemoteCall,
+        timeout_s: float | None = None,
+    ) -> Outcome[AnswerT]:
+        try:
+            check_call(call, self._deployment)
+        except NotSent as why:
+            return about.not_sent(why)
+        return self._ask(about, method, request, metadata=_metadata(call, call.fence), timeout_s=timeout_s)
+
+    def _control(
+        self,
+        method: Method[RequestT, translation.AcceptanceT],
+        request: RequestT,
+        call: RemoteCall,
+    ) -> Outcome[None]:
+        about = self._about(method.name, call)
+        match self._ask_job(about, method, request, call):
+            case Ok(answer):
+                return translation.read_acceptance(about, answer)
+            case Refused() | Unknown() as failed:
+                return failed
+
+    def _ask_progress(self, call: RemoteCall, timeout_s: float) -> Outcome[Sample]:
+        about = self._about("Progress", call)
+        request = tern_v1.ProgressRequest(apply_id=call.remote_id, environment=call.environment)
+        match self._ask_job(about, PROGRESS, request, call, timeout_s):
+            case Ok(answer):
+                return translation.read_progress(about, call, answer)
+            case Refused() | Unknown() as failed:
+                return failed
+
+    def _ask_batch(
+        self, environment: str, cursors: Sequence[Cursor], timeout_s: float
+    ) -> Outcome[engine_v1.BatchProgressResponse]:
+        request = translation.batch_request(environment, cursors)
+        return self._ask(self._about("BatchProgress"), BATCH_PROGRESS, request, timeout_s=timeout_s)
+
+    def _offers(self, method: Method[RequestT, AnswerT], request: RequestT) -> Outcome[bool]:
+        """A request that asks for nothing is either answered or found wanting, unless nobody is there to read it."""
+        match self._ask(self._about(method.name), method, request):
+            case Ok() | Refused(code="INVALID_ARGUMENT"):
+                return Ok(value=True)
+            case Refused(code="UNIMPLEMENTED"):
+                return Ok(value=False)
+            case Refused() | Unknown() as failed:
+                return failed
+
+
+def _metadata(about: OperationScope | RemoteCall, fence: int) -> Metadata:
+    return ((OPERATION_KEY, str(about.name)), (FENCE_KEY, str(fence)))

@@ -1,0 +1,73 @@
+"""From the ways in which a call can end to the three that flows know: Ok, Refused, Unknown.
+
+The line between Refused and Unknown is drawn here and nowhere else. A code is Refused only if an engine that has
+begun the work would never send it; a connection reset after the work was done looks like an engine that is down.
+"""
+
+from dataclasses import dataclass
+
+from tern.domain.identity import RemoteId, ScopeName
+from tern.domain.outcome import Refused, Unknown
+from tern.wire.transport import CallFailed, NotSent
+
+REFUSING = frozenset(
+    {
+        "INVALID_ARGUMENT",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "FAILED_PRECONDITION",
+        "OUT_OF_RANGE",
+        "DATA_LOSS",
+        "UNIMPLEMENTED",
+        "UNAUTHENTICATED",
+        "PERMISSION_DENIED",
+    }
+)
+"""Status codes by which an engine says that it did not do it."""
+
+_WORDS_MAX = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a call is about: every message about it names the operation, the deployment and that scope's own id."""
+
+    verb: str
+    deployment: str
+    name: ScopeName | None = None
+    remote_id: RemoteId | None = None
+
+    def __str__(self) -> str:
+        if self.name is None:
+            return f"{self.verb} at deployment {self.deployment or '(none)'}"
+        remote = f"remote id {self.remote_id}" if self.remote_id else "no remote id yet"
+        return f"{self.verb} for {self.name} at deployment {self.deployment or '(none)'} ({remote})"
+
+    def refused(self, reason: str, words: str, code: str = "") -> Refused:
+        """It did not happen."""
+        return Refused(f"{self} was refused: {tidy(words)}", reason, code)
+
+    def unknown(self, reason: str, words: str, code: str = "") -> Unknown:
+        """Nobody here can tell whether it happened."""
+        return Unknown(f"{self} has no usable answer: {tidy(words)}", reason, code)
+
+    def not_sent(self, why: NotSent) -> Refused:
+        """It never left us."""
+        return self.refused(why.reason, f"nothing was sent: {why.message}")
+
+    def failed(self, failure: CallFailed) -> Refused | Unknown:
+        """What a failed call amounts to, by its status code alone."""
+        return self.coded(failure.code, failure.reason, failure.message)
+
+    def coded(self, code: str, reason: str, words: str) -> Refused | Unknown:
+        """What a status code amounts to."""
+        said = f"{code}: {words}" if words else code
+        if code in REFUSING:
+            return self.refused(reason, said, code)
+        return self.unknown(reason, said, code)
+
+
+def tidy(words: str, limit: int = _WORDS_MAX) -> str:
+    """An engine's text, of a length that fits a line in a log and without the NUL that PostgreSQL can't store."""
+    clean = words.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"

@@ -1,0 +1,279 @@
+"""Between messages and domain words. Here, and nowhere above, the habits of the public contract are known: states
+by number, zero for "not said", `accepted = false` inside an OK answer, ids that may be empty.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+import grpc
+
+from tern.domain.identity import RemoteId
+from tern.domain.model import (
+    Action,
+    Claim,
+    Deployment,
+    Forbidden,
+    NeverStarted,
+    OperationScope,
+    PlannedChange,
+    RemoteCall,
+    Resolution,
+    Started,
+)
+from tern.domain.outcome import Ok, Outcome
+from tern.domain.samples import Sample, TableSample
+from tern.domain.states import State
+from tern.ports import ChangePreview, Cursor, LogLine
+from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as engine_v1
+from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
+from tern.wire.guard import usable_remote_id
+from tern.wire.outcomes import About, tidy
+
+_PERCENT_MAX = 100
+_REVISION_MAX = 2**63 - 1
+
+STATES: Final[Mapping[int, State]] = MappingProxyType(
+    {
+        tern_v1.STATE_PENDING: State.RUNNING,
+        tern_v1.STATE_RUNNING: State.RUNNING,
+        tern_v1.STATE_WAITING_FOR_CUTOVER: State.WAITING_FOR_CUTOVER,
+        tern_v1.STATE_CUTTING_OVER: State.CUTTING_OVER,
+        tern_v1.STATE_REVERT_WINDOW: State.REVERT_WINDOW,
+        tern_v1.STATE_COMPLETED: State.COMPLETED,
+        tern_v1.STATE_FAILED: State.FAILED,
+        tern_v1.STATE_STOPPED: State.STOPPED,
+        tern_v1.STATE_REVERTED: State.REVERTED,
+        tern_v1.STATE_CANCELLED: State.CANCELLED,
+        tern_v1.STATE_PREPARING_BRANCH: State.RUNNING,
+        tern_v1.STATE_APPLYING_BRANCH_CHANGES: State.RUNNING,
+        tern_v1.STATE_CREATING_DEPLOY_REQUEST: State.RUNNING,
+        tern_v1.STATE_WAITING_FOR_DEPLOY: State.RUNNING,
+        tern_v1.STATE_VALIDATING_DEPLOY_REQUEST: State.RUNNING,
+        tern_v1.STATE_VALIDATING_BRANCH: State.RUNNING,
+        tern_v1.STATE_RECOVERING: State.RUNNING,
+        tern_v1.STATE_REVERTING: State.REVERTING,
+    }
+)
+"""Numbers that are not here (NO_ACTIVE_CHANGE, and those of a later contract) have no meaning for us (PO1)."""
+
+_CHANGE_TYPES: Final = MappingProxyType(
+    {
+        Action.CREATE: tern_v1.CHANGE_TYPE_CREATE,
+        Action.ALTER: tern_v1.CHANGE_TYPE_ALTER,
+        Action.DROP: tern_v1.CHANGE_TYPE_DROP,
+        Action.OTHER: tern_v1.CHANGE_TYPE_OTHER,
+    }
+)
+
+
+AcceptanceT = TypeVar(
+    "AcceptanceT",
+    bound=tern_v1.StopResponse | tern_v1.StartResponse | tern_v1.CutoverResponse | tern_v1.CancelResponse,
+)
+"""The answer to a control call."""
+
+
+def apply_request(scope: OperationScope, claim: Claim) -> tern_v1.ApplyRequest:
+    """The operation's own share: its changes, its target, its key, and nothing of a sibling's (D14)."""
+    return tern_v1.ApplyRequest(
+        plan_id=scope.plan_id,
+        options={
+            "defer_cutover": _flag(scope.policy.defers_cutover),
+            "allow_unsafe": _flag(scope.allow_unsafe),
+        },
+        database=scope.database,
+        type=scope.database_type,
+        ddl_changes=[
+            tern_v1.TableChange(
+                table_name=item.change.table_name,
+                ddl=item.change.ddl,
+                change_type=_CHANGE_TYPES[item.change.action],
+                namespace=item.change.namespace,
+                is_unsafe=item.change.is_unsafe,
+                unsafe_reason=item.change.unsafe_reason,
+            )
+            for item in scope.changes
+        ],
+        environment=scope.environment,
+        target=scope.deployment.target,
+        caller=scope.caller,
+        idempotency_key=claim.key,
+    )
+
+
+def read_apply(about: About, answer: tern_v1.ApplyResponse) -> Outcome[RemoteId]:
+    """The id that the engine gave to the work."""
+    if not answer.accepted:
+        return about.refused("NOT_ACCEPTED", answer.error_message or "the engine gives no reason", "OK")
+    if not answer.apply_id.strip():
+        return about.refused("EMPTY_REMOTE_ID", "the engine accepted it, but gave it no id", "OK")
+    if not usable_remote_id(answer.apply_id):
+        # The work may well have begun, so this is no refusal; and such an id can't be stored.
+        return about.unknown("REMOTE_ID_MALFORMED", "the engine gave it an id that can't be stored", "OK")
+    return Ok(RemoteId(answer.apply_id))
+
+
+def read_resolve(about: About, answer: engine_v1.ResolveResponse, *, forbid: bool) -> Outcome[Resolution]:
+    """What became of a key; an answer that answers nothing, or two things at once, is none."""
+    if answer.apply_id and answer.forbidden:
+        return about.unknown(
+            "RESOLVE_CONTRADICTORY", "the key is said to be dead and to have started work", "OK"
+        )
+    if answer.apply_id:
+        if not usable_remote_id(answer.apply_id):
+            return about.unknown("REMOTE_ID_MALFORMED", "the engine names an id that can't be stored", "OK")
+        return Ok(Started(RemoteId(answer.apply_id)))
+    if answer.forbidden:
+        return Ok(Forbidden())
+    if forbid:
+        return about.unknown("RESOLVE_EMPTY", "the engine neither found the key nor forbade it", "OK")
+    return Ok(NeverStarted())
+
+
+def read_acceptance(about: About, answer: AcceptanceT) -> Outcome[None]:
+    """Whether a control was taken."""
+    if answer.accepted:
+        return Ok(None)
+    return about.refused("NOT_ACCEPTED", answer.error_message or "the engine gives no reason", "OK")
+
+
+def read_progress(about: About, call: RemoteCall, answer: tern_v1.ProgressResponse) -> Outcome[Sample]:
+    """One look at the job that was asked about, or nothing: a stranger's progress is nobody's."""
+    if answer.apply_id != call.remote_id:
+        said = tidy(answer.apply_id, 80) or "no job at all"
+        return about.unknown("STRANGER", f"the answer is about {said}", "OK")
+    return Ok(sample(call.remote_id, answer))
+
+
+def read_entry(about: About, cursor: Cursor, entry: engine_v1.ProgressEntry) -> Outcome[Sample]:
+    """One entry of a batch that was matched to its cursor by id."""
+    remote_id = cursor.call.remote_id
+    match entry.WhichOneof("result"):
+        case "progress":
+            if entry.progress.apply_id not in {"", remote_id}:
+                said = tidy(entry.progress.apply_id, 80)
+                return about.unknown("STRANGER", f"the answer is about {said}", "OK")
+            # Revisions are opaque; one that a bigint can't hold is given up, and the job is read in full again.
+            revision = entry.revision if entry.revision <= _REVISION_MAX else 0
+            return Ok(sample(remote_id, entry.progress, revision))
+        case "error":
+            return about.coded(code_name(entry.error.code), entry.error.reason, entry.error.message)
+        case _:
+            return about.unknown("EMPTY_ENTRY", "the engine mentions it without a word", "OK")
+
+
+def sample(remote_id: RemoteId, answer: tern_v1.ProgressResponse, revision: int = 0) -> Sample:
+    """Progress in domain words."""
+    number = int(answer.state)
+    return Sample(
+        remote_id=remote_id,
+        state=STATES.get(number),
+        said=_state_word(number),
+        summary=tidy(answer.summary),
+        error_message=tidy(answer.error_message),
+        tables=tuple(_table(table) for table in answer.tables),
+        revision=revision,
+    )
+
+
+def batch_request(environment: str, cursors: Sequence[Cursor]) -> engine_v1.BatchProgressRequest:
+    """The question about many jobs at once."""
+    return engine_v1.BatchProgressRequest(
+        environment=environment,
+        cursors=[
+            engine_v1.ProgressCursor(
+                apply_id=cursor.call.remote_id,
+                revision=max(0, min(cursor.revision, _REVISION_MAX)),
+                operation=str(cursor.call.name),
+            )
+            for cursor in cursors
+        ],
+    )
+
+
+def preview_request(deployment: Deployment, changes: Sequence[PlannedChange]) -> engine_v1.PreviewRequest:
+    """The question what changes would do."""
+    return engine_v1.PreviewRequest(
+        database=deployment.database,
+        environment=deployment.environment,
+        target=deployment.target,
+        changes=[
+            engine_v1.PreviewChange(namespace=change.namespace, table=change.table_name, ddl=change.ddl)
+            for change in changes
+        ],
+    )
+
+
+def read_preview(change: engine_v1.ChangePreview) -> ChangePreview:
+    """What one change would do. A warning without its reason stays a warning."""
+    number = int(change.change_class)
+    known = number in engine_v1.ChangeClass.values()
+    word = engine_v1.ChangeClass.Name(change.change_class) if known else f"CHANGE_CLASS_{number}"
+    return ChangePreview(
+        namespace=tidy(change.namespace),
+        table_name=tidy(change.table),
+        change_class=word.removeprefix("CHANGE_CLASS_").lower(),
+        recipe=tidy(change.recipe),
+        locks=tuple(tidy(f"{lock.mode} on {lock.relation}") for lock in change.locks),
+        unsafe_reason=_reason(change.unsafe_reason, given=change.is_unsafe),
+        refused_reason=_reason(change.refused_reason, given=change.refused),
+        estimated_rows=max(0, change.estimated_rows),
+        estimated_s=max(0.0, change.estimated_seconds),
+    )
+
+
+def read_logs(answer: tern_v1.LogsResponse, limit: int) -> tuple[LogLine, ...]:
+    """The newest lines, oldest first, whatever order they came in."""
+    lines = sorted(answer.logs, key=lambda line: line.id)[-limit:]
+    return tuple(
+        LogLine(tidy(line.created_at), tidy(line.level), tidy(line.event_type), tidy(line.message))
+        for line in lines
+    )
+
+
+_CODE_NAMES: Final = {int(code.value[0]): code.name for code in grpc.StatusCode}
+
+
+def code_name(number: int) -> str:
+    """The name of a google.rpc.Code; a number that it does not have means nothing and so refuses nothing."""
+    return _CODE_NAMES.get(number, f"CODE_{number}")
+
+
+def _table(table: tern_v1.TableProgress) -> TableSample:
+    total = _said(table.rows_total)
+    checksum_total = _said(table.checksum_rows_total)
+    return TableSample(
+        namespace=tidy(table.namespace),
+        table_name=tidy(table.table_name),
+        ddl=table.ddl,
+        status=tidy(table.status),
+        # With a total, zero is a measurement; without one, nothing was said.
+        percent=_said(min(table.percent_complete, _PERCENT_MAX), zero_counts=total is not None),
+        rows_copied=_said(table.rows_copied, zero_counts=total is not None),
+        rows_total=total,
+        eta_s=_said(table.eta_seconds),
+        checksum_rows_checked=_said(table.checksum_rows_checked, zero_counts=checksum_total is not None),
+        checksum_rows_total=checksum_total,
+        detail=tidy(table.progress_detail),
+    )
+
+
+def _said(number: int, *, zero_counts: bool = False) -> int | None:
+    return number if number > 0 or (number == 0 and zero_counts) else None
+
+
+def _reason(words: str, *, given: bool) -> str:
+    if not given:
+        return ""
+    return tidy(words) or "the engine gives no reason"
+
+
+def _flag(value: bool) -> str:  # noqa: FBT001 - it translates a bool
+    return "true" if value else "false"
+
+
+def _state_word(number: int) -> str:
+    known = number in tern_v1.State.values()
+    word = tern_v1.State.Name(tern_v1.State.ValueType(number)) if known else f"STATE_{number}"
+    return word.removeprefix("STATE_").lower()

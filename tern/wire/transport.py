@@ -1,0 +1,100 @@
+"""How a request reaches an engine. There are three ways (over a channel, inside this process, not at all), and
+nothing above this module knows which one is taken.
+
+A transport returns the answer or raises: NotSent when the request provably never left us, CallFailed for all else.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from google.protobuf.message import Message
+
+from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as engine_v1
+from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
+
+RequestT = TypeVar("RequestT", bound=Message)
+AnswerT = TypeVar("AnswerT", bound=Message)
+Metadata = Sequence[tuple[str, str]]
+
+OPERATION_KEY = "tern-operation"
+FENCE_KEY = "tern-fence"
+
+
+class NotSent(Exception):  # noqa: N818 - reads as the fact that it is
+    """Nothing was sent, so nothing happened; `reason` is a stable word and the message holds no secret."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class CallFailed(Exception):  # noqa: N818
+    """The call ended without an answer. `code` is the name of a gRPC status, whatever the transport."""
+
+    def __init__(self, code: str, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[RequestT, AnswerT]):
+    """One RPC: its path on the wire and the type of its answer."""
+
+    path: str
+    request: type[RequestT]
+    answer: type[AnswerT]
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+
+class Transport(Protocol):
+    """One way to one engine."""
+
+    def call(
+        self, method: Method[RequestT, AnswerT], request: RequestT, *, timeout_s: float, metadata: Metadata
+    ) -> AnswerT:
+        """The answer; raises NotSent or CallFailed."""
+
+
+class NoTransport:
+    """There is no way to this engine, and here is why: every call is refused, and siblings go on (S10)."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self._reason = reason
+        self._message = message
+
+    def call(
+        self,
+        method: Method[RequestT, AnswerT],  # noqa: ARG002
+        request: RequestT,  # noqa: ARG002
+        *,
+        timeout_s: float,  # noqa: ARG002
+        metadata: Metadata,  # noqa: ARG002
+    ) -> AnswerT:
+        """Raises NotSent."""
+        raise NotSent(self._reason, self._message)
+
+
+_TERN = "/tern.v1.Tern/"
+_ENGINE = "/tern.engine.v1.EngineService/"
+
+APPLY = Method(f"{_TERN}Apply", tern_v1.ApplyRequest, tern_v1.ApplyResponse)
+PROGRESS = Method(f"{_TERN}Progress", tern_v1.ProgressRequest, tern_v1.ProgressResponse)
+LOGS = Method(f"{_TERN}Logs", tern_v1.LogsRequest, tern_v1.LogsResponse)
+STOP = Method(f"{_TERN}Stop", tern_v1.StopRequest, tern_v1.StopResponse)
+START = Method(f"{_TERN}Start", tern_v1.StartRequest, tern_v1.StartResponse)
+CUTOVER = Method(f"{_TERN}Cutover", tern_v1.CutoverRequest, tern_v1.CutoverResponse)
+CANCEL = Method(f"{_TERN}Cancel", tern_v1.CancelRequest, tern_v1.CancelResponse)
+HEALTH = Method(f"{_TERN}Health", tern_v1.HealthRequest, tern_v1.HealthResponse)
+RESOLVE = Method(f"{_ENGINE}Resolve", engine_v1.ResolveRequest, engine_v1.ResolveResponse)
+BATCH_PROGRESS = Method(
+    f"{_ENGINE}BatchProgress", engine_v1.BatchProgressRequest, engine_v1.BatchProgressResponse
+)
+PREVIEW = Method(f"{_ENGINE}Preview", engine_v1.PreviewRequest, engine_v1.PreviewResponse)
