@@ -22,8 +22,6 @@ from tern.local.embedded import embedded_servers, free_port
 from tern.local.supervisor import Supervisor, terminating_signals_raise
 
 DEPLOYMENTS: Mapping[str, str] = {"us-east": "us_east", "eu-west": "eu_west", "ap-south": "ap_south"}
-# The same ports on every run if they are free, so that the registered addresses stay right.
-FIRST_ENGINE_PORT = 50_151
 SCALE = 10
 REASON = "Tier every account: the demo's reviewed change"
 SETTLED = ("completed", "failed", "cancelled", "stopped")
@@ -93,8 +91,8 @@ class Demo:
 
     def start_processes(self) -> int:
         """Three engines, a worker, beat and Flower; returns Flower's port."""
-        flower_port = free_port(stack.FLOWER_PORT)
-        ports = {name: free_port(FIRST_ENGINE_PORT + n) for n, name in enumerate(DEPLOYMENTS)}
+        flower_port, *engine_ports = (free_port(port) for port in stack.usual_ports(self.servers.home))
+        ports = dict(zip(DEPLOYMENTS, engine_ports, strict=True))
         engines = [
             self.programs.start(
                 stack.engine(
@@ -173,8 +171,9 @@ class Demo:
         """Keeps everything running until Ctrl-C, and says what there is to see."""
         prefix = "" if self.servers.home == default_home() else f"TERN_HOME={self.servers.home} "
         tern = f"{prefix}{Path(sys.executable).with_name('tern')}"
-        self.say(
-            f"""
+        with contextlib.suppress(KeyboardInterrupt):
+            self.say(
+                f"""
 Everything stays up until Ctrl-C. Flower: http://{stack.LOOPBACK}:{flower_port}
 Try, in another terminal:
 
@@ -184,8 +183,7 @@ Try, in another terminal:
   {tern} get {apply_id} --json
 
 Logs: {self.programs.log_directory}"""
-        )
-        with contextlib.suppress(KeyboardInterrupt):
+            )
             while True:
                 self.programs.check()
                 time.sleep(0.5)

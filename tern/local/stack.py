@@ -1,14 +1,19 @@
 """The processes of Tern on one machine: engine, worker, beat, Flower, with the Procfile's commands."""
 
+import hashlib
 import http.client
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from tern.local.command import TERN
 from tern.local.discovery import Servers
 from tern.local.supervisor import Program
 
-FLOWER_PORT = 5555
+# Below the range from which Linux takes the near ends of connections.
+FIRST_PORT = 20_000
+PORTS_PER_HOME = 4
+HOMES = 3_000
 LOOPBACK = "127.0.0.1"
 # Longer than a task may take by its own deadlines, so that a stop is warm; KILL is for what hangs.
 WORKER_GRACE_SECONDS = 20.0
@@ -51,6 +56,16 @@ def engine(
         env={**environment, "PGPASSWORD": servers.password},
         ready=lambda: is_listening(port),
     )
+
+
+def usual_ports(home: Path) -> Sequence[int]:
+    """The ports of Flower and three engines in this directory, the same on every run, so that addresses stay right.
+
+    Other directories have others, so that two that start at the same moment don't meet.
+    """
+    number = int.from_bytes(hashlib.sha256(str(home).encode()).digest()[:4]) % HOMES
+    first = FIRST_PORT + number * PORTS_PER_HOME
+    return range(first, first + PORTS_PER_HOME)
 
 
 def is_listening(port: int) -> bool:

@@ -21,7 +21,7 @@ def run_up(home: Path, *, say: Say = say_on_stdout) -> int:
     ):
         settings = environment(servers)
         CommandLine(settings).run("db", "upgrade")
-        port = free_port(stack.FLOWER_PORT)
+        port = free_port(stack.usual_ports(servers.home)[0])
         started = [
             programs.start(program)
             for program in (stack.worker(settings), stack.beat(settings), stack.flower(settings, port))

@@ -77,6 +77,14 @@ def test_no_password_is_on_a_command_line(valkey_server: Servers) -> None:
     assert program.env["PGPASSWORD"] == valkey_server.password
 
 
+def test_each_home_has_ports_of_its_own_below_the_ephemeral_ones() -> None:
+    ports = stack.usual_ports(Path("/one"))
+    assert ports == stack.usual_ports(Path("/one"))
+    assert ports != stack.usual_ports(Path("/two"))
+    assert len(ports) == 4
+    assert stack.FIRST_PORT + stack.HOMES * stack.PORTS_PER_HOME <= 32_768
+
+
 def test_flower_is_ready_when_it_says_so(healthy_port: int) -> None:
     assert stack.is_healthy(healthy_port)
     assert stack.is_listening(healthy_port)
