@@ -6,10 +6,11 @@ last question goes past Tern, to each target's own catalogue.
 
 import contextlib
 import fcntl
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def say_on_stdout(line: str) -> None:
 
 def run_demo(home: Path, *, keep: bool = False, scale: int = SCALE, say: Say = say_on_stdout) -> int:
     """Runs the whole demo in `home`; with `keep` everything stays up until Ctrl-C. Returns the exit code."""
+    began = time.monotonic()
     try:
         with (
             terminating_signals_raise(),
@@ -44,7 +46,7 @@ def run_demo(home: Path, *, keep: bool = False, scale: int = SCALE, say: Say = s
             embedded_servers(home) as servers,
             Supervisor(servers.home / "log") as programs,
         ):
-            return Demo(servers, programs, say, scale).run(keep=keep)
+            return Demo(servers, programs, say, scale, began).run(keep=keep)
     except KeyboardInterrupt:
         say("\nStopped; no process is left. `make demo` starts again.")
         return 130
@@ -58,7 +60,7 @@ class Demo:
     programs: Supervisor
     say: Say
     scale: int
-    began: float = field(default_factory=time.monotonic)
+    began: float
 
     def __post_init__(self) -> None:
         self.environment = environment(self.servers)
@@ -101,13 +103,10 @@ class Demo:
             )
             for name, database in DEPLOYMENTS.items()
         ]
-        for program in (
-            stack.worker(self.environment),
-            stack.beat(self.environment),
-            stack.flower(self.environment, flower_port),
-        ):
-            self.programs.start(program)
-        self.programs.wait_until_ready(*engines)
+        self.programs.start(stack.worker(self.environment))
+        self.programs.start(stack.beat(self.environment))
+        flower = self.programs.start(stack.flower(self.environment, flower_port))
+        self.programs.wait_until_ready(*engines, flower)
         for name, port in ports.items():
             self.register(name, f"grpc://{stack.LOOPBACK}:{port}")
         self.step("three engines, a worker, beat and Flower; deployments " + ", ".join(DEPLOYMENTS))
@@ -140,13 +139,14 @@ class Demo:
         self.say("\nThe reviewed change:\n")
         for line in targets.CHANGE.splitlines():
             self.say(f"    {line}")
+        file = self.servers.home / "change.sql"
+        file.write_text(targets.CHANGE)
         arguments = (
-            *("apply", "--ddl", "-", "--environment", "demo", "--database", "app"),
+            *("apply", "--ddl", str(file), "--environment", "demo", "--database", "app"),
             *("--deployments", ",".join(DEPLOYMENTS), "--copy", "rolling", "--reason", REASON),
         )
-        receipt = self.tern.json(*arguments, stdin=targets.CHANGE)
-        apply_id = str(receipt["apply_id"])
-        self.say(f"\n$ tern {' '.join(arguments[:2])} change.sql {' '.join(arguments[3:-1])} '{REASON}'\n")
+        self.say(f"\n$ {shlex.join(('tern', *arguments))}\n")
+        apply_id = str(self.tern.json(*arguments)["apply_id"])
         self.step(f"{apply_id} accepted")
         return apply_id
 

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import time
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -55,7 +56,7 @@ def main(*arguments: str) -> None:
         case ["ls", *_]:
             answer({"applies": []})
         case ["apply", *_]:
-            change_everything(sys.stdin.read())
+            change_everything(Path(arguments[arguments.index("--ddl") + 1]).read_text())
             answer({"apply_id": "apl-1"})
         case ["watch", *_]:
             time.sleep(float(os.environ.get("STAND_IN_WATCHES", "0")))
