@@ -24,7 +24,7 @@ from tern.local.supervisor import Supervisor, terminating_signals_raise
 
 DEPLOYMENTS: Mapping[str, str] = {"us-east": "us_east", "eu-west": "eu_west", "ap-south": "ap_south"}
 SCALE = 10
-REASON = "Tier every account: the demo's reviewed change"
+REASON = "Give every account a tier"
 SETTLED = ("completed", "failed", "cancelled", "stopped")
 
 Say = Callable[[str], None]
@@ -141,8 +141,9 @@ class Demo:
             self.say(f"    {line}")
         file = self.servers.home / "change.sql"
         file.write_text(targets.CHANGE)
+        shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
         arguments = (
-            *("apply", "--ddl", str(file), "--environment", "demo", "--database", "app"),
+            *("apply", "--ddl", str(shown), "--environment", "demo", "--database", "app"),
             *("--deployments", ",".join(DEPLOYMENTS), "--copy", "rolling", "--reason", REASON),
         )
         self.say(f"\n$ {shlex.join(('tern', *arguments))}\n")

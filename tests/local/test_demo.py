@@ -91,7 +91,7 @@ def test_the_demo_does_not_believe_an_apply_that_changed_nothing(
         run_demo(place / "home", scale=1, say=lambda _: None)
 
 
-@pytest.mark.parametrize("name", ["worker", "beat", "flower", "engine"])
+@pytest.mark.parametrize("name", ["worker", "engine"])
 def test_a_process_that_dies_ends_the_demo_with_its_name(
     place: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
