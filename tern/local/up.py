@@ -1,10 +1,14 @@
 """All that Tern needs on one machine, in the foreground until Ctrl-C: servers, worker, beat, Flower."""
 
 import contextlib
+import os
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tern.domain.errors import Misconfigured
 from tern.local import stack
+from tern.local.account import make_folder
 from tern.local.command import CommandLine, environment
 from tern.local.demo import Say, say_on_stdout
 from tern.local.embedded import embedded_servers, free_port
@@ -13,15 +17,15 @@ from tern.local.supervisor import Supervisor, terminating_signals_raise
 
 def run_up(home: Path, *, say: Say = say_on_stdout) -> int:
     """Runs until Ctrl-C, which is how it ends well; a process that dies ends it with the reason."""
+    home = home.absolute()
     with (
         contextlib.suppress(KeyboardInterrupt),
         terminating_signals_raise(),
-        embedded_servers(home) as servers,
-        Supervisor(servers.home / "log") as programs,
+        _servers(home) as settings,
+        Supervisor(home / "log") as programs,
     ):
-        settings = environment(servers)
         CommandLine(settings).run("db", "upgrade")
-        port = free_port(stack.usual_ports(servers.home)[0])
+        port = free_port(stack.usual_ports(home)[0])
         started = [
             programs.start(program)
             for program in (stack.worker(settings), stack.beat(settings), stack.flower(settings, port))
@@ -33,3 +37,20 @@ def run_up(home: Path, *, say: Say = say_on_stdout) -> int:
             programs.check()
             time.sleep(0.5)
     return 0
+
+
+@contextlib.contextmanager
+def _servers(home: Path) -> Iterator[Mapping[str, str]]:
+    """The servers that the environment names, else the embedded ones; as an environment for Tern's processes."""
+    given = [name for name in ("TERN_DATABASE_URL", "TERN_BROKER_URL") if os.environ.get(name)]
+    match given:
+        case []:
+            with embedded_servers(home) as servers:
+                yield environment(servers)
+        case [only]:
+            what = f"only {only} is set"
+            raise Misconfigured(what, next_step="Set both URLs, or none to use the embedded servers.")
+        case _:
+            make_folder(home, 0o755)
+            make_folder(home / "log", 0o755)
+            yield {**os.environ, "TERN_HOME": str(home)}
