@@ -1,6 +1,5 @@
 """`tern up` with a stand-in for Tern's commands: up until it is told to stop, and then nothing is left."""
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -42,7 +41,7 @@ def test_up_uses_the_servers_that_the_environment_names(
     monkeypatch.setenv("TERN_DATABASE_URL", database_url)
     monkeypatch.setenv("TERN_BROKER_URL", valkey_server.broker_url)
     assert run_up(place / "home", say=interrupt) == 0
-    assert sorted(os.listdir(place / "home")) == ["log"]
+    assert [path.name for path in (place / "home").iterdir()] == ["log"]
 
 
 @pytest.mark.parametrize("name", ["TERN_DATABASE_URL", "TERN_BROKER_URL"])
