@@ -20,7 +20,8 @@ from tern.domain.errors import Misconfigured
 # An account that every system has and that owns nothing; creating one would change the machine.
 UNPRIVILEGED = "nobody"
 NOT_NEEDED_TO_RUN = shutil.ignore_patterns("include", "*.a", "pgxs")
-SHELTERS = Path("/var/tmp")  # noqa: S108 - the shelter inside is checked to be ours
+# Survives a restart of the machine, which /tmp need not; the shelter inside is checked to be ours.
+SHELTERS = next((place for place in (Path("/var/tmp"), Path("/tmp")) if place.is_dir()), Path("/"))  # noqa: S108
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,16 @@ def server_account() -> Account | None:
             f"PostgreSQL does not run as root, and this system has no account {UNPRIVILEGED!r} to run it as"
         )
         raise Misconfigured(what, next_step="Run this command as an ordinary user.") from None
-    return Account(UNPRIVILEGED, entry.pw_uid, entry.pw_gid)
+    account = Account(UNPRIVILEGED, entry.pw_uid, entry.pw_gid)
+    try:
+        account.can_enter(Path("/"))
+    except (OSError, subprocess.SubprocessError) as error:
+        # A container may take root's power to become somebody else.
+        what = f"PostgreSQL does not run as root, and this root may not become {UNPRIVILEGED!r}"
+        raise Misconfigured(
+            what, why=(str(error),), next_step="Run this command as an ordinary user."
+        ) from None
+    return account
 
 
 def make_folder(path: Path, mode: int) -> bool:

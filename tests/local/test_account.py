@@ -101,6 +101,16 @@ def test_an_ordinary_user_runs_the_servers_himself(monkeypatch: pytest.MonkeyPat
     assert account.server_account() is None
 
 
+@pytest.mark.skipif(not IS_ROOT, reason="only root can become somebody else")
+def test_a_root_that_may_not_become_somebody_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("subprocess.run", refuse)
+    with pytest.raises(Misconfigured, match="may not become"):
+        account.server_account()
+
+
 def test_a_root_without_an_unprivileged_account_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(account, "UNPRIVILEGED", "no-such-account")
