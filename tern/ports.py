@@ -223,16 +223,16 @@ class DispatchStore(Protocol):
 class ControlStore(Protocol):
     """Durable steps of an operator's wish."""
 
-    def accept_wish(self, wish: Wish) -> WishReceipt:
-        """Request and deliveries are inserted; nothing is locked that a driver could hold (ST11)."""
+    def accept_wish(self, wish: Wish, *, dry_run: bool = False) -> WishReceipt:
+        """Request and deliveries are inserted; nothing is locked that a driver could hold (ST11).
+
+        With dry_run the same answer is computed and nothing is written.
+        """
 
     def claim_delivery(
         self, operation_id: int, name: ScopeName, verb: Verb
     ) -> DeliveryClaimed | DeliverySettled | NotClaimed:
         """The wish is ours, or was settled in the same transaction because no call is needed."""
-
-    def record_resolved_id(self, claim: Claim, scope: OperationScope, remote_id: RemoteId) -> Fenced:
-        """The lost answer was found; the operation is followed by its id from now on."""
 
     def settle_undispatched(self, claim: Claim, delivery_id: int) -> Fenced:
         """The key is dead at the engine: the operation and its table changes are settled by the wish."""

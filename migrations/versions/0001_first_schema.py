@@ -109,6 +109,8 @@ CREATE TABLE apply_operations (
     dispatch_key text,
     dispatch_intent_at timestamptz,
     dispatch_key_is_dead boolean NOT NULL DEFAULT false,
+    repeat_is_safe boolean NOT NULL DEFAULT false,
+    runs_though_stopped boolean NOT NULL DEFAULT false,
     fence bigint NOT NULL DEFAULT 0,
     claim_token text,
     claim_owner text,

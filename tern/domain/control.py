@@ -143,6 +143,8 @@ class DriveFacts:
     key_is_dead: bool
     offers_resolve: bool
     delivery: Delivery
+    runs_though_stopped: bool = False
+    """It is stopped as far as we know, and its last sample contradicts (ST12)."""
     stop_open: bool = False
     """A stop or cancel is open on the same operation, besides this wish."""
     stop_was_sent: bool = False
@@ -172,6 +174,8 @@ def next_step(verb: Verb, facts: DriveFacts) -> Step:
 
 
 def _next_halting_step(verb: Verb, facts: DriveFacts) -> Step:
+    if facts.runs_though_stopped and facts.has_remote_id:
+        return Step.SEND
     done = fulfilment(verb, facts.state)
     if done is Delivery.ACKNOWLEDGED:
         return Step.ACKNOWLEDGE

@@ -36,6 +36,18 @@ class FoundOperation:
     caller: str
 
 
+POISON = frozenset(
+    {
+        "OPERATION_NOT_IN_SET",
+        "NO_TABLE_CHANGES",
+        "TABLE_CHANGE_OF_ANOTHER_APPLY",
+        "DEPLOYMENT_UNKNOWN",
+        "REMOTE_ID_MISPLACED",
+    }
+)
+"""Rules that the rows themselves break, whoever asks: such an operation can never run and is settled (G7)."""
+
+
 def refuse(rule: str, name: ScopeName | str, detail: str) -> ScopeRefused:
     """The refusal by one scope rule, in the words that every door shows."""
     return ScopeRefused(

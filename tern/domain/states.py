@@ -110,6 +110,7 @@ class Event(StrEnum):
     REQUEUE = "requeue"
     RETRY = "retry"
     ADOPT = "adopt"
+    REPEAT = "repeat"
     END = "end"
     OBSERVE_RUNNING = "observe_running"
     OBSERVE_WAITING_FOR_CUTOVER = "observe_waiting_for_cutover"
@@ -146,6 +147,7 @@ MADE_BY: Mapping[Event, frozenset[Party]] = {
     Event.RETRY: frozenset({Party.OPERATOR}),
     Event.ADOPT: frozenset({Party.DRIVER, Party.OPERATOR}),
     Event.END: frozenset({Party.OPERATOR}),
+    Event.REPEAT: frozenset({Party.OPERATOR}),
     **{event: frozenset({Party.ENGINE}) for event in Event if event.value.startswith("observe_")},
 }
 
@@ -198,6 +200,7 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
     },
     State.UNCERTAIN: {
         Event.ADOPT: State.RUNNING,
+        Event.REPEAT: State.FAILED_RETRYABLE,
         Event.REQUEUE: State.PENDING,
         Event.END: State.FAILED,
         Event.WITHDRAW_STOPPED: State.STOPPED,

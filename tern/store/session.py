@@ -5,7 +5,13 @@ from contextlib import contextmanager
 
 import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InternalError, OperationalError, TimeoutError as PoolTimeout
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InternalError,
+    OperationalError,
+    TimeoutError as PoolTimeout,
+)
 
 from tern.domain.errors import Misconfigured
 from tern.ports import StorageUnavailable

@@ -111,6 +111,8 @@ class OperationRow(Table):
     next_attempt_at: when a dispatch is due; NULL for what is not admitted, or already followed by its id.
     next_poll_at: when the next look is due; NULL for what has no remote id or needs no look any more.
     sampled_attempt: the attempt whose sample was taken last; a stale one opens no gate.
+    repeat_is_safe: a person allowed one more Apply with the same key; spent by the next claim.
+    runs_though_stopped: the last sample contradicts `stopped`, so Stop is sent again.
     """
 
     __tablename__ = "apply_operations"
@@ -128,6 +130,8 @@ class OperationRow(Table):
     dispatch_key: Mapped[str | None]
     dispatch_intent_at: Mapped[datetime | None]
     dispatch_key_is_dead: Mapped[bool]
+    repeat_is_safe: Mapped[bool]
+    runs_though_stopped: Mapped[bool]
     fence: Mapped[int] = mapped_column(BigInteger)
     claim_token: Mapped[str | None]
     claim_owner: Mapped[str | None]

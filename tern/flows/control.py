@@ -1,0 +1,117 @@
+"""Bringing an operator's wish forward on one operation: stop, start, cutover, cancel (G2, G8, G9)."""
+
+from typing import assert_never
+
+from tern.domain.control import Step, Verb
+from tern.domain.identity import RemoteId
+from tern.domain.model import Forbidden, NeverStarted, RemoteCall, Started, Unsupported
+from tern.domain.outcome import Ok, Outcome, Refused, Unknown
+from tern.domain.scope import parse_message
+from tern.domain.timing import RPC_DEADLINE_S, backoff_s
+from tern.ports import (
+    DeliveryClaimed,
+    DeliverySettled,
+    Due,
+    DueControl,
+    Engine,
+    Fenced,
+    NotClaimed,
+    Ports,
+)
+
+
+def deliver(verb: Verb, operation_id: object, scope: object, ports: Ports) -> None:
+    """Takes one wish one step forward. Returns quietly when there is nothing to do.
+
+    Raises ScopeRefused for a message that does not fit the rows, StorageUnavailable when PostgreSQL is gone.
+    """
+    number, name = parse_message(operation_id, scope)
+    claimed = ports.store.claim_delivery(number, name, verb)
+    match claimed:
+        case NotClaimed():
+            return
+        case DeliverySettled():
+            ports.bells.advance(name.apply_id)
+            return
+        case DeliveryClaimed():
+            pass
+        case _:
+            assert_never(claimed)
+    engine = ports.engines.of(claimed.scope.deployment)
+    if claimed.step is Step.RESOLVE:
+        _resolve_first(claimed, engine, ports)
+    else:
+        _call(claimed, engine, ports)
+
+
+def _call(claimed: DeliveryClaimed, engine: Engine, ports: Ports) -> None:
+    if claimed.scope.remote_id is None:
+        # next_step never sends without an id; a call without its own id is never made (G2).
+        _refused(claimed, "it has no remote id to carry", ports)
+        return
+    if claimed.verb.is_forward and not _may_go_forward(claimed, ports):
+        return
+    match _send(claimed, engine, claimed.scope.remote_id):
+        case Ok():
+            if ports.store.record_sent(claimed.claim, claimed.delivery_id) is Fenced.DONE:
+                ports.bells.progress(Due(claimed.claim.operation_id, claimed.scope.name))
+        case Refused(message):
+            _refused(claimed, message, ports)
+        case Unknown(message):
+            delay_s = backoff_s(claimed.attempts, ports.chance.jitter())
+            if claimed.verb is Verb.CUTOVER:
+                # The call may still be on its way; only what is seen after its deadline tells (CU3).
+                delay_s += RPC_DEADLINE_S
+            ports.store.record_undelivered(claimed.claim, claimed.delivery_id, message, delay_s=delay_s)
+    ports.bells.advance(claimed.scope.apply_id)
+
+
+def _may_go_forward(claimed: DeliveryClaimed, ports: Ports) -> bool:
+    """The last look: a stop that came after the claim goes first, and this wish waits for its fate (G9)."""
+    if ports.store.may_go_forward(claimed.claim):
+        return True
+    message = "a stop or cancel came before the call"
+    ports.store.record_undelivered(claimed.claim, claimed.delivery_id, message, delay_s=1.0)
+    return False
+
+
+def _send(claimed: DeliveryClaimed, engine: Engine, remote_id: RemoteId) -> Outcome[None]:
+    call = RemoteCall(claimed.scope.name, remote_id, claimed.scope.environment, claimed.claim.fence)
+    match claimed.verb:
+        case Verb.STOP:
+            return engine.stop(call)
+        case Verb.START:
+            return engine.start(call)
+        case Verb.CUTOVER:
+            return engine.cutover(call)
+        case Verb.CANCEL:
+            return engine.cancel(call)
+        case _:
+            assert_never(claimed.verb)
+
+
+def _refused(claimed: DeliveryClaimed, message: str, ports: Ports) -> None:
+    delay_s = backoff_s(claimed.attempts, ports.chance.jitter())
+    ports.store.record_delivery_refused(claimed.claim, claimed.delivery_id, message, delay_s=delay_s)
+    ports.bells.progress(Due(claimed.claim.operation_id, claimed.scope.name))
+
+
+def _resolve_first(claimed: DeliveryClaimed, engine: Engine, ports: Ports) -> None:
+    """A stop that meets an unanswered dispatch: its work is found, or its key is killed, before anything is said (S17)."""
+    claim, scope, delivery_id = claimed.claim, claimed.scope, claimed.delivery_id
+    match engine.resolve(scope, claim, claim.key, forbid=True):
+        case Ok(Started(remote_id)):
+            if (
+                ports.store.record_remote_id(claim, scope, remote_id) is Fenced.DONE
+                and ports.store.record_dispatched(claim) is Fenced.DONE
+            ):
+                ports.bells.control(DueControl(claim.operation_id, scope.name, claimed.verb))
+        case Ok(Forbidden()):
+            ports.store.settle_undispatched(claim, delivery_id)
+            ports.bells.advance(scope.apply_id)
+        case Ok(Unsupported() | NeverStarted()):
+            message = f"{scope.deployment.name} can't say what became of the unanswered dispatch"
+            ports.store.hold_uncertain(claim, delivery_id, message)
+        case Refused(message) | Unknown(message):
+            delay_s = backoff_s(claimed.attempts, ports.chance.jitter())
+            ports.store.record_undelivered(claim, delivery_id, message, delay_s=delay_s)

@@ -1,0 +1,130 @@
+"""Handing one operation to its engine: intent, call, remote id, state (G3, G4, G6, G10)."""
+
+from typing import assert_never
+
+from tern.domain.dispatch import AfterUnknown, Approach, after_unknown
+from tern.domain.identity import RemoteId
+from tern.domain.model import Forbidden, NeverStarted, OperationScope, Started, Unsupported
+from tern.domain.outcome import Ok, Refused, Unknown
+from tern.domain.scope import parse_message
+from tern.domain.timing import backoff_s
+from tern.ports import DispatchClaimed, Due, Engine, Fenced, NotClaimed, Ports, StorageUnavailable
+
+_TRIES_TO_STORE_AN_ID = 3
+
+
+def dispatch(operation_id: object, scope: object, ports: Ports) -> None:
+    """Takes one operation one step: claimed, sent, recorded. Returns quietly when there is nothing to do.
+
+    Raises ScopeRefused for a message that does not fit the rows, StorageUnavailable when PostgreSQL is gone.
+    """
+    number, name = parse_message(operation_id, scope)
+    claimed = ports.store.claim_dispatch(number, name)
+    if isinstance(claimed, NotClaimed):
+        return
+    engine = ports.engines.of(claimed.scope.deployment)
+    match claimed.approach:
+        case Approach.ATTACH:
+            _follow(claimed, ports)
+        case Approach.SEND:
+            _send(claimed, engine, ports)
+        case Approach.RESOLVE:
+            _settle_by_resolve(claimed, engine, "an earlier dispatch was never answered", "", ports)
+        case Approach.ASK_PERSON:
+            ports.store.record_uncertain(claimed.claim, "an earlier dispatch was never answered")
+        case _:
+            assert_never(claimed.approach)
+    ports.bells.advance(claimed.scope.apply_id)
+
+
+def _send(claimed: DispatchClaimed, engine: Engine, ports: Ports) -> None:
+    if not ports.store.may_go_forward(claimed.claim):
+        _give_way(claimed, ports)
+        return
+    match engine.apply(claimed.scope, claimed.claim):
+        case Ok(remote_id):
+            _record_id(claimed, remote_id, ports)
+        case Refused(message, reason):
+            if claimed.claim.is_first_sender:
+                ports.store.record_refused(claimed.claim, message, reason, key_is_dead=False)
+            else:
+                # An earlier send of this key may have worked; this refusal says nothing about it (D17).
+                _settle_by_resolve(claimed, engine, message, reason, ports)
+        case Unknown(message):
+            _unanswered(claimed, engine, message, ports)
+
+
+def _give_way(claimed: DispatchClaimed, ports: Ports) -> None:
+    """A stop came between claim and call (G9)."""
+    if claimed.claim.is_first_sender:
+        # We know that nothing was ever sent under this key.
+        ports.store.withdraw_intent(claimed.claim)
+        return
+    message = "a stop or cancel came before the repeated call"
+    ports.store.record_unanswered(claimed.claim, message, delay_s=0.0, engine_answers=False)
+
+
+def _record_id(claimed: DispatchClaimed, remote_id: RemoteId, ports: Ports) -> None:
+    for attempt in range(1, _TRIES_TO_STORE_AN_ID + 1):
+        try:
+            stored = ports.store.record_remote_id(claimed.claim, claimed.scope, remote_id)
+        except StorageUnavailable:
+            # Writing the same id again is harmless, losing it costs a Resolve or a person.
+            if attempt == _TRIES_TO_STORE_AN_ID:
+                raise
+            continue
+        match stored:
+            case Fenced.DONE:
+                _follow(claimed, ports)
+            case Fenced.LOST | Fenced.CONFLICT:
+                # Whoever has the operation now asks under the same key and finds the same work.
+                pass
+            case _:
+                assert_never(stored)
+        return
+
+
+def _follow(claimed: DispatchClaimed, ports: Ports) -> None:
+    if ports.store.record_dispatched(claimed.claim) is Fenced.DONE:
+        ports.bells.progress(Due(claimed.claim.operation_id, claimed.scope.name))
+
+
+def _unanswered(claimed: DispatchClaimed, engine: Engine, message: str, ports: Ports) -> None:
+    """The call may have worked. What is harmless depends on the engine."""
+    answers = isinstance(engine.health(), Ok)
+    attempts, age_s = ports.store.dispatch_budget(claimed.claim)
+    deployment = claimed.scope.deployment
+    match after_unknown(
+        idempotent_dispatch=deployment.idempotent_dispatch,
+        offers_resolve=bool(deployment.capabilities.resolve),
+        answered_attempts=attempts + int(answers),
+        intent_age_s=age_s,
+    ):
+        case AfterUnknown.REPEAT:
+            delay_s = backoff_s(claimed.claim.attempt, ports.chance.jitter())
+            ports.store.record_unanswered(claimed.claim, message, delay_s=delay_s, engine_answers=answers)
+        case AfterUnknown.RESOLVE:
+            _settle_by_resolve(claimed, engine, message, "", ports)
+        case AfterUnknown.ASK_PERSON:
+            ports.store.record_uncertain(claimed.claim, message)
+
+
+def _settle_by_resolve(
+    claimed: DispatchClaimed, engine: Engine, message: str, reason: str, ports: Ports
+) -> None:
+    """Asks what became of the key and makes sure that nothing can come of it later."""
+    claim, scope = claimed.claim, claimed.scope
+    match engine.resolve(scope, claim, claim.key, forbid=True):
+        case Ok(Started(remote_id)):
+            _record_id(claimed, remote_id, ports)
+        case Ok(Forbidden()):
+            ports.store.record_refused(claim, message, reason, key_is_dead=True)
+        case Ok(Unsupported() | NeverStarted()):
+            ports.store.record_uncertain(claim, _unresolved(message, scope))
+        case Refused() | Unknown():
+            delay_s = backoff_s(claim.attempt, ports.chance.jitter())
+            ports.store.record_unanswered(claim, message, delay_s=delay_s, engine_answers=False)
+
+
+def _unresolved(message: str, scope: OperationScope) -> str:
+    return f"{message}; {scope.deployment.name} can't say what became of the earlier call"

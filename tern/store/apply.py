@@ -1,0 +1,396 @@
+"""Durable steps of plans and whole applies. Each method is one transaction."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from tern.domain.errors import NotFound, Refused
+from tern.domain.identity import ApplyId, PlanId, ScopeName
+from tern.domain.model import Action, Plan, PlannedChange
+from tern.domain.states import State
+from tern.ports import AcceptedApply, Due, NewApply
+from tern.store.deployment import load_named
+from tern.store.event import Happening, append, append_all
+from tern.store.projection import close_fulfilled, project_parent, settle_table_changes
+from tern.store.reservation import holder_of, take
+from tern.store.session import transaction
+from tern.store.step import Steps, lock_apply
+
+
+class ApplySteps(Steps):
+    """ports.ApplyStore on PostgreSQL."""
+
+    def save_plan(
+        self,
+        *,
+        environment: str,
+        database: str,
+        database_type: str,
+        changes: Sequence[PlannedChange],
+        caller: str,
+    ) -> Plan:
+        """See ports.ApplyStore. Raises Refused for a plan without changes."""
+        if not changes:
+            message = "a plan without changes was refused"
+            raise Refused(message, reason="PLAN_EMPTY")
+        digest = plan_digest(database_type, changes)
+        with transaction(self.engine) as tx:
+            plan_pk = tx.execute(
+                text(
+                    "INSERT INTO plans (plan_identifier, environment, database, database_type, digest, caller)"
+                    " VALUES (:identifier, :environment, :database, :type, :digest, :caller)"
+                    " ON CONFLICT DO NOTHING RETURNING id"
+                ),
+                {
+                    "identifier": new_identifier("pln"),
+                    "environment": environment,
+                    "database": database,
+                    "type": database_type,
+                    "digest": digest,
+                    "caller": caller,
+                },
+            ).scalar_one_or_none()
+            if plan_pk is not None:
+                tx.execute(
+                    text(
+                        "INSERT INTO plan_changes"
+                        " (plan_id, ordinal, namespace, table_name, ddl, action, unsafe_reason)"
+                        " VALUES (:plan, :ordinal, :namespace, :table_name, :ddl, :action, :unsafe_reason)"
+                    ),
+                    [
+                        {
+                            "plan": plan_pk,
+                            "ordinal": ordinal,
+                            "namespace": change.namespace,
+                            "table_name": change.table_name,
+                            "ddl": change.ddl,
+                            "action": change.action.value,
+                            "unsafe_reason": change.unsafe_reason,
+                        }
+                        for ordinal, change in enumerate(changes)
+                    ],
+                )
+        # A second plan of the same content waited for the first and finds it here, in a new snapshot.
+        with transaction(self.engine) as tx:
+            identifier = tx.execute(
+                text(
+                    "SELECT plan_identifier FROM plans"
+                    " WHERE environment = :environment AND database = :database AND digest = :digest"
+                ),
+                {"environment": environment, "database": database, "digest": digest},
+            ).scalar_one()
+            return _load_plan(tx, PlanId(identifier))[1]
+
+    def load_plan(self, plan_id: PlanId) -> Plan:
+        """See ports.ApplyStore."""
+        with transaction(self.engine) as tx:
+            return _load_plan(tx, plan_id)[1]
+
+    def accept_apply(self, new: NewApply) -> AcceptedApply:
+        """See ports.ApplyStore."""
+        body = request_body(new)
+        with transaction(self.engine) as tx:
+            if _key_is_used(tx, new):
+                return _same_request(tx, new, body)
+            plan_pk, plan = _load_plan(tx, new.plan_id)
+            targets = _check(tx, new, plan)
+            apply_id = ApplyId(new_identifier("apl"))
+            apply_pk = _insert_apply(tx, new, plan_pk, plan, apply_id, body)
+            if apply_pk is None:
+                return _same_request(tx, new, body)
+            _insert_operations(tx, apply_pk, plan_pk, new.deployments, targets)
+            taken = take(
+                tx,
+                apply_pk=apply_pk,
+                environment=plan.environment,
+                database=plan.database,
+                deployments=new.deployments,
+            )
+            if not taken:
+                raise _target_refusal(tx, apply_pk, plan, new.deployments)
+            detail = {"plan": new.plan_id, "operations": len(new.deployments)}
+            append(tx, Happening(apply_pk, "accepted", new.caller, None, new.reason, detail=detail))
+            first = project_parent(tx, apply_pk, new.caller)
+            return AcceptedApply(apply_id, is_new=True, first=first)
+
+    def advance_apply(self, apply_id: ApplyId) -> tuple[Due, ...]:
+        """See ports.ApplyStore."""
+        with transaction(self.engine) as tx:
+            apply_pk = tx.execute(
+                text("SELECT id FROM applies WHERE apply_identifier = :id"), {"id": apply_id}
+            ).scalar_one_or_none()
+            if apply_pk is None:
+                message = f"there is no apply {apply_id}"
+                raise NotFound(message)
+            lock_apply(tx, apply_pk)
+            _settle_undispatched(tx, apply_pk)
+            project_parent(tx, apply_pk, self.owner)
+            rows = tx.execute(
+                text(
+                    "SELECT id, deployment FROM apply_operations WHERE apply_id = :id AND state = 'pending'"
+                    " AND next_attempt_at <= (SELECT tern_clock()) ORDER BY position"
+                ),
+                {"id": apply_pk},
+            ).all()
+            return tuple(Due(row.id, ScopeName(apply_id, row.deployment)) for row in rows)
+
+    def claim_verdict_effects(self, apply_id: ApplyId) -> str | None:
+        """See ports.ApplyStore."""
+        with transaction(self.engine) as tx:
+            apply_pk = tx.execute(
+                text("SELECT id FROM applies WHERE apply_identifier = :id FOR NO KEY UPDATE"),
+                {"id": apply_id},
+            ).scalar_one_or_none()
+            row = tx.execute(
+                text(
+                    "UPDATE applies a SET verdict_effects_done_at = tern_clock() WHERE a.id = :id"
+                    " AND a.verdict_effects_done_at IS NULL"
+                    " AND a.state IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped')"
+                    " RETURNING a.state, a.error_message, (SELECT string_agg(n || ' ' || state, ', ' ORDER BY state)"
+                    " FROM (SELECT state, count(*) AS n FROM apply_operations WHERE apply_id = a.id GROUP BY state) c)"
+                    " AS counts"
+                ),
+                {"id": apply_pk},
+            ).one_or_none()
+            if row is None or apply_pk is None:
+                return None
+            summary = f"{apply_id} {row.state}: {row.counts}" + (
+                f" ({row.error_message})" if row.error_message else ""
+            )
+            append(tx, Happening(apply_pk, "summary", self.owner, None, summary, after=row.state))
+            return summary
+
+
+def plan_digest(database_type: str, changes: Sequence[PlannedChange]) -> str:
+    """What was reviewed, as a hash: type and every change in order."""
+    body = [database_type, [[c.namespace, c.table_name, c.ddl, c.action.value] for c in changes]]
+    return hashlib.sha256(json.dumps(body).encode()).hexdigest()
+
+
+def new_identifier(prefix: str) -> str:
+    """A public id: the prefix and 64 random bits."""
+    return f"{prefix}-{secrets.token_hex(8)}"
+
+
+def request_body(new: NewApply) -> dict[str, object]:
+    """What makes two enqueues the same request; caller and reason may differ between tries."""
+    return {
+        "plan": new.plan_id,
+        "environment": new.environment,
+        "deployments": list(new.deployments),
+        "policy": new.policy.as_json(),
+        "allow_unsafe": new.allow_unsafe,
+    }
+
+
+def _load_plan(tx: Connection, plan_id: PlanId) -> tuple[int, Plan]:
+    row = tx.execute(text("SELECT * FROM plans WHERE plan_identifier = :id"), {"id": plan_id}).one_or_none()
+    if row is None:
+        message = f"there is no plan {plan_id}"
+        raise NotFound(message, next_step="`tern plan` makes one.")
+    changes = tx.execute(
+        text("SELECT * FROM plan_changes WHERE plan_id = :id ORDER BY ordinal"), {"id": row.id}
+    )
+    return row.id, Plan(
+        plan_id=PlanId(row.plan_identifier),
+        environment=row.environment,
+        database=row.database,
+        database_type=row.database_type,
+        digest=row.digest,
+        changes=tuple(
+            PlannedChange(c.namespace, c.table_name, c.ddl, Action(c.action), c.unsafe_reason)
+            for c in changes
+        ),
+    )
+
+
+def _check(tx: Connection, new: NewApply, plan: Plan) -> Mapping[str, str]:
+    """Every reason against the request at once; returns the target of each deployment."""
+    why: list[str] = []
+    if not new.deployments:
+        why.append("no deployment was chosen")
+    doubled = sorted({name for name in new.deployments if new.deployments.count(name) > 1})
+    why += [f"deployment {name} is named twice" for name in doubled]
+    if not new.reason.strip():
+        why.append("a rollout needs a reason")
+    if not new.idempotency_key:
+        why.append("a rollout needs an idempotency key")
+    if plan.environment != new.environment:
+        why.append(f"the plan is for environment {plan.environment}, not {new.environment}")
+    if plan_digest(plan.database_type, plan.changes) != plan.digest:
+        why.append("the plan's content is not what was reviewed")
+    unsafe = [f"{c.table_name}: {c.unsafe_reason}" for c in plan.changes if c.is_unsafe]
+    if unsafe and not new.allow_unsafe:
+        why += [f"unsafe without consent: {words}" for words in unsafe]
+    found = {deployment.name: deployment for deployment in load_named(tx, new.deployments)}
+    for name in dict.fromkeys(new.deployments):
+        deployment = found.get(name)
+        if deployment is None:
+            why.append(f"there is no deployment {name!r}")
+            continue
+        if deployment.drained:
+            why.append(f"deployment {name} is drained")
+        if (deployment.environment, deployment.database) != (plan.environment, plan.database):
+            why.append(
+                f"deployment {name} is for {deployment.environment}/{deployment.database},"
+                f" the plan for {plan.environment}/{plan.database}"
+            )
+    if why:
+        message = "the rollout was refused"
+        raise Refused(message, why=tuple(why), reason="APPLY_REFUSED")
+    return {name: deployment.target for name, deployment in found.items()}
+
+
+def _insert_apply(
+    tx: Connection, new: NewApply, plan_pk: int, plan: Plan, apply_id: ApplyId, body: Mapping[str, object]
+) -> int | None:
+    return tx.execute(
+        text(
+            "INSERT INTO applies (apply_identifier, plan_id, environment, database, operation_count, options,"
+            " policy, idempotency_key, request_digest, caller, reason)"
+            " VALUES (:identifier, :plan, :environment, :database, :count, CAST(:options AS jsonb),"
+            " CAST(:policy AS jsonb), :key, :digest, :caller, :reason)"
+            " ON CONFLICT (idempotency_key) DO NOTHING RETURNING id"
+        ),
+        {
+            "identifier": apply_id,
+            "plan": plan_pk,
+            "environment": plan.environment,
+            "database": plan.database,
+            "count": len(new.deployments),
+            "options": json.dumps({"allow_unsafe": new.allow_unsafe, "request": body}),
+            "policy": json.dumps(new.policy.as_json()),
+            "key": new.idempotency_key,
+            "digest": _digest(body),
+            "caller": new.caller,
+            "reason": new.reason,
+        },
+    ).scalar_one_or_none()
+
+
+def _insert_operations(
+    tx: Connection, apply_pk: int, plan_pk: int, deployments: Sequence[str], targets: Mapping[str, str]
+) -> None:
+    tx.execute(
+        text(
+            "INSERT INTO apply_operations (apply_id, deployment, position, target)"
+            " SELECT :apply, name, number - 1, target"
+            " FROM unnest(CAST(:names AS text[]), CAST(:targets AS text[])) WITH ORDINALITY"
+            " AS wanted(name, target, number)"
+        ),
+        {
+            "apply": apply_pk,
+            "names": list(deployments),
+            "targets": [targets[name] for name in deployments],
+        },
+    )
+    tx.execute(
+        text(
+            "INSERT INTO table_changes"
+            " (operation_id, apply_id, ordinal, namespace, table_name, ddl, action, unsafe_reason)"
+            " SELECT o.id, o.apply_id, c.ordinal, c.namespace, c.table_name, c.ddl, c.action, c.unsafe_reason"
+            " FROM apply_operations o CROSS JOIN plan_changes c WHERE o.apply_id = :apply AND c.plan_id = :plan"
+        ),
+        {"apply": apply_pk, "plan": plan_pk},
+    )
+
+
+def _key_is_used(tx: Connection, new: NewApply) -> bool:
+    """Asked before the request is checked: what was accepted once is answered the same, whatever changed since."""
+    statement = text("SELECT 1 FROM applies WHERE idempotency_key = :key")
+    return tx.execute(statement, {"key": new.idempotency_key}).one_or_none() is not None
+
+
+def _same_request(tx: Connection, new: NewApply, body: Mapping[str, object]) -> AcceptedApply:
+    """The key was used before: the same request gets the same apply, another one is told the differences (ID1)."""
+    row = tx.execute(
+        text("SELECT apply_identifier, request_digest, options FROM applies WHERE idempotency_key = :key"),
+        {"key": new.idempotency_key},
+    ).one()
+    if row.request_digest == _digest(body):
+        return AcceptedApply(ApplyId(row.apply_identifier), is_new=False)
+    before: dict[str, Any] = row.options.get("request", {})
+    why = tuple(
+        f"{name}: {before.get(name)!r} before, {body[name]!r} now"
+        for name in body
+        if before.get(name) != body[name]
+    )
+    message = f"the key {new.idempotency_key} belongs to {row.apply_identifier}, which is another request"
+    raise Refused(message, why=why, next_step="Use another --key for another rollout.", reason="KEY_REUSED")
+
+
+def _target_refusal(tx: Connection, apply_pk: int, plan: Plan, deployments: Sequence[str]) -> Refused:
+    rows = tx.execute(
+        text(
+            "SELECT deployment FROM target_reservations WHERE environment = :environment"
+            " AND database = :database AND deployment = ANY(:names) AND apply_id <> :apply ORDER BY deployment"
+        ),
+        {
+            "environment": plan.environment,
+            "database": plan.database,
+            "names": list(deployments),
+            "apply": apply_pk,
+        },
+    ).all()
+    why = tuple(
+        f"{row.deployment} is held by {holder_of(tx, plan.environment, plan.database, row.deployment)}"
+        for row in rows
+    )
+    message = "the rollout was refused: another apply holds a target"
+    return Refused(
+        message, why=why, next_step="Wait for it, or stop or cancel it first.", reason="TARGET_HELD"
+    )
+
+
+def _digest(body: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _settle_undispatched(tx: Connection, apply_pk: int) -> None:
+    """All operations of the apply that were never dispatched and that a stop or cancel covers, in one statement."""
+    rows = tx.execute(
+        text(
+            "WITH wished AS MATERIALIZED ("
+            "  SELECT DISTINCT ON (d.operation_id) d.operation_id, d.verb, r.caller, r.reason"
+            "  FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
+            "  WHERE d.apply_id = :id AND d.state = 'pending' AND d.verb IN ('stop', 'cancel')"
+            "  AND NOT EXISTS (SELECT 1 FROM control_deliveries s WHERE s.operation_id = d.operation_id"
+            "    AND s.verb = 'start' AND s.id > d.id AND s.state <> 'failed')"
+            "  ORDER BY d.operation_id, d.verb = 'cancel' DESC),"
+            " free AS MATERIALIZED ("
+            "  SELECT o.id, o.state, w.verb, w.caller, w.reason FROM apply_operations o"
+            "  JOIN wished w ON w.operation_id = o.id"
+            "  WHERE o.state = 'pending' AND o.dispatch_key IS NULL AND o.claim_token IS NULL"
+            "  ORDER BY o.id FOR NO KEY UPDATE OF o SKIP LOCKED)"
+            " UPDATE apply_operations o SET state = CASE free.verb WHEN 'stop' THEN 'stopped' ELSE 'cancelled' END,"
+            " completed_at = CASE free.verb WHEN 'cancel' THEN tern_clock() END, state_changed_at = tern_clock(),"
+            " next_attempt_at = NULL FROM free WHERE o.id = free.id"
+            " RETURNING o.id, o.deployment, o.state, free.verb, free.caller, free.reason"
+        ),
+        {"id": apply_pk},
+    ).all()
+    for state in (State.STOPPED, State.CANCELLED):
+        ids = [row.id for row in rows if row.state == state.value]
+        if ids:
+            settle_table_changes(tx, ids, state)
+            close_fulfilled(tx, apply_pk, dict.fromkeys(ids, state))
+    append_all(
+        tx,
+        [
+            Happening(
+                apply_pk,
+                f"withdraw_{row.state}",
+                row.caller,
+                row.id,
+                f"{row.verb} by {row.caller}; nothing runs on {row.deployment}: {row.reason}",
+                "pending",
+                row.state,
+                {"deployment": row.deployment, "operation": row.id},
+            )
+            for row in rows
+        ],
+    )

@@ -1,0 +1,451 @@
+"""Durable steps of bringing a wish forward on one operation (G8, G9). Each method is one transaction."""
+
+from dataclasses import replace
+
+from sqlalchemy import Connection, Row, text
+
+from tern.domain.control import Delivery, DriveFacts, Step, Verb, next_step
+from tern.domain.errors import ScopeRefused
+from tern.domain.identity import DispatchKey, ScopeName
+from tern.domain.model import Claim, OperationScope
+from tern.domain.scope import POISON, refuse
+from tern.domain.states import Event, State
+from tern.domain.timing import CONTROL_REFUSALS_MAX, RESEND_S
+from tern.ports import DeliveryClaimed, DeliverySettled, Fenced, NotClaimed
+from tern.store.dispatch import claim_runs_for_s, lock_operation
+from tern.store.event import Happening, append
+from tern.store.projection import close_deliveries, move, project_parent
+from tern.store.reservation import holder_of, take
+from tern.store.scope import load_scope
+from tern.store.session import transaction
+from tern.store.step import HeldOperation, Steps, hold, lock_apply_of, new_token
+
+_RELEASE = "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL"
+_OPEN_WISHES = text(
+    "SELECT d.id, d.verb, d.state, d.attempts, d.sent_at, r.caller, r.reason,"
+    " d.next_attempt_at <= tern_clock() AS is_due,"
+    " o.sampled_attempt = o.attempt AND o.sampled_at > coalesce(d.sent_at, o.started_at) AS is_fresh"
+    " FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
+    " JOIN apply_operations o ON o.id = d.operation_id"
+    " WHERE d.operation_id = :id AND d.state IN ('pending', 'sent') ORDER BY d.id FOR UPDATE OF d"
+)
+
+
+class DeliverySteps(Steps):
+    """The driving half of ports.ControlStore."""
+
+    def claim_delivery(
+        self, operation_id: int, name: ScopeName, verb: Verb
+    ) -> DeliveryClaimed | DeliverySettled | NotClaimed:
+        """See ports.ControlStore."""
+        with transaction(self.engine) as tx:
+            apply_pk = lock_apply_of(tx, operation_id)
+            if apply_pk is None:
+                raise refuse("OPERATION_UNKNOWN", name, f"there is no operation {operation_id}")
+            row = lock_operation(tx, operation_id)
+            if row is None:
+                return NotClaimed("another driver is just claiming it")
+            wishes = {wish.verb: wish for wish in tx.execute(_OPEN_WISHES, {"id": operation_id})}
+            try:
+                scope = load_scope(tx, operation_id, name)
+            except ScopeRefused as poison:
+                if poison.reason not in POISON or verb not in wishes:
+                    raise
+                close_deliveries(tx, {wishes[verb].id: Delivery.FAILED}, str(poison))
+                return DeliverySettled(name, str(poison))
+            wish = wishes.get(verb)
+            if wish is None:
+                return NotClaimed(f"no {verb} is open")
+            if claim_runs_for_s(row, self.lease_s) > 0:
+                return NotClaimed("another driver works on it")
+            if not wish.is_due:
+                return NotClaimed("not due yet")
+            if outranking := _outranked_by(verb, wishes):
+                return NotClaimed(f"a {outranking} comes first")
+            held = HeldOperation(row.id, row.apply_id, State(row.state), row.deployment, row)
+            return self._drive(tx, held, scope, verb, wish, wishes)
+
+    def _drive(
+        self,
+        tx: Connection,
+        held: HeldOperation,
+        scope: OperationScope,
+        verb: Verb,
+        wish: Row[tuple[object, ...]],
+        wishes: dict[str, Row[tuple[object, ...]]],
+    ) -> DeliveryClaimed | DeliverySettled | NotClaimed:
+        step = next_step(verb, _facts(held, scope, wish, wishes))
+        match step:
+            case Step.SETTLE_LOCALLY:
+                self._settle_locally(tx, held, verb, wish)
+            case Step.REQUEUE:
+                if (refused := self._requeue(tx, held, scope, wish)) is not None:
+                    return refused
+            case Step.RESUME:
+                return self._resume(tx, held, scope, wish)
+            case Step.SEND | Step.RESOLVE:
+                return self._claim_wish(tx, held, scope, verb, wish, step)
+            case Step.ASK_PERSON:
+                self._ask_person(tx, held, verb, wish.id)
+                return NotClaimed("an earlier dispatch is unanswered and this engine offers no Resolve")
+            case Step.WAIT:
+                _postpone(tx, wish.id, 1.0)
+                return NotClaimed("what it waits for has not been observed yet")
+            case Step.ACKNOWLEDGE:
+                self._close(tx, held, wish, verb, Delivery.ACKNOWLEDGED, f"it is {held.state}")
+                _moot_unsent_stops(tx, verb, wishes)
+            case Step.TOO_LATE:
+                self._close(tx, held, wish, verb, Delivery.TOO_LATE, f"it is {held.state}")
+            case Step.FAIL:
+                words = f"it is {held.state}, not waiting for its cutover, or a stop came between"
+                self._close(tx, held, wish, verb, Delivery.FAILED, words)
+        project_parent(tx, held.apply_pk, self.owner)
+        return DeliverySettled(scope.name, step.value)
+
+    def _close(
+        self,
+        tx: Connection,
+        held: HeldOperation,
+        wish: Row[tuple[object, ...]],
+        verb: Verb,
+        fate: Delivery,
+        words: str,
+    ) -> None:
+        close_deliveries(tx, {wish.id: fate}, words)
+        append(
+            tx,
+            Happening(
+                held.apply_pk, f"{verb}_{fate.value}", wish.caller, held.operation_id, words, wish.state, fate
+            ),
+        )
+
+    def _settle_locally(
+        self, tx: Connection, held: HeldOperation, verb: Verb, wish: Row[tuple[object, ...]]
+    ) -> None:
+        """Nothing was ever sent, or its key is dead: the operation and its statements are settled here (ST1)."""
+        move(
+            tx,
+            operation_id=held.operation_id,
+            apply_pk=held.apply_pk,
+            state=held.state,
+            event=Event.WITHDRAW_CANCELLED if verb is Verb.CANCEL else Event.WITHDRAW_STOPPED,
+            who=wish.caller,
+            why=f"{verb} by {wish.caller}; nothing runs on {held.deployment}: {wish.reason}",
+            detail={"deployment": held.deployment, "operation": held.operation_id},
+            assignments=f"{_RELEASE}, next_attempt_at = NULL, next_poll_at = NULL",
+        )
+
+    def _requeue(
+        self, tx: Connection, held: HeldOperation, scope: OperationScope, wish: Row[tuple[object, ...]]
+    ) -> DeliverySettled | None:
+        """A stopped operation that was never dispatched goes back to its place in the order (SA2)."""
+        if (refused := self._retake(tx, held, scope, wish)) is not None:
+            return refused
+        move(
+            tx,
+            operation_id=held.operation_id,
+            apply_pk=held.apply_pk,
+            state=held.state,
+            event=Event.REQUEUE,
+            who=wish.caller,
+            why=wish.reason,
+            # A tombstoned key can never be used again: the next dispatch is of the next generation.
+            assignments=(
+                "dispatch_generation = dispatch_generation + CAST(dispatch_key_is_dead AS integer),"
+                " dispatch_key = NULL, dispatch_intent_at = NULL, dispatch_key_is_dead = false,"
+                " next_attempt_at = NULL, answered_attempts = 0, error_message = '', error_reason = ''"
+            ),
+        )
+        _reopen_table_changes(tx, held.operation_id)
+        close_deliveries(tx, {wish.id: Delivery.ACKNOWLEDGED}, "back in line")
+        return None
+
+    def _resume(
+        self, tx: Connection, held: HeldOperation, scope: OperationScope, wish: Row[tuple[object, ...]]
+    ) -> DeliveryClaimed | DeliverySettled:
+        if (refused := self._retake(tx, held, scope, wish)) is not None:
+            return refused
+        state = move(
+            tx,
+            operation_id=held.operation_id,
+            apply_pk=held.apply_pk,
+            state=held.state,
+            event=Event.RESUME,
+            who=wish.caller,
+            why=wish.reason,
+            assignments="start_sent_at = NULL, runs_though_stopped = false",
+        )
+        _reopen_table_changes(tx, held.operation_id)
+        return self._claim_wish(tx, replace(held, state=state), scope, Verb.START, wish, Step.SEND)
+
+    def _retake(
+        self, tx: Connection, held: HeldOperation, scope: OperationScope, wish: Row[tuple[object, ...]]
+    ) -> DeliverySettled | None:
+        """Takes the target again in the transaction that makes the apply live; another holder refuses (SA3, G13)."""
+        taken = take(
+            tx,
+            apply_pk=held.apply_pk,
+            environment=scope.environment,
+            database=scope.database,
+            deployments=[held.deployment],
+        )
+        if taken:
+            return None
+        holder = holder_of(tx, scope.environment, scope.database, held.deployment)
+        words = f"its target is held by {holder}"
+        self._close(tx, held, wish, Verb.START, Delivery.FAILED, words)
+        return DeliverySettled(scope.name, words)
+
+    def _claim_wish(
+        self,
+        tx: Connection,
+        held: HeldOperation,
+        scope: OperationScope,
+        verb: Verb,
+        wish: Row[tuple[object, ...]],
+        step: Step,
+    ) -> DeliveryClaimed:
+        row = held.row
+        claim = Claim(
+            operation_id=held.operation_id,
+            token=new_token(),
+            fence=row.fence + 1,
+            attempt=row.attempt,
+            generation=row.dispatch_generation,
+            key=DispatchKey(row.dispatch_key or ""),
+        )
+        tx.execute(
+            text(
+                # The cursor goes back to 0: what was seen before this control must be seen again after it.
+                "UPDATE apply_operations SET claim_token = :token, claim_owner = :owner, fence = :fence,"
+                " claim_expires_at = tern_clock() + make_interval(secs => :lease_s), progress_revision = 0"
+                " WHERE id = :id"
+            ),
+            {
+                "token": claim.token,
+                "owner": self.owner,
+                "fence": claim.fence,
+                "lease_s": self.lease_s,
+                "id": held.operation_id,
+            },
+        )
+        tx.execute(
+            text(
+                "UPDATE control_deliveries SET attempts = attempts + 1,"
+                " next_attempt_at = tern_clock() + make_interval(secs => :lease_s) WHERE id = :id"
+            ),
+            {"lease_s": self.lease_s, "id": wish.id},
+        )
+        project_parent(tx, held.apply_pk, self.owner)
+        return DeliveryClaimed(claim, scope, verb, wish.id, step, claim.key or None, wish.attempts + 1)
+
+    def _ask_person(self, tx: Connection, held: HeldOperation, verb: Verb, delivery_id: int) -> None:
+        """The wish stays open; only a person can say what became of the dispatch (G10)."""
+        if held.state is not State.UNCERTAIN:
+            move(
+                tx,
+                operation_id=held.operation_id,
+                apply_pk=held.apply_pk,
+                state=held.state,
+                event=Event.LOSE_TRACK,
+                who=self.owner,
+                why=f"a {verb} waits, but an earlier dispatch is unanswered and this engine can't resolve it",
+                assignments=(
+                    f"{_RELEASE}, next_attempt_at = NULL, error_reason = 'UNANSWERED',"
+                    " error_message = 'an earlier dispatch is unanswered and this engine offers no Resolve'"
+                ),
+            )
+        _postpone(tx, delivery_id, None)
+        project_parent(tx, held.apply_pk, self.owner)
+
+    def settle_undispatched(self, claim: Claim, delivery_id: int) -> Fenced:
+        """See ports.ControlStore."""
+        with transaction(self.engine) as tx:
+            held = hold(tx, claim)
+            if held is None:
+                return Fenced.LOST
+            wish = _wish(tx, delivery_id)
+            tx.execute(
+                text("UPDATE apply_operations SET dispatch_key_is_dead = true WHERE id = :id"),
+                {"id": held.operation_id},
+            )
+            self._settle_locally(tx, held, Verb(wish.verb), wish)
+            project_parent(tx, held.apply_pk, self.owner)
+            return Fenced.DONE
+
+    def record_sent(self, claim: Claim, delivery_id: int) -> Fenced:
+        """See ports.ControlStore."""
+        return self._after_call(
+            claim,
+            delivery_id,
+            "state = 'sent', sent_at = tern_clock(), engine_words = '',"
+            " next_attempt_at = tern_clock() + make_interval(secs => :delay_s)",
+            delay_s=RESEND_S,
+            event="sent",
+        )
+
+    def record_undelivered(self, claim: Claim, delivery_id: int, message: str, *, delay_s: float) -> Fenced:
+        """See ports.ControlStore."""
+        return self._after_call(
+            claim,
+            delivery_id,
+            # The call may have had its effect after all: only a sample taken after this instant counts.
+            "sent_at = tern_clock(), engine_words = :words,"
+            " next_attempt_at = tern_clock() + make_interval(secs => :delay_s)",
+            delay_s=delay_s,
+            event="unanswered",
+            words=message,
+        )
+
+    def _after_call(
+        self, claim: Claim, delivery_id: int, assignments: str, *, delay_s: float, event: str, words: str = ""
+    ) -> Fenced:
+        with transaction(self.engine) as tx:
+            held = hold(tx, claim)
+            if held is None:
+                return Fenced.LOST
+            wish = _wish(tx, delivery_id)
+            tx.execute(
+                text(
+                    f"UPDATE control_deliveries SET {assignments}"
+                    " WHERE id = :id AND state IN ('pending', 'sent')"
+                ),
+                {"id": delivery_id, "delay_s": delay_s, "words": words},
+            )
+            _release(tx, held, is_start=wish.verb == Verb.START.value and event == "sent")
+            append(
+                tx, Happening(held.apply_pk, f"{wish.verb}_{event}", wish.caller, held.operation_id, words)
+            )
+            return Fenced.DONE
+
+    def record_delivery_refused(
+        self, claim: Claim, delivery_id: int, message: str, *, delay_s: float
+    ) -> Fenced:
+        """See ports.ControlStore."""
+        with transaction(self.engine) as tx:
+            held = hold(tx, claim)
+            if held is None:
+                return Fenced.LOST
+            wish = _wish(tx, delivery_id)
+            verb = Verb(wish.verb)
+            if verb in {Verb.STOP, Verb.CANCEL} and wish.refusals + 1 < CONTROL_REFUSALS_MAX:
+                tx.execute(
+                    text(
+                        "UPDATE control_deliveries SET refusals = refusals + 1, engine_words = :words,"
+                        " next_attempt_at = tern_clock() + make_interval(secs => :delay_s)"
+                        " WHERE id = :id AND state IN ('pending', 'sent')"
+                    ),
+                    {"words": message, "delay_s": delay_s, "id": delivery_id},
+                )
+                _release(tx, held, is_start=False)
+            else:
+                self._close(tx, held, wish, verb, Delivery.FAILED, message)
+                _release(tx, held, is_start=False)
+                if verb is Verb.START and held.state is State.RESUMING:
+                    move(
+                        tx,
+                        operation_id=held.operation_id,
+                        apply_pk=held.apply_pk,
+                        state=held.state,
+                        event=Event.RESUME_REFUSED,
+                        who=self.owner,
+                        why=message,
+                        assignments="error_message = :message",
+                        values={"message": message},
+                    )
+            project_parent(tx, held.apply_pk, self.owner)
+            return Fenced.DONE
+
+    def hold_uncertain(self, claim: Claim, delivery_id: int, message: str) -> Fenced:
+        """See ports.ControlStore."""
+        with transaction(self.engine) as tx:
+            held = hold(tx, claim)
+            if held is None:
+                return Fenced.LOST
+            wish = _wish(tx, delivery_id)
+            append(
+                tx,
+                Happening(held.apply_pk, f"{wish.verb}_unresolved", wish.caller, held.operation_id, message),
+            )
+            self._ask_person(tx, held, Verb(wish.verb), delivery_id)
+            return Fenced.DONE
+
+
+def _facts(
+    held: HeldOperation,
+    scope: OperationScope,
+    wish: Row[tuple[object, ...]],
+    wishes: dict[str, Row[tuple[object, ...]]],
+) -> DriveFacts:
+    halting = [other for verb, other in wishes.items() if verb in {"stop", "cancel"} and other.id != wish.id]
+    return DriveFacts(
+        state=held.state,
+        has_remote_id=scope.remote_id is not None,
+        has_intent=held.row.dispatch_key is not None,
+        key_is_dead=held.row.dispatch_key_is_dead,
+        offers_resolve=bool(scope.deployment.capabilities.resolve),
+        delivery=Delivery(wish.state),
+        runs_though_stopped=held.row.runs_though_stopped,
+        stop_open=bool(halting),
+        stop_was_sent=any(other.state == Delivery.SENT.value or other.attempts for other in halting),
+        fresh_waiting_sample=bool(wish.is_fresh),
+    )
+
+
+def _outranked_by(verb: Verb, wishes: dict[str, Row[tuple[object, ...]]]) -> str | None:
+    """An open wish that is driven first. A start asked for after a stop that has not left supersedes it."""
+    for other in wishes.values():
+        other_verb = Verb(other.verb)
+        if other_verb.precedence >= verb.precedence or other_verb is verb:
+            continue
+        if verb is Verb.START and other_verb is Verb.STOP and not other.attempts:
+            continue
+        return other_verb.value
+    if verb is Verb.STOP and (start := wishes.get("start")) is not None and not wishes["stop"].attempts:
+        return "start" if start.id > wishes["stop"].id else None
+    return None
+
+
+def _moot_unsent_stops(tx: Connection, verb: Verb, wishes: dict[str, Row[tuple[object, ...]]]) -> None:
+    stop = wishes.get("stop")
+    if verb is Verb.START and stop is not None and not stop.attempts:
+        close_deliveries(tx, {stop.id: Delivery.MOOT}, "superseded by a start before it was sent")
+
+
+def _wish(tx: Connection, delivery_id: int) -> Row[tuple[object, ...]]:
+    return tx.execute(
+        text(
+            "SELECT d.id, d.verb, d.state, d.refusals, r.caller, r.reason FROM control_deliveries d"
+            " JOIN control_requests r ON r.id = d.request_id WHERE d.id = :id FOR UPDATE OF d"
+        ),
+        {"id": delivery_id},
+    ).one()
+
+
+def _postpone(tx: Connection, delivery_id: int, delay_s: float | None) -> None:
+    tx.execute(
+        text(
+            "UPDATE control_deliveries SET next_attempt_at ="
+            " CASE WHEN CAST(:delay_s AS float) IS NOT NULL"
+            " THEN tern_clock() + make_interval(secs => :delay_s) END WHERE id = :id"
+        ),
+        {"delay_s": delay_s, "id": delivery_id},
+    )
+
+
+def _release(tx: Connection, held: HeldOperation, *, is_start: bool) -> None:
+    """Gives the claim back and asks for a look at once: the effect is what counts."""
+    tx.execute(
+        text(
+            f"UPDATE apply_operations SET {_RELEASE}, next_poll_at = tern_clock(), runs_though_stopped = false,"
+            " start_sent_at = CASE WHEN :is_start THEN tern_clock() ELSE start_sent_at END WHERE id = :id"
+        ),
+        {"is_start": is_start, "id": held.operation_id},
+    )
+
+
+def _reopen_table_changes(tx: Connection, operation_id: int) -> None:
+    tx.execute(
+        text("UPDATE table_changes SET state = 'pending' WHERE operation_id = :id AND state = 'stopped'"),
+        {"id": operation_id},
+    )

@@ -1,0 +1,150 @@
+"""Durable steps of the register of deployments. Each method is one transaction."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from sqlalchemy import Connection, Row, text
+from sqlalchemy.exc import IntegrityError
+
+from tern.domain.errors import NotFound, Refused
+from tern.domain.identity import DEPLOYMENT_NAME
+from tern.domain.model import Capabilities, Deployment
+from tern.store.scope import deployment_from
+from tern.store.session import transaction
+from tern.store.step import Steps
+
+
+class DeploymentSteps(Steps):
+    """ports.DeploymentStore on PostgreSQL."""
+
+    def save_deployment(self, deployment: Deployment) -> None:
+        """See ports.DeploymentStore."""
+        if DEPLOYMENT_NAME.fullmatch(deployment.name) is None:
+            message = f"{deployment.name!r} is not a deployment's name"
+            raise Refused(
+                message, why=("letters, digits, '.', '_', '-', at most 63, a letter or digit first",)
+            )
+        try:
+            with transaction(self.engine) as tx:
+                tx.execute(
+                    text(
+                        "INSERT INTO deployments (name, environment, database, address, target, labels, position,"
+                        " credentials, capabilities, idempotent_dispatch, drained)"
+                        " VALUES (:name, :environment, :database, :address, :target, CAST(:labels AS jsonb),"
+                        " :position, CAST(:credentials AS jsonb), CAST(:capabilities AS jsonb), :deduplicates,"
+                        " :drained)"
+                    ),
+                    {
+                        "name": deployment.name,
+                        "environment": deployment.environment,
+                        "database": deployment.database,
+                        "address": deployment.address,
+                        "target": deployment.target,
+                        "labels": json.dumps(dict(deployment.labels)),
+                        "position": deployment.position,
+                        "credentials": json.dumps(asdict(deployment.credentials)),
+                        "capabilities": json.dumps(deployment.capabilities.as_json()),
+                        "deduplicates": deployment.idempotent_dispatch,
+                        "drained": deployment.drained,
+                    },
+                )
+        except IntegrityError as error:
+            rule = getattr(getattr(error.orig, "diag", None), "constraint_name", "")
+            raise _refusal(deployment, rule or "") from None
+
+    def load_deployments(self, names: Sequence[str] | None = None) -> tuple[Deployment, ...]:
+        """See ports.DeploymentStore."""
+        with transaction(self.engine) as tx:
+            if names is None:
+                rows = tx.execute(text("SELECT * FROM deployments ORDER BY position, name")).all()
+                return tuple(_deployment(row) for row in rows)
+            found = {deployment.name: deployment for deployment in load_named(tx, names)}
+        unknown = [name for name in names if name not in found]
+        if unknown:
+            message = f"there is no deployment {', '.join(repr(name) for name in unknown)}"
+            raise NotFound(message, next_step="`tern deployments ls` lists them.")
+        return tuple(found[name] for name in names)
+
+    def set_drained(self, name: str, *, drained: bool) -> None:
+        """See ports.DeploymentStore."""
+        with transaction(self.engine) as tx:
+            _exactly_one(
+                tx.execute(
+                    text("UPDATE deployments SET drained = :drained WHERE name = :name"),
+                    {"drained": drained, "name": name},
+                ).rowcount,
+                name,
+            )
+
+    def remove_deployment(self, name: str) -> None:
+        """See ports.DeploymentStore."""
+        with transaction(self.engine) as tx:
+            users = tx.execute(
+                text(
+                    "SELECT a.apply_identifier FROM target_reservations t JOIN applies a ON a.id = t.apply_id"
+                    " WHERE t.deployment = :name"
+                    " UNION SELECT a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+                    " WHERE o.deployment = :name AND (o.state = 'stopped' OR o.completed_at IS NULL) LIMIT 5"
+                ),
+                {"name": name},
+            ).scalars()
+            if used := sorted(users):
+                message = f"deployment {name} was not removed"
+                raise Refused(message, why=(f"it is used by {', '.join(used)}",), reason="DEPLOYMENT_IN_USE")
+            _exactly_one(
+                tx.execute(text("DELETE FROM deployments WHERE name = :name"), {"name": name}).rowcount, name
+            )
+
+    def record_capabilities(self, name: str, capabilities: Capabilities, *, deduplicates: bool) -> None:
+        """See ports.DeploymentStore."""
+        with transaction(self.engine) as tx:
+            _exactly_one(
+                tx.execute(
+                    text(
+                        "UPDATE deployments SET capabilities = CAST(:capabilities AS jsonb),"
+                        " idempotent_dispatch = :deduplicates WHERE name = :name"
+                    ),
+                    {
+                        "capabilities": json.dumps(capabilities.as_json()),
+                        "deduplicates": deduplicates,
+                        "name": name,
+                    },
+                ).rowcount,
+                name,
+            )
+
+
+def load_named(tx: Connection, names: Sequence[str]) -> tuple[Deployment, ...]:
+    """Those of the named that exist; held so that none is removed before the caller's commit."""
+    rows = tx.execute(
+        text("SELECT * FROM deployments WHERE name = ANY(:names) ORDER BY name FOR KEY SHARE"),
+        {"names": list(names)},
+    )
+    return tuple(_deployment(row) for row in rows)
+
+
+def _deployment(row: Row[tuple[object, ...]]) -> Deployment:
+    return deployment_from(
+        dict(row._mapping),  # noqa: SLF001 - SQLAlchemy's public name for it
+        name=row.name,
+        environment=row.environment,
+        database=row.database,
+        target=row.target,
+    )
+
+
+def _exactly_one(count: int, name: str) -> None:
+    if count != 1:
+        message = f"there is no deployment {name!r}"
+        raise NotFound(message, next_step="`tern deployments ls` lists them.")
+
+
+def _refusal(deployment: Deployment, rule: str) -> Refused:
+    why = {
+        "deployments_are_named": "the name is taken",
+        "deployments_one_per_target": "another deployment has the same address and target",
+        "deployments_address_has_no_password": "a password stands in the address; name it by reference instead",
+    }.get(rule, f"it breaks the rule {rule}")
+    message = f"deployment {deployment.name} was not added"
+    return Refused(message, why=(why,), reason="DEPLOYMENT_REFUSED")

@@ -1,0 +1,385 @@
+"""Durable steps of a dispatch: claim with intent, remote id, state (G3, G4, G6). Each method is one transaction."""
+
+from sqlalchemy import Connection, Row, text
+
+from tern.domain.dispatch import Approach, approach
+from tern.domain.errors import ScopeRefused
+from tern.domain.identity import DispatchKey, RemoteId, ScopeName, dispatch_key
+from tern.domain.model import Claim, OperationScope
+from tern.domain.policy import Hold, OperationFacts, holds
+from tern.domain.scope import POISON, refuse
+from tern.domain.states import Event, State
+from tern.ports import DispatchClaimed, Fenced, NotClaimed
+from tern.store.event import Happening, append
+from tern.store.projection import STOP_IN_FORCE, move, project_parent, tally
+from tern.store.scope import load_scope, store_remote_id
+from tern.store.session import transaction
+from tern.store.step import HeldOperation, Steps, hold, lock_apply_of, new_token
+
+_CLAIMABLE = (State.PENDING, State.RUNNING, State.FAILED_RETRYABLE)
+
+_LOCK_OPERATION = text(
+    "SELECT o.*, a.operation_count, a.external_id, a.apply_identifier, a.environment, a.database,"
+    " extract(epoch FROM o.next_attempt_at - tern_clock())::float AS wait_s,"
+    " extract(epoch FROM o.claim_expires_at - tern_clock())::float AS claimed_for_s"
+    # One claimer; NO KEY, so that an operator's delivery can still be inserted beside it.
+    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = :id"
+    " FOR NO KEY UPDATE OF o SKIP LOCKED"
+)
+_GATES = text(
+    f"SELECT {STOP_IN_FORCE} AS stop_in_force,"
+    " coalesce((SELECT drained FROM deployments n WHERE n.name = o.deployment), false) AS drained,"
+    " (SELECT h.apply_identifier FROM target_reservations t JOIN applies h ON h.id = t.apply_id"
+    "   WHERE t.environment = a.environment AND t.database = a.database AND t.deployment = o.deployment) AS holder,"
+    " a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = :id"
+)
+
+
+def lock_operation(tx: Connection, operation_id: int) -> Row[tuple[object, ...]] | None:
+    """The operation's row for a claimer; None when another transaction has it or there is none."""
+    return tx.execute(_LOCK_OPERATION, {"id": operation_id}).one_or_none()
+
+
+def claim_runs_for_s(row: Row[tuple[object, ...]], lease_s: float) -> float:
+    """Seconds that somebody's claim still runs. One further in the future than two leases was written under a clock
+    that has since been set back, and counts as expired."""
+    if row.claim_token is None or row.claimed_for_s > 2 * lease_s:
+        return 0.0
+    return max(0.0, float(row.claimed_for_s))
+
+
+def gather_holds(
+    tx: Connection, row: Row[tuple[object, ...]], scope_policy: OperationScope, lease_s: float
+) -> tuple[Hold, ...]:
+    """Every reason against dispatching this operation now, read in statements after the apply's lock."""
+    gates = tx.execute(_GATES, {"id": row.id}).one()
+    facts = OperationFacts(
+        state=State(row.state),
+        tally=tally(tx, row.apply_id, row.position),
+        stop_in_force=gates.stop_in_force,
+        wait_s=row.wait_s or 0.0 if State(row.state) is State.FAILED_RETRYABLE else 0.0,
+        claimed_for_s=claim_runs_for_s(row, lease_s),
+        drained=gates.drained,
+        holds_target=gates.holder == gates.apply_identifier,
+        target_holder=gates.holder,
+    )
+    return holds(scope_policy.policy, facts)
+
+
+class DispatchSteps(Steps):
+    """ports.DispatchStore on PostgreSQL."""
+
+    def claim_dispatch(self, operation_id: int, name: ScopeName) -> DispatchClaimed | NotClaimed:
+        """See ports.DispatchStore."""
+        with transaction(self.engine) as tx:
+            apply_pk = lock_apply_of(tx, operation_id)
+            if apply_pk is None:
+                raise refuse("OPERATION_UNKNOWN", name, f"there is no operation {operation_id}")
+            row = lock_operation(tx, operation_id)
+            if row is None:
+                return NotClaimed("another driver is just claiming it")
+            try:
+                scope = load_scope(tx, operation_id, name)
+            except ScopeRefused as poison:
+                if poison.reason not in POISON:
+                    raise
+                return self._settle_poisoned(tx, row, poison)
+            if State(row.state) not in _CLAIMABLE:
+                return NotClaimed(f"it is {row.state}")
+            if row.state == State.RUNNING and row.next_attempt_at is None:
+                return NotClaimed("it is followed by its remote id")
+            found = gather_holds(tx, row, scope, self.lease_s)
+            if scope.remote_id is None and found:
+                return NotClaimed("; ".join(f"{reason.kind}: {reason.detail}" for reason in found))
+            if claim_runs_for_s(row, self.lease_s) > 0:
+                return NotClaimed("another driver works on it")
+            return self._claim_operation(tx, row, scope)
+
+    def _claim_operation(
+        self, tx: Connection, row: Row[tuple[object, ...]], scope: OperationScope
+    ) -> DispatchClaimed | NotClaimed:
+        how = approach(
+            has_remote_id=scope.remote_id is not None,
+            has_earlier_intent=row.dispatch_key is not None,
+            idempotent_dispatch=scope.deployment.idempotent_dispatch or row.repeat_is_safe,
+            offers_resolve=bool(scope.deployment.capabilities.resolve),
+        )
+        if how is Approach.ASK_PERSON:
+            self._hold_unknowable(tx, row)
+            return NotClaimed("an earlier dispatch is unanswered and this engine does not deduplicate")
+        key = (
+            DispatchKey(row.dispatch_key)
+            if row.dispatch_key
+            else dispatch_key(scope.name, row.dispatch_generation)
+        )
+        claim = Claim(
+            operation_id=row.id,
+            token=new_token(),
+            fence=row.fence + 1,
+            attempt=row.attempt + 1,
+            generation=row.dispatch_generation,
+            key=key,
+            is_first_sender=row.dispatch_key is None and scope.remote_id is None,
+        )
+        move(
+            tx,
+            operation_id=row.id,
+            apply_pk=row.apply_id,
+            state=State(row.state),
+            event=Event.CLAIM,
+            who=self.owner,
+            assignments=(
+                "claim_token = :token, claim_owner = :owner, fence = :fence, attempt = :attempt,"
+                " claim_expires_at = tern_clock() + make_interval(secs => :lease_s),"
+                " next_attempt_at = tern_clock() + make_interval(secs => :lease_s), repeat_is_safe = false"
+                + (
+                    ", dispatch_key = :key, dispatch_intent_at = coalesce(dispatch_intent_at, tern_clock())"
+                    if scope.remote_id is None
+                    else ""
+                )
+            ),
+            values={
+                "token": claim.token,
+                "owner": self.owner,
+                "fence": claim.fence,
+                "attempt": claim.attempt,
+                "lease_s": self.lease_s,
+                **({"key": key} if scope.remote_id is None else {}),
+            },
+        )
+        project_parent(tx, row.apply_id, self.owner)
+        return DispatchClaimed(claim, scope, how)
+
+    def _settle_poisoned(
+        self, tx: Connection, row: Row[tuple[object, ...]], poison: ScopeRefused
+    ) -> NotClaimed:
+        """A row that can never run is settled, so that it can't stand in front of the healthy ones (G7)."""
+        state = State(row.state)
+        if state in _CLAIMABLE and claim_runs_for_s(row, self.lease_s) <= 0:
+            known = row.dispatch_key is not None or row.engine_resume_context is not None
+            words = "; ".join(poison.why) or poison.what
+            self._leave(
+                tx,
+                HeldOperation(row.id, row.apply_id, state, row.deployment, row),
+                Event.LOSE_TRACK if known else Event.REFUSE,
+                words,
+                poison.reason,
+            )
+        return NotClaimed(str(poison))
+
+    def _hold_unknowable(self, tx: Connection, row: Row[tuple[object, ...]]) -> None:
+        words = (
+            "an earlier dispatch was never answered, this engine is not known to deduplicate and offers no Resolve:"
+            " nobody here can tell whether the change runs"
+        )
+        held = HeldOperation(row.id, row.apply_id, State(row.state), row.deployment, row)
+        self._leave(tx, held, Event.LOSE_TRACK, words, "UNANSWERED")
+
+    def _leave(
+        self,
+        tx: Connection,
+        held: HeldOperation,
+        event: Event,
+        message: str,
+        reason: str,
+        extra: str = "",
+        **values: object,
+    ) -> None:
+        """Ends the claim with an arrow and a reason, and computes the parent."""
+        move(
+            tx,
+            operation_id=held.operation_id,
+            apply_pk=held.apply_pk,
+            state=held.state,
+            event=event,
+            who=self.owner,
+            why=message,
+            assignments=(
+                "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL, error_message = :message,"
+                " error_reason = :reason, next_attempt_at = CASE WHEN CAST(:delay_s AS float) IS NULL THEN NULL"
+                " ELSE tern_clock() + make_interval(secs => :delay_s) END"
+                # An uncertain operation with an id is looked at, slowly: a definite sample brings it back.
+                ", next_poll_at = CASE WHEN :looks THEN tern_clock() END" + (f", {extra}" if extra else "")
+            ),
+            values={
+                "message": message,
+                "reason": reason,
+                "delay_s": None,
+                "looks": event is Event.LOSE_TRACK and _has_id(held),
+                **values,
+            },
+        )
+        project_parent(tx, held.apply_pk, self.owner)
+
+    def may_go_forward(self, claim: Claim) -> bool:
+        """See ports.DispatchStore."""
+        with transaction(self.engine) as tx:
+            row = tx.execute(
+                text(
+                    f"SELECT {STOP_IN_FORCE} AS stop_in_force FROM apply_operations o"
+                    " WHERE o.id = :id AND o.claim_token = :token AND o.claim_expires_at > tern_clock()"
+                ),
+                {"id": claim.operation_id, "token": claim.token},
+            ).one_or_none()
+            return row is not None and row.stop_in_force is None
+
+    def withdraw_intent(self, claim: Claim) -> Fenced:
+        """See ports.DispatchStore."""
+        with transaction(self.engine) as tx:
+            held = hold(tx, claim)
+            if held is None:
+                return Fenced.LOST
+            wish = tx.execute(
+                text(
+                    f"SELECT {STOP_IN_FORCE} AS verb, (SELECT r.caller FROM control_deliveries d"
+                    " JOIN control_requests r ON r.id = d.request_id WHERE d.operation_id = o.id"
+                    " AND d.verb IN ('stop', 'cancel') ORDER BY d.id DESC LIMIT 1) AS caller"
+                    " FROM apply_operations o WHERE o.id = :id"
+                ),
+                {"id": claim.operation_id},
+            ).one()
+            if wish.verb is None:
+                return Fenced.LOST
+            event = Event.WITHDRAW_CANCELLED if wish.verb == "cancel" else Event.WITHDRAW_STOPPED
+            message = f"{wish.verb} by {wish.caller} before anything was sent to {held.deployment}"
+            move(
+                tx,
+                operation_id=held.operation_id,
+                apply_pk=held.apply_pk,
+                state=held.state,
+                event=event,
+                who=wish.caller,
+                why=message,
+                detail={"deployment": held.deployment, "operation": held.operation_id},
+                assignments=(
+                    "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL, next_attempt_at = NULL,"
+                    " dispatch_key = NULL, dispatch_intent_at = NULL"
+                ),
+            )
+            project_parent(tx, held.apply_pk, self.owner)
+            return Fenced.DONE
+
+    def record_remote_id(self, claim: Claim, scope: OperationScope, remote_id: RemoteId) -> Fenced:
+        """See ports.DispatchStore."""
+        with transaction(self.engine) as tx:
+            held = hold(tx, claim)
+            if held is None:
+                return Fenced.LOST
+            stored = _stored_id(held)
+            if stored is not None:
+                if stored == remote_id:
+                    return Fenced.DONE
+                words = f"the engine answered {remote_id}, but {stored} stands and stays"
+                append(
+                    tx, Happening(held.apply_pk, "remote_id_conflict", self.owner, held.operation_id, words)
+                )
+                return Fenced.CONFLICT
+            store_remote_id(
+                tx,
+                apply_pk=held.apply_pk,
+                operation_id=held.operation_id,
+                operation_count=scope.operation_count,
+                remote_id=remote_id,
+            )
+            detail = {"remote_id": remote_id, "generation": claim.generation}
+            append(
+                tx, Happening(held.apply_pk, "remote_id_stored", self.owner, held.operation_id, detail=detail)
+            )
+            return Fenced.DONE
+
+    def record_dispatched(self, claim: Claim) -> Fenced:
+        """See ports.DispatchStore."""
+        with transaction(self.engine) as tx:
+            held = hold(tx, claim)
+            if held is None:
+                return Fenced.LOST
+            if _stored_id(held) is None:
+                # The state below depends on the id; without it nothing follows (G3).
+                return Fenced.LOST
+            move(
+                tx,
+                operation_id=held.operation_id,
+                apply_pk=held.apply_pk,
+                state=held.state,
+                event=Event.ADOPT,
+                who=self.owner,
+                why=f"followed as {_stored_id(held)}",
+                assignments=(
+                    "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL, next_attempt_at = NULL,"
+                    " next_poll_at = tern_clock(), progress_revision = 0, answered_attempts = 0,"
+                    " error_message = '', error_reason = '', poll_failures = 0, poll_error = ''"
+                ),
+            )
+            # A wish that waited for this answer can be driven now.
+            tx.execute(
+                text(
+                    "UPDATE control_deliveries SET next_attempt_at = tern_clock()"
+                    " WHERE operation_id = :id AND state IN ('pending', 'sent')"
+                ),
+                {"id": held.operation_id},
+            )
+            project_parent(tx, held.apply_pk, self.owner)
+            return Fenced.DONE
+
+    def record_refused(self, claim: Claim, message: str, reason: str, *, key_is_dead: bool) -> Fenced:
+        """See ports.DispatchStore."""
+        with transaction(self.engine) as tx:
+            held = hold(tx, claim)
+            if held is None:
+                return Fenced.LOST
+            self._leave(
+                tx, held, Event.REFUSE, message, reason, "dispatch_key_is_dead = :dead", dead=key_is_dead
+            )
+            return Fenced.DONE
+
+    def record_unanswered(
+        self, claim: Claim, message: str, *, delay_s: float, engine_answers: bool
+    ) -> Fenced:
+        """See ports.DispatchStore."""
+        with transaction(self.engine) as tx:
+            held = hold(tx, claim)
+            if held is None:
+                return Fenced.LOST
+            extra = "answered_attempts = answered_attempts + CAST(:counts AS integer)"
+            self._leave(
+                tx,
+                held,
+                Event.ANSWER_LOST,
+                message,
+                "UNANSWERED",
+                extra,
+                counts=int(engine_answers),
+                delay_s=delay_s,
+            )
+            return Fenced.DONE
+
+    def record_uncertain(self, claim: Claim, message: str) -> Fenced:
+        """See ports.DispatchStore."""
+        with transaction(self.engine) as tx:
+            held = hold(tx, claim)
+            if held is None:
+                return Fenced.LOST
+            self._leave(tx, held, Event.LOSE_TRACK, message, "UNANSWERED")
+            return Fenced.DONE
+
+    def dispatch_budget(self, claim: Claim) -> tuple[int, float]:
+        """See ports.DispatchStore."""
+        with transaction(self.engine) as tx:
+            row = tx.execute(
+                text(
+                    "SELECT answered_attempts,"
+                    " coalesce(extract(epoch FROM tern_clock() - dispatch_intent_at), 0)::float AS age_s"
+                    " FROM apply_operations WHERE id = :id"
+                ),
+                {"id": claim.operation_id},
+            ).one()
+            return row.answered_attempts, row.age_s
+
+
+def _stored_id(held: HeldOperation) -> str | None:
+    stored = held.row.external_id if held.row.operation_count == 1 else held.row.engine_resume_context
+    return stored or None
+
+
+def _has_id(held: HeldOperation) -> bool:
+    return _stored_id(held) is not None

@@ -1,0 +1,342 @@
+"""Durable steps of polling: a deployment's cursors, and what was seen, written set-based (G2, G10, G12).
+
+A poll holds a lease on the deployment, never a claim on an operation: a control may come between the question and
+the answer. Each row is therefore written only if remote id and fence are still those that were asked for.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from tern.domain.control import Delivery
+from tern.domain.identity import ApplyId, RemoteId, ScopeName
+from tern.domain.model import RemoteCall
+from tern.domain.outcome import Ok
+from tern.domain.outcome import Refused as CallRefused
+from tern.domain.samples import MergeContext, Observed, Sample, merge
+from tern.domain.states import Event, State
+from tern.domain.timing import PROBE_INTERVAL_S, START_GRACE_S, poll_interval_s
+from tern.ports import Cursor, Due, Looked, NotClaimed, Poll
+from tern.store.deployment import load_named
+from tern.store.projection import close_deliveries, close_fulfilled, move, project_parent
+from tern.store.progress import write_tables
+from tern.store.scope import REMOTE_ID, load_scope
+from tern.store.session import transaction
+from tern.store.step import NOW, new_token
+from tern.store.sweep import SweepSteps
+
+POLL_LEASE_S = 15.0
+_BATCH = 500
+
+_CURSORS = text(
+    f"SELECT o.id, o.deployment, o.fence, o.progress_revision, {REMOTE_ID} AS remote_id, a.apply_identifier,"
+    " a.environment FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+    f" WHERE o.deployment = :deployment AND o.next_poll_at <= {NOW} AND {REMOTE_ID} IS NOT NULL"
+    " ORDER BY o.next_poll_at LIMIT :limit"
+)
+_SEEN = (
+    f"SELECT o.id, o.apply_id, o.deployment, o.state, o.fence, o.attempt, o.poll_failures, {REMOTE_ID} AS remote_id,"
+    " o.runs_though_stopped, extract(epoch FROM tern_clock() - o.start_sent_at)::float AS start_age_s,"
+    " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent'))"
+    "   AS control_open"
+    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = ANY(:ids)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One operation with the answer about it; `look` None where the cursor was unchanged."""
+
+    row: Row[tuple[object, ...]]
+    cursor: Cursor
+    look: Looked | None
+
+    @property
+    def sample(self) -> Sample | None:
+        return self.look.outcome.value if self.look and isinstance(self.look.outcome, Ok) else None
+
+    @property
+    def is_lost(self) -> bool:
+        """The engine says that it does not know the id that we store (PO2)."""
+        return (
+            self.look is not None
+            and isinstance(self.look.outcome, CallRefused)
+            and self.look.outcome.code == "NOT_FOUND"
+        )
+
+    @property
+    def failure(self) -> str:
+        if self.look is None or isinstance(self.look.outcome, Ok):
+            return ""
+        return self.look.outcome.message or "no answer"
+
+    def observed(self) -> Observed | None:
+        sample = self.sample
+        if sample is None:
+            return None
+        context = MergeContext(start_sent_s_ago=self.row.start_age_s, grace_s=START_GRACE_S)
+        return merge(State(self.row.state), sample.state, context)
+
+    @property
+    def moves(self) -> bool:
+        """Something is written that the apply's lock protects."""
+        if self.is_lost:
+            return State(self.row.state).is_live and self.row.state != State.UNCERTAIN.value
+        observed = self.observed()
+        return observed is not None and (
+            observed.event is not None or observed.resend_stop or (observed.applied and self.row.control_open)
+        )
+
+
+class PollSteps(SweepSteps):
+    """ports.PollStore on PostgreSQL."""
+
+    def begin_poll(self, deployment: str) -> Poll | NotClaimed:
+        """See ports.PollStore."""
+        owner = f"{self.owner}:{new_token()}"
+        if not self.take_lease(f"poll:{deployment}", owner, POLL_LEASE_S):
+            return NotClaimed("another poll of this deployment is under way")
+        with transaction(self.engine) as tx:
+            found = load_named(tx, [deployment])
+            if not found:
+                return NotClaimed(f"there is no deployment {deployment}")
+            rows = tx.execute(_CURSORS, {"deployment": deployment, "limit": _BATCH}).all()
+            has_retryable = tx.execute(
+                text(
+                    "SELECT EXISTS (SELECT 1 FROM apply_operations"
+                    " WHERE deployment = :deployment AND state = 'failed_retryable')"
+                ),
+                {"deployment": deployment},
+            ).scalar_one()
+        probes = has_retryable and self.take_lease(f"probe:{deployment}", owner, PROBE_INTERVAL_S)
+        return Poll(found[0], owner, tuple(_cursor(row) for row in rows), probes)
+
+    def begin_look(self, operation_id: int, name: ScopeName) -> Poll | NotClaimed:
+        """See ports.PollStore."""
+        with transaction(self.engine) as tx:
+            scope = load_scope(tx, operation_id, name)
+            if scope.remote_id is None:
+                return NotClaimed("it has no remote id yet")
+            row = tx.execute(
+                text("SELECT fence, progress_revision, state FROM apply_operations WHERE id = :id"),
+                {"id": operation_id},
+            ).one()
+            if State(row.state).is_finished:
+                return NotClaimed(f"it is {row.state}")
+            call = RemoteCall(name, scope.remote_id, scope.environment, row.fence)
+            return Poll(
+                scope.deployment,
+                "",
+                (Cursor(operation_id, call, int(row.progress_revision)),),
+                has_retryable=False,
+            )
+
+    def record_looks(self, poll: Poll, looks: Sequence[Looked]) -> tuple[Due, ...]:
+        """See ports.PollStore."""
+        answers = {look.cursor.operation_id: look for look in looks}
+        due: list[Due] = []
+        with transaction(self.engine) as tx:
+            moving = [seen for seen in _load(tx, poll, answers, lock=False) if seen.moves]
+            applies = sorted({seen.row.apply_id for seen in moving})
+            if applies:
+                # In the lock order, and everything is read again in statements after the locks.
+                tx.execute(
+                    text("SELECT 1 FROM applies WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE"),
+                    {"ids": applies},
+                )
+            seen = _load(tx, poll, answers, lock=True)
+            locked = set(applies)
+            # What began to move since the first look waits for the next poll; its cursor does not advance.
+            written = [one for one in seen if not one.moves or one.row.apply_id in locked]
+            self._write_states(tx, [one for one in written if one.moves])
+            self._write_samples(tx, written)
+            for apply_pk in applies:
+                due += project_parent(tx, apply_pk, self.owner)
+            if poll.owner:
+                tx.execute(
+                    text(
+                        "UPDATE sweep_leases SET expires_at = tern_clock() WHERE name = :name AND owner = :owner"
+                    ),
+                    {"name": f"poll:{poll.deployment.name}", "owner": poll.owner},
+                )
+        return tuple(due)
+
+    def _write_states(self, tx: Connection, moving: Sequence[_Seen]) -> None:
+        for seen in moving:
+            row = seen.row
+            if seen.is_lost:
+                self._lose_track(tx, seen)
+                continue
+            observed = seen.observed()
+            sample = seen.sample
+            if observed is None or sample is None:
+                continue
+            if observed.resend_stop:
+                _reopen_stop(tx, row.id)
+            if observed.event is not None:
+                self._observe(tx, seen, observed.event, sample)
+            elif observed.applied:
+                close_fulfilled(tx, row.apply_id, {row.id: State(row.state)})
+
+    def _observe(self, tx: Connection, seen: _Seen, event: Event, sample: Sample) -> None:
+        row = seen.row
+        words = sample.error_message
+        after = move(
+            tx,
+            operation_id=row.id,
+            apply_pk=row.apply_id,
+            state=State(row.state),
+            event=event,
+            who=f"engine:{row.deployment}",
+            why=words or sample.summary or f"the engine says {sample.said}",
+            detail={"remote_id": sample.remote_id, "said": sample.said, "attempt": row.attempt},
+            assignments=(
+                "error_message = CASE WHEN :failed THEN :words ELSE error_message END,"
+                " error_reason = CASE WHEN :failed THEN 'ENGINE_FAILED' ELSE error_reason END,"
+                " next_attempt_at = NULL"
+            ),
+            values={"failed": event is Event.OBSERVE_FAILED, "words": words},
+        )
+        if event is Event.RESUME_REFUSED:
+            open_start = tx.execute(
+                text(
+                    "SELECT id FROM control_deliveries WHERE operation_id = :id AND verb = 'start'"
+                    " AND state IN ('pending', 'sent') FOR UPDATE"
+                ),
+                {"id": row.id},
+            ).scalar_one_or_none()
+            if open_start is not None:
+                close_deliveries(tx, {open_start: Delivery.FAILED}, "still stopped after Start")
+        close_fulfilled(tx, row.apply_id, {row.id: after})
+
+    def _lose_track(self, tx: Connection, seen: _Seen) -> None:
+        row = seen.row
+        words = (
+            f"the engine at {row.deployment} does not know {row.remote_id}: lost there, or the wrong engine"
+        )
+        move(
+            tx,
+            operation_id=row.id,
+            apply_pk=row.apply_id,
+            state=State(row.state),
+            event=Event.LOSE_TRACK,
+            who=f"engine:{row.deployment}",
+            why=words,
+            assignments="error_reason = 'REMOTE_ID_UNKNOWN', error_message = :words, next_attempt_at = NULL",
+            values={"words": words},
+        )
+
+    def _write_samples(self, tx: Connection, seen: Sequence[_Seen]) -> None:
+        """One statement for all operations, one for all their table changes, however many there are."""
+        lines = [self._line(one) for one in seen]
+        if not lines:
+            return
+        tx.execute(
+            text(
+                "UPDATE apply_operations o SET"
+                " next_poll_at = CASE WHEN o.completed_at IS NOT NULL THEN NULL"
+                "   ELSE tern_clock() + make_interval(secs => s.next_s) END,"
+                " poll_failures = CASE WHEN s.failed THEN o.poll_failures + 1 ELSE 0 END,"
+                " poll_error = s.error,"
+                " sampled_at = CASE WHEN s.fresh THEN tern_clock() ELSE o.sampled_at END,"
+                " sampled_attempt = CASE WHEN s.fresh THEN o.attempt ELSE o.sampled_attempt END,"
+                " progress_revision = coalesce(s.revision, o.progress_revision),"
+                " summary = coalesce(s.summary, o.summary),"
+                " runs_though_stopped = coalesce(s.runs_though_stopped, o.runs_though_stopped)"
+                " FROM jsonb_to_recordset(CAST(:lines AS jsonb)) AS s(id bigint, fence bigint, next_s float,"
+                "   failed boolean, error text, fresh boolean, revision numeric, summary text,"
+                "   runs_though_stopped boolean)"
+                " WHERE o.id = s.id AND o.fence = s.fence"
+            ),
+            {"lines": json.dumps(lines)},
+        )
+        write_tables(
+            tx,
+            {
+                one.row.id: one.sample.tables
+                for one in seen
+                if one.sample is not None and (observed := one.observed()) is not None and observed.applied
+            },
+        )
+
+    def _line(self, seen: _Seen) -> dict[str, Any]:
+        row = seen.row
+        sample, observed = seen.sample, seen.observed()
+        applied = observed is not None and observed.applied
+        unchanged = seen.look is None
+        failure = seen.failure
+        if observed is not None and not applied:
+            failure = observed.note
+        state = observed.state if observed is not None else State(row.state)
+        if seen.is_lost and state.is_live:
+            state = State.UNCERTAIN
+        next_s = poll_interval_s(
+            state.value,
+            # A note about a sample we can't use is no failed contact.
+            poll_failures=row.poll_failures + 1 if seen.failure else 0,
+            control_open=row.control_open or (observed is not None and observed.resend_stop),
+            pace=self.pace,
+        )
+        return {
+            "id": row.id,
+            "fence": row.fence,
+            "next_s": next_s,
+            "failed": bool(seen.failure),
+            "error": failure[:500],
+            "fresh": applied or unchanged,
+            # A cursor advances only together with a sample that was taken over.
+            "revision": str(sample.revision) if sample is not None and applied else None,
+            "summary": sample.summary[:500] if sample is not None and applied else None,
+            "runs_though_stopped": (
+                True if observed is not None and observed.resend_stop else (False if applied else None)
+            ),
+        }
+
+    def expedite_retries(self, deployment: str) -> None:
+        """See ports.PollStore."""
+        with transaction(self.engine) as tx:
+            tx.execute(
+                text(
+                    "UPDATE apply_operations SET next_attempt_at ="
+                    " least(next_attempt_at, tern_clock() + make_interval(secs => random() * 2))"
+                    " WHERE deployment = :deployment AND state = 'failed_retryable' AND claim_token IS NULL"
+                    " AND next_attempt_at IS NOT NULL"
+                ),
+                {"deployment": deployment},
+            )
+
+
+def _cursor(row: Row[tuple[object, ...]]) -> Cursor:
+    name = ScopeName(ApplyId(row.apply_identifier), row.deployment)
+    call = RemoteCall(name, RemoteId(row.remote_id), row.environment, row.fence)
+    return Cursor(row.id, call, int(row.progress_revision))
+
+
+def _load(tx: Connection, poll: Poll, answers: Mapping[int, Looked], *, lock: bool) -> list[_Seen]:
+    """The polled operations as they are now, without those that another id or fence has overtaken."""
+    cursors = {cursor.operation_id: cursor for cursor in poll.cursors}
+    # A row that a driver holds just now is left to the next poll rather than waited for.
+    ending = " ORDER BY o.id FOR NO KEY UPDATE OF o SKIP LOCKED" if lock else " ORDER BY o.id"
+    rows = tx.execute(text(_SEEN + ending), {"ids": sorted(cursors)}).all()
+    return [
+        _Seen(row, cursors[row.id], answers.get(row.id))
+        for row in rows
+        if row.remote_id == cursors[row.id].call.remote_id and row.fence == cursors[row.id].call.fence
+    ]
+
+
+def _reopen_stop(tx: Connection, operation_id: int) -> None:
+    """The latest acknowledged stop was wrong, or somebody started the job behind our back: it is sent again (ST12)."""
+    tx.execute(
+        text(
+            "UPDATE control_deliveries SET state = 'pending', closed_at = NULL, next_attempt_at = tern_clock()"
+            " WHERE id = (SELECT id FROM control_deliveries WHERE operation_id = :id AND verb = 'stop'"
+            "   AND state = 'acknowledged' ORDER BY id DESC LIMIT 1)"
+            " AND NOT EXISTS (SELECT 1 FROM control_deliveries WHERE operation_id = :id AND verb = 'stop'"
+            "   AND state IN ('pending', 'sent'))"
+        ),
+        {"id": operation_id},
+    )

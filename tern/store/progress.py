@@ -1,0 +1,52 @@
+"""Writing the progress of table changes, set-based and never backwards."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Connection, text
+
+from tern.domain.samples import TableSample
+
+
+def write_tables(tx: Connection, samples: Mapping[int, Sequence[TableSample]]) -> None:
+    """Takes over what engines say of an operation's statements; what they left out keeps its old value (PO5).
+
+    A statement is recognised by its DDL, or by its table where an engine rewrote the text.
+    """
+    lines = [
+        {
+            "operation": operation_id,
+            "ordinal": ordinal,
+            "namespace": table.namespace,
+            "table": table.table_name,
+            "ddl": table.ddl,
+            "state": table.status,
+            "percent": table.percent,
+            "copied": table.rows_copied,
+            "total": table.rows_total,
+            "eta": table.eta_s,
+            "checked": table.checksum_rows_checked,
+            "check_total": table.checksum_rows_total,
+            "detail": table.detail[:500],
+        }
+        for operation_id, tables in samples.items()
+        for ordinal, table in enumerate(tables)
+    ]
+    if not lines:
+        return
+    tx.execute(
+        text(
+            "UPDATE table_changes c SET"
+            " state = CASE WHEN s.state = '' THEN c.state ELSE s.state END,"
+            " percent = greatest(c.percent, least(100, coalesce(s.percent, c.percent))),"
+            " rows_copied = coalesce(s.copied, c.rows_copied), rows_total = coalesce(s.total, c.rows_total),"
+            " eta_seconds = s.eta, checksum_rows_checked = coalesce(s.checked, c.checksum_rows_checked),"
+            " checksum_rows_total = coalesce(s.check_total, c.checksum_rows_total), detail = s.detail"
+            " FROM jsonb_to_recordset(CAST(:lines AS jsonb)) AS s(operation bigint, ordinal integer,"
+            '   namespace text, "table" text, ddl text, state text, percent integer, copied bigint, total bigint,'
+            "   eta bigint, checked bigint, check_total bigint, detail text)"
+            " WHERE c.operation_id = s.operation AND c.ordinal = s.ordinal"
+            ' AND (c.ddl = s.ddl OR (c.namespace = s.namespace AND c.table_name = s."table"))'
+        ),
+        {"lines": json.dumps(lines)},
+    )

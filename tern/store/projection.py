@@ -1,0 +1,247 @@
+"""Moving operations, and computing their parent in the same transaction: the only writer of an apply's state (G14).
+
+Every function here expects the apply's lock to be held by the caller.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from tern.domain.control import Delivery, Verb, fulfilment
+from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.policy import Copy, Policy, Tally, admissible
+from tern.domain.projection import project
+from tern.domain.states import ApplyState, Event, State, advance
+from tern.ports import Due
+from tern.store.event import Happening, append, append_all
+
+_TALLY = text(
+    "SELECT state, count(*) AS n, count(*) FILTER (WHERE position < :position) AS before,"
+    " count(*) FILTER (WHERE state = 'pending' AND next_attempt_at IS NOT NULL) AS admitted"
+    " FROM apply_operations WHERE apply_id = :apply GROUP BY state"
+)
+_FRONT = text("SELECT min(position) FROM apply_operations WHERE apply_id = :apply AND state = 'pending'")
+STOP_IN_FORCE = (
+    "(SELECT d.verb FROM control_deliveries d WHERE d.operation_id = o.id AND d.verb IN ('stop', 'cancel')"
+    " AND d.state IN ('pending', 'sent', 'acknowledged')"
+    " AND (d.verb = 'cancel' OR NOT EXISTS (SELECT 1 FROM control_deliveries s WHERE s.operation_id = d.operation_id"
+    " AND s.verb = 'start' AND s.id > d.id AND s.state <> 'failed'))"
+    " ORDER BY d.verb = 'cancel' DESC LIMIT 1)"
+)
+"""The stop or cancel that covers operation o and that no accepted start has superseded, or NULL (G9)."""
+
+
+def tally(tx: Connection, apply_pk: int, position: int | None) -> Tally:
+    """The apply's operations by state, and those before the position."""
+    rows = tx.execute(_TALLY, {"apply": apply_pk, "position": position if position is not None else -1}).all()
+    return Tally(
+        counts={State(row.state): row.n for row in rows},
+        before={State(row.state): row.before for row in rows if row.before},
+        admitted=sum(row.admitted for row in rows),
+    )
+
+
+def move(
+    tx: Connection,
+    *,
+    operation_id: int,
+    apply_pk: int,
+    state: State,
+    event: Event,
+    who: str,
+    why: str = "",
+    detail: Mapping[str, object] | None = None,
+    assignments: str = "",
+    values: Mapping[str, object] | None = None,
+) -> State:
+    """Takes one operation, whose row the caller has locked, along one arrow, with its event and what follows from
+    it: times, unsettled table changes, wishes that are fulfilled. Raises IllegalTransition.
+
+    `assignments` are further SET items of the same UPDATE.
+    """
+    after = advance(state, event)
+    tx.execute(
+        text(
+            "UPDATE apply_operations SET state = :after, state_changed_at = tern_clock(),"
+            " started_at = CASE WHEN :starts THEN coalesce(started_at, tern_clock()) ELSE started_at END,"
+            " completed_at = CASE WHEN :finished THEN tern_clock() END"
+            + (f", {assignments}" if assignments else "")
+            + " WHERE id = :operation_id"
+        ),
+        {
+            **(values or {}),
+            "after": after.value,
+            "starts": after is State.RUNNING,
+            "finished": after.is_finished,
+            "operation_id": operation_id,
+        },
+    )
+    if after is not state or why:
+        append(
+            tx,
+            Happening(apply_pk, event.value, who, operation_id, why, state.value, after.value, detail or {}),
+        )
+    if after.is_settled:
+        settle_table_changes(tx, [operation_id], after)
+    close_fulfilled(tx, apply_pk, {operation_id: after})
+    return after
+
+
+def settle_table_changes(tx: Connection, operation_ids: Sequence[int], state: State) -> None:
+    """What an operation's settling makes of its unsettled statements."""
+    tx.execute(
+        text(
+            "UPDATE table_changes SET state = :state, eta_seconds = NULL,"
+            " percent = CASE WHEN :done THEN 100 ELSE percent END,"
+            " rows_copied = CASE WHEN :done THEN coalesce(rows_total, rows_copied) ELSE rows_copied END"
+            " WHERE operation_id = ANY(:ids)"
+            " AND state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'skipped')"
+        ),
+        {"state": state.value, "done": state is State.COMPLETED, "ids": list(operation_ids)},
+    )
+
+
+def close_fulfilled(tx: Connection, apply_pk: int, states: Mapping[int, State]) -> None:
+    """Closes the open wishes that these operations' states fulfil or outrun, each for itself (G8)."""
+    rows = tx.execute(
+        text(
+            "SELECT d.id, d.operation_id, d.verb, d.state, r.caller FROM control_deliveries d"
+            " JOIN control_requests r ON r.id = d.request_id"
+            " WHERE d.operation_id = ANY(:ids) AND d.state IN ('pending', 'sent') ORDER BY d.id FOR UPDATE OF d"
+        ),
+        {"ids": list(states)},
+    ).all()
+    closing = [
+        (row, fate)
+        for row in rows
+        if (fate := fulfilment(Verb(row.verb), states[row.operation_id])) is not None
+    ]
+    close_deliveries(tx, {row.id: fate for row, fate in closing})
+    append_all(
+        tx,
+        [
+            Happening(
+                apply_pk, f"{row.verb}_{fate.value}", row.caller, row.operation_id, "", row.state, fate.value
+            )
+            for row, fate in closing
+        ],
+    )
+
+
+def close_deliveries(tx: Connection, fates: Mapping[int, Delivery], words: str = "") -> None:
+    """Writes the fate of wishes, whose rows the caller has locked."""
+    if not fates:
+        return
+    tx.execute(
+        text(
+            "UPDATE control_deliveries d SET state = f.fate, closed_at = tern_clock(), next_attempt_at = NULL,"
+            " engine_words = CASE WHEN :words = '' THEN d.engine_words ELSE :words END"
+            " FROM jsonb_to_recordset(CAST(:fates AS jsonb)) AS f(id bigint, fate text)"
+            " WHERE d.id = f.id AND d.state IN ('pending', 'sent')"
+        ),
+        {
+            "words": words,
+            "fates": json.dumps([{"id": key, "fate": fate.value} for key, fate in fates.items()]),
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Parent:
+    apply_id: ApplyId
+    state: ApplyState
+    policy: Policy
+
+
+def project_parent(tx: Connection, apply_pk: int, who: str) -> tuple[Due, ...]:
+    """Computes and writes the apply's state, its verdict with all that belongs to it, and admits what may start.
+
+    Returns the operations that have just become due for dispatch.
+    """
+    row = tx.execute(
+        text("SELECT apply_identifier, state, policy FROM applies WHERE id = :id"), {"id": apply_pk}
+    ).one()
+    parent = _Parent(ApplyId(row.apply_identifier), ApplyState(row.state), Policy.from_json(row.policy))
+    front = tx.execute(_FRONT, {"apply": apply_pk}).scalar_one()
+    counted = tally(tx, apply_pk, front)
+    projection = project(parent.policy, counted)
+    if projection.skips_pending:
+        _skip_never_started(tx, apply_pk, who)
+    if projection.state is not parent.state:
+        _write_state(tx, apply_pk, parent, projection.state, who)
+    if projection.state.is_settled:
+        tx.execute(text("DELETE FROM target_reservations WHERE apply_id = :id"), {"id": apply_pk})
+        return ()
+    return _admit(tx, apply_pk, parent, admissible(parent.policy, counted))
+
+
+def _write_state(tx: Connection, apply_pk: int, parent: _Parent, state: ApplyState, who: str) -> None:
+    message = ""
+    if state in {ApplyState.FAILED, ApplyState.RUNNING_DEGRADED, ApplyState.PAUSED}:
+        message = (
+            tx.execute(
+                text(
+                    "SELECT deployment || ': ' || error_message FROM apply_operations"
+                    " WHERE apply_id = :id AND state = 'failed' ORDER BY position LIMIT 1"
+                ),
+                {"id": apply_pk},
+            ).scalar_one_or_none()
+            or ""
+        )
+    tx.execute(
+        text(
+            "UPDATE applies SET state = :state, error_message = :message, revision = revision + 1,"
+            " state_changed_at = tern_clock(), verdict_effects_done_at = NULL,"
+            " completed_at = CASE WHEN :finished THEN tern_clock() END WHERE id = :id"
+        ),
+        {"state": state.value, "message": message, "finished": state.is_finished, "id": apply_pk},
+    )
+    event = "verdict" if state.is_settled else "projected"
+    append(tx, Happening(apply_pk, event, who, None, message, parent.state.value, state.value))
+
+
+def _skip_never_started(tx: Connection, apply_pk: int, who: str) -> None:
+    rows = tx.execute(
+        text(
+            "UPDATE apply_operations SET state = 'skipped', state_changed_at = tern_clock(),"
+            " completed_at = tern_clock(), next_attempt_at = NULL WHERE apply_id = :id AND state = 'pending'"
+            " RETURNING id"
+        ),
+        {"id": apply_pk},
+    ).all()
+    ids = sorted(row.id for row in rows)
+    settle_table_changes(tx, ids, State.SKIPPED)
+    why = "the rollout is halted and it never started"
+    append_all(
+        tx,
+        [Happening(apply_pk, Event.SKIP.value, who, key, why, "pending", "skipped") for key in ids],
+    )
+    close_fulfilled(tx, apply_pk, dict.fromkeys(ids, State.SKIPPED))
+
+
+def _admit(tx: Connection, apply_pk: int, parent: _Parent, count: int) -> tuple[Due, ...]:
+    """Makes the next operations of the order due. Which may really go is decided again when they are claimed."""
+    if count <= 0:
+        return ()
+    # In a rolling order only the front may go; a drained or stopped front is not walked around.
+    front_only = parent.policy.copy is Copy.ROLLING
+    rows = tx.execute(
+        text(
+            "UPDATE apply_operations SET next_attempt_at = tern_clock() WHERE id IN ("
+            " SELECT o.id FROM apply_operations o LEFT JOIN deployments n ON n.name = o.deployment"
+            " WHERE o.apply_id = :id AND o.state = 'pending' AND o.next_attempt_at IS NULL AND NOT coalesce(n.drained, false)"
+            f" AND {STOP_IN_FORCE} IS NULL"
+            + (
+                " AND o.position = (SELECT min(position) FROM apply_operations"
+                " WHERE apply_id = :id AND state = 'pending')"
+                if front_only
+                else ""
+            )
+            + " ORDER BY o.position LIMIT :count) RETURNING id, deployment, position"
+        ),
+        {"id": apply_pk, "count": count},
+    ).all()
+    ordered = sorted(rows, key=lambda row: row.position)
+    return tuple(Due(row.id, ScopeName(parent.apply_id, row.deployment)) for row in ordered)

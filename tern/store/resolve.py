@@ -1,0 +1,116 @@
+"""A person's answer about an uncertain operation. One transaction."""
+
+from sqlalchemy import text
+
+from tern.domain.errors import NotFound, Refused
+from tern.domain.identity import RemoteId, ScopeName
+from tern.domain.states import Event, State
+from tern.ports import Resolved
+from tern.store.event import Happening, append
+from tern.store.projection import move, project_parent
+from tern.store.scope import store_remote_id
+from tern.store.session import transaction
+from tern.store.step import Steps
+
+_FIND = text(
+    "SELECT o.id FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+    " WHERE a.apply_identifier = :apply AND o.deployment = :deployment"
+)
+_LOAD = text(
+    "SELECT o.*, a.operation_count, coalesce(a.external_id, o.engine_resume_context) AS remote_id"
+    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = :id FOR NO KEY UPDATE OF o"
+)
+
+
+class ResolveSteps(Steps):
+    """`tern resolve` on PostgreSQL."""
+
+    def resolve_uncertain(
+        self, name: ScopeName, found: Resolved, remote_id: RemoteId | None, caller: str, reason: str
+    ) -> None:
+        """See ports.ControlStore."""
+        if not reason.strip():
+            message = "an uncertain operation is resolved with a reason"
+            raise Refused(message, next_step="Say what you saw with --reason.", reason="REASON_MISSING")
+        with transaction(self.engine) as tx:
+            operation_id = tx.execute(
+                _FIND, {"apply": name.apply_id, "deployment": name.deployment}
+            ).scalar_one_or_none()
+            if operation_id is None:
+                message = f"there is no operation {name}"
+                raise NotFound(message)
+            tx.execute(
+                text(
+                    "SELECT 1 FROM applies WHERE id = (SELECT apply_id FROM apply_operations WHERE id = :id)"
+                    " FOR NO KEY UPDATE"
+                ),
+                {"id": operation_id},
+            )
+            row = tx.execute(_LOAD, {"id": operation_id}).one()
+            if row.state != State.UNCERTAIN.value:
+                message = f"{name} is {row.state}, not uncertain"
+                raise Refused(message, reason="NOT_UNCERTAIN")
+            if row.remote_id is not None and found is not Resolved.ENDED:
+                message = f"{name} has the remote id {row.remote_id}, which is never replaced"
+                raise Refused(
+                    message,
+                    why=(f"{found} would dispatch or follow something else",),
+                    next_step=f"A definite sample brings it back; or say: tern resolve {name} --as ended.",
+                    reason="REMOTE_ID_STANDS",
+                )
+            event, assignments = _arrow(found)
+            if found is Resolved.REMOTE_ID:
+                if not remote_id:
+                    message = "an empty remote id is never stored"
+                    raise Refused(message, reason="REMOTE_ID_EMPTY")
+                store_remote_id(
+                    tx,
+                    apply_pk=row.apply_id,
+                    operation_id=row.id,
+                    operation_count=row.operation_count,
+                    remote_id=remote_id,
+                )
+                detail = {"remote_id": remote_id}
+                append(tx, Happening(row.apply_id, "remote_id_stored", caller, row.id, reason, detail=detail))
+            move(
+                tx,
+                operation_id=row.id,
+                apply_pk=row.apply_id,
+                state=State.UNCERTAIN,
+                event=event,
+                who=caller,
+                why=f"resolved as {found}: {reason}",
+                assignments=assignments,
+                values={"reason": reason} if found is Resolved.ENDED else {},
+            )
+            # A stop that waited for this answer can go on.
+            tx.execute(
+                text(
+                    "UPDATE control_deliveries SET next_attempt_at = tern_clock()"
+                    " WHERE operation_id = :id AND state IN ('pending', 'sent')"
+                ),
+                {"id": row.id},
+            )
+            project_parent(tx, row.apply_id, caller)
+
+
+def _arrow(found: Resolved) -> tuple[Event, str]:
+    clean = "error_message = '', error_reason = ''"
+    match found:
+        case Resolved.NOT_STARTED:
+            # A person vouches that the old key started nothing; it is never used again.
+            return Event.REQUEUE, (
+                f"{clean}, dispatch_generation = dispatch_generation + 1, dispatch_key = NULL,"
+                " dispatch_intent_at = NULL, answered_attempts = 0, next_attempt_at = NULL, next_poll_at = NULL"
+            )
+        case Resolved.ENDED:
+            return Event.END, (
+                "error_message = :reason, error_reason = 'ENDED', next_attempt_at = NULL, next_poll_at = NULL"
+            )
+        case Resolved.REMOTE_ID:
+            return Event.ADOPT, f"{clean}, next_attempt_at = NULL, next_poll_at = tern_clock()"
+        case Resolved.REPEAT_APPLY:
+            return Event.REPEAT, (
+                f"{clean}, repeat_is_safe = true, answered_attempts = 0, dispatch_intent_at = tern_clock(),"
+                " next_attempt_at = tern_clock()"
+            )

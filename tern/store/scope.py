@@ -1,0 +1,128 @@
+"""Loading what an operation's scope is validated from, and the SQL side of where a remote id lives (G1, G7)."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, text
+
+from tern.domain.errors import ScopeRefused
+from tern.domain.identity import ApplyId, PlanId, RemoteId, RemoteIdHome, ScopeName, home_of_remote_id
+from tern.domain.model import (
+    Action,
+    Capabilities,
+    Credentials,
+    Deployment,
+    OperationScope,
+    PlannedChange,
+    TableChange,
+)
+from tern.domain.policy import Policy
+from tern.domain.scope import FoundOperation, validate
+
+REMOTE_ID = "(CASE WHEN a.operation_count = 1 THEN a.external_id ELSE o.engine_resume_context END)"
+"""The remote id of operation o of apply a. tern.domain.identity decides which column; this is its SQL."""
+
+_FIND = text(
+    "SELECT o.id, o.apply_id, o.deployment, o.engine_resume_context, a.apply_identifier, a.external_id,"
+    " a.operation_count, a.environment, a.database, a.policy, a.options, a.caller,"
+    " p.plan_identifier, p.database_type,"
+    " (SELECT count(*) FROM apply_operations s WHERE s.apply_id = a.id) AS counted,"
+    " (SELECT count(*) FROM table_changes c WHERE c.operation_id = o.id AND c.apply_id <> a.id) AS foreign_changes,"
+    " d.name AS found_deployment, d.environment AS d_environment, d.database AS d_database, d.address,"
+    " d.target AS d_target, d.labels, d.position, d.credentials, d.capabilities, d.idempotent_dispatch, d.drained,"
+    " o.target AS o_target"
+    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id JOIN plans p ON p.id = a.plan_id"
+    " LEFT JOIN deployments d ON d.name = o.deployment WHERE o.id = :id"
+)
+_CHANGES = text(
+    "SELECT id, namespace, table_name, ddl, action, unsafe_reason FROM table_changes"
+    " WHERE operation_id = :id ORDER BY ordinal"
+)
+
+
+def deployment_from(
+    row: Mapping[str, object], *, name: str, environment: str, database: str, target: str
+) -> Deployment:
+    """A deployment from a row's columns."""
+    labels, credentials, capabilities = row["labels"], row["credentials"], row["capabilities"]
+    assert isinstance(labels, dict)  # noqa: S101 - jsonb objects by their column's default
+    assert isinstance(credentials, dict)  # noqa: S101
+    assert isinstance(capabilities, dict)  # noqa: S101
+    return Deployment(
+        name=name,
+        environment=environment,
+        database=database,
+        address=str(row["address"]),
+        target=target,
+        labels={str(key): str(value) for key, value in labels.items()},
+        position=int(str(row["position"])),
+        credentials=Credentials(**credentials),
+        capabilities=Capabilities.from_json(capabilities),
+        idempotent_dispatch=bool(row["idempotent_dispatch"]),
+        drained=bool(row["drained"]),
+    )
+
+
+def find_operation(tx: Connection, operation_id: int) -> FoundOperation | None:
+    """Everything that the scope rules look at, contradictions included; None when there is no such row."""
+    row = tx.execute(_FIND, {"id": operation_id}).mappings().one_or_none()
+    if row is None:
+        return None
+    changes = tuple(
+        TableChange(
+            change.id,
+            PlannedChange(
+                change.namespace, change.table_name, change.ddl, Action(change.action), change.unsafe_reason
+            ),
+        )
+        for change in tx.execute(_CHANGES, {"id": operation_id})
+    )
+    deployment = None
+    if row["found_deployment"] is not None:
+        deployment = deployment_from(
+            dict(row),
+            name=row["found_deployment"],
+            environment=row["d_environment"],
+            database=row["d_database"],
+            target=row["o_target"],
+        )
+    return FoundOperation(
+        operation_id=operation_id,
+        apply_pk=row["apply_id"],
+        apply_id=ApplyId(row["apply_identifier"]),
+        deployment_name=row["deployment"],
+        operation_count=row["operation_count"],
+        counted_operations=row["counted"],
+        external_id=row["external_id"],
+        engine_resume_context=row["engine_resume_context"],
+        deployment=deployment,
+        plan_id=PlanId(row["plan_identifier"]),
+        environment=row["environment"],
+        database=row["database"],
+        database_type=row["database_type"],
+        changes=changes,
+        foreign_changes=row["foreign_changes"],
+        policy=Policy.from_json(row["policy"]),
+        allow_unsafe=bool(row["options"].get("allow_unsafe", False)),
+        caller=row["caller"],
+    )
+
+
+def load_scope(tx: Connection, operation_id: int, name: ScopeName) -> OperationScope:
+    """The validated scope; raises ScopeRefused."""
+    return validate(name, operation_id, find_operation(tx, operation_id))
+
+
+def store_remote_id(
+    tx: Connection, *, apply_pk: int, operation_id: int, operation_count: int, remote_id: RemoteId
+) -> None:
+    """Writes the id to its one home, where the caller has seen that none stands; the triggers see it too (G5)."""
+    if not remote_id:
+        message = "an empty remote id is never stored"
+        raise ScopeRefused(message, reason="REMOTE_ID_EMPTY")
+    match home_of_remote_id(operation_count):
+        case RemoteIdHome.APPLY:
+            statement = text("UPDATE applies SET external_id = :remote_id WHERE id = :id")
+            tx.execute(statement, {"remote_id": remote_id, "id": apply_pk})
+        case RemoteIdHome.OPERATION:
+            statement = text("UPDATE apply_operations SET engine_resume_context = :remote_id WHERE id = :id")
+            tx.execute(statement, {"remote_id": remote_id, "id": operation_id})

@@ -1,0 +1,70 @@
+"""What every durable step needs: the pool, who this process is, and how long its claims last."""
+
+import secrets
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, Engine, Row, text
+
+from tern.domain.model import Claim
+from tern.domain.states import State
+from tern.domain.timing import LEASE_S, PollPace
+
+NOW = "(SELECT tern_clock())"
+"""The clock as a scalar subquery: compared with the bare volatile function, an index would not be used."""
+
+
+@dataclass
+class Steps:
+    """A process's way into the store. `owner` names it in claims; `lease_s` is in seconds."""
+
+    engine: Engine
+    owner: str = "tern"
+    lease_s: float = LEASE_S
+    pace: PollPace = field(default_factory=PollPace)
+
+
+def new_token() -> str:
+    """A fresh proof for one claim."""
+    return secrets.token_hex(12)
+
+
+def lock_apply(tx: Connection, apply_pk: int) -> None:
+    """First in the lock order. Excludes every other transaction that admits or moves an operation of this apply;
+    lets an operator's request be inserted (it needs only a key-share)."""
+    tx.execute(text("SELECT 1 FROM applies WHERE id = :id FOR NO KEY UPDATE"), {"id": apply_pk})
+
+
+def lock_apply_of(tx: Connection, operation_id: int) -> int | None:
+    """Locks the apply of an operation; None when there is no such operation."""
+    statement = text(
+        "SELECT a.id FROM applies a WHERE a.id = (SELECT apply_id FROM apply_operations WHERE id = :id)"
+        " FOR NO KEY UPDATE"
+    )
+    return tx.execute(statement, {"id": operation_id}).scalar_one_or_none()
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOperation:
+    """An operation's row under its lock, with the proof of our claim checked."""
+
+    operation_id: int
+    apply_pk: int
+    state: State
+    deployment: str
+    row: Row[tuple[object, ...]]
+
+
+def hold(tx: Connection, claim: Claim) -> HeldOperation | None:
+    """Locks apply and operation in order and proves the claim's token; None when the claim is lost (S7)."""
+    apply_pk = lock_apply_of(tx, claim.operation_id)
+    if apply_pk is None:
+        return None
+    statement = text(
+        "SELECT o.*, a.operation_count, a.external_id, a.apply_identifier FROM apply_operations o"
+        " JOIN applies a ON a.id = o.apply_id"
+        " WHERE o.id = :id AND o.claim_token = :token FOR NO KEY UPDATE OF o"
+    )
+    row = tx.execute(statement, {"id": claim.operation_id, "token": claim.token}).one_or_none()
+    if row is None:
+        return None
+    return HeldOperation(claim.operation_id, apply_pk, State(row.state), row.deployment, row)

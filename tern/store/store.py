@@ -1,0 +1,21 @@
+"""All durable steps together: ports.Store on PostgreSQL."""
+
+from tern.ports import Store
+from tern.store.apply import ApplySteps
+from tern.store.delivery import DeliverySteps
+from tern.store.deployment import DeploymentSteps
+from tern.store.dispatch import DispatchSteps
+from tern.store.poll import PollSteps
+from tern.store.resolve import ResolveSteps
+from tern.store.wish import WishSteps
+
+
+class PostgresStore(
+    DispatchSteps, DeliverySteps, WishSteps, ResolveSteps, PollSteps, ApplySteps, DeploymentSteps
+):
+    """One process's way to the truth. `PostgresStore(engine, owner="…")`; no method waits without a limit."""
+
+
+def _is_the_port(store: PostgresStore) -> Store:
+    """Checked by the type checker alone: every port method is here with its shape."""
+    return store

@@ -1,0 +1,130 @@
+"""Durable steps of the sweeps: what is due, and who looks. Each method is one transaction."""
+
+import math
+
+from sqlalchemy import text
+
+from tern.domain.control import Verb
+from tern.domain.identity import ApplyId, ScopeName
+from tern.ports import Due, DueControl, DueWork
+from tern.store.session import transaction
+from tern.store.step import NOW, Steps, new_token
+
+SWEEP_LEASE_S = 10.0
+_BATCH = 500
+
+_DUE_DISPATCHES = text(
+    "SELECT o.id, o.deployment, a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+    f" WHERE o.next_attempt_at <= {NOW}"
+    " ORDER BY o.next_attempt_at LIMIT :limit"
+)
+_RUNAWAY_CLAIMS = text(
+    # A claim far in the future was written under a clock that has been set back since.
+    "SELECT o.id, o.deployment, a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+    " WHERE o.claim_token IS NOT NULL AND o.next_attempt_at IS NOT NULL"
+    f" AND o.claim_expires_at > {NOW} + make_interval(secs => :two_leases) LIMIT :limit"
+)
+_DUE_CONTROLS = text(
+    "SELECT d.operation_id, d.verb, o.deployment, a.apply_identifier FROM control_deliveries d"
+    " JOIN apply_operations o ON o.id = d.operation_id JOIN applies a ON a.id = d.apply_id"
+    f" WHERE d.state IN ('pending', 'sent') AND d.next_attempt_at <= {NOW}"
+    f" AND (o.claim_expires_at IS NULL OR o.claim_expires_at <= {NOW}"
+    f"   OR o.claim_expires_at > {NOW} + make_interval(secs => :two_leases))"
+    " ORDER BY d.next_attempt_at LIMIT :limit"
+)
+_DUE_APPLIES = text(
+    # Verdicts whose effects nobody has driven; live applies in which nothing moves although something may.
+    "SELECT apply_identifier FROM applies WHERE state IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped')"
+    " AND verdict_effects_done_at IS NULL"
+    " UNION ALL SELECT a.apply_identifier FROM applies a"
+    " WHERE a.state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped')"
+    " AND NOT EXISTS (SELECT 1 FROM apply_operations o WHERE o.apply_id = a.id AND o.state IN"
+    "   ('running', 'waiting_for_cutover', 'cutting_over', 'revert_window', 'reverting', 'resuming',"
+    "    'failed_retryable', 'uncertain'))"
+    " AND NOT EXISTS (SELECT 1 FROM apply_operations o WHERE o.apply_id = a.id AND o.state = 'pending'"
+    "   AND o.next_attempt_at IS NOT NULL)"
+    " LIMIT :limit"
+)
+_DUE_DEPLOYMENTS = text(
+    f"SELECT DISTINCT deployment FROM apply_operations WHERE next_poll_at <= {NOW}"
+    " UNION SELECT deployment FROM apply_operations o WHERE state = 'failed_retryable'"
+    " AND NOT EXISTS (SELECT 1 FROM sweep_leases l WHERE l.name = 'probe:' || o.deployment"
+    f"   AND l.expires_at > {NOW})"
+)
+
+
+class SweepSteps(Steps):
+    """ports.SweepStore on PostgreSQL."""
+
+    def begin_sweep(self, name: str, owner: str) -> bool:
+        """See ports.SweepStore."""
+        return self.take_lease(name, owner, SWEEP_LEASE_S)
+
+    def take_lease(self, name: str, owner: str, lease_s: float) -> bool:
+        """A lease by name, in a row, so that a pooler in between does no harm; False while another's runs."""
+        with transaction(self.engine) as tx:
+            taken = tx.execute(
+                text(
+                    "INSERT INTO sweep_leases AS l (name, owner, token, expires_at)"
+                    " VALUES (:name, :owner, :token, tern_clock() + make_interval(secs => :lease_s))"
+                    " ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, token = excluded.token,"
+                    " expires_at = excluded.expires_at WHERE l.expires_at <= tern_clock()"
+                    " OR l.expires_at > tern_clock() + make_interval(secs => 2 * :lease_s) RETURNING 1"
+                ),
+                {"name": name, "owner": owner, "token": new_token(), "lease_s": lease_s},
+            ).one_or_none()
+            return taken is not None
+
+    def finish_sweep(self, name: str, owner: str) -> None:
+        """See ports.SweepStore."""
+        with transaction(self.engine) as tx:
+            tx.execute(
+                text(
+                    "UPDATE sweep_leases SET expires_at = tern_clock(), finished_at = tern_clock(),"
+                    " finished_by = :owner WHERE name = :name AND owner = :owner"
+                ),
+                {"name": name, "owner": owner},
+            )
+
+    def seconds_since_sweep(self, name: str) -> tuple[float, str]:
+        """See ports.SweepStore."""
+        with transaction(self.engine) as tx:
+            row = tx.execute(
+                text(
+                    "SELECT extract(epoch FROM tern_clock() - finished_at)::float AS age_s, finished_by"
+                    " FROM sweep_leases WHERE name = :name"
+                ),
+                {"name": name},
+            ).one_or_none()
+            if row is None or row.age_s is None:
+                return math.inf, ""
+            return row.age_s, row.finished_by
+
+    def due_work(self) -> DueWork:
+        """See ports.SweepStore."""
+        bounds = {"limit": _BATCH, "two_leases": 2 * self.lease_s}
+        with transaction(self.engine) as tx:
+            due = tx.execute(_DUE_DISPATCHES, {"limit": _BATCH}).all()
+            runaway = tx.execute(_RUNAWAY_CLAIMS, bounds).all()
+            controls = tx.execute(_DUE_CONTROLS, bounds).all()
+            applies = tx.execute(_DUE_APPLIES, {"limit": _BATCH}).scalars().all()
+        return DueWork(
+            dispatches=tuple(
+                Due(row.id, ScopeName(ApplyId(row.apply_identifier), row.deployment))
+                for row in {row.id: row for row in [*due, *runaway]}.values()
+            ),
+            controls=tuple(
+                DueControl(
+                    row.operation_id,
+                    ScopeName(ApplyId(row.apply_identifier), row.deployment),
+                    Verb(row.verb),
+                )
+                for row in controls
+            ),
+            applies=tuple(ApplyId(name) for name in applies),
+        )
+
+    def due_deployments(self) -> tuple[str, ...]:
+        """See ports.SweepStore."""
+        with transaction(self.engine) as tx:
+            return tuple(tx.execute(_DUE_DEPLOYMENTS).scalars().all())
