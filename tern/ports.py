@@ -1,12 +1,13 @@
 """The protocols that flows use to reach the world. One Store method is one transaction is one durable step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from tern.domain.control import ReceiptLine, Step, Verb
 from tern.domain.dispatch import Approach
+from tern.domain.errors import UsageError
 from tern.domain.identity import ApplyId, DispatchKey, PlanId, RemoteId, ScopeName
 from tern.domain.model import (
     Capabilities,
@@ -144,6 +145,26 @@ class NewApply:
     reason: str
     idempotency_key: str
     allow_unsafe: bool = False
+
+    @classmethod
+    def from_message(
+        cls,
+        plan: str,
+        environment: str,
+        deployments: Sequence[str],
+        policy: Mapping[str, object],
+        caller: str,
+        reason: str,
+        key: str,
+        *,
+        allow_unsafe: bool,
+    ) -> "NewApply":
+        """From what another service sent; raises UsageError for a policy that can't be read."""
+        try:
+            frozen = Policy.from_json({**Policy().as_json(), **policy})
+        except ValueError as error:
+            raise UsageError("the rollout policy can't be read", why=(str(error),)) from None
+        return cls(PlanId(plan), environment, tuple(deployments), frozen, caller, reason, key, allow_unsafe)
 
 
 @dataclass(frozen=True, slots=True)

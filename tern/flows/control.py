@@ -97,21 +97,30 @@ def _refused(claimed: DeliveryClaimed, message: str, ports: Ports) -> None:
 
 
 def _resolve_first(claimed: DeliveryClaimed, engine: Engine, ports: Ports) -> None:
-    """A stop that meets an unanswered dispatch: its work is found, or its key is killed, before anything is said (S17)."""
+    """A stop that meets an unanswered dispatch: its work is found or its key is killed before anything is said."""
     claim, scope, delivery_id = claimed.claim, claimed.scope, claimed.delivery_id
     match engine.resolve(scope, claim, claim.key, forbid=True):
-        case Ok(Started(remote_id)):
-            if (
-                ports.store.record_remote_id(claim, scope, remote_id) is Fenced.DONE
-                and ports.store.record_dispatched(claim) is Fenced.DONE
-            ):
-                ports.bells.control(DueControl(claim.operation_id, scope.name, claimed.verb))
-        case Ok(Forbidden()):
-            ports.store.settle_undispatched(claim, delivery_id)
-            ports.bells.advance(scope.apply_id)
-        case Ok(Unsupported() | NeverStarted()):
-            message = f"{scope.deployment.name} can't say what became of the unanswered dispatch"
-            ports.store.hold_uncertain(claim, delivery_id, message)
+        case Ok(resolution):
+            match resolution:
+                case Started(remote_id):
+                    _adopt(claimed, remote_id, ports)
+                case Forbidden():
+                    ports.store.settle_undispatched(claim, delivery_id)
+                    ports.bells.advance(scope.apply_id)
+                case Unsupported() | NeverStarted():
+                    message = f"{scope.deployment.name} can't say what became of the unanswered dispatch"
+                    ports.store.hold_uncertain(claim, delivery_id, message)
+                case _:
+                    assert_never(resolution)
         case Refused(message) | Unknown(message):
             delay_s = backoff_s(claimed.attempts, ports.chance.jitter())
             ports.store.record_undelivered(claim, delivery_id, message, delay_s=delay_s)
+
+
+def _adopt(claimed: DeliveryClaimed, remote_id: RemoteId, ports: Ports) -> None:
+    """The unanswered dispatch had worked: its id first, then the state, then the wish again, now with an id (G3)."""
+    claim, scope = claimed.claim, claimed.scope
+    if ports.store.record_remote_id(claim, scope, remote_id) is not Fenced.DONE:
+        return
+    if ports.store.record_dispatched(claim) is Fenced.DONE:
+        ports.bells.control(DueControl(claim.operation_id, scope.name, claimed.verb))

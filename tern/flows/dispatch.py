@@ -115,12 +115,16 @@ def _settle_by_resolve(
     """Asks what became of the key and makes sure that nothing can come of it later."""
     claim, scope = claimed.claim, claimed.scope
     match engine.resolve(scope, claim, claim.key, forbid=True):
-        case Ok(Started(remote_id)):
-            _record_id(claimed, remote_id, ports)
-        case Ok(Forbidden()):
-            ports.store.record_refused(claim, message, reason, key_is_dead=True)
-        case Ok(Unsupported() | NeverStarted()):
-            ports.store.record_uncertain(claim, _unresolved(message, scope))
+        case Ok(resolution):
+            match resolution:
+                case Started(remote_id):
+                    _record_id(claimed, remote_id, ports)
+                case Forbidden():
+                    ports.store.record_refused(claim, message, reason, key_is_dead=True)
+                case Unsupported() | NeverStarted():
+                    ports.store.record_uncertain(claim, _unresolved(message, scope))
+                case _:
+                    assert_never(resolution)
         case Refused() | Unknown():
             delay_s = backoff_s(claim.attempt, ports.chance.jitter())
             ports.store.record_unanswered(claim, message, delay_s=delay_s, engine_answers=False)

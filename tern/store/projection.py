@@ -26,8 +26,8 @@ _FRONT = text("SELECT min(position) FROM apply_operations WHERE apply_id = :appl
 STOP_IN_FORCE = (
     "(SELECT d.verb FROM control_deliveries d WHERE d.operation_id = o.id AND d.verb IN ('stop', 'cancel')"
     " AND d.state IN ('pending', 'sent', 'acknowledged')"
-    " AND (d.verb = 'cancel' OR NOT EXISTS (SELECT 1 FROM control_deliveries s WHERE s.operation_id = d.operation_id"
-    " AND s.verb = 'start' AND s.id > d.id AND s.state <> 'failed'))"
+    " AND (d.verb = 'cancel' OR NOT EXISTS (SELECT 1 FROM control_deliveries s"
+    " WHERE s.operation_id = d.operation_id AND s.verb = 'start' AND s.id > d.id AND s.state <> 'failed'))"
     " ORDER BY d.verb = 'cancel' DESC LIMIT 1)"
 )
 """The stop or cancel that covers operation o and that no accepted start has superseded, or NULL (G9)."""
@@ -231,7 +231,8 @@ def _admit(tx: Connection, apply_pk: int, parent: _Parent, count: int) -> tuple[
         text(
             "UPDATE apply_operations SET next_attempt_at = tern_clock() WHERE id IN ("
             " SELECT o.id FROM apply_operations o LEFT JOIN deployments n ON n.name = o.deployment"
-            " WHERE o.apply_id = :id AND o.state = 'pending' AND o.next_attempt_at IS NULL AND NOT coalesce(n.drained, false)"
+            " WHERE o.apply_id = :id AND o.state = 'pending' AND o.next_attempt_at IS NULL"
+            " AND NOT coalesce(n.drained, false)"
             f" AND {STOP_IN_FORCE} IS NULL"
             + (
                 " AND o.position = (SELECT min(position) FROM apply_operations"

@@ -1,0 +1,10 @@
+"""The Celery app: `celery -A tasks.app worker | beat | flower`."""
+
+from celery import Celery
+
+from tasks.config import celery_config
+from tern.settings import load
+
+settings = load()
+app = Celery("tern", include=["tasks.operation", "tasks.apply", "tasks.sweep", "tasks.worker"])
+app.config_from_object(celery_config(settings))

@@ -1,0 +1,62 @@
+"""Ringing through the broker: best effort, after the commit, never an error (G11)."""
+
+import logging
+import threading
+import time
+
+from celery import Celery, Signature, chain
+from kombu.exceptions import OperationalError
+
+from tern.domain.identity import ApplyId
+from tern.ports import Due, DueControl
+
+_log = logging.getLogger("tern.bells")
+_SILENCE_S = 2.0
+
+
+class CeleryBells:
+    """ports.Bells over a Celery app. A bell that can't be rung is logged; the sweeps ring again for what is due."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._quiet_until = 0.0
+        self._lock = threading.Lock()
+
+    def dispatch(self, due: Due) -> None:
+        """tern.operation.dispatch."""
+        self._ring(self._operation("tern.operation.dispatch", due.operation_id, str(due.scope)))
+
+    def control(self, due: DueControl) -> None:
+        """tern.operation.VERB and then its progress, as two bells in one message."""
+        verb = self._operation(f"tern.operation.{due.verb}", due.operation_id, str(due.scope))
+        progress = self._operation("tern.operation.progress", due.operation_id, str(due.scope))
+        self._ring(chain(verb, progress))
+
+    def progress(self, due: Due) -> None:
+        """tern.operation.progress."""
+        self._ring(self._operation("tern.operation.progress", due.operation_id, str(due.scope)))
+
+    def poll(self, deployment: str) -> None:
+        """tern.deployment.poll."""
+        self._ring(self._signature("tern.deployment.poll", deployment=deployment))
+
+    def advance(self, apply_id: ApplyId) -> None:
+        """tern.apply.advance."""
+        self._ring(self._signature("tern.apply.advance", apply_id=apply_id))
+
+    def _operation(self, name: str, operation_id: int, scope: str) -> Signature:
+        return self._signature(name, operation_id=str(operation_id), scope=scope)
+
+    def _signature(self, name: str, **kwargs: str) -> Signature:
+        return self._app.signature(name, kwargs=kwargs, immutable=True)
+
+    def _ring(self, signature: Signature) -> None:
+        if time.monotonic() < self._quiet_until:
+            return
+        try:
+            signature.apply_async()
+        except (OperationalError, OSError) as error:
+            # A broker that hangs would cost every ringer its time-out; the rows don't need it.
+            with self._lock:
+                self._quiet_until = time.monotonic() + _SILENCE_S
+            _log.warning("the broker does not answer, the sweeps take over: %s", type(error).__name__)

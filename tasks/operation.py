@@ -1,0 +1,48 @@
+"""Tasks about one operation or one deployment's batch."""
+
+from tasks.app import app
+from tasks.process import EXPECTED, ports
+from tern.domain.control import Verb
+from tern.flows import control, dispatch, poll
+
+
+@app.task(name="tern.operation.dispatch", throws=EXPECTED)
+def operation_dispatch(*, operation_id: str, scope: str) -> None:
+    """Hands the operation to its engine."""
+    dispatch.dispatch(operation_id, scope, ports())
+
+
+@app.task(name="tern.operation.stop", throws=EXPECTED)
+def operation_stop(*, operation_id: str, scope: str) -> None:
+    """Brings a stop forward."""
+    control.deliver(Verb.STOP, operation_id, scope, ports())
+
+
+@app.task(name="tern.operation.start", throws=EXPECTED)
+def operation_start(*, operation_id: str, scope: str) -> None:
+    """Brings a start forward."""
+    control.deliver(Verb.START, operation_id, scope, ports())
+
+
+@app.task(name="tern.operation.cutover", throws=EXPECTED)
+def operation_cutover(*, operation_id: str, scope: str) -> None:
+    """Brings a cutover forward."""
+    control.deliver(Verb.CUTOVER, operation_id, scope, ports())
+
+
+@app.task(name="tern.operation.cancel", throws=EXPECTED)
+def operation_cancel(*, operation_id: str, scope: str) -> None:
+    """Brings a cancel forward."""
+    control.deliver(Verb.CANCEL, operation_id, scope, ports())
+
+
+@app.task(name="tern.operation.progress", throws=EXPECTED)
+def operation_progress(*, operation_id: str, scope: str) -> None:
+    """Looks at the operation."""
+    poll.look(operation_id, scope, ports())
+
+
+@app.task(name="tern.deployment.poll", throws=EXPECTED)
+def deployment_poll(*, deployment: str) -> None:
+    """Looks at all that is due at the deployment."""
+    poll.poll(deployment, ports())

@@ -1,0 +1,25 @@
+"""This process's parts, made by the first task that needs them: never at import, never before a fork."""
+
+import threading
+
+from tasks.app import app, settings
+from tasks.bells import CeleryBells
+from tern.domain.errors import TernError
+from tern.ports import Ports, StorageUnavailable
+from tern.wiring import open_ports, owner_name
+
+EXPECTED = (TernError, StorageUnavailable)
+"""What a task may raise on purpose: logged in one line, acknowledged, and found again by the sweeps."""
+
+OWNER = owner_name(settings)
+_lock = threading.Lock()
+_made: list[Ports] = []
+
+
+def ports() -> Ports:
+    """The parts; raises Misconfigured or Unreachable as long as PostgreSQL is not there, and tries again next time."""
+    if not _made:
+        with _lock:
+            if not _made:
+                _made.append(open_ports(settings, CeleryBells(app)))
+    return _made[0]

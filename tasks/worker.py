@@ -1,0 +1,62 @@
+"""What a worker process does beside its tasks: logs in Tern's shape, and sweeps for itself when nobody does."""
+
+import logging
+import threading
+from functools import partial
+from typing import Any
+
+from celery.signals import celeryd_init, setup_logging, worker_shutting_down
+
+from tasks.app import settings
+from tasks.direct import DirectBells
+from tasks.process import OWNER, ports
+from tern.domain.errors import TernError
+from tern.flows.sweep import sweep_when_nobody_does
+from tern.observe import configure_logging
+from tern.ports import Bells, Ports, StorageUnavailable
+
+_log = logging.getLogger("tern.worker")
+_INTERVAL_S = 1.0
+_stopping = threading.Event()
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def _shape_logs(**_: Any) -> None:
+    configure_logging(settings)
+
+
+@celeryd_init.connect  # type: ignore[untyped-decorator]
+def _begin_sweeping(**_: Any) -> None:
+    """Before the first connection to the broker, which may never have been there."""
+    threading.Thread(target=_sweep_for_ever, name="tern-sweep", daemon=True).start()
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _end_sweeping(**_: Any) -> None:
+    _stopping.set()
+
+
+def _sweep_for_ever() -> None:
+    direct: DirectBells | None = None
+    complaint = ""
+    while not _stopping.wait(_INTERVAL_S):
+        try:
+            parts = ports()
+            if direct is None:
+                direct = DirectBells(partial(_with_bells, parts))
+            sweep_when_nobody_does(OWNER, parts, direct)
+            if complaint:
+                _log.info("PostgreSQL is back")
+            complaint = ""
+        except (TernError, StorageUnavailable) as error:
+            if str(error) != complaint:
+                complaint = str(error)
+                _log.error("nothing is done until PostgreSQL answers: %s", complaint)
+        except Exception:  # noqa: BLE001 - a bug in one sweep must not end all sweeps of this process
+            _log.exception("the sweep failed unexpectedly")
+    if direct is not None:
+        direct.close()
+
+
+def _with_bells(parts: Ports, bells: Bells) -> Ports:
+    return Ports(parts.store, parts.engines, bells, parts.chance)

@@ -1,0 +1,71 @@
+"""Where concrete things meet: from settings to the ports that flows use. Entry points bring their own bells."""
+
+import os
+import random
+import socket
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+
+from tern.domain.errors import Unreachable
+from tern.ports import Bells, Ports, StorageUnavailable
+from tern.settings import Settings
+from tern.store.reading import Reading
+from tern.store.schema import require_migrated
+from tern.store.session import connect
+from tern.store.store import PostgresStore
+from tern.wire.routing import EngineDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class Dice:
+    """ports.Chance."""
+
+    def jitter(self) -> float:
+        """In [0, 1)."""
+        return random.random()  # noqa: S311 - spreads load, protects nothing
+
+
+def owner_name(settings: Settings) -> str:
+    """How this process signs its claims."""
+    del settings
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def open_database(settings: Settings) -> Engine:
+    """The pool to Tern's own database, proved by nothing yet. Raises Misconfigured for a wrong address."""
+    return connect(settings.require_database_url(), pool_size=settings.pool_size, name="tern")
+
+
+def _checked(settings: Settings) -> Engine:
+    engine = open_database(settings)
+    try:
+        require_migrated(engine)
+    except StorageUnavailable as error:
+        engine.dispose()
+        message = "Tern's PostgreSQL does not answer"
+        raise Unreachable(
+            message, why=(str(error),), next_step="Check TERN_DATABASE_URL and the server."
+        ) from None
+    return engine
+
+
+def open_store(settings: Settings) -> PostgresStore:
+    """The store on a migrated database; raises Misconfigured, Unreachable."""
+    return PostgresStore(
+        _checked(settings),
+        owner=owner_name(settings),
+        lease_s=settings.lease_seconds,
+        pace=settings.pace,
+    )
+
+
+def open_reading(settings: Settings) -> Reading:
+    """The read-only side on a migrated database; raises Misconfigured, Unreachable."""
+    return Reading(_checked(settings))
+
+
+def open_ports(settings: Settings, bells: Bells) -> Ports:
+    """All parts of a process; raises Misconfigured, Unreachable."""
+    engines = EngineDirectory(deadline_s=settings.rpc_deadline_seconds)
+    return Ports(open_store(settings), engines, bells, Dice())
