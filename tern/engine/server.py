@@ -1,0 +1,298 @@
+"""The door for gRPC: thin adapters over service.py, errors with their reasons, credentials, health and reflection."""
+
+import contextlib
+import hmac
+import ipaddress
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from grpc_health.v1 import health as grpc_health
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+from tern.engine.errors import EngineError, Reason, invalid
+from tern.engine.identity import EngineIdentity
+from tern.engine.keys import CallContext
+from tern.engine.service import EngineService
+from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as ours
+from tern.wire.generated.tern.engine.v1 import engine_service_pb2_grpc as ours_grpc
+from tern.wire.generated.tern.v1 import tern_pb2 as contract
+from tern.wire.generated.tern.v1 import tern_pb2_grpc as contract_grpc
+
+DOMAIN = "tern"
+OPERATION_KEY = "tern-operation"
+FENCE_KEY = "tern-fence"
+THREADS = 16
+# Below the seven seconds in which a terminated process has to be gone.
+GRACE_SECONDS = 2.0
+HEALTH_SERVICE = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/"
+log = structlog.get_logger(__name__)
+
+# The method's name on the service below, under the RPC's own.
+METHODS = {
+    "Apply": "apply",
+    "Progress": "progress",
+    "Logs": "logs",
+    "Cutover": "cutover",
+    "Stop": "stop",
+    "Start": "start_again",
+    "Cancel": "cancel",
+    "Health": "health",
+    "Revert": "revert",
+    "SkipRevert": "skip_revert",
+    "Volume": "volume",
+    "Plan": "plan",
+    "PlanDiff": "plan_diff",
+    "PullSchema": "pull_schema",
+    "Resolve": "resolve",
+    "BatchProgress": "batch_progress",
+    "Preview": "preview",
+}
+
+
+class EngineServer:
+    """An EngineService behind a port."""
+
+    def __init__(
+        self,
+        dsn: str,
+        listen: str,
+        identity: EngineIdentity,
+        *,
+        tls_cert: str | None = None,
+        tls_key: str | None = None,
+        tls_client_ca: str | None = None,
+        token: str | None = None,
+        insecure_plaintext: bool = False,
+    ) -> None:
+        credentials = _credentials(tls_cert, tls_key, tls_client_ca)
+        if credentials is None and not insecure_plaintext and not is_loopback(listen):
+            message = (
+                f"{listen} is no loopback address: give a TLS certificate, or ask for plaintext explicitly"
+            )
+            raise ValueError(message)
+        self.service = EngineService(dsn, identity, name="engine")
+        self._listen = listen
+        self._credentials = credentials
+        self._token = token
+        self._server: grpc.Server | None = None
+        self._health = grpc_health.HealthServicer()
+        self.port = 0
+
+    def start(self) -> int:
+        """Serves from now on; returns the port."""
+        server = grpc.server(
+            ThreadPoolExecutor(THREADS, thread_name_prefix="tern-rpc"),
+            interceptors=[_TokenCheck(self._token)] if self._token else [],
+            options=[
+                ("grpc.so_reuseport", 0),
+                # Clients may ask every ten seconds whether we are there, also between calls.
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            ],
+        )
+        contract_grpc.add_TernServicer_to_server(_adapters(contract_grpc.TernServicer, self.service), server)
+        ours_grpc.add_EngineServiceServicer_to_server(
+            _adapters(ours_grpc.EngineServiceServicer, self.service), server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = [
+            contract.DESCRIPTOR.services_by_name["Tern"].full_name,
+            ours.DESCRIPTOR.services_by_name["EngineService"].full_name,
+        ]
+        reflection.enable_server_reflection(
+            [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME],
+            server,
+        )
+        # Bound before the service starts: a port that is taken must not have adopted anybody's jobs.
+        self.port = _bind(server, self._listen, self._credentials)
+        self.service.open()
+        server.start()
+        self._server = server
+        for name in ["", *names]:
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        log.info("engine.serving", listen=self._listen, port=self.port, target=self.service.identity.target)
+        return self.port
+
+    def stop(self) -> None:
+        """Ends calls and work; unfinished jobs are resumed by the next process."""
+        self._health.enter_graceful_shutdown()
+        if self._server is not None:
+            self._server.stop(GRACE_SECONDS).wait()
+            self._server = None
+        self.service.close()
+
+
+def serve(
+    dsn: str,
+    listen: str,
+    identity: EngineIdentity,
+    *,
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
+    tls_client_ca: str | None = None,
+    token: str | None = None,
+    insecure_plaintext: bool = False,
+) -> EngineServer:
+    """A server that has started."""
+    server = EngineServer(
+        dsn,
+        listen,
+        identity,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_client_ca=tls_client_ca,
+        token=token,
+        insecure_plaintext=insecure_plaintext,
+    )
+    server.start()
+    return server
+
+
+def run(
+    server: EngineServer, *, port_file: Path | None = None, announce: Callable[[str], None] = print
+) -> None:
+    """Serves until SIGTERM or SIGINT. Only for a process's main thread.
+
+    `announce` is told the address; `port_file` receives the port in one write, so that a reader never sees half.
+    """
+    done = threading.Event()
+    previous = {
+        number: signal.signal(number, lambda *_: done.set()) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        port = server.start()
+        if port_file is not None:
+            draft = port_file.with_name(f"{port_file.name}.{secrets.token_hex(4)}")
+            draft.write_text(f"{port}\n")
+            draft.replace(port_file)
+        announce(f"engine listens on port {port}")
+        done.wait()
+    finally:
+        server.stop()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if listen.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = listen.rpartition(":")[0].strip("[]")
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def rich_status(error: EngineError) -> Any:
+    """The error as google.rpc.Status with its reason."""
+    info = any_pb2.Any()
+    info.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    return rpc_status.to_status(
+        status_pb2.Status(code=error.code.value[0], message=error.message, details=[info])
+    )
+
+
+def _adapters(servicer: type, service: EngineService) -> Any:
+    """A servicer whose every method is the service's, with errors made into statuses."""
+    own = {
+        name: _adapter(getattr(service, METHODS[name])) for name in vars(servicer) if not name.startswith("_")
+    }
+    return type(f"Adapted{servicer.__name__}", (servicer,), own)()
+
+
+def _adapter(method: Callable[[Any, CallContext], Any]) -> Callable[[Any, Any, grpc.ServicerContext], Any]:
+    def handle(_self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            return method(request, _call_context(context))
+        except EngineError as error:
+            refusal = error
+        except Exception:
+            mark = secrets.token_hex(6)
+            log.exception("engine.call.failed", method=method.__name__, id=mark)
+            refusal = EngineError(
+                grpc.StatusCode.INTERNAL, Reason.INTERNAL, f"unexpected; see the engine's log, id {mark}"
+            )
+        context.abort_with_status(rich_status(refusal))
+        return None  # pragma: no cover - abort raises
+
+    return handle
+
+
+def _call_context(context: grpc.ServicerContext) -> CallContext:
+    found = {key: _text(value) for key, value in context.invocation_metadata() or ()}
+    fence = found.get(FENCE_KEY)
+    if fence is not None and not (fence.isascii() and fence.isdigit() and len(fence) <= len(str(2**62))):
+        message = f"{FENCE_KEY} is {fence!r}, no number"
+        raise invalid(message)
+    return CallContext(found.get(OPERATION_KEY) or None, None if fence is None else int(fence))
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode(errors="replace")
+
+
+def _credentials(cert: str | None, key: str | None, client_ca: str | None) -> grpc.ServerCredentials | None:
+    if cert is None and key is None and client_ca is None:
+        return None
+    if cert is None or key is None:
+        message = "TLS needs both a certificate and its key"
+        raise ValueError(message)
+    return grpc.ssl_server_credentials(
+        [(Path(key).read_bytes(), Path(cert).read_bytes())],
+        root_certificates=None if client_ca is None else Path(client_ca).read_bytes(),
+        require_client_auth=client_ca is not None,
+    )
+
+
+def _bind(server: grpc.Server, listen: str, credentials: grpc.ServerCredentials | None) -> int:
+    try:
+        port = (
+            server.add_insecure_port(listen)
+            if credentials is None
+            else server.add_secure_port(listen, credentials)
+        )
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        message = f"can't listen on {listen}"
+        raise OSError(message)
+    return port
+
+
+class _TokenCheck(grpc.ServerInterceptor):  # type: ignore[misc] # grpc-stubs leave it untyped
+    """Lets calls with the right bearer token pass, and the standard health check, which says nothing of value."""
+
+    def __init__(self, token: str) -> None:
+        self._expected = f"Bearer {token}".encode()
+
+        def refuse(_request: Any, context: grpc.ServicerContext) -> None:
+            words = "the bearer token is missing or wrong"
+            error = EngineError(grpc.StatusCode.UNAUTHENTICATED, Reason.UNAUTHENTICATED, words)
+            context.abort_with_status(rich_status(error))
+
+        self._refuse = grpc.unary_unary_rpc_method_handler(refuse)
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        """Refuses in constant time; the handler behind is never looked up."""
+        metadata: Sequence[tuple[str, str | bytes]] = handler_call_details.invocation_metadata or ()
+        given = next((value for key, value in metadata if key == "authorization"), "")
+        # compare_digest takes as long for a near miss as for a far one.
+        matches = hmac.compare_digest(_text(given).encode(), self._expected)
+        if matches or handler_call_details.method.startswith(HEALTH_SERVICE):
+            return continuation(handler_call_details)
+        return self._refuse
