@@ -38,9 +38,9 @@ class Settings(BaseSettings):
         env_prefix="TERN_", frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
     )
 
-    database_url: str = Field("", repr=False)
+    database_url: str = Field(default="", repr=False)
     """Tern's own PostgreSQL: `postgresql://user:password@host:port/database`."""
-    broker_url: str = Field("", repr=False)
+    broker_url: str = Field(default="", repr=False)
     """Redis or Valkey: `redis://:password@host:port/0`. It may forget everything; only latency depends on it."""
     home: Path = Field(default_factory=default_home)
     """Where the embedded servers keep their data, and where they are looked for; `.tern` by default."""

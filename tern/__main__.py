@@ -1,0 +1,5 @@
+"""`python -m tern`."""
+
+from tern.cli.main import main
+
+main()

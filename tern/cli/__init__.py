@@ -1,0 +1,1 @@
+"""The command line: one module per family of verbs, each loaded only when it is asked for."""

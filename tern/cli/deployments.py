@@ -1,0 +1,421 @@
+"""`tern deployments`: the register of places that a change can go. One engine is asked before one is added."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.text import Text
+
+from tern.cli import reach
+from tern.cli.address import check_address, check_name, read_credentials, read_labels
+from tern.cli.envelope import json_option, write_document
+from tern.cli.picture import show
+from tern.cli.probing import probe
+from tern.cli.words import one_line, plural
+from tern.domain.errors import NotFound, Refused, TernError, UsageError
+from tern.domain.model import Capabilities, Deployment
+from tern.domain.outcome import Ok, Outcome
+from tern.domain.outcome import Refused as Declined
+from tern.ports import Ports
+
+PARTLY = 6
+REFUSED = 5
+UNREACHABLE = 69
+MOST_IMPORTED = 10_000
+_IMPORTED_FIELDS = frozenset(
+    {
+        "name",
+        "environment",
+        "database",
+        "address",
+        "target",
+        "labels",
+        "position",
+        "credentials",
+        "deduplicates",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What came of one deployment in a command about several."""
+
+    deployment: str
+    outcome: str
+    reason: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """For `--json`."""
+        return {"deployment": self.deployment, "outcome": self.outcome, "reason": self.reason}
+
+
+@click.group()
+def deployments() -> None:
+    """The places that a change can go: each a name, an engine's address and the target behind it."""
+
+
+@deployments.command()
+@click.argument("name")
+@click.option("--environment", "-e", required=True, help="For example production.")
+@click.option("--database", "-d", required=True, help="The logical database, the same name everywhere.")
+@click.option("--address", required=True, help="grpc://HOST:PORT, grpcs://HOST:PORT or local:postgresql://…")
+@click.option("--target", required=True, help="What the engine calls this database.")
+@click.option(
+    "--label", "-l", "labels", multiple=True, metavar="KEY=VALUE", help="For selecting. Repeatable."
+)
+@click.option("--position", default=0, show_default=True, help="Its place in the order of a rollout.")
+@click.option("--token", default="", metavar="REF", help="Bearer token: env:NAME or file:/path.")
+@click.option("--tls-ca", default="", metavar="REF", help="Who signed the engine's certificate.")
+@click.option("--tls-cert", default="", metavar="REF", help="Our certificate, for mutual TLS.")
+@click.option("--tls-key", default="", metavar="REF", help="Its key.")
+@click.option("--password", default="", metavar="REF", help="PostgreSQL's password, for local: addresses.")
+@click.option("--insecure-plaintext", is_flag=True, help="Plain grpc:// to another machine is intended.")
+@click.option(
+    "--deduplicates",
+    type=click.Choice(["yes", "no"]),
+    help="Whether an engine without Resolve runs an Apply that is repeated with its key only once.",
+)
+@click.option("--no-probe", is_flag=True, help="Don't ask the engine now; needs --deduplicates.")
+@click.option("--replace", "replaces", is_flag=True, help="Take the place of the one that has this name.")
+@json_option
+def add(
+    name: str,
+    *,
+    environment: str,
+    database: str,
+    address: str,
+    target: str,
+    labels: Sequence[str],
+    position: int,
+    deduplicates: str | None,
+    no_probe: bool,
+    replaces: bool,
+    as_json: bool,
+    **references: str | bool,
+) -> None:
+    """Make a deployment known under NAME, after its engine has said that it serves this target."""
+    wanted = Deployment(
+        name=check_name(name),
+        environment=_filled("environment", environment),
+        database=_filled("database", database),
+        address=address,
+        target=_filled("target", target),
+        labels=read_labels(labels),
+        position=position,
+        credentials=read_credentials(**references),
+    )
+    check_address(address)
+    if no_probe and deduplicates is None:
+        what = "an engine that is not asked must be described"
+        raise UsageError(what, next_step="Add --deduplicates yes or --deduplicates no.")
+    ports = reach.ports()
+    answer: Outcome[Capabilities] = Ok(Capabilities())
+    if not no_probe:
+        (answer,) = probe(ports.engines, [wanted])
+    described = _described(wanted, answer, deduplicates)
+    outcome = _save(ports, described, replaces=replaces)
+    if as_json:
+        write_document("deployment", {**_json(described), "outcome": outcome})
+        return
+    click.echo(f"✔ {name}: {outcome}; {_offers(described)}")
+
+
+@deployments.command(name="import")
+@click.argument("file", type=click.File("rb"))
+@click.option("--no-probe", is_flag=True, help="Don't ask the engines now; each entry needs `deduplicates`.")
+@click.option("--replace", "replaces", is_flag=True, help="Take the place of those that have the same names.")
+@json_option
+def import_(file: Any, *, no_probe: bool, replaces: bool, as_json: bool) -> int:
+    """Make many deployments known from a JSON FILE (`-` for stdin): a list of objects with the fields of `add`.
+
+    Nothing is written unless every entry can be read.
+    """
+    entries = [_entry(position, each) for position, each in enumerate(_read_list(file))]
+    names = [entry.name for entry, _ in entries]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        what = f"deployments are named twice: {', '.join(doubled)}"
+        raise Refused(what, reason="NAME_DOUBLED")
+    if no_probe and any(declared is None for _, declared in entries):
+        what = "engines that are not asked must be described"
+        raise UsageError(what, next_step='Give every entry "deduplicates": true or false.')
+    ports = reach.ports()
+    asked = [Ok(Capabilities())] * len(entries) if no_probe else probe(ports.engines, [e for e, _ in entries])
+    lines = []
+    for (entry, declared), answer in zip(entries, asked, strict=True):
+        try:
+            described = _described(entry, answer, declared)
+            lines.append(Line(entry.name, _save(ports, described, replaces=replaces), _offers(described)))
+        except TernError as error:
+            lines.append(Line(entry.name, "refused", str(error)))
+    return _answer("deployments_imported", lines, as_json=as_json, failure=REFUSED)
+
+
+@deployments.command()
+@click.option("--environment", "-e", default="", help="Only those of this environment.")
+@click.option(
+    "--label", "-l", "labels", multiple=True, metavar="KEY=VALUE", help="Only those with this label."
+)
+@json_option
+def ls(*, environment: str, labels: Sequence[str], as_json: bool) -> None:
+    """List deployments, with what their engines offer and which apply holds their target."""
+    wanted = read_labels(labels)
+    found = [
+        each
+        for each in reach.store().load_deployments()
+        if environment in {"", each.environment} and wanted.items() <= dict(each.labels).items()
+    ]
+    held = {
+        (each.environment, each.database, each.deployment): each for each in reach.reading().held_targets()
+    }
+    if as_json:
+        listed = []
+        for each in found:
+            holder = held.get((each.environment, each.database, each.name))
+            listed.append({**_json(each), "held_by": holder.apply_id if holder else None})
+        write_document("deployments", {"deployments": listed})
+        return
+    if not found:
+        click.echo("There are no deployments yet. Next: tern deployments add --help")
+        return
+    width = max(len(each.name) for each in found)
+    lines = []
+    for each in found:
+        holder = held.get((each.environment, each.database, each.name))
+        line = Text(f"{'⊘ ' if each.drained else '✔ '}{each.name:<{width}}  ")
+        line.append(f"{each.database} in {each.environment}  {each.address}  target {each.target}")
+        lines.append(line)
+        facts = ["drained" if each.drained else "", _offers(each)]
+        facts.append(f"held by {holder.apply_id} ({holder.state})" if holder else "")
+        facts += [f"{key}={value}" for key, value in each.labels.items()]
+        lines.append(Text("  " + " " * width + "  " + ", ".join(fact for fact in facts if fact), "dim"))
+    show(lines)
+
+
+@deployments.command()
+@click.argument("names", nargs=-1)
+@json_option
+def check(names: Sequence[str], *, as_json: bool) -> int:
+    """Ask the engines of NAMES (all, if none is given) whether they answer, and what they offer."""
+    ports = reach.ports()
+    found = ports.store.load_deployments(_distinct(names) or None)
+    lines = []
+    for deployment, answer in zip(found, probe(ports.engines, found), strict=True):
+        if not isinstance(answer, Ok):
+            lines.append(Line(deployment.name, "failed", one_line(answer.message)))
+            continue
+        # What a person declared stays declared; an engine that offers Resolve needs no declaration.
+        deduplicates = bool(answer.value.resolve) or deployment.idempotent_dispatch
+        ports.store.record_capabilities(deployment.name, answer.value, deduplicates=deduplicates)
+        described = replace(deployment, capabilities=answer.value, idempotent_dispatch=deduplicates)
+        lines.append(Line(deployment.name, "answers", _offers(described)))
+    return _answer("deployments_checked", lines, as_json=as_json, failure=UNREACHABLE)
+
+
+@deployments.command()
+@click.argument("names", nargs=-1, required=True)
+@json_option
+def drain(names: Sequence[str], *, as_json: bool) -> int:
+    """Let no new work start at NAMES. What runs there goes on."""
+    return _each(names, "drained", as_json=as_json, drained=True)
+
+
+@deployments.command()
+@click.argument("names", nargs=-1, required=True)
+@json_option
+def undrain(names: Sequence[str], *, as_json: bool) -> int:
+    """Let work start at NAMES again."""
+    return _each(names, "open", as_json=as_json, drained=False)
+
+
+@deployments.command()
+@click.argument("names", nargs=-1, required=True)
+@json_option
+def rm(names: Sequence[str], *, as_json: bool) -> int:
+    """Forget NAMES; refused while an apply needs them. Nothing is changed at their targets."""
+    return _each(names, "removed", as_json=as_json, drained=None)
+
+
+def _each(names: Sequence[str], outcome: str, *, as_json: bool, drained: bool | None) -> int:
+    store = reach.store()
+    # A name that is not there refuses all: half of a typing mistake is not carried out.
+    store.load_deployments(_distinct(names))
+    lines = []
+    for name in _distinct(names):
+        try:
+            if drained is None:
+                store.remove_deployment(name)
+            else:
+                store.set_drained(name, drained=drained)
+            lines.append(Line(name, outcome))
+        except (Refused, NotFound) as error:
+            lines.append(Line(name, "refused", str(error)))
+    return _answer("deployments_changed", lines, as_json=as_json, failure=REFUSED)
+
+
+def _described(wanted: Deployment, answer: Outcome[Capabilities], declared: str | None) -> Deployment:
+    """The deployment with what its engine offers; raises Refused where it must not be added."""
+    if not isinstance(answer, Ok):
+        what = f"{wanted.name} was not added: its engine does not serve it"
+        step = "Start the engine, or add it unseen with --no-probe --deduplicates yes|no."
+        if isinstance(answer, Declined):
+            step = "Compare --environment, --database and --target with what the engine was started with."
+        raise Refused(
+            what, why=(one_line(answer.message),), next_step=step, reason=answer.reason or "NO_ANSWER"
+        )
+    offered = answer.value
+    if not offered.resolve and declared is None:
+        what = f"{wanted.name} was not added: its engine can't say what became of a lost dispatch"
+        why = ("it offers no Resolve, so a person must say whether a repeated Apply runs only once",)
+        step = (
+            "Add --deduplicates yes or --deduplicates no (with no, a lost answer waits for `tern resolve`)."
+        )
+        raise Refused(what, why=why, next_step=step, reason="DEDUPLICATION_UNKNOWN")
+    deduplicates = bool(offered.resolve) if declared is None else declared == "yes"
+    return replace(wanted, capabilities=offered, idempotent_dispatch=deduplicates)
+
+
+def _save(ports: Ports, wanted: Deployment, *, replaces: bool) -> str:
+    """Writes it down unless it stands there already; raises Refused where something else has its name."""
+    known = {each.name: each for each in ports.store.load_deployments()}.get(wanted.name)
+    if known is None:
+        ports.store.save_deployment(wanted)
+        return "added"
+    differences = _differences(known, wanted)
+    if not differences:
+        ports.store.record_capabilities(
+            wanted.name, wanted.capabilities, deduplicates=wanted.idempotent_dispatch
+        )
+        return "known already"
+    if not replaces:
+        what = f"another deployment is named {wanted.name}"
+        step = "Choose another name, or say --replace."
+        raise Refused(what, why=differences, next_step=step, reason="NAME_TAKEN")
+    ports.store.remove_deployment(wanted.name)
+    ports.store.save_deployment(replace(wanted, drained=known.drained))
+    return "replaced"
+
+
+def _differences(known: Deployment, wanted: Deployment) -> tuple[str, ...]:
+    fields = ("environment", "database", "address", "target", "labels", "position", "credentials")
+    return tuple(
+        f"{field}: {getattr(known, field)} there, {getattr(wanted, field)} here"
+        for field in fields
+        if getattr(known, field) != getattr(wanted, field)
+    )
+
+
+def _offers(deployment: Deployment) -> str:
+    offered = deployment.capabilities
+    if offered.resolve is None:
+        return "its engine was not asked yet"
+    names = [name for name, there in offered.as_json().items() if there]
+    found = (
+        f"offers {', '.join(name.replace('_', ' ') for name in names)}" if names else "plain contract only"
+    )
+    return found + (
+        "" if offered.resolve else f", deduplicates: {'yes' if deployment.idempotent_dispatch else 'no'}"
+    )
+
+
+def _json(deployment: Deployment) -> dict[str, object]:
+    return {
+        "name": deployment.name,
+        "environment": deployment.environment,
+        "database": deployment.database,
+        "address": deployment.address,
+        "target": deployment.target,
+        "labels": dict(deployment.labels),
+        "position": deployment.position,
+        "capabilities": deployment.capabilities.as_json(),
+        "deduplicates": deployment.idempotent_dispatch,
+        "drained": deployment.drained,
+    }
+
+
+def _answer(kind: str, lines: Sequence[Line], *, as_json: bool, failure: int) -> int:
+    bad = [line for line in lines if line.outcome in {"refused", "failed"}]
+    if as_json:
+        write_document(kind, {"deployments": [line.as_json() for line in lines]})
+    else:
+        width = max((len(line.deployment) for line in lines), default=0)
+        for line in lines:
+            mark = "✖" if line in bad else "✔"
+            click.echo(
+                f"{mark} {line.deployment:<{width}}  {line.outcome}"
+                + (f": {line.reason}" if line.reason else "")
+            )
+        if bad:
+            click.echo(f"{plural(len(bad), 'deployment')} of {len(lines)} not done", err=True)
+    if not bad:
+        return 0
+    return failure if len(bad) == len(lines) else PARTLY
+
+
+def _read_list(file: Any) -> list[Mapping[str, Any]]:
+    try:
+        found = json.loads(file.read())
+    except ValueError as error:
+        what = f"{Path(str(file.name)).name} is not JSON"
+        raise UsageError(what, why=(str(error),)) from None
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        what = "deployments are imported from a list of objects"
+        raise UsageError(what)
+    if len(found) > MOST_IMPORTED:
+        what = f"the list has {len(found):,} entries, at most {MOST_IMPORTED:,} are imported at once"
+        raise UsageError(what)
+    return found
+
+
+def _entry(number: int, entry: Mapping[str, Any]) -> tuple[Deployment, str | None]:
+    """One entry and what it declares about deduplication."""
+    name = str(entry.get("name", f"entry {number}"))
+    why = [f"{field} is not known" for field in sorted(entry.keys() - _IMPORTED_FIELDS)]
+    needed = ("name", "environment", "database", "address", "target")
+    why += [f"{field} is missing or empty" for field in needed if not _is_text(entry.get(field))]
+    labels, credentials = entry.get("labels", {}), entry.get("credentials", {})
+    position, deduplicates = entry.get("position", 0), entry.get("deduplicates")
+    if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
+        why.append("labels is an object of texts")
+    if not isinstance(credentials, dict) or credentials.keys() - set(
+        Deployment("", "", "", "", "").credentials.__slots__
+    ):
+        why.append("credentials is an object of references")
+    if isinstance(position, bool) or not isinstance(position, int):
+        why.append("position is a number")
+    if deduplicates not in {None, True, False}:
+        why.append("deduplicates is true or false")
+    if why:
+        what = f"{name} can't be imported"
+        raise UsageError(what, why=tuple(why))
+    check_address(entry["address"])
+    wanted = Deployment(
+        name=check_name(entry["name"]),
+        environment=entry["environment"],
+        database=entry["database"],
+        address=entry["address"],
+        target=entry["target"],
+        labels=read_labels([f"{key}={value}" for key, value in labels.items()]),
+        position=position,
+        credentials=read_credentials(**credentials),
+    )
+    return wanted, None if deduplicates is None else ("yes" if deduplicates else "no")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _filled(option: str, value: str) -> str:
+    if not value.strip():
+        what = f"--{option} is empty"
+        raise UsageError(what)
+    return value
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))

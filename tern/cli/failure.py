@@ -1,0 +1,104 @@
+"""The one shape in which anything that went wrong is told: what, why, what stayed unchanged, what to do next."""
+
+import os
+import traceback
+from collections.abc import Mapping
+
+import click
+
+from tern.cli.envelope import write_document
+from tern.domain.errors import TernError
+from tern.ports import StorageUnavailable
+
+_WORDS: Mapping[int, str] = {
+    2: "can't read that",
+    3: "not found",
+    4: "not allowed",
+    5: "refused",
+    69: "unreachable",
+    75: "try again",
+    78: "not set up",
+}
+_USAGE = 2
+
+
+class UnexpectedError(TernError):
+    """A mistake in Tern itself, or in what it stands on."""
+
+
+class StorageSilent(TernError):  # noqa: N818 - reads as the outcome that it is
+    """PostgreSQL did not answer, so nobody can say whether the last step was written."""
+
+    exit_code = 69
+    default_reason = "STORAGE_UNAVAILABLE"
+
+
+def tell(error: Exception, *, as_json: bool) -> int:
+    """Writes the error to stderr, and with `--json` as the one document on stdout; returns the exit code."""
+    shaped = _shaped(error)
+    if debugging():
+        click.echo("".join(traceback.format_exception(error)), err=True)
+    if as_json:
+        write_document(
+            "error",
+            {
+                "reason": shaped.reason,
+                "what": shaped.what,
+                "why": list(shaped.why),
+                "unchanged": shaped.unchanged,
+                "next": shaped.next_step,
+                "exit_code": shaped.exit_code,
+            },
+        )
+    click.echo(render(shaped), err=True, color=None if not os.environ.get("NO_COLOR") else False)
+    return shaped.exit_code
+
+
+def render(error: TernError) -> str:
+    """The error as lines of text."""
+    word = click.style(_WORDS.get(error.exit_code, "failed"), fg="red", bold=True)
+    lines = [f"{word}: {error.what}"]
+    lines += [f"  {'why:' if n == 0 else '':<11}{line}" for n, line in enumerate(error.why)]
+    if error.unchanged:
+        lines.append(f"  {'unchanged:':<11}{error.unchanged}")
+    if error.next_step:
+        lines.append(f"  {'next:':<11}{error.next_step}")
+    return "\n".join(lines)
+
+
+def debugging() -> bool:
+    """Whether somebody wants to see tracebacks; read without the settings, which may be what is wrong."""
+    return os.environ.get("TERN_DEBUG", "").lower() in {"1", "true", "yes", "on"}
+
+
+def _shaped(error: Exception) -> TernError:
+    match error:
+        case TernError():
+            return error
+        case StorageUnavailable():
+            return StorageSilent(
+                "PostgreSQL did not answer",
+                why=(str(error),) if str(error) else (),
+                unchanged="It is not known whether the last step was written; look before you repeat it.",
+                next_step="`tern doctor` says what can be reached.",
+            )
+        case click.ClickException():
+            return _usage(error)
+        case _:
+            words = " ".join(str(error).split())[:300]
+            return UnexpectedError(
+                f"{type(error).__name__}: {words}" if words else type(error).__name__,
+                unchanged="",
+                next_step="Set TERN_DEBUG=1 to see where, and report it.",
+            )
+
+
+class _UnreadableError(TernError):
+    exit_code = _USAGE
+    default_reason = "USAGE"
+
+
+def _usage(error: click.ClickException) -> TernError:
+    command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "tern"
+    message = error.format_message()
+    return _UnreadableError(message[:1].lower() + message[1:].rstrip("."), next_step=f"{command} --help")

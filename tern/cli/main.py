@@ -1,0 +1,137 @@
+"""The door: finds the command, runs it, and turns whatever comes out into one error shape and one exit code.
+
+Nothing heavy is imported here, so that `tern --help` answers at once; a command's module comes with the command.
+"""
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, NoReturn
+
+import click
+
+INTERRUPTED = 130
+TERMINATED = 143
+PIPE_CLOSED = 141
+
+
+class Entry(NamedTuple):
+    """Where a command lives and what the list says about it."""
+
+    family: str
+    module: str
+    name: str
+    short_help: str
+
+
+COMMANDS: Mapping[str, Entry] = {
+    "demo": Entry("Start here", "local", "demo", "A real change on three real databases, on this machine."),
+    "up": Entry("Start here", "local", "up", "PostgreSQL, Valkey, worker, beat, Flower until Ctrl-C."),
+    "doctor": Entry("Start here", "doctor", "doctor", "What is set up, what answers, what to do next."),
+    "deployments": Entry("Change", "deployments", "deployments", "The places that a change can go."),
+    "plan": Entry("Change", "plan", "plan", "What a change would do on each target; changes nothing."),
+    "apply": Entry("Change", "apply", "apply", "Roll a change out."),
+    "ls": Entry("Look", "listing", "ls", "The newest applies."),
+    "get": Entry("Look", "show", "get", "One apply, now."),
+    "watch": Entry("Look", "watch", "watch", "One apply until it settles or needs you."),
+    "wait": Entry("Look", "watch", "wait", "Wait silently for one outcome."),
+    "explain": Entry("Look", "explain", "explain", "All reasons why something does not move."),
+    "logs": Entry("Look", "logs", "logs", "Who did what, when, and what came of it."),
+    "stop": Entry("Control", "control", "stop", "Halt, so that it can be resumed."),
+    "start": Entry("Control", "control", "start", "Resume what was stopped."),
+    "cutover": Entry("Control", "control", "cutover", "Let the application see the change."),
+    "cancel": Entry("Control", "control", "cancel", "End it for good."),
+    "resolve": Entry("Control", "resolve", "resolve", "Say what became of an uncertain operation."),
+    "engine": Entry("Run", "engine", "engine", "The PostgreSQL engine of one deployment."),
+    "worker": Entry("Run", "process", "worker", "A worker that drives rollouts."),
+    "beat": Entry("Run", "process", "beat", "The regular bells."),
+    "flower": Entry("Run", "process", "flower", "The page that shows the workers."),
+    "db": Entry("Run", "db", "db", "Tern's own database: upgrade, current, check, downgrade."),
+}
+
+
+class LazyGroup(click.Group):
+    """Lists its commands from the table above and imports one only to run it or to show its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports the command's module."""
+        del ctx
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command = getattr(importlib.import_module(f"tern.cli.{entry.module}"), entry.name)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """By family, so that a newcomer finds the beginning."""
+        del ctx
+        width = max(len(name) for name in COMMANDS)
+        for family in dict.fromkeys(entry.family for entry in COMMANDS.values()):
+            with formatter.section(family):
+                formatter.write_dl(
+                    [
+                        (name.ljust(width), entry.short_help)
+                        for name, entry in COMMANDS.items()
+                        if entry.family == family
+                    ]
+                )
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`tern COMMAND --help` says more. Looking never touches anything; going is always explicit.",
+)
+@click.version_option(package_name="tern", message="tern %(version)s")
+def tern() -> None:
+    """Rolls one reviewed schema change out to many deployments, and never guesses."""
+
+
+class _Terminated(BaseException):
+    """SIGTERM came; whatever was being waited for goes on without us."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs one command and ends the process with its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A terminal that has no ✔ shows a question mark, never a traceback.
+            stream.reconfigure(errors="replace")
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        code = run(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `tern ls | head`: nobody reads on, and the interpreter's own last flush must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = PIPE_CLOSED
+    sys.exit(code)
+
+
+def run(words: Sequence[str]) -> int:
+    """The exit code of one command line; whatever goes wrong is told on stderr."""
+    try:
+        answer = tern.main(list(words), prog_name="tern", standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except _Terminated:
+        return TERMINATED
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the last line of defence: never a traceback at a user
+        from tern.cli.failure import tell  # noqa: PLC0415 - only where something went wrong
+
+        return tell(error, as_json="--json" in words)
+    return answer if isinstance(answer, int) else 0
+
+
+def _raise_terminated(_number: int, _frame: object) -> NoReturn:
+    raise _Terminated

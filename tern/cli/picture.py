@@ -1,0 +1,242 @@
+"""ApplyView as lines of text: headline, what needs a person, the work under way, the folded rest.
+
+The same lines for `get`, for `explain` and for each frame of `watch`; at most a screenful, however many deployments.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from tern.cli.words import (
+    APPLY_SIGNS,
+    COPYING,
+    LOST_CONTACT,
+    SIGNS,
+    Sign,
+    ago,
+    count,
+    duration,
+    one_line,
+    plural,
+)
+from tern.domain.states import ApplyState, State
+from tern.facts import TableFacts
+from tern.view import ApplyView, OperationView
+
+FOLDED_ABOVE = 20
+MOST_BLOCKERS = 4
+MOST_BROKEN = 6
+MOST_MOVING = 8
+MOST_TABLES = 6
+NAME_WIDTH = 24
+WORD_WIDTH = 13
+
+_BROKEN = frozenset({State.FAILED, State.UNCERTAIN, State.STOPPED, State.FAILED_RETRYABLE})
+_REST = (State.COMPLETED, State.PENDING, State.SKIPPED, State.CANCELLED, State.REVERTED)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A terminal, or 80 columns without colour where there is none; rich respects NO_COLOR by itself."""
+    made = Console(stderr=stderr, highlight=False, soft_wrap=False, emoji=False, markup=False)
+    if not made.is_terminal:
+        return Console(
+            stderr=stderr,
+            highlight=False,
+            emoji=False,
+            markup=False,
+            width=max(80, made.width),
+            no_color=True,
+        )
+    return made
+
+
+def show(lines: Sequence[Text], *, stderr: bool = False) -> None:
+    """Prints each line on exactly one line."""
+    out = console(stderr=stderr)
+    for line in lines:
+        out.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+
+
+def picture(view: ApplyView, *, next_steps: bool = True) -> list[Text]:
+    """The whole rollout."""
+    lines = [_title(view), _subtitle(view)]
+    if view.facts.error_message and view.facts.state.is_settled:
+        lines.append(Text(f"  {one_line(view.facts.error_message)}", "red"))
+    blockers = list(_blockers(view))
+    if blockers:
+        lines += [Text(), *blockers]
+    lines += [Text(), *_operations(view)]
+    if next_steps and (steps := _next_steps(view)):
+        lines += [Text(), *steps]
+    return lines
+
+
+def sign_of(operation: OperationView) -> Sign:
+    """The symbol and word of an operation as it is known."""
+    if operation.lost_contact:
+        return LOST_CONTACT
+    if operation.state is State.RUNNING and operation.rows_total is not None:
+        return COPYING
+    return SIGNS[operation.state]
+
+
+def operation_line(operation: OperationView, name_width: int) -> Text:
+    """One deployment on one line."""
+    sign = sign_of(operation)
+    line = Text(f"  {sign.symbol} ", sign.style)
+    line.append(operation.deployment[:name_width].ljust(name_width), "" if sign.style != "dim" else "dim")
+    line.append(f"  {sign.word:<{WORD_WIDTH}}", sign.style)
+    line.append(f" {details(operation)}")
+    line.rstrip()
+    return line
+
+
+def details(operation: OperationView) -> str:
+    """What is known beside the state, the most telling first."""
+    record = operation.record
+    if operation.lost_contact:
+        last = "never" if record.sampled_age_s is None else ago(record.sampled_age_s)
+        return f"last seen {operation.state.value.replace('_', ' ')} {operation.percent} % ({last})"
+    match operation.state:
+        case State.PENDING | State.FAILED_RETRYABLE:
+            if operation.holds:
+                first, more = operation.holds[0], len(operation.holds) - 1
+                return one_line(first.detail) + (f" (and {more} more)" if more else "")
+            return "its turn" if operation.state is State.PENDING else one_line(record.error_message)
+        case State.FAILED | State.UNCERTAIN:
+            return one_line(record.error_message)
+        case State.COMPLETED:
+            rows = "" if operation.rows_copied is None else f"{count(operation.rows_copied)} rows, "
+            return f"{rows}took {duration(record.worked_s)}" if record.worked_s is not None else ""
+        case State.SKIPPED | State.CANCELLED | State.REVERTED:
+            return ""
+        case _:
+            return _progress(operation)
+
+
+def table_line(table: TableFacts, indent: int = 6) -> Text:
+    """One statement on one line."""
+    sign = SIGNS.get(State(table.state), SIGNS[State.PENDING]) if table.state in set(State) else COPYING
+    line = Text(" " * indent + f"{sign.symbol} ", sign.style)
+    percent = "" if table.state in {"pending", "completed"} else f" {table.percent} %"
+    said = one_line(table.error or table.detail)
+    line.append(f"{sign.word}{percent}".ljust(WORD_WIDTH + 2), sign.style)
+    line.append(one_line(table.ddl))
+    if said:
+        line.append(f"  {said}", "dim")
+    return line
+
+
+def _progress(operation: OperationView) -> str:
+    record = operation.record
+    if record.sampled_age_s is None:
+        return "handed to its engine" if record.remote_id else f"being dispatched, attempt {record.attempt}"
+    words = [f"{operation.percent} % ({ago(record.sampled_age_s)})"]
+    if operation.rows_total is not None:
+        words.append(f"{count(operation.rows_copied or 0)} of {count(operation.rows_total)} rows")
+    if operation.eta_s is not None:
+        words.append(f"{duration(operation.eta_s)} left")
+    elif record.summary:
+        words.append(one_line(record.summary))
+    return "  ".join([words[0], ", ".join(words[1:])]) if len(words) > 1 else words[0]
+
+
+def _title(view: ApplyView) -> Text:
+    sign = APPLY_SIGNS[view.facts.state]
+    line = Text(f"{sign.symbol} ", sign.style)
+    line.append(view.facts.apply_id, "bold")
+    line.append(f"  {view.headline}", sign.style)
+    took = view.facts.took_s
+    line.append(f"  took {duration(took)}" if took is not None else f"  {duration(view.facts.age_s)}", "dim")
+    return line
+
+
+def _subtitle(view: ApplyView) -> Text:
+    facts, policy = view.facts, view.facts.policy
+    words = [
+        f"{facts.database} in {facts.environment}",
+        policy.copy.value,
+        f"{policy.on_failure.value} on failure",
+    ]
+    if policy.defers_cutover:
+        words.append("manual cutover")
+    return Text(f"  {', '.join(words)}  ·  {facts.caller}: {one_line(facts.reason)}", "dim")
+
+
+def _blockers(view: ApplyView) -> Iterator[Text]:
+    if not view.blockers:
+        return
+    yield Text("  Needs you", "bold yellow")
+    for blocker in view.blockers[:MOST_BLOCKERS]:
+        line = Text("  ! ", "bold yellow")
+        line.append(blocker.deployment, "bold")
+        line.append(f"  {one_line(blocker.what)}")
+        yield line
+        yield Text(f"      {blocker.command}", "bold")
+        yield Text(f"      {blocker.consequence}", "dim")
+    more = len(view.blockers) - MOST_BLOCKERS
+    if more > 0:
+        yield Text(f"    and {more:,} more: tern explain {view.facts.apply_id}", "dim")
+
+
+def _operations(view: ApplyView) -> Iterator[Text]:
+    width = min(NAME_WIDTH, max((len(each.deployment) for each in view.operations), default=0))
+    if len(view.operations) <= FOLDED_ABOVE:
+        moving = [each for each in view.operations if each.state in {State.RUNNING, State.CUTTING_OVER}]
+        for operation in view.operations:
+            yield operation_line(operation, width)
+            if operation in moving[:2] and len(operation.record.tables) > 1:
+                yield from (table_line(table) for table in operation.record.tables[:MOST_TABLES])
+        return
+    broken = [each for each in view.operations if each.state in _BROKEN or each.lost_contact]
+    rest = set(_REST)
+    moving = [each for each in view.operations if each not in broken and each.state not in rest]
+    # The slowest first: the end of the rollout depends on them.
+    moving.sort(key=lambda each: (each.percent, each.record.position))
+    shown = broken[:MOST_BROKEN] + moving[:MOST_MOVING]
+    yield from (operation_line(operation, width) for operation in shown)
+    hidden = len(broken) + len(moving) - len(shown)
+    folded = [
+        f"{SIGNS[state].symbol} {view.counts[state]:,} {SIGNS[state].word}"
+        for state in _REST
+        if state in view.counts
+    ]
+    if hidden:
+        folded.insert(0, f"… {hidden:,} more under way or set aside")
+    yield Text("  " + "   ".join(folded))
+
+
+def _next_steps(view: ApplyView) -> list[Text]:
+    apply_id = view.facts.apply_id
+    steps: list[tuple[str, str]] = []
+    match view.facts.state:
+        case ApplyState.COMPLETED:
+            steps.append((f"tern logs {apply_id}", "who did what, and when"))
+        case ApplyState.FAILED:
+            steps.append((f"tern explain {apply_id}", "what failed, and what can be done"))
+        case ApplyState.STOPPED:
+            steps.append((f"tern start {apply_id} --all --reason '…'", "resumes every stopped deployment"))
+        case ApplyState.CANCELLED | ApplyState.REVERTED:
+            steps.append((f"tern logs {apply_id}", "who did what, and when"))
+        case _ if view.exit_code is None:
+            steps.append((f"tern watch {apply_id}", "follows it; Ctrl-C leaves the rollout alone"))
+            steps.append((f"tern stop {apply_id} --reason '…'", "halts it; it can be resumed"))
+        case _:
+            steps.append((f"tern explain {apply_id}", "all reasons at once"))
+    width = max(len(command) for command, _ in steps)
+    return [
+        Text.assemble("  ", (command.ljust(width), "bold"), (f"   {what}", "dim")) for command, what in steps
+    ]
+
+
+def outcome_words(view: ApplyView) -> str:
+    """The last line of a watch: what it came to, in one sentence."""
+    name = view.facts.apply_id
+    match view.facts.state:
+        case ApplyState.COMPLETED:
+            return f"{name} is completed on {plural(len(view.operations), 'deployment')}."
+        case state if state.is_settled:
+            return f"{name} is {state.value}."
+        case _:
+            return f"{name} needs you: {plural(len(view.blockers), 'thing')} to decide."

@@ -1,0 +1,105 @@
+"""Asking engines, many at once: what they offer, and what a change would do at each."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tern.domain.model import Capabilities, Deployment, PlannedChange, Unsupported
+from tern.domain.outcome import Ok, Outcome, Refused, Unknown
+from tern.ports import ChangePreview, Engines
+
+AT_ONCE = 16
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPreview:
+    """What one target's engine says about the changes. `trouble` is why it said nothing."""
+
+    deployment: str
+    changes: tuple[ChangePreview, ...] = ()
+    is_offered: bool = True
+    trouble: str = ""
+    trouble_reason: str = ""
+    is_definite: bool = False
+    """The trouble is the engine's own no, not its silence."""
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """Why the target can't take the change."""
+        found = [
+            f"{change.namespace}.{change.table_name}: {change.refused_reason}"
+            for change in self.changes
+            if change.refused_reason
+        ]
+        return (*found, *((self.trouble,) if self.trouble and self.is_definite else ()))
+
+    @property
+    def unsafe(self) -> tuple[str, ...]:
+        """What the engine wants consent for."""
+        return tuple(
+            f"{change.table_name}: {change.unsafe_reason}" for change in self.changes if change.unsafe_reason
+        )
+
+    def as_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "deployment": self.deployment,
+            "previewed": self.is_offered and not self.trouble,
+            "trouble": self.trouble or None,
+            "trouble_reason": self.trouble_reason or None,
+            "refused": list(self.refusals),
+            "changes": [
+                {
+                    "namespace": change.namespace,
+                    "table": change.table_name,
+                    "class": change.change_class,
+                    "recipe": change.recipe,
+                    "locks": list(change.locks),
+                    "unsafe_reason": change.unsafe_reason or None,
+                    "refused_reason": change.refused_reason or None,
+                    "estimated_rows": change.estimated_rows,
+                    "estimated_s": change.estimated_s,
+                }
+                for change in self.changes
+            ],
+        }
+
+
+def preview(
+    engines: Engines, deployments: Sequence[Deployment], changes: Sequence[PlannedChange]
+) -> tuple[TargetPreview, ...]:
+    """Every target's answer, in the order given."""
+
+    def ask(deployment: Deployment) -> TargetPreview:
+        match engines.of(deployment).preview(deployment, changes):
+            case Ok(Unsupported()):
+                return TargetPreview(deployment.name, is_offered=False)
+            case Ok(tuple() as found):
+                return TargetPreview(deployment.name, found)
+            case Refused(message, reason):
+                return TargetPreview(
+                    deployment.name, trouble=message, trouble_reason=reason, is_definite=True
+                )
+            case Unknown(message, reason):
+                return TargetPreview(deployment.name, trouble=message, trouble_reason=reason)
+            case other:
+                message = f"an engine's answer of an unknown kind: {other!r}"
+                raise AssertionError(message)
+
+    return at_once(ask, deployments)
+
+
+def probe(engines: Engines, deployments: Sequence[Deployment]) -> tuple[Outcome[Capabilities], ...]:
+    """What each engine offers, in the order given."""
+    return at_once(lambda deployment: engines.of(deployment).probe(), deployments)
+
+
+def at_once(ask: Callable[[Deployment], Answer], deployments: Sequence[Deployment]) -> tuple[Answer, ...]:
+    """Asks many engines at the same time; each call has its own deadline."""
+    if not deployments:
+        return ()
+    with ThreadPoolExecutor(min(AT_ONCE, len(deployments)), thread_name_prefix="tern-ask") as pool:
+        return tuple(pool.map(ask, deployments))

@@ -1,0 +1,124 @@
+"""What a command needs from the world, opened when it is needed and closed with the command.
+
+Settings, SQL and gRPC are imported inside: a command that only prints its help pays for none of them.
+"""
+
+import socket
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import click
+
+from tern.ports import Bells, Due, DueControl, Ports
+
+if TYPE_CHECKING:
+    from tern.settings import Settings
+    from tern.store.reading import Reading
+    from tern.store.store import PostgresStore
+
+BROKER_PATIENCE_S = 1.0
+DEFAULT_BROKER_PORT = 6379
+
+
+def settings() -> "Settings":
+    """What the environment says; raises Misconfigured."""
+    from tern.settings import load  # noqa: PLC0415
+
+    return load()
+
+
+def reading() -> "Reading":
+    """The way to look; raises Misconfigured and Unreachable in words."""
+    from tern import wiring  # noqa: PLC0415
+
+    found = wiring.open_reading(settings())
+    _when_done(found.close)
+    return found
+
+
+def store() -> "PostgresStore":
+    """The durable steps without engines or bells; raises Misconfigured and Unreachable."""
+    from tern import wiring  # noqa: PLC0415
+
+    found = wiring.open_store(settings())
+    _when_done(found.engine.dispose)
+    return found
+
+
+def ports(*, ringing: bool = False) -> Ports:
+    """All parts; bells ring only where the command asks for work to be done at once."""
+    from tern import wiring  # noqa: PLC0415
+
+    found = settings()
+    opened = wiring.open_ports(found, bells(found) if ringing else Silent())
+    for part in (getattr(opened.engines, "close", None), getattr(opened.store, "engine", None)):
+        _when_done(getattr(part, "dispose", part))
+    return opened
+
+
+def caller() -> str:
+    """Who is recorded as asking."""
+    from tern.settings import caller as name  # noqa: PLC0415
+
+    return name(settings())
+
+
+class Silent:
+    """Rings nowhere: workers sweep, and find what is due a few seconds later."""
+
+    def dispatch(self, due: Due) -> None:
+        """See ports.Bells."""
+
+    def control(self, due: DueControl) -> None:
+        """See ports.Bells."""
+
+    def progress(self, due: Due) -> None:
+        """See ports.Bells."""
+
+    def poll(self, deployment: str) -> None:
+        """See ports.Bells."""
+
+    def advance(self, apply_id: str) -> None:
+        """See ports.Bells."""
+
+
+def bells(found: "Settings") -> Bells:
+    """Celery's bells; silent ones, with a warning, where the broker does not answer."""
+    trouble = broker_trouble(found.broker_url)
+    if trouble:
+        click.echo(
+            f"warning: {trouble}. What is asked for is written down all the same;"
+            " workers find it by their own sweep, a few seconds later.",
+            err=True,
+        )
+        return Silent()
+    import importlib  # noqa: PLC0415
+
+    # Entry points bring their own bells. Celery is imported here and nowhere else in Tern: it takes half a second.
+    app = importlib.import_module("tasks.app").app
+    made: Bells = importlib.import_module("tasks.bells").CeleryBells(app)
+    return made
+
+
+def broker_trouble(url: str) -> str:
+    """Why the broker can't be reached, in words; empty if it accepts connections."""
+    if not url:
+        return "TERN_BROKER_URL is not set"
+    parts = urlsplit(url)
+    if parts.scheme == "redis+socket":
+        return ""
+    try:
+        where = (parts.hostname or "localhost", parts.port or DEFAULT_BROKER_PORT)
+    except ValueError:
+        return "TERN_BROKER_URL has no usable port"
+    try:
+        socket.create_connection(where, timeout=BROKER_PATIENCE_S).close()
+    except OSError as error:
+        return f"the broker at {where[0]}:{where[1]} does not answer ({error.strerror or error})"
+    return ""
+
+
+def _when_done(close: object) -> None:
+    context = click.get_current_context(silent=True)
+    if context is not None and callable(close):
+        context.call_on_close(close)

@@ -1,0 +1,91 @@
+"""How numbers, ages and states are said to a person; every symbol comes with its word."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from tern.domain.policy import ClearedBy
+from tern.domain.states import ApplyState, State
+
+MINUTE = 60
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+_SPELLED_OUT_BELOW = 100_000
+
+
+class Sign(NamedTuple):
+    """A symbol, the word that always stands with it, and the colour that only helps."""
+
+    symbol: str
+    word: str
+    style: str
+
+
+SIGNS: Mapping[State, Sign] = {
+    State.PENDING: Sign("◷", "waiting", "dim"),
+    State.RUNNING: Sign("◐", "running", "cyan"),
+    State.WAITING_FOR_CUTOVER: Sign("▣", "ready to cut over", "yellow"),
+    State.CUTTING_OVER: Sign("⇄", "cutting over", "cyan"),
+    State.REVERT_WINDOW: Sign("◷", "can be reverted", "green"),
+    State.REVERTING: Sign("⇄", "reverting", "cyan"),
+    State.RESUMING: Sign("⟳", "resuming", "cyan"),
+    State.FAILED_RETRYABLE: Sign("⟳", "retrying", "yellow"),
+    State.UNCERTAIN: Sign("?", "uncertain", "yellow"),
+    State.COMPLETED: Sign("✔", "completed", "green"),
+    State.FAILED: Sign("✖", "failed", "red"),
+    State.CANCELLED: Sign("⊘", "cancelled", "magenta"),
+    State.REVERTED: Sign("⊘", "reverted", "magenta"),
+    State.SKIPPED: Sign("⊘", "skipped", "dim"),
+    State.STOPPED: Sign("॥", "stopped", "yellow"),
+}
+COPYING = Sign("◐", "copying", "cyan")
+LOST_CONTACT = Sign("?", "lost contact", "yellow")
+
+APPLY_SIGNS: Mapping[ApplyState, Sign] = {
+    **{ApplyState(state.value): sign for state, sign in SIGNS.items() if state.value in set(ApplyState)},
+    ApplyState.RUNNING_DEGRADED: Sign("◐", "running, degraded", "yellow"),
+    ApplyState.PAUSED: Sign("॥", "paused", "yellow"),
+}
+
+MARKS: Mapping[ClearedBy, str] = {
+    ClearedBy.FIX: "fix",
+    ClearedBy.WAIT: "wait",
+    ClearedBy.ASK: "ask",
+}
+"""Who clears a hold: you, time itself, somebody else."""
+
+
+def duration(seconds: float) -> str:
+    """A length of time in at most two units."""
+    whole = max(0, int(seconds))
+    if whole < MINUTE:
+        return f"{whole} s"
+    if whole < HOUR:
+        return f"{whole // MINUTE} min {whole % MINUTE:02} s"
+    if whole < DAY:
+        return f"{whole // HOUR} h {whole % HOUR // MINUTE:02} min"
+    return f"{whole // DAY} d {whole % DAY // HOUR} h"
+
+
+def ago(seconds: float) -> str:
+    """How old something is."""
+    return "now" if seconds < 1 else f"{duration(seconds)} ago"
+
+
+def count(number: int) -> str:
+    """A number of rows: exact while that is short."""
+    if number < _SPELLED_OUT_BELOW:
+        return f"{number:,}"
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}" if number < 1000 * size else f"{number // size:,} {unit}"
+    return str(number)
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks or control characters: what an engine says must not move the cursor."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
+
+
+def plural(number: int, thing: str) -> str:
+    """`1 deployment`, `3 deployments`."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

@@ -1,0 +1,149 @@
+"""What the rows say about an apply, read in one look: the store fills these, view.py makes sense of them.
+
+Ages and waits are seconds by the database's clock at the moment of the look; nobody else's clock takes part.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tern.domain.control import Delivery, Verb
+from tern.domain.identity import ApplyId, PlanId, RemoteId
+from tern.domain.model import Action
+from tern.domain.policy import Policy
+from tern.domain.states import ApplyState, State
+
+
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """One statement inside one operation."""
+
+    namespace: str
+    table_name: str
+    ddl: str
+    action: Action
+    unsafe_reason: str
+    state: str
+    rows_copied: int | None
+    rows_total: int | None
+    percent: int
+    eta_s: int | None
+    detail: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class WishFacts:
+    """A wish and its fate on one operation."""
+
+    request_id: int
+    verb: Verb
+    fate: Delivery
+    caller: str
+    reason: str
+    attempts: int
+    engine_words: str
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRecord:
+    """One operation. due_for_s: how long it has been waiting for a driver to take it; None when it is not due."""
+
+    operation_id: int
+    deployment: str
+    position: int
+    target: str
+    state: State
+    remote_id: RemoteId | None
+    attempt: int
+    fence: int
+    is_admitted: bool
+    state_age_s: float
+    worked_s: float | None
+    sampled_age_s: float | None
+    poll_failures: int
+    poll_error: str
+    summary: str
+    error_reason: str
+    error_message: str
+    stop_in_force: str | None
+    wait_s: float
+    due_for_s: float | None
+    claimed_for_s: float
+    drained: bool
+    target_holder: ApplyId | None
+    tables: tuple[TableFacts, ...]
+    wishes: tuple[WishFacts, ...]
+
+    @property
+    def open_wishes(self) -> tuple[WishFacts, ...]:
+        """Those that are still worked on."""
+        return tuple(wish for wish in self.wishes if wish.fate.is_open)
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyFacts:
+    """One apply with all of its operations, in rollout order."""
+
+    apply_id: ApplyId
+    plan_id: PlanId
+    environment: str
+    database: str
+    state: ApplyState
+    policy: Policy
+    operation_count: int
+    revision: int
+    caller: str
+    reason: str
+    error_message: str
+    created_at: datetime
+    age_s: float
+    state_age_s: float
+    took_s: float | None
+    observed_at: datetime
+    operations: tuple[OperationRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyLine:
+    """One apply in a list."""
+
+    apply_id: ApplyId
+    environment: str
+    database: str
+    state: ApplyState
+    operation_count: int
+    counts: dict[State, int]
+    caller: str
+    reason: str
+    age_s: float
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """One event of an apply's record; deployment is empty where it is about the apply as a whole."""
+
+    event_id: int
+    at: datetime
+    age_s: float
+    deployment: str
+    event: str
+    who: str
+    why: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Which apply holds a deployment's target now."""
+
+    environment: str
+    database: str
+    deployment: str
+    apply_id: ApplyId
+    state: ApplyState
+    held_for_s: float
+    completed: int
+    operation_count: int

@@ -1,0 +1,306 @@
+"""Looking, without touching: everything that is shown, each in a constant number of statements.
+
+Every look is one read-only snapshot, so that what it shows belongs together. Who may go is not decided here: the
+facts go to the same domain functions that admission uses.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, RowMapping, TextClause, text
+
+from tern.domain.control import Delivery, Verb
+from tern.domain.errors import NotFound
+from tern.domain.identity import ApplyId, PlanId, RemoteId, ScopeName
+from tern.domain.model import Action
+from tern.domain.policy import Policy
+from tern.domain.states import ApplyState, State
+from tern.domain.timing import LEASE_S
+from tern.facts import ApplyFacts, ApplyLine, Happened, Held, OperationRecord, TableFacts, WishFacts
+from tern.store.projection import STOP_IN_FORCE
+from tern.store.scope import REMOTE_ID
+from tern.store.session import transaction
+
+_APPLY = text(
+    "SELECT a.*, p.plan_identifier, tern_clock() AS observed_at,"
+    " extract(epoch FROM tern_clock() - a.created_at)::float AS age_s,"
+    " extract(epoch FROM tern_clock() - a.state_changed_at)::float AS state_age_s,"
+    " extract(epoch FROM a.completed_at - a.created_at)::float AS took_s"
+    " FROM applies a JOIN plans p ON p.id = a.plan_id WHERE a.apply_identifier = :apply"
+)
+_OPERATIONS = text(
+    f"SELECT o.*, {REMOTE_ID} AS remote_id, {STOP_IN_FORCE} AS stop_in_force,"
+    " coalesce(n.drained, false) AS drained, h.apply_identifier AS target_holder,"
+    " o.next_attempt_at IS NOT NULL AS is_admitted,"
+    " extract(epoch FROM tern_clock() - o.state_changed_at)::float AS state_age_s,"
+    " extract(epoch FROM coalesce(o.completed_at, CASE WHEN o.state = 'stopped' THEN o.state_changed_at END,"
+    "   tern_clock()) - o.started_at)::float AS worked_s,"
+    " extract(epoch FROM tern_clock() - o.sampled_at)::float AS sampled_age_s,"
+    " extract(epoch FROM o.next_attempt_at - tern_clock())::float AS wait_s,"
+    " extract(epoch FROM o.claim_expires_at - tern_clock())::float AS claimed_for_s"
+    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+    " LEFT JOIN deployments n ON n.name = o.deployment"
+    " LEFT JOIN target_reservations t ON t.environment = a.environment AND t.database = a.database"
+    "   AND t.deployment = o.deployment"
+    " LEFT JOIN applies h ON h.id = t.apply_id"
+    " WHERE o.apply_id = :id ORDER BY o.position"
+)
+_TABLES = text("SELECT * FROM table_changes WHERE apply_id = :id ORDER BY operation_id, ordinal")
+_WISHES = text(
+    "SELECT d.*, r.caller, r.reason, extract(epoch FROM tern_clock() - d.created_at)::float AS age_s"
+    " FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
+    " WHERE d.apply_id = :id ORDER BY d.operation_id, d.id"
+)
+_LIST = text(
+    "SELECT a.*, extract(epoch FROM tern_clock() - a.created_at)::float AS age_s, c.counts,"
+    " tern_clock() AS observed_at"
+    " FROM (SELECT * FROM applies a WHERE (:environment = '' OR a.environment = :environment)"
+    "   AND (CAST(:states AS text[]) IS NULL OR a.state = ANY(CAST(:states AS text[])))"
+    "   ORDER BY a.id DESC LIMIT :limit) a"
+    " CROSS JOIN LATERAL (SELECT jsonb_object_agg(s.state, s.n) AS counts FROM"
+    "   (SELECT state, count(*) AS n FROM apply_operations o WHERE o.apply_id = a.id GROUP BY state) s) c"
+    " ORDER BY a.id DESC"
+)
+_EVENTS = text(
+    "SELECT * FROM (SELECT e.*, coalesce(o.deployment, '') AS deployment,"
+    "   extract(epoch FROM tern_clock() - e.at)::float AS age_s"
+    "   FROM apply_events e LEFT JOIN apply_operations o ON o.id = e.operation_id"
+    "   WHERE e.apply_id = :id AND e.id > :after"
+    "   AND (CAST(:deployment AS text) IS NULL OR o.deployment = :deployment OR e.operation_id IS NULL)"
+    "   ORDER BY e.id DESC LIMIT :limit) newest ORDER BY id"
+)
+_HELD = text(
+    "SELECT t.*, a.apply_identifier, a.state, a.operation_count,"
+    " extract(epoch FROM tern_clock() - t.taken_at)::float AS held_for_s,"
+    " (SELECT count(*) FROM apply_operations o WHERE o.apply_id = a.id AND o.state = 'completed') AS completed"
+    " FROM target_reservations t JOIN applies a ON a.id = t.apply_id ORDER BY t.deployment"
+)
+_SWEEPS = text(
+    "SELECT name, finished_by, extract(epoch FROM tern_clock() - finished_at)::float AS age_s FROM sweep_leases"
+    " WHERE finished_at IS NOT NULL ORDER BY finished_at DESC"
+)
+
+
+class Reading:
+    """Everything that commands and pages show. Raises NotFound and StorageUnavailable."""
+
+    def __init__(self, engine: Engine, *, lease_s: float = LEASE_S) -> None:
+        self._engine = engine
+        self._lease_s = lease_s
+
+    def close(self) -> None:
+        """Gives its connections back."""
+        self._engine.dispose()
+
+    def apply(self, apply_id: ApplyId) -> ApplyFacts:
+        """One apply with everything below it: four statements, however many operations."""
+        with self._snapshot() as tx:
+            row = _find(tx, apply_id)
+            tables = _grouped(tx, _TABLES, row["id"], _table)
+            wishes = _grouped(tx, _WISHES, row["id"], _wish)
+            operations = tuple(
+                _operation(each, self._lease_s, tables[each["id"]], wishes[each["id"]])
+                for each in tx.execute(_OPERATIONS, {"id": row["id"]}).mappings()
+            )
+        return ApplyFacts(
+            apply_id=ApplyId(row["apply_identifier"]),
+            plan_id=PlanId(row["plan_identifier"]),
+            environment=row["environment"],
+            database=row["database"],
+            state=ApplyState(row["state"]),
+            policy=Policy.from_json(row["policy"]),
+            operation_count=row["operation_count"],
+            revision=row["revision"],
+            caller=row["caller"],
+            reason=row["reason"],
+            error_message=row["error_message"],
+            created_at=row["created_at"],
+            age_s=row["age_s"],
+            state_age_s=row["state_age_s"],
+            took_s=row["took_s"],
+            observed_at=row["observed_at"],
+            operations=operations,
+        )
+
+    def operation(self, name: ScopeName) -> ApplyFacts:
+        """The apply of an operation that exists; what concerns it depends on its siblings."""
+        facts = self.apply(name.apply_id)
+        if all(each.deployment != name.deployment for each in facts.operations):
+            known = ", ".join(each.deployment for each in facts.operations[:20])
+            what = f"{name.apply_id} has no operation on {name.deployment!r}"
+            raise NotFound(what, why=(f"its deployments are {known}",))
+        return facts
+
+    def applies(
+        self, *, environment: str = "", states: Sequence[ApplyState] | None = None, limit: int = 50
+    ) -> tuple[ApplyLine, ...]:
+        """The newest applies, newest first."""
+        words = None if states is None else [state.value for state in states]
+        with self._snapshot() as tx:
+            rows = tx.execute(_LIST, {"environment": environment, "states": words, "limit": limit}).mappings()
+            return tuple(
+                ApplyLine(
+                    apply_id=ApplyId(row["apply_identifier"]),
+                    environment=row["environment"],
+                    database=row["database"],
+                    state=ApplyState(row["state"]),
+                    operation_count=row["operation_count"],
+                    counts={State(state): count for state, count in (row["counts"] or {}).items()},
+                    caller=row["caller"],
+                    reason=row["reason"],
+                    age_s=row["age_s"],
+                    created_at=row["created_at"],
+                )
+                for row in rows
+            )
+
+    def events(
+        self, apply_id: ApplyId, *, deployment: str | None = None, limit: int = 100, after: int = 0
+    ) -> tuple[Happened, ...]:
+        """The newest events in the order in which they happened; a deployment's own and the apply's."""
+        with self._snapshot() as tx:
+            found = _find(tx, apply_id)
+            rows = tx.execute(
+                _EVENTS, {"id": found["id"], "deployment": deployment, "limit": limit, "after": after}
+            ).mappings()
+            return tuple(
+                Happened(
+                    event_id=row["id"],
+                    at=row["at"],
+                    age_s=row["age_s"],
+                    deployment=row["deployment"],
+                    event=row["event"],
+                    who=row["who"],
+                    why=row["why"],
+                    before=row["before"],
+                    after=row["after"],
+                )
+                for row in rows
+            )
+
+    def held_targets(self) -> tuple[Held, ...]:
+        """Every target that a live apply holds."""
+        with self._snapshot() as tx:
+            return tuple(
+                Held(
+                    environment=row["environment"],
+                    database=row["database"],
+                    deployment=row["deployment"],
+                    apply_id=ApplyId(row["apply_identifier"]),
+                    state=ApplyState(row["state"]),
+                    held_for_s=row["held_for_s"],
+                    completed=row["completed"],
+                    operation_count=row["operation_count"],
+                )
+                for row in tx.execute(_HELD).mappings()
+            )
+
+    def sweeps(self) -> tuple[tuple[str, str, float], ...]:
+        """Name, sweeper and age of each sweep that was ever finished, newest first: whether anybody works."""
+        with self._snapshot() as tx:
+            rows = tx.execute(_SWEEPS)
+            return tuple((row.name, row.finished_by, row.age_s) for row in rows)
+
+    def clock(self) -> datetime:
+        """What time it is."""
+        with self._snapshot() as tx:
+            now: datetime = tx.execute(text("SELECT tern_clock()")).scalar_one()
+            return now
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Connection]:
+        with transaction(self._engine) as tx:
+            tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+            yield tx
+
+
+def _find(tx: Connection, apply_id: ApplyId) -> RowMapping:
+    row = tx.execute(_APPLY, {"apply": apply_id}).mappings().one_or_none()
+    if row is None:
+        what = f"there is no apply {apply_id}"
+        raise NotFound(what, next_step="`tern ls` shows the newest ones.")
+    return row
+
+
+def _grouped(
+    tx: Connection, statement: TextClause, apply_pk: int, read: Callable[[RowMapping], Any]
+) -> Mapping[int, tuple[Any, ...]]:
+    found: dict[int, tuple[Any, ...]] = defaultdict(tuple)
+    for row in tx.execute(statement, {"id": apply_pk}).mappings():
+        found[row["operation_id"]] += (read(row),)
+    return found
+
+
+def _table(row: RowMapping) -> TableFacts:
+    return TableFacts(
+        namespace=row["namespace"],
+        table_name=row["table_name"],
+        ddl=row["ddl"],
+        action=Action(row["action"]),
+        unsafe_reason=row["unsafe_reason"],
+        state=row["state"],
+        rows_copied=row["rows_copied"],
+        rows_total=row["rows_total"],
+        percent=row["percent"],
+        eta_s=row["eta_seconds"],
+        detail=row["detail"],
+        error=row["error"],
+    )
+
+
+def _wish(row: RowMapping) -> WishFacts:
+    return WishFacts(
+        request_id=row["request_id"],
+        verb=Verb(row["verb"]),
+        fate=Delivery(row["state"]),
+        caller=row["caller"],
+        reason=row["reason"],
+        attempts=row["attempts"],
+        engine_words=row["engine_words"],
+        age_s=row["age_s"],
+    )
+
+
+def _operation(
+    row: RowMapping,
+    lease_s: float,
+    tables: tuple[TableFacts, ...],
+    wishes: tuple[WishFacts, ...],
+) -> OperationRecord:
+    state = State(row["state"])
+    wait_s = row["wait_s"]
+    claimed_for_s = row["claimed_for_s"] or 0.0
+    # A claim further in the future than two leases was written under a clock that has since been set back.
+    is_claimed = row["claim_token"] is not None and 0 < claimed_for_s <= 2 * lease_s
+    is_due = wait_s is not None and wait_s <= 0 and not is_claimed
+    return OperationRecord(
+        operation_id=row["id"],
+        deployment=row["deployment"],
+        position=row["position"],
+        target=row["target"],
+        state=state,
+        remote_id=RemoteId(row["remote_id"]) if row["remote_id"] else None,
+        attempt=row["attempt"],
+        fence=row["fence"],
+        is_admitted=row["is_admitted"],
+        state_age_s=row["state_age_s"],
+        worked_s=row["worked_s"],
+        sampled_age_s=row["sampled_age_s"],
+        poll_failures=row["poll_failures"],
+        poll_error=row["poll_error"],
+        summary=row["summary"],
+        error_reason=row["error_reason"],
+        error_message=row["error_message"],
+        stop_in_force=row["stop_in_force"],
+        # Only a retry waits for a moment; a pending one's time is the moment of its admission.
+        wait_s=max(0.0, wait_s or 0.0) if state is State.FAILED_RETRYABLE else 0.0,
+        due_for_s=-wait_s if is_due else None,
+        claimed_for_s=claimed_for_s if is_claimed else 0.0,
+        drained=row["drained"],
+        target_holder=ApplyId(row["target_holder"]) if row["target_holder"] else None,
+        tables=tables,
+        wishes=wishes,
+    )

@@ -1,0 +1,383 @@
+"""ApplyView: the one model of a rollout behind the command line, its JSON and the page. Pure.
+
+What the rows say (facts.py) comes in; headline, blockers, holds and exit code come out, so that no two faces of Tern
+can disagree. How it looks on a terminal is not here (cli/picture.py).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from tern.domain.policy import (
+    ClearedBy,
+    Cutover,
+    Hold,
+    HoldKind,
+    OperationFacts,
+    Tally,
+    holds,
+    is_halted,
+)
+from tern.domain.states import ApplyState, State
+from tern.domain.timing import LOST_CONTACT_AFTER
+from tern.facts import ApplyFacts, OperationRecord, TableFacts, WishFacts
+
+UNTAKEN_AFTER_S = 15.0
+"""A due operation that nobody took for so long means that no driver works."""
+
+_OUTCOMES: Mapping[ApplyState, int] = {
+    ApplyState.COMPLETED: 0,
+    ApplyState.FAILED: 10,
+    ApplyState.CANCELLED: 11,
+    ApplyState.REVERTED: 11,
+    ApplyState.STOPPED: 12,
+    ApplyState.PAUSED: 13,
+}
+NEEDS_PERSON = 13
+READY_FOR_CUTOVER = 14
+
+_MOVES_BY_ITSELF = frozenset(
+    {
+        State.RUNNING,
+        State.CUTTING_OVER,
+        State.REVERT_WINDOW,
+        State.REVERTING,
+        State.RESUMING,
+        State.FAILED_RETRYABLE,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """Something that only a person moves on, with the command that does and what it would do."""
+
+    deployment: str
+    what: str
+    command: str
+    consequence: str
+
+    def as_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "deployment": self.deployment,
+            "what": self.what,
+            "command": self.command,
+            "consequence": self.consequence,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class OperationView:
+    """One operation with what follows from its place in the rollout."""
+
+    scope: str
+    record: OperationRecord
+    holds: tuple[Hold, ...]
+
+    @property
+    def deployment(self) -> str:
+        """The deployment's name."""
+        return self.record.deployment
+
+    @property
+    def state(self) -> State:
+        """Where it is."""
+        return self.record.state
+
+    @property
+    def lost_contact(self) -> bool:
+        """Nobody at the engine has answered for so many looks in a row that its state is only the last known."""
+        return self.record.poll_failures >= LOST_CONTACT_AFTER and self.state.is_live
+
+    @property
+    def percent(self) -> int:
+        """Of all its statements together; each counts the same, because rows of different tables don't compare."""
+        if self.state is State.COMPLETED:
+            return 100
+        tables = self.record.tables
+        return sum(_percent(table) for table in tables) // len(tables) if tables else 0
+
+    @property
+    def rows_copied(self) -> int | None:
+        """Of all statements that count rows; None where none does."""
+        return _sum(table.rows_copied for table in self.record.tables)
+
+    @property
+    def rows_total(self) -> int | None:
+        """Of all statements that count rows; None where none does."""
+        return _sum(table.rows_total for table in self.record.tables)
+
+    @property
+    def eta_s(self) -> int | None:
+        """Until its statements under way are done, as far as the engine says."""
+        return _sum(table.eta_s for table in self.record.tables) if self.state in _MOVES_BY_ITSELF else None
+
+    @property
+    def moves_by_itself(self) -> bool:
+        """Something is going to happen to it without a person."""
+        if self.state in _MOVES_BY_ITSELF:
+            return True
+        if self.state is State.PENDING:
+            return all(hold.kind in {HoldKind.CLAIMED, HoldKind.BACKOFF} for hold in self.holds)
+        wishes = {wish.verb.value for wish in self.record.open_wishes}
+        if self.state is State.STOPPED:
+            return bool(wishes & {"start", "cancel"})
+        return self.state is State.WAITING_FOR_CUTOVER and bool(wishes)
+
+    def as_json(self) -> dict[str, object]:
+        """For `--json`."""
+        record = self.record
+        return {
+            "scope": self.scope,
+            "deployment": self.deployment,
+            "position": record.position,
+            "target": record.target,
+            "state": self.state.value,
+            "state_age_s": round(record.state_age_s, 1),
+            "remote_id": record.remote_id,
+            "attempt": record.attempt,
+            "percent": self.percent,
+            "rows_copied": self.rows_copied,
+            "rows_total": self.rows_total,
+            "eta_s": self.eta_s,
+            "worked_s": _rounded(record.worked_s),
+            "sampled_age_s": _rounded(record.sampled_age_s),
+            "lost_contact": self.lost_contact,
+            "summary": record.summary,
+            "error": record.error_message or None,
+            "error_reason": record.error_reason or None,
+            "holds": [_hold_json(hold) for hold in self.holds],
+            "wishes": [_wish_json(wish) for wish in record.wishes],
+            "tables": [_table_json(table) for table in record.tables],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyView:
+    """One rollout as every face of Tern shows it."""
+
+    facts: ApplyFacts
+    operations: tuple[OperationView, ...]
+    blockers: tuple[Blocker, ...]
+
+    @property
+    def counts(self) -> Mapping[State, int]:
+        """How many operations are in each state, in the order of the states."""
+        counted = Counter(operation.state for operation in self.operations)
+        return {state: counted[state] for state in State if counted[state]}
+
+    @property
+    def percent(self) -> int:
+        """Of the whole rollout."""
+        return sum(operation.percent for operation in self.operations) // max(1, len(self.operations))
+
+    @property
+    def exit_code(self) -> int | None:
+        """What `watch` and `wait` end with; None while something moves without a person."""
+        if any(operation.moves_by_itself for operation in self.operations):
+            return None
+        settled = _OUTCOMES.get(self.facts.state)
+        if settled is not None:
+            return settled
+        if any(operation.state is State.WAITING_FOR_CUTOVER for operation in self.operations):
+            return READY_FOR_CUTOVER
+        return NEEDS_PERSON
+
+    @property
+    def headline(self) -> str:
+        """One sentence that says how it stands."""
+        done = sum(operation.state is State.COMPLETED for operation in self.operations)
+        total = len(self.operations)
+        words = self.facts.state.value.replace("_", " ")
+        if self.facts.state is ApplyState.COMPLETED:
+            return f"completed on {'its deployment' if total == 1 else f'all {total} deployments'}"
+        return f"{words}, {done} of {total} completed"
+
+    def operation(self, deployment: str) -> OperationView:
+        """The operation of a deployment that is known to be there."""
+        return next(each for each in self.operations if each.deployment == deployment)
+
+    def as_json(self) -> dict[str, object]:
+        """The data of `get --json`."""
+        facts = self.facts
+        return {
+            "apply_id": facts.apply_id,
+            "plan_id": facts.plan_id,
+            "state": facts.state.value,
+            "headline": self.headline,
+            "environment": facts.environment,
+            "database": facts.database,
+            "caller": facts.caller,
+            "reason": facts.reason,
+            "policy": facts.policy.as_json(),
+            "created_at": facts.created_at.isoformat(),
+            "age_s": round(facts.age_s, 1),
+            "state_age_s": round(facts.state_age_s, 1),
+            "took_s": _rounded(facts.took_s),
+            "operation_count": facts.operation_count,
+            "counts": {state.value: count for state, count in self.counts.items()},
+            "percent": self.percent,
+            "error": facts.error_message or None,
+            "exit_code": self.exit_code,
+            "operations": [operation.as_json() for operation in self.operations],
+            "blockers": [blocker.as_json() for blocker in self.blockers],
+            "revision": facts.revision,
+        }
+
+
+def apply_view(facts: ApplyFacts) -> ApplyView:
+    """Makes sense of one look."""
+    operations = tuple(
+        OperationView(f"{facts.apply_id}/{record.deployment}", record, _holds(facts, record, tally))
+        for record, tally in _with_tallies(facts)
+    )
+    return ApplyView(facts, operations, tuple(_blockers(facts, operations)))
+
+
+def _with_tallies(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, Tally]]:
+    """Each operation with the same counts that admission looks at, in one pass over all."""
+    counts = Counter(record.state for record in facts.operations)
+    admitted = sum(record.state is State.PENDING and record.is_admitted for record in facts.operations)
+    before: Counter[State] = Counter()
+    for record in facts.operations:
+        yield record, Tally(counts, dict(before), admitted)
+        before[record.state] += 1
+
+
+def _holds(facts: ApplyFacts, record: OperationRecord, tally: Tally) -> tuple[Hold, ...]:
+    """Why it does not move: the answer of admission where that is the question, else what its state waits for."""
+    match record.state:
+        case State.PENDING | State.FAILED_RETRYABLE:
+            return holds(
+                facts.policy,
+                OperationFacts(
+                    state=record.state,
+                    tally=tally,
+                    stop_in_force=record.stop_in_force,
+                    wait_s=record.wait_s,
+                    claimed_for_s=record.claimed_for_s,
+                    drained=record.drained,
+                    holds_target=record.target_holder == facts.apply_id,
+                    target_holder=record.target_holder,
+                ),
+            )
+        case State.WAITING_FOR_CUTOVER:
+            return tuple(_cutover_holds(facts, record, tally))
+        case State.UNCERTAIN:
+            text = record.error_message or "nobody here can tell whether the engine did it"
+            return (Hold(HoldKind.UNCERTAIN, text, ClearedBy.FIX),)
+        case State.STOPPED if not _is_wished(record, "start"):
+            return (Hold(HoldKind.STOP, "it was stopped and waits for a start", ClearedBy.FIX),)
+        case _:
+            return ()
+
+
+def _cutover_holds(facts: ApplyFacts, record: OperationRecord, tally: Tally) -> Iterator[Hold]:
+    if _is_wished(record, "cutover"):
+        return
+    if record.stop_in_force:
+        yield Hold(HoldKind.STOP, f"an operator's {record.stop_in_force} covers it", ClearedBy.FIX)
+    if is_halted(facts.policy, tally):
+        text = "the rollout is halted; only an explicit cutover or cancel leads out"
+        yield Hold(HoldKind.FAILURES, text, ClearedBy.FIX)
+    if facts.policy.cutover is Cutover.MANUAL:
+        yield Hold(HoldKind.CUTOVER, "it is ready; a person says when it cuts over", ClearedBy.FIX)
+
+
+def _blockers(facts: ApplyFacts, operations: tuple[OperationView, ...]) -> Iterator[Blocker]:
+    for operation in operations:
+        name = operation.deployment
+        if operation.state is State.UNCERTAIN:
+            text = operation.holds[0].detail
+            command = f"tern resolve {operation.scope} --as not-started|ended|remote-id=R --reason '…'"
+            yield Blocker(name, f"uncertain: {text}", command, "tells Tern what you found at the engine")
+        elif operation.state is State.WAITING_FOR_CUTOVER and operation.holds:
+            command = f"tern cutover {operation.scope} --reason '…'"
+            yield Blocker(name, "ready to cut over", command, "lets the application see the change there")
+        elif operation.state is State.STOPPED and operation.holds and not facts.state.is_finished:
+            command = f"tern start {operation.scope} --reason '…'"
+            yield Blocker(name, "stopped", command, "resumes it where it was stopped")
+        elif operation.state is State.PENDING:
+            yield from _blockers_of_pending(operation)
+        if operation.lost_contact:
+            words = operation.record.poll_error or "its engine does not answer"
+            yield Blocker(name, f"lost contact: {words}", f"tern deployments check {name}", "asks its engine")
+
+
+def _blockers_of_pending(operation: OperationView) -> Iterator[Blocker]:
+    name = operation.deployment
+    for hold in operation.holds:
+        if hold.kind is HoldKind.DRAINED and _is_next(operation):
+            command = f"tern deployments undrain {name}"
+            yield Blocker(name, "its deployment is drained", command, "lets the rollout go on there")
+        elif hold.kind is HoldKind.STOP:
+            command = f"tern start {operation.scope} --reason '…'"
+            yield Blocker(name, hold.detail.split(";")[0], command, "lets it take its turn again")
+    due_for_s = operation.record.due_for_s
+    if not operation.holds and due_for_s is not None and due_for_s > UNTAKEN_AFTER_S:
+        what = f"due for {due_for_s:.0f} s, and no worker has taken it"
+        yield Blocker(name, what, "tern doctor", "says whether a worker runs")
+
+
+def _is_next(operation: OperationView) -> bool:
+    """Nothing but this hold and other fixable ones keeps it: what is ahead in the order is through."""
+    return all(
+        hold.kind is not HoldKind.ORDER or hold.cleared_by is ClearedBy.FIX for hold in operation.holds
+    )
+
+
+def _is_wished(record: OperationRecord, verb: str) -> bool:
+    return any(wish.verb.value == verb for wish in record.open_wishes)
+
+
+def _percent(table: TableFacts) -> int:
+    return 100 if table.state == State.COMPLETED.value else table.percent
+
+
+def _sum(numbers: Iterator[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known else None
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
+
+
+def _hold_json(hold: Hold) -> dict[str, object]:
+    return {
+        "kind": hold.kind.value,
+        "detail": hold.detail,
+        "cleared_by": hold.cleared_by.value,
+        "until_s": _rounded(hold.until_s),
+    }
+
+
+def _wish_json(wish: WishFacts) -> dict[str, object]:
+    return {
+        "request_id": wish.request_id,
+        "verb": wish.verb.value,
+        "state": wish.fate.value,
+        "caller": wish.caller,
+        "reason": wish.reason,
+        "attempts": wish.attempts,
+        "engine_words": wish.engine_words or None,
+        "age_s": round(wish.age_s, 1),
+    }
+
+
+def _table_json(table: TableFacts) -> dict[str, object]:
+    return {
+        "namespace": table.namespace,
+        "table": table.table_name,
+        "ddl": table.ddl,
+        "action": table.action.value,
+        "unsafe_reason": table.unsafe_reason or None,
+        "state": table.state,
+        "percent": _percent(table),
+        "rows_copied": table.rows_copied,
+        "rows_total": table.rows_total,
+        "eta_s": table.eta_s,
+        "detail": table.detail,
+        "error": table.error or None,
+    }
