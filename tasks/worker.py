@@ -12,7 +12,7 @@ from tasks.direct import DirectBells
 from tasks.process import OWNER, ports
 from tern.domain.errors import TernError
 from tern.flows.sweep import sweep_when_nobody_does
-from tern.observe import configure_logging
+from tern.observe import configure
 from tern.ports import Bells, Ports, StorageUnavailable
 
 _log = logging.getLogger("tern.worker")
@@ -20,18 +20,18 @@ _INTERVAL_S = 1.0
 _stopping = threading.Event()
 
 
-@setup_logging.connect  # type: ignore[untyped-decorator]
+@setup_logging.connect
 def _shape_logs(**_: Any) -> None:
-    configure_logging(settings)
+    configure(settings.log_format, settings.log_level)
 
 
-@celeryd_init.connect  # type: ignore[untyped-decorator]
+@celeryd_init.connect
 def _begin_sweeping(**_: Any) -> None:
     """Before the first connection to the broker, which may never have been there."""
     threading.Thread(target=_sweep_for_ever, name="tern-sweep", daemon=True).start()
 
 
-@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+@worker_shutting_down.connect
 def _end_sweeping(**_: Any) -> None:
     _stopping.set()
 

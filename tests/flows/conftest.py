@@ -1,0 +1,42 @@
+"""A migrated database and three fake engines for every scenario."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy import Engine
+
+from tern.store.schema import migrate
+from tern.store.session import connect
+from tests.faults.fake_engine import FakeEngine
+from tests.world import World
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Engine]:
+    engine = connect(database_url, pool_size=8)
+    migrate(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def make_world(database: Engine) -> Iterator[Callable[..., World]]:
+    engines: list[FakeEngine] = []
+    worlds: list[World] = []
+
+    def make(*names: str, **options: object) -> World:
+        fakes = {name: FakeEngine(name, **options) for name in names or ("A", "B", "C")}  # type: ignore[arg-type]
+        engines.extend(fakes.values())
+        worlds.append(World(database, fakes))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        world.directory.close()
+    for engine in engines:
+        engine.stop()
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    return make_world()
