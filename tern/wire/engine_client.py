@@ -173,7 +173,8 @@ class EngineClient:
         """What the changes would do; Unsupported where the engine can't say."""
         about = self._about("Preview")
         if deployment.name != self._deployment.name:
-            return about.refused("DEPLOYMENT_MISMATCH", f"it was asked for deployment {deployment.name}")
+            words = f"this is not the engine of deployment {deployment.name}"
+            return about.not_sent(NotSent("DEPLOYMENT_MISMATCH", words))
         match self._ask(about, PREVIEW, translation.preview_request(deployment, changes)):
             case Ok(answer) if len(answer.changes) != len(changes):
                 words = f"{len(changes)} changes were asked about, {len(answer.changes)} were answered"

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from tern.domain.model import Deployment
 from tern.wire.credentials import read_reference
@@ -198,23 +198,25 @@ def _failure(error: Exception, secret: str, otherwise: str = "INTERNAL") -> Exce
 
 def _dsn(address: str) -> str:
     """The URL without `local:`; raises NotSent where it is none, or holds a password."""
+    dsn = address.removeprefix(LOCAL_SCHEME)
     try:
-        url = urlsplit(address.removeprefix(LOCAL_SCHEME))
+        url = urlsplit(dsn)
         has_password = url.password is not None
-        _ = url.port
+        # The port is read to be checked; and libpq knows no fragments, so what follows a # is not what it seems.
+        is_known = url.port != 0 and url.scheme in {"postgresql", "postgres"} and "#" not in dsn
     except ValueError:
-        url, has_password = urlsplit(""), False
+        url, has_password, is_known = urlsplit(""), False, False
     if has_password or any(key.lower() in {"password", "passfile"} for key, _ in parse_qsl(url.query)):
         reason = "PASSWORD_IN_ADDRESS"
         raise NotSent(
             reason, "its address holds a password; credentials.password is given by reference instead"
         )
-    if url.scheme not in {"postgresql", "postgres"} or not url.path.strip("/"):
+    if not is_known or not url.path.strip("/"):
         reason = "ADDRESS_MALFORMED"
         raise NotSent(
             reason, "its address can't be read; it is written local:postgresql://USER@HOST:PORT/DATABASE"
         )
-    return url.geturl()
+    return dsn
 
 
 def _read_password(reference: str) -> str:
@@ -224,6 +226,4 @@ def _read_password(reference: str) -> str:
 def _with_password(dsn: str, password: str) -> str:
     if not password:
         return dsn
-    url = urlsplit(dsn)
-    query = f"{url.query}&" if url.query else ""
-    return urlunsplit(url._replace(query=f"{query}password={quote(password, safe='')}"))
+    return f"{dsn}{'&' if '?' in dsn else '?'}password={quote(password, safe='')}"

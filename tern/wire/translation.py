@@ -207,13 +207,10 @@ def preview_request(deployment: Deployment, changes: Sequence[PlannedChange]) ->
 
 def read_preview(change: engine_v1.ChangePreview) -> ChangePreview:
     """What one change would do. A warning without its reason stays a warning."""
-    number = int(change.change_class)
-    known = number in engine_v1.ChangeClass.values()
-    word = engine_v1.ChangeClass.Name(change.change_class) if known else f"CHANGE_CLASS_{number}"
     return ChangePreview(
         namespace=tidy(change.namespace),
         table_name=tidy(change.table),
-        change_class=word.removeprefix("CHANGE_CLASS_").lower(),
+        change_class=_class_word(int(change.change_class)),
         recipe=tidy(change.recipe),
         locks=tuple(tidy(f"{lock.mode} on {lock.relation}") for lock in change.locks),
         unsafe_reason=_reason(change.unsafe_reason, given=change.is_unsafe),
@@ -274,6 +271,13 @@ def _flag(value: bool) -> str:  # noqa: FBT001 - it translates a bool
 
 
 def _state_word(number: int) -> str:
-    known = number in tern_v1.State.values()
-    word = tern_v1.State.Name(tern_v1.State.ValueType(number)) if known else f"STATE_{number}"
-    return word.removeprefix("STATE_").lower()
+    if number not in tern_v1.State.values():
+        return f"state {number}"
+    return tern_v1.State.Name(tern_v1.State.ValueType(number)).removeprefix("STATE_").lower()
+
+
+def _class_word(number: int) -> str:
+    if number not in engine_v1.ChangeClass.values():
+        return f"class {number}"
+    name = engine_v1.ChangeClass.Name(engine_v1.ChangeClass.ValueType(number))
+    return name.removeprefix("CHANGE_CLASS_").lower()

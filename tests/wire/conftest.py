@@ -1,6 +1,6 @@
 """What the tests of the wire start from: one operation at one fake engine."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -25,7 +25,9 @@ CHANGE = PlannedChange("public", "orders", "ALTER TABLE orders ADD note text", A
 DEADLINE_S = 5.0
 
 
-def deployment_at(address: str, *, name: str = "us-east", credentials: Credentials | None = None) -> Deployment:
+def deployment_at(
+    address: str, *, name: str = "us-east", credentials: Credentials | None = None
+) -> Deployment:
     return Deployment(
         name=name,
         environment="production",
@@ -122,6 +124,3 @@ def started(engine: Engine, scope: OperationScope, claim: Claim) -> RemoteId:
     """The id of the operation's work, already accepted by the fake engine."""
     outcome = engine.apply(scope, claim)
     return outcome.value  # type: ignore[union-attr] # anything but Ok fails the test here
-
-
-CallEngine = Callable[[Engine], object]
