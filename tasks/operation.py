@@ -42,7 +42,8 @@ def operation_progress(*, operation_id: str, scope: str) -> None:
     poll.look(operation_id, scope, ports())
 
 
-@app.task(name="tern.deployment.poll", throws=EXPECTED)
+# One per deployment and second: kept out of Flower, which is there to show operations.
+@app.task(name="tern.deployment.poll", throws=EXPECTED, send_events=False)
 def deployment_poll(*, deployment: str) -> None:
     """Looks at all that is due at the deployment."""
     poll.poll(deployment, ports())

@@ -23,6 +23,9 @@ _stopping = threading.Event()
 @setup_logging.connect
 def _shape_logs(**_: Any) -> None:
     configure(settings.log_format, settings.log_level)
+    # Every tick would be two lines; what changes is logged by the event that is committed with it.
+    for chatty in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 @celeryd_init.connect

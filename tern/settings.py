@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     """How long an engine may take for one answer; must be shorter than the lease."""
     poll_eager_seconds: Seconds = 0.5
     """Between two looks at an operation about to cut over or under a control."""
-    poll_steady_seconds: Seconds = 2.0
+    poll_steady_seconds: Seconds = 5.0
     """Between two looks at an operation that works."""
     poll_slow_seconds: Seconds = 30.0
     """Between two looks at what only a person moves on, or once contact is lost."""

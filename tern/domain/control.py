@@ -75,7 +75,7 @@ class AdmissionFacts:
     deployment: str = ""
 
 
-def admit(verb: Verb, facts: AdmissionFacts) -> ReceiptLine:  # noqa: PLR0911 - one line per answer
+def admit(verb: Verb, facts: AdmissionFacts) -> ReceiptLine:
     """Whether a wish is written down for an operation; every unmet condition is in the reason."""
     deployment, state = facts.deployment, facts.state
 

@@ -28,10 +28,12 @@ CONTROL_REFUSALS_MAX = 10
 
 @dataclass(frozen=True, slots=True)
 class PollPace:
-    """How often an operation is polled, in seconds, by what may happen next."""
+    """How often an operation is polled, in seconds: between eager and steady while it works, slow for what only a
+    person moves on.
+    """
 
     eager_s: float = 0.5
-    steady_s: float = 2.0
+    steady_s: float = 5.0
     slow_s: float = 30.0
 
 
@@ -41,18 +43,21 @@ def backoff_s(attempt: int, jitter: float) -> float:
     return raw * (0.75 + 0.5 * jitter)
 
 
-def poll_interval_s(state: str, *, poll_failures: int, control_open: bool, pace: PollPace) -> float:
+def poll_interval_s(
+    state: str, *, state_age_s: float, poll_failures: int, control_open: bool, pace: PollPace
+) -> float:
     """Seconds until the next look at an operation with a remote id.
 
-    Eager while a control waits for its effect and around a cutover; slow for what only a person moves on, and
-    once contact is lost, so that a dead engine isn't hammered.
+    Eager while a control waits for its effect and around a cutover; else a tenth of the time that it has been in
+    its state, so that a quick change is seen quickly and a long copy costs little; slow for what only a person moves
+    on and once contact is lost, so that a dead engine isn't hammered.
     """
     if poll_failures >= LOST_CONTACT_AFTER:
         return pace.slow_s
     if poll_failures:
-        return min(pace.slow_s, pace.steady_s * 2.0 ** min(poll_failures, 5))
+        return min(pace.slow_s, pace.eager_s * 2.0 ** min(poll_failures, 6))
     if control_open or state in {"cutting_over", "resuming", "reverting"}:
         return pace.eager_s
     if state in {"stopped", "uncertain"}:
         return pace.slow_s
-    return pace.steady_s
+    return min(pace.steady_s, max(pace.eager_s, state_age_s / 10))

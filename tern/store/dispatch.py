@@ -42,7 +42,8 @@ def lock_operation(tx: Connection, operation_id: int) -> Row[tuple[object, ...]]
 
 def claim_runs_for_s(row: Row[tuple[object, ...]], lease_s: float) -> float:
     """Seconds that somebody's claim still runs. One further in the future than two leases was written under a clock
-    that has since been set back, and counts as expired."""
+    that has since been set back, and counts as expired.
+    """
     if row.claim_token is None or row.claimed_for_s > 2 * lease_s:
         return 0.0
     return max(0.0, float(row.claimed_for_s))

@@ -6,9 +6,17 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, text
 
+from tern.store.session import log_after_commit
+
 _INSERT = text(
     "INSERT INTO apply_events (apply_id, operation_id, event, who, why, before, after, detail)"
-    " VALUES (:apply_id, :operation_id, :event, :who, :why, :before, :after, CAST(:detail AS jsonb))"
+    " SELECT apply_id, operation_id, event, who, why, before, after, detail"
+    " FROM ROWS FROM (jsonb_to_recordset(CAST(:lines AS jsonb)) AS (apply_id bigint, operation_id bigint,"
+    "   event text, who text, why text, before text, after text, detail jsonb))"
+    "   WITH ORDINALITY AS l(apply_id, operation_id, event, who, why, before, after, detail, number)"
+    " ORDER BY number RETURNING event, who, why, before, after, detail ->> 'remote_id' AS remote_id,"
+    " (SELECT a.apply_identifier FROM applies a WHERE a.id = apply_events.apply_id) AS apply,"
+    " (SELECT o.deployment FROM apply_operations o WHERE o.id = apply_events.operation_id) AS deployment"
 )
 
 
@@ -32,22 +40,21 @@ def append(tx: Connection, *happenings: Happening) -> None:
 
 
 def append_all(tx: Connection, happenings: Sequence[Happening]) -> None:
-    """Writes them in order, in one round trip as far as the driver can."""
+    """Writes them in order, in one statement; the same lines are logged once they are committed."""
     if not happenings:
         return
-    tx.execute(
-        _INSERT,
-        [
-            {
-                "apply_id": happening.apply_pk,
-                "operation_id": happening.operation_id,
-                "event": happening.event,
-                "who": happening.who,
-                "why": happening.why,
-                "before": happening.before,
-                "after": happening.after,
-                "detail": json.dumps(dict(happening.detail)),
-            }
-            for happening in happenings
-        ],
-    )
+    lines = [
+        {
+            "apply_id": happening.apply_pk,
+            "operation_id": happening.operation_id,
+            "event": happening.event,
+            "who": happening.who,
+            "why": happening.why,
+            "before": happening.before,
+            "after": happening.after,
+            "detail": dict(happening.detail),
+        }
+        for happening in happenings
+    ]
+    for row in tx.execute(_INSERT, {"lines": json.dumps(lines)}).mappings():
+        log_after_commit(tx, {key: value for key, value in row.items() if value})

@@ -21,8 +21,8 @@ from tern.domain.states import Event, State
 from tern.domain.timing import PROBE_INTERVAL_S, START_GRACE_S, poll_interval_s
 from tern.ports import Cursor, Due, Looked, NotClaimed, Poll
 from tern.store.deployment import load_named
-from tern.store.projection import close_deliveries, close_fulfilled, move, project_parent
 from tern.store.progress import write_tables
+from tern.store.projection import close_deliveries, close_fulfilled, move, project_parent
 from tern.store.scope import REMOTE_ID, load_scope
 from tern.store.session import transaction
 from tern.store.step import NOW, new_token
@@ -39,6 +39,7 @@ _CURSORS = text(
 )
 _SEEN = (
     f"SELECT o.id, o.apply_id, o.deployment, o.state, o.fence, o.attempt, o.poll_failures, {REMOTE_ID} AS remote_id,"
+    " extract(epoch FROM tern_clock() - o.state_changed_at)::float AS state_age_s,"
     " o.runs_though_stopped, extract(epoch FROM tern_clock() - o.start_sent_at)::float AS start_age_s,"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent'))"
     "   AS control_open"
@@ -275,6 +276,7 @@ class PollSteps(SweepSteps):
             state = State.UNCERTAIN
         next_s = poll_interval_s(
             state.value,
+            state_age_s=0.0 if state.value != row.state else row.state_age_s,
             # A note about a sample we can't use is no failed contact.
             poll_failures=row.poll_failures + 1 if seen.failure else 0,
             control_open=row.control_open or (observed is not None and observed.resend_stop),

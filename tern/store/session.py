@@ -1,20 +1,26 @@
 """Connections and transactions. What a lost connection or a lost COMMIT answer means is decided here, once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import psycopg
+import structlog
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
     InternalError,
     OperationalError,
+)
+from sqlalchemy.exc import (
     TimeoutError as PoolTimeout,
 )
 
 from tern.domain.errors import Misconfigured
 from tern.ports import StorageUnavailable
+
+_LINES = "tern_lines"
+_log = structlog.stdlib.get_logger("tern.event")
 
 SERVER_SETTINGS = {
     "statement_timeout": "10s",
@@ -73,6 +79,8 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """
     try:
         with engine.begin() as connection:
+            committed: list[Mapping[str, object]] = []
+            connection.info[_LINES] = committed
             yield connection
     except PoolTimeout as error:
         raise StorageUnavailable(_words(error)) from error
@@ -82,6 +90,13 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         if error.connection_invalidated or isinstance(error.orig, psycopg.OperationalError):
             raise StorageUnavailable(_words(error)) from error
         raise
+    for line in committed:
+        _log.info(str(line["event"]), **{key: value for key, value in line.items() if key != "event"})
+
+
+def log_after_commit(connection: Connection, line: Mapping[str, object]) -> None:
+    """Writes a log line, `event` and its fields, when the transaction is committed, and none if it is not."""
+    connection.info[_LINES].append(line)
 
 
 def _words(error: Exception) -> str:

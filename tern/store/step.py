@@ -30,7 +30,8 @@ def new_token() -> str:
 
 def lock_apply(tx: Connection, apply_pk: int) -> None:
     """First in the lock order. Excludes every other transaction that admits or moves an operation of this apply;
-    lets an operator's request be inserted (it needs only a key-share)."""
+    lets an operator's request be inserted (it needs only a key-share).
+    """
     tx.execute(text("SELECT 1 FROM applies WHERE id = :id FOR NO KEY UPDATE"), {"id": apply_pk})
 
 
