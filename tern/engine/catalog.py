@@ -85,11 +85,13 @@ def dependants(connection: Connection, table: Name, column: str | None = None) -
     found = rows(
         connection,
         "SELECT DISTINCT CASE WHEN d.classid = 'pg_rewrite'::regclass"
-        "            THEN (SELECT pg_describe_object('pg_class'::regclass, ev_class, 0) FROM pg_rewrite WHERE oid = d.objid)"
+        "            THEN (SELECT pg_describe_object('pg_class'::regclass, ev_class, 0) FROM pg_rewrite"
+        "                   WHERE oid = d.objid)"
         "            ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END AS what"
         "  FROM pg_depend AS d"
         " WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = to_regclass(%(table)s)::oid"
-        "   AND d.deptype IN ('n', 'i') AND d.classid IN ('pg_rewrite'::regclass, 'pg_policy'::regclass, 'pg_proc'::regclass)"
+        "   AND d.deptype IN ('n', 'i')"
+        "   AND d.classid IN ('pg_rewrite'::regclass, 'pg_policy'::regclass, 'pg_proc'::regclass)"
         "   AND (%(column)s::text IS NULL OR d.refobjsubid = (SELECT attnum FROM pg_attribute"
         "        WHERE attrelid = to_regclass(%(table)s)::oid AND attname = %(column)s))"
         " ORDER BY 1",

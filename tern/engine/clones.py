@@ -146,9 +146,8 @@ class Clones:
             " WHERE conrelid = %s AND contype IN ('p', 'u', 'x') ORDER BY contype",
             (oid,),
         ):
-            self.connection.execute(
-                f"ALTER TABLE {self.place(name).sql()} ADD CONSTRAINT {quote(each['name'])} {each['definition']}".encode()
-            )
+            added = f"ADD CONSTRAINT {quote(each['name'])} {each['definition']}"
+            self.connection.execute(f"ALTER TABLE {self.place(name).sql()} {added}".encode())
 
     def _copy_definitions(self, query: str, oid: int) -> None:
         for each in rows(self.connection, query, (oid,)):

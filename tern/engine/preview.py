@@ -14,6 +14,7 @@ from tern.engine.parse import RefusedError, read
 from tern.engine.recipes.model import NOTHING_TO_DO, ChangeClass, LockMode, Step
 from tern.engine.scope import Target, aim, refuse_mismatch
 from tern.engine.session import Connection
+from tern.engine.trial import Trial
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as ours
 
 CLASSES = {
@@ -135,7 +136,7 @@ def _judge_one(consulted: oracle.Oracle, asked: Asked) -> Verdict:
         refuse_mismatch(target, asked.name, index_table=table if table != target.name else None)
         rows = catalog.estimated_rows(connection, table)
         unsafe_words = unsafe.reasons(parsed)
-        judged = Judge(consulted).recipe(parsed, target)
+        judged = Judge(Trial(consulted)).recipe(parsed, target)
     except RefusedError as refused:
         rewrite = refused.reason is Reason.REWRITE_REFUSED
         change_class = ChangeClass.REWRITE if rewrite else ChangeClass.METADATA

@@ -10,7 +10,7 @@ from tern.engine.session import Connection, Row, rows
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as ours
 from tern.wire.generated.tern.v1 import tern_pb2 as contract
 
-STATES: dict[State, contract.State] = {
+STATES: dict[State, contract.State.ValueType] = {
     State.PENDING: contract.STATE_PENDING,
     State.RUNNING: contract.STATE_RUNNING,
     State.WAITING_FOR_CUTOVER: contract.STATE_WAITING_FOR_CUTOVER,
@@ -78,8 +78,9 @@ def logs(connection: Connection, job: str, limit: int) -> list[contract.ApplyLog
     """The newest lines of a job's log, the oldest of them first."""
     found = rows(
         connection,
-        "SELECT * FROM (SELECT id, change, level, event_type, message, old_state, new_state, metadata::text AS metadata,"
-        "       created_at FROM _tern.event WHERE job = %s ORDER BY id DESC LIMIT %s) AS newest ORDER BY id",
+        "SELECT * FROM (SELECT id, change, level, event_type, message, old_state, new_state,"
+        "       metadata::text AS metadata, created_at"
+        "  FROM _tern.event WHERE job = %s ORDER BY id DESC LIMIT %s) AS newest ORDER BY id",
         (job, limit),
     )
     return [

@@ -124,7 +124,8 @@ def _target(parsed: Parsed, namespace: str) -> Target:
             if object_type not in COMMENTED:
                 raise out_of_scope(f"COMMENT ON {object_type.removeprefix('OBJECT_').lower()}")
             return _listed(node.object, object_type, namespace)
-    raise out_of_scope(kind.removesuffix("_stmt").replace("_", " ").upper())
+        case _:
+            raise out_of_scope(kind.removesuffix("_stmt").replace("_", " ").upper())
 
 
 def refuse_mismatch(target: Target, declared: Name, *, index_table: Name | None = None) -> None:
@@ -169,7 +170,8 @@ def direct_lock(parsed: Parsed, target: Target) -> LockMode | None:
             return LockMode.SHARE_UPDATE_EXCLUSIVE if is_index else LockMode.ACCESS_EXCLUSIVE
         case "drop_stmt":
             return LockMode.ACCESS_EXCLUSIVE if target.is_relation else None
-    return None
+        case _:
+            return None
 
 
 def _granted(node: Any, namespace: str) -> Target:
@@ -207,7 +209,8 @@ def _listed(thing: Any, object_type: str, namespace: str) -> Target:
             name = _qualify_strings(words, namespace, part=part)
             is_relation = object_type not in {"OBJECT_STATISTIC_EXT", "OBJECT_TYPE", "OBJECT_DOMAIN"}
             return Target(name, is_relation=is_relation, object_type=object_type)
-    raise out_of_scope(object_type.removeprefix("OBJECT_").lower())
+        case _:
+            raise out_of_scope(object_type.removeprefix("OBJECT_").lower())
 
 
 def _qualify(relation: Any, namespace: str) -> Name:

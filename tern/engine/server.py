@@ -213,6 +213,7 @@ def _adapters(servicer: type, service: EngineService) -> Any:
 
 def _adapter(method: Callable[[Any, CallContext], Any]) -> Callable[[Any, Any, grpc.ServicerContext], Any]:
     def handle(_self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        refusal: EngineError
         try:
             return method(request, _call_context(context))
         except EngineError as error:
@@ -223,8 +224,7 @@ def _adapter(method: Callable[[Any, CallContext], Any]) -> Callable[[Any, Any, g
             refusal = EngineError(
                 grpc.StatusCode.INTERNAL, Reason.INTERNAL, f"unexpected; see the engine's log, id {mark}"
             )
-        context.abort_with_status(rich_status(refusal))
-        return None  # pragma: no cover - abort raises
+        return context.abort_with_status(rich_status(refusal))
 
     return handle
 
@@ -270,7 +270,7 @@ def _bind(server: grpc.Server, listen: str, credentials: grpc.ServerCredentials 
     return port
 
 
-class _TokenCheck(grpc.ServerInterceptor):  # type: ignore[misc] # grpc-stubs leave it untyped
+class _TokenCheck(grpc.ServerInterceptor):
     """Lets calls with the right bearer token pass, and the standard health check, which says nothing of value."""
 
     def __init__(self, token: str) -> None:
@@ -281,13 +281,13 @@ class _TokenCheck(grpc.ServerInterceptor):  # type: ignore[misc] # grpc-stubs le
             error = EngineError(grpc.StatusCode.UNAUTHENTICATED, Reason.UNAUTHENTICATED, words)
             context.abort_with_status(rich_status(error))
 
-        self._refuse = grpc.unary_unary_rpc_method_handler(refuse)
+        self._refuse: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(refuse)
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Refuses in constant time; the handler behind is never looked up."""
         metadata: Sequence[tuple[str, str | bytes]] = handler_call_details.invocation_metadata or ()
         given = next((value for key, value in metadata if key == "authorization"), "")
