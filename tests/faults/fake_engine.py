@@ -27,7 +27,7 @@ from typing import Any, Self
 import grpc
 from google.protobuf import any_pb2, message_factory
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as engine_v1

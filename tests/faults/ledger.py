@@ -19,7 +19,7 @@ class Call:
     at: float
     method: str
     metadata: dict[str, str]
-    request: Message
+    request: Any
 
     @property
     def remote_id(self) -> str:

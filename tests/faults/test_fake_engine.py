@@ -20,8 +20,8 @@ from tests.faults.behaviour import altered, behave, fail, not_accepted
 from tests.faults.fake_engine import FakeEngine, wait_for_port
 from tests.faults.ledger import read_ledger
 
-OURS = (("tern-operation", "apl-one/us-east"), ("tern-fence", "4"))
-THEIRS = (("tern-operation", "apl-two/us-east"), ("tern-fence", "4"))
+OURS: tuple[tuple[str, str | bytes], ...] = (("tern-operation", "apl-one/us-east"), ("tern-fence", "4"))
+THEIRS: tuple[tuple[str, str | bytes], ...] = (("tern-operation", "apl-two/us-east"), ("tern-fence", "4"))
 
 
 class Client:
@@ -32,7 +32,12 @@ class Client:
         self.tern = TernStub(self.channel)
         self.engine = EngineServiceStub(self.channel)
 
-    def apply(self, key: str, ddl: str = "ALTER TABLE t ADD c int", metadata: object = OURS) -> str:
+    def apply(
+        self,
+        key: str,
+        ddl: str = "ALTER TABLE t ADD c int",
+        metadata: tuple[tuple[str, str | bytes], ...] = OURS,
+    ) -> str:
         change = tern_v1.TableChange(table_name="t", ddl=ddl)
         request = tern_v1.ApplyRequest(idempotency_key=key, ddl_changes=[change])
         return str(self.tern.Apply(request, metadata=metadata, timeout=10).apply_id)
@@ -74,7 +79,7 @@ def test_a_key_with_another_payload_is_refused(fake: FakeEngine, client: Client)
     client.apply("k")
     with pytest.raises(grpc.RpcError) as caught:
         client.apply("k", ddl="DROP TABLE t")
-    assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS  # type: ignore[attr-defined]
+    assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
     assert len(fake.effects("apply", duplicates=True)) == 1
 
 
@@ -90,7 +95,7 @@ def test_a_job_belongs_to_its_operation(fake: FakeEngine, client: Client) -> Non
     remote_id = client.apply("k")
     with pytest.raises(grpc.RpcError) as caught:
         client.tern.Stop(tern_v1.StopRequest(apply_id=remote_id), metadata=THEIRS)
-    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION  # type: ignore[attr-defined]
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert client.tern.Stop(tern_v1.StopRequest(apply_id=remote_id)).accepted  # a foreign client says nothing
     assert fake.job(remote_id).state == "stopped"
 
@@ -158,7 +163,7 @@ def test_a_process_remembers_through_a_kill_what_its_ledger_says(tmp_path: Path)
             client.apply("dead")
         with pytest.raises(grpc.RpcError) as caught:
             client.engine.Resolve(engine_v1.ResolveRequest(idempotency_key="k"))
-        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
         running.send_signal(signal.SIGTERM)
         assert running.wait(20) == 0
     lines = list(read_ledger(tmp_path / "ledger.jsonl"))

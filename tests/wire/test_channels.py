@@ -5,8 +5,10 @@ import shlex
 import shutil
 import subprocess
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from tern.domain.model import Claim, Credentials, OperationScope
 from tern.domain.outcome import Ok, Refused, Unknown
 from tern.ports import Engine
-from tern.wire.channels import MESSAGE_BYTES_MAX, Channels
+from tern.wire.channels import MESSAGE_BYTES_MAX, Channels, Link
 from tern.wire.credentials import Secrets, parse_address
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
 from tern.wire.routing import EngineDirectory
@@ -56,7 +58,7 @@ def test_all_threads_share_one_channel_to_an_address() -> None:
     channels = Channels()
     endpoint = parse_address("grpc://127.0.0.1:9")
     start = threading.Barrier(8)
-    links = []
+    links: list[Link] = []
 
     def open_link() -> None:
         start.wait()
@@ -196,7 +198,7 @@ def test_random_bytes_as_a_request_kill_no_server(
     fake: FakeEngine, engine: Engine, request_bytes: bytes
 ) -> None:
     with grpc.insecure_channel(re.sub(r"^grpc://", "", fake.address)) as channel:
-        raw = channel.unary_unary(
+        raw: Callable[..., Any] = channel.unary_unary(
             "/tern.v1.Tern/Progress", response_deserializer=tern_v1.ProgressResponse.FromString
         )
         with pytest.raises(grpc.RpcError):

@@ -1,6 +1,8 @@
 """What is asked, with which ids and metadata, and what becomes of the answers."""
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ from tern.domain.model import (
     Started,
     Unsupported,
 )
-from tern.domain.outcome import Ok, Refused, Unknown
+from tern.domain.outcome import Ok, Outcome, Refused, Unknown
 from tern.domain.policy import Cutover
 from tern.domain.states import State
 from tern.ports import Engine
@@ -94,7 +96,7 @@ def test_a_deadline_goes_with_every_call(
     fake: FakeEngine, impatient: EngineDirectory, deployment: Deployment, scope: OperationScope
 ) -> None:
     engine = impatient.of(deployment)
-    asks = {
+    asks: dict[str, Callable[[], Outcome[Any]]] = {
         "Apply": lambda: engine.apply(scope, claim_on(scope)),
         "Resolve": lambda: engine.resolve(scope, claim_on(scope), DispatchKey("k"), forbid=True),
         "Progress": lambda: engine.progress(call_for("R-1")),
@@ -283,7 +285,7 @@ def test_random_bytes_as_an_answer_kill_nothing(
     method: str, fake: FakeEngine, engine: Engine, scope: OperationScope, deployment: Deployment
 ) -> None:
     fake.script(method, *[garbage(bytes(range(start, start + 50))) for start in (0, 60, 130, 200)])
-    asks = {
+    asks: dict[str, Callable[[], Any]] = {
         "Progress": lambda: engine.progress(call_for("R-1")),
         "BatchProgress": lambda: engine.batch_progress([cursor_for(1, "R-1")]),
         "Resolve": lambda: engine.resolve(scope, claim_on(scope), DispatchKey("k"), forbid=True),

@@ -1,6 +1,7 @@
 """One test for each refusal before sending. "Nothing was sent" is the fake engine's word, not ours."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.wire.conftest import CHANGE, NAME, call_for, claim_on, deployment_at,
 CALLS = ("progress", "batch_progress", "stop", "start", "cutover", "cancel", "logs")
 
 
-def ask(engine: Engine, method: str, call: RemoteCall) -> Outcome[object]:
+def ask(engine: Engine, method: str, call: RemoteCall) -> Outcome[Any]:
     match method:
         case "batch_progress":
             (looked,) = engine.batch_progress([Cursor(7, call, 0)])
@@ -22,7 +23,7 @@ def ask(engine: Engine, method: str, call: RemoteCall) -> Outcome[object]:
         case "logs":
             return engine.logs(call, 10)
         case _:
-            outcome: Outcome[object] = getattr(engine, method)(call)
+            outcome: Outcome[Any] = getattr(engine, method)(call)
             return outcome
 
 

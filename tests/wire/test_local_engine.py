@@ -260,6 +260,7 @@ def real(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[E
 
 def until(look: Callable[[], Outcome[Any]], state: State) -> Any:
     """The first sample in that state."""
+    outcome: Outcome[Any] | None = None
     for _ in range(1500):
         outcome = look()
         assert isinstance(outcome, Ok), outcome

@@ -113,7 +113,7 @@ def test_an_entry_without_a_word_is_unknown_and_a_huge_revision_is_read_again(
     huge = engine_v1.ProgressEntry(
         apply_id="R-2",
         revision=2**64 - 1,
-        progress=tern_v1.ProgressResponse(apply_id="R-2", state="STATE_RUNNING"),
+        progress=tern_v1.ProgressResponse(apply_id="R-2", state=tern_v1.STATE_RUNNING),
     )
     fake.script("BatchProgress", answer(entries=[silent, huge]))
     first, second = engine.batch_progress([cursor_for(1, "R-1"), cursor_for(2, "R-2")])

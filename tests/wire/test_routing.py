@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,11 +114,11 @@ def test_a_secret_that_appears_later_is_used(
 MULTI = ApplyTarget(ApplyId("apl-one"), RemoteId("R-1"), "us-east", "production", 4)
 
 
-def sends(engine: Engine, verb: ApplyVerb) -> Callable[[RemoteCall], Outcome[object]]:
+def sends(engine: Engine, verb: ApplyVerb) -> Callable[[RemoteCall], Outcome[Any]]:
     """What would really be sent, were it allowed. Volume and revert have no port yet; a stop stands in for them."""
 
-    def send(call: RemoteCall) -> Outcome[object]:
-        outcome: Outcome[object] = getattr(engine, verb.value, engine.stop)(call)
+    def send(call: RemoteCall) -> Outcome[Any]:
+        outcome: Outcome[Any] = getattr(engine, verb.value, engine.stop)(call)
         return outcome
 
     return send
