@@ -28,6 +28,10 @@ class AlterJudge:
             if parsed.node.missing_ok:
                 return Judged(ChangeClass.METADATA, (Recipe(NOTHING_TO_DO, ()),))
             raise RefusedError(Reason.DDL_INVALID, f"there is no table {table}")
+        if self.trial.is_old(table) and catalog.is_partition(self.trial.oracle.connection, table):
+            raise RefusedError(
+                Reason.STATEMENT_REFUSED, f"{table} is a partition, and partitions are not built yet"
+            )
         parts = split(parsed)
         judged: list[Judged] = []
         if parts.together is not None:

@@ -16,6 +16,15 @@ def index_table(connection: Connection, index: Name) -> Name | None:
     return None if found is None else Name(**found)
 
 
+def is_partition(connection: Connection, table: Name) -> bool:
+    """Whether a table is a partition of another."""
+    return bool(
+        value(
+            connection, "SELECT relispartition FROM pg_class WHERE oid = to_regclass(%s)::oid", (table.sql(),)
+        )
+    )
+
+
 def exists(connection: Connection, relation: Name) -> bool:
     """Whether any relation bears that name."""
     return bool(value(connection, "SELECT to_regclass(%s) IS NOT NULL", (relation.sql(),)))

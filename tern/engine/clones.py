@@ -76,8 +76,15 @@ class Clones:
         self._schemas, self._made, self._absent, self._with_keys = memory
 
     def stands_in_for(self, name: Name) -> bool:
-        """Whether statements about a relation go to its copy: it has one, or it exists nowhere but here."""
-        return name in self._made or not _exists(self.connection, name)
+        """Whether statements about a relation go to its copy: it has or had one, or it exists nowhere but here.
+
+        Indexes are found by the second condition: they are copied with their tables.
+        """
+        return (
+            name in self._made
+            or _exists(self.connection, self.place(name))
+            or not _exists(self.connection, name)
+        )
 
     def was_copied(self, name: Name) -> bool:
         """Whether the relation exists outside this transaction."""
@@ -97,10 +104,14 @@ class Clones:
             self.connection,
             "SELECT c.oid::bigint AS oid, c.relkind::text AS kind, c.relpersistence::text AS persistence,"
             "       pg_get_userbyid(c.relowner) AS owner, c.relowner::regrole::text AS role,"
-            "       pg_has_role(c.relowner, 'MEMBER') AS ours"
+            "       pg_has_role(c.relowner, 'MEMBER') AS ours, NOT c.relispartition AND EXISTS ("
+            "       SELECT FROM pg_inherits AS i WHERE c.oid IN (i.inhparent, i.inhrelid)) AS inherits"
             "  FROM pg_class AS c WHERE c.oid = to_regclass(%s)::oid",
             (name.sql(),),
         )
+        if found is not None and found["inherits"] and found["kind"] != "p":
+            words = f"{name} takes part in inheritance, which this engine can't try statements on yet"
+            raise RefusedError(Reason.NOT_PREVIEWED, words)
         if found is None or found["kind"] in {"r", "v"}:
             return found
         kinds = {

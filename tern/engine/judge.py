@@ -127,7 +127,7 @@ class Judge:
         if table is not None:
             self.trial.copy(table)
         elif not catalog.exists(connection, self.trial.oracle.clones.place(index)):
-            if parsed.node.missing_ok:
+            if parsed.node.missing_ok and not catalog.exists(connection, index):
                 return Judged(ChangeClass.METADATA, (Recipe(NOTHING_TO_DO, ()),))
             raise RefusedError(Reason.DDL_INVALID, f"there is no index {index}")
         else:
