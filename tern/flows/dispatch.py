@@ -125,9 +125,24 @@ def _settle_by_resolve(
                     ports.store.record_uncertain(claim, _unresolved(message, scope))
                 case _:
                     assert_never(resolution)
-        case Refused() | Unknown():
-            delay_s = backoff_s(claim.attempt, ports.chance.jitter())
-            ports.store.record_unanswered(claim, message, delay_s=delay_s, engine_answers=False)
+        case (Refused() | Unknown()) as unresolved:
+            _repeat_or_ask(claimed, message, ports, engine_answers=isinstance(unresolved, Refused))
+
+
+def _repeat_or_ask(claimed: DispatchClaimed, message: str, ports: Ports, *, engine_answers: bool) -> None:
+    """Nobody could say what became of the key: asked again under the same key, but not for ever (G10)."""
+    attempts, age_s = ports.store.dispatch_budget(claimed.claim)
+    after = after_unknown(
+        idempotent_dispatch=True,
+        offers_resolve=True,
+        answered_attempts=attempts + int(engine_answers),
+        intent_age_s=age_s,
+    )
+    if after is AfterUnknown.ASK_PERSON:
+        ports.store.record_uncertain(claimed.claim, message)
+        return
+    delay_s = backoff_s(claimed.claim.attempt, ports.chance.jitter())
+    ports.store.record_unanswered(claimed.claim, message, delay_s=delay_s, engine_answers=engine_answers)
 
 
 def _unresolved(message: str, scope: OperationScope) -> str:
