@@ -181,6 +181,12 @@ class Reading:
                 for row in rows
             )
 
+    def knows_key(self, idempotency_key: str) -> bool:
+        """Whether an apply was made under this key."""
+        with self._snapshot() as tx:
+            statement = text("SELECT 1 FROM applies WHERE idempotency_key = :key")
+            return tx.execute(statement, {"key": idempotency_key}).scalar_one_or_none() is not None
+
     def held_targets(self) -> tuple[Held, ...]:
         """Every target that a live apply holds."""
         with self._snapshot() as tx:

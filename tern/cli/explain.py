@@ -1,0 +1,116 @@
+"""`tern explain`: all reasons at once why something does not move, and who can change each. Reads only."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+import click
+from rich.text import Text
+
+from tern.cli import reach
+from tern.cli.envelope import json_option, write_document
+from tern.cli.picture import details, picture, show, sign_of
+from tern.cli.show import operation_picture
+from tern.cli.subject import Subject
+from tern.cli.words import duration, one_line, plural
+from tern.domain.policy import ClearedBy, Hold
+from tern.domain.states import State
+from tern.view import ApplyView, OperationView, apply_view
+
+MOST_NAMED = 6
+_LEGEND: Mapping[ClearedBy, str] = {
+    ClearedBy.FIX: "you can change it",
+    ClearedBy.WAIT: "it clears by itself",
+    ClearedBy.ASK: "somebody else must",
+}
+
+
+@click.command()
+@click.argument("subject", metavar="AP[/DEPLOYMENT]")
+@json_option
+def explain(subject: str, *, as_json: bool) -> None:
+    """Say why an apply, or one operation, stands where it stands."""
+    asked = Subject.read(subject)
+    reading = reach.reading()
+    facts = reading.operation(asked.scope) if asked.scope else reading.apply(asked.apply_id)
+    view = apply_view(facts)
+    chosen = (view.operation(asked.deployment),) if asked.deployment else view.operations
+    if as_json:
+        write_document("explanation", _json(view, chosen), observed_at=facts.observed_at)
+    elif asked.deployment:
+        show([*operation_picture(view, chosen[0]), Text(), *_verdict(view, chosen[0])])
+    else:
+        show([*picture(view, next_steps=False), Text(), *_reasons(view)])
+
+
+def _json(view: ApplyView, chosen: tuple[OperationView, ...]) -> dict[str, object]:
+    names = {operation.deployment for operation in chosen}
+    return {
+        "apply_id": view.facts.apply_id,
+        "state": view.facts.state.value,
+        "headline": view.headline,
+        "operations": [operation.as_json() for operation in chosen],
+        "blockers": [blocker.as_json() for blocker in view.blockers if blocker.deployment in names],
+    }
+
+
+def _verdict(view: ApplyView, operation: OperationView) -> Iterator[Text]:
+    """One sentence, and the commands that lead on."""
+    if operation.state.is_finished:
+        yield Text(f"  It is {operation.state.value}; nothing moves it any more.")
+    elif operation.moves_by_itself and operation.state is not State.PENDING:
+        yield Text("  It moves; nothing holds it.")
+    elif not operation.holds:
+        due = operation.record.due_for_s
+        waited = f", since {duration(due)}" if due is not None else ""
+        yield Text(f"  Nothing holds it: the next free worker takes it{waited}.")
+    else:
+        yield Text(f"  {plural(len(operation.holds), 'reason')} above: each says who can clear it.")
+    for blocker in view.blockers:
+        if blocker.deployment == operation.deployment:
+            yield Text(f"  {blocker.command}", "bold")
+            yield Text(f"    {blocker.consequence}", "dim")
+
+
+def _reasons(view: ApplyView) -> Iterator[Text]:
+    """Each reason once, with the deployments that it holds: the same height for 3 and for 10,000."""
+    held: dict[tuple[str, ClearedBy, str], list[OperationView]] = defaultdict(list)
+    until: dict[tuple[str, ClearedBy, str], float] = {}
+    for operation in view.operations:
+        for hold in operation.holds:
+            key = (hold.kind.value, hold.cleared_by, _same_for_many(hold))
+            held[key].append(operation)
+            if hold.until_s is not None:
+                until[key] = max(until.get(key, 0.0), hold.until_s)
+    if not held:
+        if view.facts.state.is_settled:
+            failed = [each for each in view.operations if each.state is State.FAILED]
+            for operation in failed[:MOST_NAMED]:
+                yield Text.assemble(
+                    ("  ✖ ", "red"), (operation.deployment, "bold"), f"  {details(operation)}"
+                )
+            yield Text(f"  {view.headline}; nothing waits for anything.")
+            return
+        moving = [operation for operation in view.operations if operation.moves_by_itself]
+        words = ", ".join(f"{each.deployment} ({sign_of(each).word})" for each in moving[:MOST_NAMED])
+        yield Text(f"  Nothing holds it. Under way: {words or 'nothing'}")
+        return
+    yield Text("  Why it does not move faster", "bold")
+    order = list(ClearedBy)
+    for key, operations in sorted(held.items(), key=lambda each: (order.index(each[0][1]), -len(each[1]))):
+        _, cleared_by, detail = key
+        clears = f", clears in {duration(until[key])}" if key in until else ""
+        line = Text(f"  {cleared_by.value:<5}", "bold yellow" if cleared_by is ClearedBy.FIX else "bold")
+        line.append(one_line(detail) + clears)
+        yield line
+        names = ", ".join(each.deployment for each in operations[:MOST_NAMED])
+        more = f" and {len(operations) - MOST_NAMED:,} more" if len(operations) > MOST_NAMED else ""
+        yield Text(f"       {names}{more}", "dim")
+    marks = dict.fromkeys(key[1] for key in held)
+    yield Text("  " + "   ".join(f"{mark.value}: {_LEGEND[mark]}" for mark in order if mark in marks), "dim")
+
+
+def _same_for_many(hold: Hold) -> str:
+    """The reason without the number that differs from one place in the order to the next."""
+    if hold.kind.value == "order" and hold.cleared_by is ClearedBy.WAIT:
+        return "it is not its turn: deployments before it in the order are not through yet"
+    return hold.detail

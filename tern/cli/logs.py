@@ -1,0 +1,134 @@
+"""`tern logs`: the record of an apply or of one operation, and on request the engine's own. Reads only."""
+
+import time
+from collections.abc import Sequence
+
+import click
+from rich.text import Text
+
+from tern.cli import reach
+from tern.cli.envelope import json_option, talk, write_document, write_line
+from tern.cli.main import INTERRUPTED
+from tern.cli.picture import show
+from tern.cli.subject import Subject
+from tern.cli.words import one_line
+from tern.domain.errors import Refused, Unreachable, UsageError
+from tern.domain.model import RemoteCall
+from tern.domain.outcome import Ok
+from tern.domain.outcome import Refused as Declined
+from tern.facts import Happened
+from tern.store.reading import Reading
+
+LOOK_EVERY_S = 1.0
+MOST_AT_ONCE = 10_000
+
+
+@click.command()
+@click.argument("subject", metavar="AP[/DEPLOYMENT]")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, MOST_AT_ONCE),
+    default=100,
+    show_default=True,
+    help="The newest so many.",
+)
+@click.option("--follow", "-f", "follows", is_flag=True, help="And what happens from now on, until Ctrl-C.")
+@click.option(
+    "--engine", "of_engine", is_flag=True, help="What the engine itself has written about the operation."
+)
+@click.option("--jsonl", is_flag=True, help="One JSON document a line.")
+@json_option
+def logs(subject: str, *, limit: int, follows: bool, of_engine: bool, jsonl: bool, as_json: bool) -> int:
+    """Show who did what, when, why, and what came of it."""
+    asked = Subject.read(subject)
+    if as_json and (follows or jsonl):
+        what = "--json writes one document; a stream is --jsonl"
+        raise UsageError(what)
+    if of_engine:
+        return _of_engine(asked, limit, as_json=as_json or jsonl)
+    reading = reach.reading()
+    if asked.scope:
+        reading.operation(asked.scope)
+    events = reading.events(asked.apply_id, deployment=asked.deployment, limit=limit)
+    if as_json:
+        write_document("logs", {"apply_id": asked.apply_id, "events": [_json(event) for event in events]})
+        return 0
+    _say(events, jsonl=jsonl)
+    return _follow(reading, asked, events, jsonl=jsonl) if follows else 0
+
+
+def _follow(reading: Reading, asked: Subject, events: Sequence[Happened], *, jsonl: bool) -> int:
+    last = events[-1].event_id if events else 0
+    try:
+        while True:
+            time.sleep(LOOK_EVERY_S)
+            new = reading.events(asked.apply_id, deployment=asked.deployment, limit=MOST_AT_ONCE, after=last)
+            _say(new, jsonl=jsonl)
+            last = new[-1].event_id if new else last
+    except KeyboardInterrupt:
+        talk("")
+        return INTERRUPTED
+
+
+def _of_engine(asked: Subject, limit: int, *, as_json: bool) -> int:
+    name = Subject.read_operation(str(asked.scope or asked.apply_id))
+    ports = reach.ports()
+    facts = reach.reading().operation(name)
+    record = next(each for each in facts.operations if each.deployment == name.deployment)
+    if record.remote_id is None:
+        what = f"{name} has no remote id: its engine knows nothing of it yet"
+        raise Refused(what, unchanged="Nothing was sent to any engine.", reason="NO_REMOTE_ID")
+    (deployment,) = ports.store.load_deployments([name.deployment])
+    call = RemoteCall(name, record.remote_id, facts.environment, record.fence)
+    answer = ports.engines.of(deployment).logs(call, limit)
+    if not isinstance(answer, Ok):
+        what = f"the engine of {name.deployment} gave no log"
+        if isinstance(answer, Declined):
+            raise Refused(what, why=(one_line(answer.message),), reason=answer.reason or "ENGINE_REFUSED")
+        raise Unreachable(what, why=(one_line(answer.message),))
+    if as_json:
+        lines = [{"at": x.at, "level": x.level, "event": x.event, "message": x.message} for x in answer.value]
+        write_document("engine_logs", {"scope": str(name), "remote_id": record.remote_id, "lines": lines})
+        return 0
+    show(
+        [
+            Text.assemble((f"{x.at}  {x.level:<7} ", "dim"), f"{x.event}  {one_line(x.message)}")
+            for x in answer.value
+        ]
+    )
+    return 0
+
+
+def _say(events: Sequence[Happened], *, jsonl: bool) -> None:
+    if jsonl:
+        for event in events:
+            write_line("event", _json(event))
+        return
+    width = max((len(event.deployment) for event in events), default=0)
+    show([_line(event, width) for event in events])
+
+
+def _line(event: Happened, width: int) -> Text:
+    line = Text(f"{event.at:%Y-%m-%d %H:%M:%S}  ", "dim")
+    line.append(f"{event.deployment:<{width}}  " if width else "", "bold")
+    line.append(event.event.replace("_", " "))
+    if event.before != event.after and event.after:
+        line.append(f"  {event.before or 'new'} → {event.after}".replace("_", " "), "cyan")
+    line.append(f"  by {event.who}", "dim")
+    if event.why:
+        line.append(f"  {one_line(event.why)}")
+    return line
+
+
+def _json(event: Happened) -> dict[str, object]:
+    return {
+        "event_id": event.event_id,
+        "at": event.at.isoformat(),
+        "age_s": round(event.age_s, 1),
+        "deployment": event.deployment or None,
+        "event": event.event,
+        "who": event.who,
+        "why": event.why or None,
+        "before": event.before or None,
+        "after": event.after or None,
+    }

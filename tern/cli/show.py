@@ -1,0 +1,60 @@
+"""`tern get`: one apply, or one of its operations, as it is now. Reads only."""
+
+import click
+from rich.text import Text
+
+from tern.cli import reach
+from tern.cli.envelope import json_option, write_document
+from tern.cli.picture import operation_line, picture, show, table_line
+from tern.cli.subject import Subject
+from tern.cli.words import ago, duration, one_line
+from tern.view import ApplyView, OperationView, apply_view
+
+
+@click.command()
+@click.argument("subject", metavar="AP[/DEPLOYMENT]")
+@json_option
+def get(subject: str, *, as_json: bool) -> None:
+    """Show one apply, or one operation of it, as it is now."""
+    asked = Subject.read(subject)
+    reading = reach.reading()
+    facts = reading.operation(asked.scope) if asked.scope else reading.apply(asked.apply_id)
+    view = apply_view(facts)
+    operation = view.operation(asked.deployment) if asked.deployment else None
+    if as_json:
+        kind, data = ("operation", operation.as_json()) if operation else ("apply", view.as_json())
+        write_document(kind, data, observed_at=facts.observed_at)
+    else:
+        show(operation_picture(view, operation) if operation else picture(view))
+
+
+def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:
+    """One operation with everything that is known about it."""
+    record = operation.record
+    lines = [Text(operation.scope, "bold"), operation_line(operation, len(operation.deployment))]
+    facts = [
+        ("place", f"{record.position + 1} of {len(view.operations)} in the order"),
+        ("target", record.target),
+        ("remote id", record.remote_id or "none yet"),
+        ("attempts", str(record.attempt)),
+        ("in this state", duration(record.state_age_s)),
+        ("last seen", "never" if record.sampled_age_s is None else ago(record.sampled_age_s)),
+    ]
+    if record.error_message:
+        facts.append(("says", one_line(record.error_message)))
+    if operation.lost_contact:
+        facts.append(("contact", f"lost after {record.poll_failures} tries: {one_line(record.poll_error)}"))
+    facts += [
+        (
+            "asked for",
+            f"{wish.verb} by {wish.caller}, {ago(wish.age_s)}: {one_line(wish.reason)} ({wish.fate.value})",
+        )
+        for wish in record.open_wishes
+    ]
+    lines += [Text.assemble((f"    {name:<14}", "dim"), value) for name, value in facts]
+    lines += [Text(), *(table_line(table, 4) for table in record.tables)]
+    lines += [
+        Text.assemble((f"    {hold.cleared_by.value:<6}", "bold"), one_line(hold.detail))
+        for hold in operation.holds
+    ]
+    return lines

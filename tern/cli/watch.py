@@ -1,0 +1,212 @@
+"""`tern watch` and `tern wait`: following an apply. Both only look; ending them leaves the rollout alone."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import click
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from tern.cli import reach
+from tern.cli.envelope import json_option, talk, write_document, write_line
+from tern.cli.main import INTERRUPTED
+from tern.cli.picture import console, details, outcome_words, picture, show, sign_of
+from tern.cli.subject import Subject
+from tern.cli.words import duration
+from tern.domain.identity import ApplyId
+from tern.domain.states import State
+from tern.ports import StorageUnavailable
+from tern.store.reading import Reading
+from tern.view import READY_FOR_CUTOVER, ApplyView, OperationView, apply_view
+
+INTERVAL_S = 1.0
+LARGE = 1_000
+"""Above so many operations a look costs more, so it is taken less often."""
+TIMED_OUT = 124
+STEP_PERCENT = 10
+_MARGIN_LINES = 2
+_SILENT_START = "◷ waiting"
+"""Everything waits at first; that needs no line for each deployment."""
+
+
+@click.command()
+@click.argument("apply_id", metavar="AP")
+@click.option("--jsonl", is_flag=True, help="One JSON document a line for each change that is seen.")
+def watch(apply_id: str, *, jsonl: bool) -> int:
+    """Follow an apply until it settles or needs you, and end with the outcome's exit code.
+
+    Ctrl-C leaves the rollout alone.
+    """
+    asked = Subject.read(apply_id)
+    return follow(asked.apply_id, jsonl=jsonl)
+
+
+@click.command()
+@click.argument("apply_id", metavar="AP")
+@click.option(
+    "--for",
+    "wanted",
+    type=click.Choice(["completed", "settled", "stopped", "paused", "ready"]),
+    default="settled",
+    show_default=True,
+)
+@click.option("--timeout", type=click.FloatRange(min=0), help="Seconds; then the exit code is 124.")
+@json_option
+def wait(apply_id: str, *, wanted: str, timeout: float | None, as_json: bool) -> int:
+    """Wait without a word until an apply is where you want it, or can't get there without a person.
+
+    Ends with the outcome's exit code.
+    """
+    reading = reach.reading()
+    asked = Subject.read(apply_id)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    view = None
+    for view in _looks(reading, asked.apply_id, deadline=deadline):
+        if _is_there(view, wanted) or view.exit_code is not None:
+            break
+    else:
+        talk(f"{asked.apply_id} was not {wanted} within {timeout:g} s; the rollout goes on.")
+        if as_json and view is not None:
+            write_document("apply", view.as_json(), observed_at=view.facts.observed_at)
+        return TIMED_OUT
+    if as_json:
+        write_document("apply", view.as_json(), observed_at=view.facts.observed_at)
+    else:
+        click.echo(outcome_words(view))
+    return view.exit_code or 0
+
+
+def follow(apply_id: ApplyId, *, jsonl: bool = False) -> int:
+    """Shows the apply until nothing moves without a person; returns the outcome's exit code."""
+    reading = reach.reading()
+    # The first look is outside: an apply that is not there is no broken watch.
+    reading.apply(apply_id)
+    try:
+        if jsonl:
+            return _stream(reading, apply_id)
+        return _redraw(reading, apply_id) if console().is_terminal else _tell(reading, apply_id)
+    except KeyboardInterrupt:
+        talk(f"\nThe rollout goes on. Come back with: tern watch {apply_id}")
+        return INTERRUPTED
+
+
+def _redraw(reading: Reading, apply_id: ApplyId) -> int:
+    out = console()
+    silence = ""
+    with Live(console=out, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
+
+        def show_silence(seconds: float) -> None:
+            nonlocal silence
+            silence = f"  PostgreSQL has not answered for {duration(seconds)}; what stands here is older"
+            live.update(_frame(view, silence, out.height), refresh=True)
+
+        view = apply_view(reading.apply(apply_id))
+        for view in _looks(reading, apply_id, on_silence=show_silence):
+            live.update(_frame(view, "", out.height), refresh=True)
+            if view.exit_code is not None:
+                break
+    show(picture(view))
+    return view.exit_code or 0
+
+
+def _frame(view: ApplyView, note: str, height: int) -> Group:
+    lines = picture(view, next_steps=False)
+    room = max(height - _MARGIN_LINES, 4)
+    if len(lines) > room:
+        lines = [
+            *lines[: room - 1],
+            Text(f"  … {len(lines) - room + 1} more lines: tern get {view.facts.apply_id}", "dim"),
+        ]
+    lines.append(Text(note or "  Ctrl-C leaves the rollout alone.", "yellow" if note else "dim"))
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return Group(*lines)
+
+
+def _tell(reading: Reading, apply_id: ApplyId) -> int:
+    """One line for each change, for logs and pipes."""
+    said: dict[str, str] = {}
+    headline = ""
+    for view in _looks(reading, apply_id, on_silence=_say_silence):
+        at = f"{view.facts.observed_at:%H:%M:%S}"
+        if view.headline != headline:
+            headline = view.headline
+            click.echo(f"{at}  {apply_id}  {headline}")
+        for operation in view.operations:
+            now = _milestone(operation)
+            if said.get(operation.deployment, _SILENT_START) != now:
+                said[operation.deployment] = now
+                sign = sign_of(operation)
+                click.echo(
+                    f"{at}  {operation.deployment}  {sign.symbol} {sign.word}  {details(operation)}".rstrip()
+                )
+        for blocker in view.blockers if view.exit_code is not None else ():
+            click.echo(f"{at}  {blocker.deployment}  needs you: {blocker.what}: {blocker.command}")
+        if view.exit_code is not None:
+            click.echo(outcome_words(view))
+            return view.exit_code
+    return 0
+
+
+def _stream(reading: Reading, apply_id: ApplyId) -> int:
+    last: tuple[object, ...] = ()
+    for view in _looks(reading, apply_id):
+        now = (view.facts.state, *(_milestone(operation) for operation in view.operations))
+        if now != last:
+            last = now
+            moment = view.facts.observed_at.isoformat()
+            write_line("apply", {"observed_at": moment, "data": view.as_json()})
+        if view.exit_code is not None:
+            return view.exit_code
+    return 0
+
+
+def _milestone(operation: OperationView) -> str:
+    """What is worth a line of its own: a new state, and every tenth of the way."""
+    sign = sign_of(operation)
+    tenth = operation.percent // STEP_PERCENT if operation.state is State.RUNNING else ""
+    return f"{sign.symbol} {sign.word}" + (f" {tenth}" if tenth != "" else "")
+
+
+def _say_silence(seconds: float) -> None:
+    talk(f"PostgreSQL has not answered for {duration(seconds)}; still trying")
+
+
+def _looks(
+    reading: Reading,
+    apply_id: ApplyId,
+    *,
+    deadline: float | None = None,
+    on_silence: Callable[[float], None] | None = None,
+) -> Iterator[ApplyView]:
+    """A look a second until the deadline. A database that is away for a while ends no watch."""
+    silent_since: float | None = None
+    while True:
+        began = time.monotonic()
+        pause = INTERVAL_S
+        try:
+            view = apply_view(reading.apply(apply_id))
+            silent_since = None
+            pause = INTERVAL_S if len(view.operations) <= LARGE else 5 * INTERVAL_S
+            yield view
+        except StorageUnavailable:
+            silent_since = silent_since or began
+            if on_silence is not None:
+                on_silence(time.monotonic() - silent_since)
+        rest = began + pause - time.monotonic()
+        if deadline is not None:
+            rest = min(rest, deadline - time.monotonic())
+            if rest <= 0 and time.monotonic() >= deadline:
+                return
+        time.sleep(max(0.0, rest))
+
+
+def _is_there(view: ApplyView, wanted: str) -> bool:
+    match wanted:
+        case "settled":
+            return view.facts.state.is_settled
+        case "ready":
+            return view.exit_code == READY_FOR_CUTOVER
+        case _:
+            return view.facts.state.value == wanted
