@@ -1,0 +1,96 @@
+"""Everything that has a name on the wire, pinned: other services and people's dashboards rely on it."""
+
+import pytest
+
+from tasks.app import app
+from tasks.beat import SCHEDULE
+from tasks.routing import QUEUE_OF, QUEUES, route
+from tern.domain.errors import ScopeRefused
+
+TASKS = {
+    "tern.operation.dispatch": "dispatch",
+    "tern.operation.stop": "control",
+    "tern.operation.start": "control",
+    "tern.operation.cutover": "control",
+    "tern.operation.cancel": "control",
+    "tern.operation.progress": "poll",
+    "tern.deployment.poll": "poll",
+    "tern.apply.advance": "control",
+    "tern.apply.enqueue": "control",
+    "tern.progress.sweep": "sweep",
+    "tern.sweep": "sweep",
+}
+OPERATION_TASKS = sorted(name for name in TASKS if name.startswith("tern.operation."))
+
+
+def test_task_names_and_queues_are_these() -> None:
+    app.loader.import_default_modules()
+    assert {name for name in app.tasks if name.startswith("tern.")} == set(TASKS)
+    assert QUEUE_OF == TASKS
+    assert {queue.name for queue in QUEUES} == {"control", "sweep", "dispatch", "poll"}
+
+
+def test_beat_has_two_entries_that_expire_before_their_next_tick() -> None:
+    assert {name: entry["task"] for name, entry in SCHEDULE.items()} == {
+        "poll-progress": "tern.progress.sweep",
+        "reconcile": "tern.sweep",
+    }
+    for entry in SCHEDULE.values():
+        assert entry["options"]["expires"] < entry["schedule"]
+
+
+@pytest.mark.parametrize("name", OPERATION_TASKS)
+def test_operation_task_is_routed_by_its_scope(name: str) -> None:
+    given = {"operation_id": "7", "scope": "apl-0123456789abcdef/us-east"}
+    assert route(name, (), given, {}) == {"queue": TASKS[name]}
+
+
+@pytest.mark.parametrize("name", OPERATION_TASKS)
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        {},
+        {"operation_id": "7"},
+        {"operation_id": "7", "scope": ""},
+        {"operation_id": "7", "scope": "apl-0123456789abcdef"},
+        {"operation_id": "7", "scope": "apl-0123456789abcdef/"},
+        {"operation_id": "0", "scope": "apl-0123456789abcdef/us-east"},
+        {"operation_id": "-1", "scope": "apl-0123456789abcdef/us-east"},
+        {"operation_id": "x", "scope": "apl-0123456789abcdef/us-east"},
+        {"operation_id": True, "scope": "apl-0123456789abcdef/us-east"},
+        {"scope": "apl-0123456789abcdef/us-east"},
+    ],
+)
+def test_operation_task_without_its_scope_is_refused(name: str, given: dict[str, object] | None) -> None:
+    """G7: refused before it reaches the broker."""
+    with pytest.raises(ScopeRefused):
+        route(name, (), given, {})
+
+
+def test_unknown_task_is_refused() -> None:
+    with pytest.raises(ScopeRefused, match="no task"):
+        route("tern.operation.destroy", (), {}, {})
+
+
+def test_nothing_but_json_is_taken_from_the_broker() -> None:
+    assert app.conf.accept_content == ["json"]
+    assert app.conf.task_serializer == "json"
+    assert app.conf.result_backend is None
+    assert app.conf.task_acks_late
+    assert app.conf.task_reject_on_worker_lost
+    assert app.conf.worker_prefetch_multiplier == 1
+
+
+def test_every_task_is_one_statement() -> None:
+    """A task hands an id to a flow, and that is all."""
+    import ast  # noqa: PLC0415
+    from pathlib import Path  # noqa: PLC0415
+
+    for module in ("operation", "apply", "sweep"):
+        tree = ast.parse((Path(__file__).parents[2] / "tasks" / f"{module}.py").read_text())
+        for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
+            statements = [node for node in function.body if not isinstance(node, ast.Expr | ast.Assign)]
+            assert statements == [], function.name
+            assert len(function.body) <= 3, function.name
+            assert not function.args.args, f"{function.name} takes keywords only"
