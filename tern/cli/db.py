@@ -1,15 +1,12 @@
 """`tern db`: Tern's own database. Upgrading is explicit; no other command changes the schema."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
 from tern.domain.errors import UsageError
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
 
 
 @click.group()
@@ -75,8 +72,8 @@ def downgrade(revision: str, *, yes: bool) -> None:
     click.echo(f"✔ the database is at revision {schema.current(engine) or 'base (empty)'}")
 
 
-def _open() -> "Engine":
-    """The database, migrated or not."""
+def _open() -> Any:
+    """The database, migrated or not: a SQLAlchemy engine, which only the store knows by name."""
     from tern import wiring  # noqa: PLC0415
 
     engine = wiring.open_database(reach.settings())
