@@ -20,8 +20,9 @@ from tests.faults.behaviour import altered, behave, fail, not_accepted
 from tests.faults.fake_engine import FakeEngine, wait_for_port
 from tests.faults.ledger import read_ledger
 
-OURS: tuple[tuple[str, str | bytes], ...] = (("tern-operation", "apl-one/us-east"), ("tern-fence", "4"))
-THEIRS: tuple[tuple[str, str | bytes], ...] = (("tern-operation", "apl-two/us-east"), ("tern-fence", "4"))
+Metadata = tuple[tuple[str, str | bytes], ...]
+OURS: Metadata = (("tern-operation", "apl-one/us-east"), ("tern-fence", "4"))
+THEIRS: Metadata = (("tern-operation", "apl-two/us-east"), ("tern-fence", "4"))
 
 
 class Client:

@@ -247,7 +247,7 @@ def test_a_local_address_that_cannot_be_is_refused(
 def real(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Engine, Deployment]]:
     """The real engine on a real database with one table."""
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("CREATE TABLE orders (id bigint PRIMARY KEY)")
+        connection.execute("CREATE TABLE orders (id bigint PRIMARY KEY, kind text)")
     found = EngineDirectory()
     url = urlsplit(database_url)
     monkeypatch.setenv("TERN_TEST_PASSWORD", url.password or "")
