@@ -116,6 +116,7 @@ CREATE TABLE apply_operations (
     claim_owner text,
     claim_expires_at timestamptz,
     next_attempt_at timestamptz,
+    rung_at timestamptz,
     next_poll_at timestamptz,
     progress_revision numeric(20) NOT NULL DEFAULT 0,
     sampled_at timestamptz,

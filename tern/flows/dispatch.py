@@ -34,7 +34,6 @@ def dispatch(operation_id: object, scope: object, ports: Ports) -> None:
             ports.store.record_uncertain(claimed.claim, "an earlier dispatch was never answered")
         case _:
             assert_never(claimed.approach)
-    ports.bells.advance(claimed.scope.apply_id)
 
 
 def _send(claimed: DispatchClaimed, engine: Engine, ports: Ports) -> None:
@@ -47,6 +46,7 @@ def _send(claimed: DispatchClaimed, engine: Engine, ports: Ports) -> None:
         case Refused(message, reason):
             if claimed.claim.is_first_sender:
                 ports.store.record_refused(claimed.claim, message, reason, key_is_dead=False)
+                ports.bells.advance(claimed.scope.apply_id)
             else:
                 # An earlier send of this key may have worked; this refusal says nothing about it (D17).
                 _settle_by_resolve(claimed, engine, message, reason, ports)
@@ -59,6 +59,7 @@ def _give_way(claimed: DispatchClaimed, ports: Ports) -> None:
     if claimed.claim.is_first_sender:
         # We know that nothing was ever sent under this key.
         ports.store.withdraw_intent(claimed.claim)
+        ports.bells.advance(claimed.scope.apply_id)
         return
     message = "a stop or cancel came before the repeated call"
     ports.store.record_unanswered(claimed.claim, message, delay_s=0.0, engine_answers=False)
@@ -121,6 +122,7 @@ def _settle_by_resolve(
                     _record_id(claimed, remote_id, ports)
                 case Forbidden():
                     ports.store.record_refused(claim, message, reason, key_is_dead=True)
+                    ports.bells.advance(scope.apply_id)
                 case Unsupported() | NeverStarted():
                     ports.store.record_uncertain(claim, _unresolved(message, scope))
                 case _:

@@ -132,7 +132,7 @@ class ApplySteps(Steps):
             rows = tx.execute(
                 text(
                     "SELECT id, deployment FROM apply_operations WHERE apply_id = :id AND state = 'pending'"
-                    " AND next_attempt_at <= (SELECT tern_clock()) ORDER BY position"
+                    " AND next_attempt_at <= (SELECT tern_clock()) AND rung_at IS NULL ORDER BY position LIMIT 20"
                 ),
                 {"id": apply_pk},
             ).all()

@@ -73,6 +73,8 @@ class DispatchSteps(Steps):
     def claim_dispatch(self, operation_id: int, name: ScopeName) -> DispatchClaimed | NotClaimed:
         """See ports.DispatchStore."""
         with transaction(self.engine) as tx:
+            if _is_echo(tx, operation_id, name):
+                return NotClaimed("it is driven or settled already")
             apply_pk = lock_apply_of(tx, operation_id)
             if apply_pk is None:
                 raise refuse("OPERATION_UNKNOWN", name, f"there is no operation {operation_id}")
@@ -375,6 +377,17 @@ class DispatchSteps(Steps):
                 {"id": claim.operation_id},
             ).one()
             return row.answered_attempts, row.age_s
+
+
+def _is_echo(tx: Connection, operation_id: int, name: ScopeName) -> bool:
+    """A bell for something that is long done: most bells are. Seen without a lock, so that echoes queue for none."""
+    statement = text(
+        "SELECT o.state FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = :id"
+        " AND a.apply_identifier = :apply AND o.deployment = :deployment AND o.next_attempt_at IS NULL"
+    )
+    given = {"id": operation_id, "apply": name.apply_id, "deployment": name.deployment}
+    state = tx.execute(statement, given).scalar_one_or_none()
+    return state is not None and state != State.PENDING.value
 
 
 def _stored_id(held: HeldOperation) -> str | None:

@@ -11,12 +11,18 @@ from tern.store.session import transaction
 from tern.store.step import NOW, Steps, new_token
 
 SWEEP_LEASE_S = 10.0
+RING_AGAIN_S = 5.0
 _BATCH = 500
+_DISPATCH_BATCH = 200
 
 _DUE_DISPATCHES = text(
-    "SELECT o.id, o.deployment, a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
-    f" WHERE o.next_attempt_at <= {NOW}"
-    " ORDER BY o.next_attempt_at LIMIT :limit"
+    # What was rung a moment ago waits in a queue, not in this table: ringing for it again would only lengthen it.
+    "UPDATE apply_operations o SET rung_at = tern_clock() FROM applies a, ("
+    " SELECT id FROM apply_operations"
+    f" WHERE next_attempt_at <= {NOW} AND (rung_at IS NULL OR rung_at < next_attempt_at"
+    f"   OR rung_at < {NOW} - make_interval(secs => {RING_AGAIN_S}))"
+    " ORDER BY next_attempt_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) due"
+    " WHERE o.id = due.id AND a.id = o.apply_id RETURNING o.id, o.deployment, a.apply_identifier"
 )
 _RUNAWAY_CLAIMS = text(
     # A claim far in the future was written under a clock that has been set back since.
@@ -104,7 +110,7 @@ class SweepSteps(Steps):
         """See ports.SweepStore."""
         bounds = {"limit": _BATCH, "two_leases": 2 * self.lease_s}
         with transaction(self.engine) as tx:
-            due = tx.execute(_DUE_DISPATCHES, {"limit": _BATCH}).all()
+            due = tx.execute(_DUE_DISPATCHES, {"limit": _DISPATCH_BATCH}).all()
             runaway = tx.execute(_RUNAWAY_CLAIMS, bounds).all()
             controls = tx.execute(_DUE_CONTROLS, bounds).all()
             applies = tx.execute(_DUE_APPLIES, {"limit": _BATCH}).scalars().all()

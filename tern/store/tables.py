@@ -109,6 +109,7 @@ class OperationRow(Table):
     """An apply's share on one deployment: what is claimed, dispatched, controlled and polled.
 
     next_attempt_at: when a dispatch is due; NULL for what is not admitted, or already followed by its id.
+    rung_at: when a sweep last rang for the dispatch, so that a long queue isn't made longer by its own echo.
     next_poll_at: when the next look is due; NULL for what has no remote id or needs no look any more.
     sampled_attempt: the attempt whose sample was taken last; a stale one opens no gate.
     repeat_is_safe: a person allowed one more Apply with the same key; spent by the next claim.
@@ -137,6 +138,7 @@ class OperationRow(Table):
     claim_owner: Mapped[str | None]
     claim_expires_at: Mapped[datetime | None]
     next_attempt_at: Mapped[datetime | None]
+    rung_at: Mapped[datetime | None]
     next_poll_at: Mapped[datetime | None]
     progress_revision: Mapped[Decimal]
     sampled_at: Mapped[datetime | None]
