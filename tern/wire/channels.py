@@ -11,7 +11,7 @@ from grpc_status import rpc_status
 
 from tern.domain.model import Credentials
 from tern.wire.credentials import Endpoint, Secrets, check_plaintext, read_secrets
-from tern.wire.transport import AnswerT, CallFailed, Metadata, Method, NotSent, RequestT
+from tern.wire.transport import AnswerT, CallFailed, Metadata, Method, NotSent, RequestT, closing
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 
@@ -69,8 +69,7 @@ class Channels:
         key = (endpoint, Secrets("", secrets.tls_ca, secrets.tls_cert, secrets.tls_key))
         with self._lock:
             if self._closed:
-                reason = "CLOSING"
-                raise NotSent(reason, "this process is closing its connections")
+                raise closing()
             found = self._links.get(key)
             if found is None:
                 found = self._links[key] = Link(_open(endpoint, secrets))
@@ -130,8 +129,7 @@ class GrpcTransport:
             raise _failure(error, secrets) from None
         except ValueError:
             # grpc's word for a channel that was closed before the call began.
-            reason = "CLOSING"
-            raise NotSent(reason, "this process is closing its connections") from None
+            raise closing() from None
 
 
 def _failure(error: grpc.RpcError, secrets: Secrets) -> CallFailed:

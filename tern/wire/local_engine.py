@@ -7,6 +7,7 @@ import atexit
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -33,6 +34,7 @@ from tern.wire.transport import (
     Method,
     NotSent,
     RequestT,
+    closing,
 )
 
 if TYPE_CHECKING:
@@ -95,16 +97,16 @@ class LocalEngines:
             self._closed = True
             running = list(self._running.values())
             self._running.clear()
-        for engine in running:
-            engine.service.close()
         atexit.unregister(self.close)
+        with ExitStack() as ends:  # one that fails to close doesn't keep the others open
+            for engine in running:
+                ends.callback(engine.service.close)
 
     def _engine(self, home: _Home) -> "_Running":
         # Under the lock, so that two first calls don't start two engines for one database.
         with self._lock:
             if self._closed:
-                reason = "CLOSING"
-                raise NotSent(reason, "this process is closing its engines")
+                raise closing()
             if home not in self._running:
                 self._running[home] = _start(home)
             return self._running[home]

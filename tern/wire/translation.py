@@ -31,7 +31,7 @@ from tern.wire.guard import usable_remote_id
 from tern.wire.outcomes import About, tidy
 
 _PERCENT_MAX = 100
-_REVISION_MAX = 2**63 - 1
+_REVISION_MAX = 2**64 - 1
 
 STATES: Final[Mapping[int, State]] = MappingProxyType(
     {
@@ -154,9 +154,7 @@ def read_entry(about: About, cursor: Cursor, entry: engine_v1.ProgressEntry) -> 
             if entry.progress.apply_id not in {"", remote_id}:
                 said = tidy(entry.progress.apply_id, 80)
                 return about.unknown("STRANGER", f"the answer is about {said}", "OK")
-            # Revisions are opaque; one that a bigint can't hold is given up, and the job is read in full again.
-            revision = entry.revision if entry.revision <= _REVISION_MAX else 0
-            return Ok(sample(remote_id, entry.progress, revision))
+            return Ok(sample(remote_id, entry.progress, entry.revision))
         case "error":
             return about.coded(code_name(entry.error.code), entry.error.reason, entry.error.message)
         case _:
@@ -243,7 +241,7 @@ def _table(table: tern_v1.TableProgress) -> TableSample:
     return TableSample(
         namespace=tidy(table.namespace),
         table_name=tidy(table.table_name),
-        ddl=table.ddl,
+        ddl=tidy(table.ddl, len(table.ddl)),
         status=tidy(table.status),
         # With a total, zero is a measurement; without one, nothing was said.
         percent=_said(min(table.percent_complete, _PERCENT_MAX), zero_counts=total is not None),

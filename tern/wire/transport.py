@@ -40,6 +40,13 @@ class CallFailed(Exception):  # noqa: N818
         self.reason = reason
 
 
+def closing() -> CallFailed:
+    """This process ends. Nothing was sent, but a refusal would fail an operation for good that another worker
+    can drive, so it is a call that got lost.
+    """
+    return CallFailed("CANCELLED", "this process is closing its connections", "CLOSING")
+
+
 @dataclass(frozen=True, slots=True)
 class Method(Generic[RequestT, AnswerT]):
     """One RPC: its path on the wire and the type of its answer."""

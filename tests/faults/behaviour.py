@@ -17,8 +17,11 @@ from google.protobuf.message import Message
 class Rejected(Exception):  # noqa: N818
     """The call ends with a status instead of an answer."""
 
-    def __init__(self, code: grpc.StatusCode, reason: str = "", message: str = "") -> None:
+    def __init__(
+        self, code: grpc.StatusCode, reason: str = "", message: str = "", domain: str = "tern"
+    ) -> None:
         super().__init__(message)
+        self.domain = domain
         self.code = code
         self.reason = reason
         self.message = message or code.name.lower().replace("_", " ")
@@ -43,11 +46,11 @@ def behave() -> Behaviour:
     return lambda turn: turn.perform()
 
 
-def fail(code: str, reason: str = "", message: str = "") -> Behaviour:
+def fail(code: str, reason: str = "", message: str = "", domain: str = "tern") -> Behaviour:
     """A status, before any effect."""
 
     def run(turn: Turn) -> Message:
-        raise Rejected(grpc.StatusCode[code], reason, message)
+        raise Rejected(grpc.StatusCode[code], reason, message, domain)
 
     return run
 

@@ -210,7 +210,7 @@ def _status(rejected: Rejected) -> Any:
     status = status_pb2.Status(code=rejected.code.value[0], message=rejected.message)
     if rejected.reason:
         detail = any_pb2.Any()
-        detail.Pack(error_details_pb2.ErrorInfo(reason=rejected.reason, domain="tern"))
+        detail.Pack(error_details_pb2.ErrorInfo(reason=rejected.reason, domain=rejected.domain))
         status.details.append(detail)
     return rpc_status.to_status(status)
 

@@ -79,13 +79,13 @@ def test_no_channel_is_opened_before_it_is_needed(directory: EngineDirectory) ->
     assert not directory._channels._links
 
 
-def test_calls_after_the_end_are_refused(
+def test_calls_after_the_end_reach_nobody_and_fail_nothing(
     directory: EngineDirectory, engine: Engine, fake: FakeEngine
 ) -> None:
     assert engine.health() == Ok("ok")
     directory.close()
     outcome = engine.health()
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Unknown)
     assert outcome.reason == "CLOSING"
     assert len(fake.calls()) == 1
 
@@ -173,6 +173,16 @@ def test_tls_to_an_engine_that_nobody_vouches_for_is_unknown(
         assert isinstance(outcome, Unknown)
         assert outcome.code == "UNAVAILABLE"
         assert not fake.calls()
+
+
+def test_a_certificate_that_is_none_raises_nothing(directory: EngineDirectory, tmp_path: Path) -> None:
+    (tmp_path / "ca").write_text("no certificate")
+    every = Credentials(
+        tls_ca=f"file:{tmp_path}/ca", tls_cert=f"file:{tmp_path}/ca", tls_key=f"file:{tmp_path}/ca"
+    )
+    for credentials in (every, Credentials(tls_ca=every.tls_ca)):
+        outcome = directory.of(deployment_at("grpcs://127.0.0.1:9", credentials=credentials)).health()
+        assert isinstance(outcome, Unknown)
 
 
 def test_mutual_tls(certificate: Certificate, directory: EngineDirectory) -> None:

@@ -127,7 +127,7 @@ def test_the_engines_end_with_the_directory(
     directory.close()
     assert stub.made[0].log == ["start", "health", "close"]
     outcome = local.health()
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Unknown)
     assert outcome.reason == "CLOSING"
 
 

@@ -9,7 +9,6 @@ from tern.domain.outcome import Ok, Refused, Unknown
 from tern.ports import Engine
 from tern.wire.outcomes import REFUSING, About, tidy
 from tern.wire.routing import EngineDirectory
-from tern.wire.transport import CallFailed
 from tests.faults.behaviour import altered, answer, fail, garbage, hang, lose_answer, not_accepted, then
 from tests.faults.fake_engine import FakeEngine
 from tests.faults.relay import Relay
@@ -154,11 +153,16 @@ def test_a_message_names_operation_deployment_and_that_scopes_own_remote_id(
         assert "remote id R-9" in message
 
 
-def test_a_reason_of_another_domain_is_not_taken_for_ours() -> None:
-    about = About("Stop", "us-east", NAME, RemoteId("R1"))
-    assert about.failed(CallFailed("FAILED_PRECONDITION", "no")) == about.refused(
-        "", "FAILED_PRECONDITION: no", "FAILED_PRECONDITION"
-    )
+@pytest.mark.parametrize(
+    ("reason", "domain"), [("KEY_FORBIDDEN", "elsewhere.example"), ("key forbidden; --", "tern")]
+)
+def test_a_reason_of_another_domain_or_form_is_not_taken_for_ours(
+    reason: str, domain: str, fake: FakeEngine, engine: Engine
+) -> None:
+    fake.script("Stop", fail("FAILED_PRECONDITION", reason, "no", domain))
+    outcome = engine.stop(call_for("R-1"))
+    assert isinstance(outcome, Refused)
+    assert outcome.reason == ""
 
 
 def test_a_number_that_is_no_status_code_refuses_nothing() -> None:

@@ -106,7 +106,7 @@ def test_strangers_and_repetitions_are_dropped(fake: FakeEngine, engine: Engine)
     assert second.outcome.reason == "STRANGER"
 
 
-def test_an_entry_without_a_word_is_unknown_and_a_huge_revision_is_read_again(
+def test_an_entry_without_a_word_is_unknown_and_a_huge_revision_is_kept(
     fake: FakeEngine, engine: Engine
 ) -> None:
     silent = engine_v1.ProgressEntry(apply_id="R-1")
@@ -119,7 +119,9 @@ def test_an_entry_without_a_word_is_unknown_and_a_huge_revision_is_read_again(
     first, second = engine.batch_progress([cursor_for(1, "R-1"), cursor_for(2, "R-2")])
     assert isinstance(first.outcome, Unknown)
     assert isinstance(second.outcome, Ok)
-    assert second.outcome.value.revision == 0
+    assert second.outcome.value.revision == 2**64 - 1
+    engine.batch_progress([cursor_for(2, "R-2", revision=second.outcome.value.revision)])
+    assert fake.calls("BatchProgress")[1].request.cursors[0].revision == 2**64 - 1
 
 
 def test_at_most_five_hundred_cursors_go_in_one_request(fake: FakeEngine, engine: Engine) -> None:
