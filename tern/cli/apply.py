@@ -47,7 +47,7 @@ MOST_NAMED = 8
 )
 @click.option(
     "--cutover",
-    type=click.Choice(list(Cutover)),
+    type=click.Choice([each.value for each in Cutover]),
     default="auto",
     show_default=True,
     help="Whether a person says when the application gets to see the change.",

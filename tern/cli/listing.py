@@ -14,14 +14,18 @@ from tern.facts import ApplyLine
 @click.command()
 @click.option("--environment", "-e", default="", help="Only those of this environment.")
 @click.option(
-    "--state", "states", multiple=True, type=click.Choice(list(ApplyState)), help="Only those. Repeatable."
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([each.value for each in ApplyState]),
+    help="Only those. Repeatable.",
 )
 @click.option("--live", is_flag=True, help="Only those without a verdict.")
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many."
 )
 @json_option
-def ls(*, environment: str, states: tuple[ApplyState, ...], live: bool, limit: int, as_json: bool) -> None:
+def ls(*, environment: str, states: tuple[str, ...], live: bool, limit: int, as_json: bool) -> None:
     """List the newest applies, newest first."""
     wanted = [ApplyState(state) for state in states] or None
     if live:

@@ -24,7 +24,9 @@ def settings() -> "Settings":
     """What the environment says; raises Misconfigured."""
     from tern.settings import load  # noqa: PLC0415
 
-    return load()
+    found = load()
+    _quieten(found)
+    return found
 
 
 def reading() -> "Reading":
@@ -116,6 +118,13 @@ def broker_trouble(url: str) -> str:
     except OSError as error:
         return f"the broker at {where[0]}:{where[1]} does not answer ({error.strerror or error})"
     return ""
+
+
+def _quieten(found: "Settings") -> None:
+    """Logs of the parts go to stderr, and only what matters: stdout is for the answer alone."""
+    from tern.observe import configure  # noqa: PLC0415
+
+    configure(found.log_format, "DEBUG" if found.debug else "WARNING")
 
 
 def _when_done(close: object) -> None:

@@ -26,7 +26,7 @@ def selection_options(command: Command) -> Command:
             "--state",
             "states",
             multiple=True,
-            type=click.Choice(list(State)),
+            type=click.Choice([each.value for each in State]),
             help="Those in this state. Repeatable.",
         ),
         click.option(
