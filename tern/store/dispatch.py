@@ -299,6 +299,10 @@ class DispatchSteps(Steps):
             if _stored_id(held) is None:
                 # The state below depends on the id; without it nothing follows (G3).
                 return Fenced.LOST
+            if held.state is not State.RUNNING:
+                # A look between id and state has moved it on already: only the claim is given back.
+                tx.execute(_GIVE_BACK, {"id": held.operation_id})
+                return Fenced.DONE
             move(
                 tx,
                 operation_id=held.operation_id,
