@@ -33,6 +33,10 @@ _GATES = text(
     "   WHERE t.environment = a.environment AND t.database = a.database AND t.deployment = o.deployment) AS holder,"
     " a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = :id"
 )
+_GIVE_BACK = text(
+    "UPDATE apply_operations SET claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL,"
+    " next_attempt_at = NULL, next_poll_at = CASE WHEN completed_at IS NULL THEN tern_clock() END WHERE id = :id"
+)
 
 
 def lock_operation(tx: Connection, operation_id: int) -> Row[tuple[object, ...]] | None:
