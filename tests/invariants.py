@@ -1,0 +1,87 @@
+"""What must hold after every step of every scenario, read from the rows and from the engines' ledgers alone."""
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from sqlalchemy import text
+
+from tern.domain.policy import Policy, Tally
+from tern.domain.projection import project
+from tern.domain.states import SETTLED_APPLY, ApplyState, State
+from tests.world import World
+
+NEEDS_AN_ID = {"waiting_for_cutover", "cutting_over", "revert_window", "reverting", "resuming", "reverted"}
+
+_OPERATIONS = text(
+    "SELECT a.id AS apply_pk, a.apply_identifier, a.state AS apply_state, a.operation_count, a.policy,"
+    " a.external_id, o.id, o.deployment, o.position, o.state, o.engine_resume_context, o.completed_at,"
+    " a.completed_at AS apply_completed_at"
+    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id ORDER BY a.id, o.position"
+)
+
+
+def assert_safe(world: World) -> None:
+    """Raises AssertionError with the rows when a safety property is broken."""
+    with world.database.begin() as tx:
+        operations = tx.execute(_OPERATIONS).all()
+        events = tx.execute(text("SELECT * FROM apply_events ORDER BY id")).all()
+        held = Counter(tx.execute(text("SELECT apply_id FROM target_reservations")).scalars())
+    applies = defaultdict(list)
+    for row in operations:
+        applies[row.apply_pk].append(row)
+    picture = world.picture()
+    for rows in applies.values():
+        _assert_ids_have_one_home(rows, picture)
+        _assert_parent_is_a_function(rows, picture)
+        if ApplyState(rows[0].apply_state) in SETTLED_APPLY:
+            # G13: a verdict frees the targets in its own transaction.
+            assert held[rows[0].apply_pk] == 0, picture
+    _assert_events_tell_the_story(operations, events, picture)
+    _assert_engines_were_asked_rightly(world, operations, picture)
+
+
+def _assert_ids_have_one_home(rows: list[Any], picture: str) -> None:
+    """G1, S3: the id lives where the count says, and no state that needs one stands without it."""
+    for row in rows:
+        if row.operation_count == 1:
+            assert row.engine_resume_context is None, picture
+        else:
+            assert row.external_id is None, picture
+        remote_id = row.external_id or row.engine_resume_context
+        assert row.state not in NEEDS_AN_ID or remote_id is not None, picture
+        assert row.state != "completed" or remote_id is not None, picture
+
+
+def _assert_parent_is_a_function(rows: list[Any], picture: str) -> None:
+    """G14, S11: the apply's state is what its operations amount to."""
+    states = [State(row.state) for row in rows]
+    front = next((index for index, state in enumerate(states) if state is State.PENDING), 0)
+    expected = project(Policy.from_json(rows[0].policy), Tally(Counter(states), Counter(states[:front])))
+    assert rows[0].apply_state == expected.state.value, picture
+
+
+def _assert_events_tell_the_story(operations: list[Any], events: list[Any], picture: str) -> None:
+    """S21: every change of state has its event, in order and without a gap."""
+    story: dict[int, str] = {}
+    for event in events:
+        if event.operation_id is None or event.before not in set(State) or event.after not in set(State):
+            continue
+        assert event.before == story.get(event.operation_id, "pending"), (dict(event._mapping), picture)
+        story[event.operation_id] = event.after
+    for row in operations:
+        assert row.state == story.get(row.id, "pending"), (dict(row._mapping), picture)
+
+
+def _assert_engines_were_asked_rightly(world: World, operations: list[Any], picture: str) -> None:
+    """G2, G4, S1, S6: one effect per key, and no id goes to an engine that did not issue it for that operation."""
+    names = {f"{row.apply_identifier}/{row.deployment}" for row in operations}
+    for deployment, engine in world.engines.items():
+        issued = {effect.remote_id: effect.operation for effect in engine.effects("apply")}
+        assert all(count == 1 for count in Counter(effect.key for effect in engine.effects("apply")).values())
+        for call in engine.calls():
+            if call.method in {"Stop", "Start", "Cutover", "Cancel", "Progress"}:
+                assert issued.get(call.remote_id) == call.operation, (call, picture)
+            if call.method == "Apply":
+                assert call.operation in names, (call, picture)
+                assert call.operation.endswith(f"/{deployment}"), (call, picture)
+                assert call.key, (call, picture)
