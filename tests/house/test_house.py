@@ -1,0 +1,56 @@
+"""Sizes, names and pictures: what a newcomer relies on."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.house.diagram import draw, shown
+
+ROOT = Path(__file__).parents[2]
+VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "manager", "service_base", "misc", "handler"}
+
+
+def modules() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    return [Path(name) for name in listed if "generated" not in name and (ROOT / name).exists()]
+
+
+def product() -> list[Path]:
+    return [path for path in modules() if path.parts[0] in {"tern", "tasks"}]
+
+
+def test_states_in_the_page_are_those_of_the_table() -> None:
+    """Redraw with `python -m tests.house.diagram`."""
+    assert shown() == draw()
+
+
+@pytest.mark.parametrize("path", product(), ids=str)
+def test_no_module_is_longer_than_four_hundred_lines(path: Path) -> None:
+    assert len((ROOT / path).read_text().splitlines()) <= 400
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    assert [path for path in modules() if path.stem in VAGUE] == []
+
+
+def test_every_module_says_what_lives_in_it() -> None:
+    empty = [path for path in product() if not (ROOT / path).read_text().lstrip().startswith('"""')]
+    assert empty == []
+
+
+def test_no_file_names_a_package_registry() -> None:
+    """Locks hold hashes, never addresses."""
+    hosts = re.compile("|".join(["files.python" + "hosted", "py" + r"pi\.org", r"registry\.np" + "mjs"]))
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    texts = [ROOT / name for name in listed.stdout.split() if (ROOT / name).is_file()]
+    assert [path for path in texts if hosts.search(path.read_text(errors="replace"))] == []
+
+
+def test_only_known_terms_for_a_schema_change_on_a_table() -> None:
+    """Celery has tasks; what changes a table is a table change."""
+    domain = [path for path in product() if path.parts[:2] == ("tern", "domain")]
+    assert [path for path in domain if re.search(r"\btask\b", (ROOT / path).read_text())] == []
