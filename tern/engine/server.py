@@ -281,13 +281,13 @@ class _TokenCheck(grpc.ServerInterceptor):
             error = EngineError(grpc.StatusCode.UNAUTHENTICATED, Reason.UNAUTHENTICATED, words)
             context.abort_with_status(rich_status(error))
 
-        self._refuse: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(refuse)
+        self._refuse: "grpc.RpcMethodHandler[Any, Any]" = grpc.unary_unary_rpc_method_handler(refuse)
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        continuation: "Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None]",
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
         """Refuses in constant time; the handler behind is never looked up."""
         metadata: Sequence[tuple[str, str | bytes]] = handler_call_details.invocation_metadata or ()
         given = next((value for key, value in metadata if key == "authorization"), "")
