@@ -70,6 +70,8 @@ class AdmissionFacts:
     has_remote_id: bool
     stop_in_force: str | None = None
     same_verb_open: bool = False
+    start_open: bool = False
+    """A start is on its way, so that `stopped` won't last."""
     target_holder: str | None = None
     """Another apply that holds the target, where this one no longer does."""
     deployment: str = ""
@@ -86,8 +88,10 @@ def admit(verb: Verb, facts: AdmissionFacts) -> ReceiptLine:
         return ReceiptLine(deployment, Receipt.ALREADY, f"a {verb} is already on its way")
     match verb:
         case Verb.STOP:
-            if state is State.STOPPED:
+            if state is State.STOPPED and not facts.start_open:
                 return ReceiptLine(deployment, Receipt.ALREADY, "it is stopped")
+            if state is State.STOPPED:
+                return ReceiptLine(deployment, Receipt.ACCEPTED)
             if state.is_settled:
                 return ReceiptLine(deployment, Receipt.TOO_LATE, f"it is {state}")
             return ReceiptLine(deployment, Receipt.ACCEPTED)
@@ -196,7 +200,8 @@ def _next_start_step(facts: DriveFacts) -> Step:
             return Step.REQUEUE
         return Step.RESUME
     if facts.state is State.RESUMING:
-        return Step.SEND
+        # One that was taken is not repeated: it has its grace, and then it did not work (SA5).
+        return Step.WAIT if facts.delivery is Delivery.SENT else Step.SEND
     # A stop that has not left is superseded; one that has must come back first.
     return Step.WAIT if facts.stop_was_sent else Step.ACKNOWLEDGE
 

@@ -51,10 +51,17 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class MergeContext:
-    """What else the merge depends on: how long ago a Start was sent (None when none is open)."""
+    """What else the merge depends on.
+
+    start_sent_s_ago: how long ago a Start was sent; None when none is open.
+    stop_was_sent: a stop is open that the engine has taken, after any Start: what it says now is about that stop.
+    start_is_open: a person wants it to run, so that running is no contradiction.
+    """
 
     start_sent_s_ago: float | None = None
     grace_s: float = 30.0
+    stop_was_sent: bool = False
+    start_is_open: bool = False
 
 
 def merge(current: State, sampled: State | None, context: MergeContext) -> Observed:
@@ -62,19 +69,24 @@ def merge(current: State, sampled: State | None, context: MergeContext) -> Obser
 
     - no meaning (None): nothing written, cursor stays.
     - `stopped` within the grace after a Start: stale, dropped, cursor stays (PO6).
-    - `stopped` still, after the grace: the start did not work.
-    - `running` of a stopped operation: somebody else's start or a lost stop; Stop is sent again (ST12).
+    - `stopped` still, after the grace: the start did not work. After a Stop that was taken it is that Stop's effect.
+    - `running` of a stopped operation: somebody else's start or a lost stop; Stop is sent again (ST12), unless a
+      person's start is just on its way.
     - a lower rank than the known one: progress is taken, the state is not.
     """
     if sampled is None:
         return Observed(None, current, applied=False, note="the engine's state has no meaning here")
-    if current is State.RESUMING and sampled is State.STOPPED:
+    if current is State.RESUMING and sampled is State.STOPPED and not context.stop_was_sent:
         sent = context.start_sent_s_ago
         if sent is None or sent < context.grace_s:
             return Observed(None, current, applied=False, note="taken before the start took effect")
         return Observed(Event.RESUME_REFUSED, State.STOPPED, applied=True, note="still stopped after Start")
     if sampled is current:
         return Observed(None, current, applied=True)
+    if current is State.STOPPED and sampled in RANK and context.start_is_open:
+        return Observed(
+            None, current, applied=False, note=f"the engine says {sampled} before the start was driven"
+        )
     if current is State.STOPPED and sampled in RANK:
         note = f"the engine says {sampled} though it was stopped"
         return Observed(None, current, applied=False, note=note, resend_stop=True)

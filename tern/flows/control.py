@@ -7,6 +7,7 @@ from tern.domain.identity import RemoteId
 from tern.domain.model import Forbidden, NeverStarted, RemoteCall, Started, Unsupported
 from tern.domain.outcome import Ok, Outcome, Refused, Unknown
 from tern.domain.scope import parse_message
+from tern.domain.states import State
 from tern.domain.timing import RPC_DEADLINE_S, backoff_s
 from tern.ports import (
     DeliveryClaimed,
@@ -49,9 +50,13 @@ def _call(claimed: DeliveryClaimed, engine: Engine, ports: Ports) -> None:
         # next_step never sends without an id; a call without its own id is never made (G2).
         _refused(claimed, "it has no remote id to carry", ports)
         return
+    call = RemoteCall(
+        claimed.scope.name, claimed.scope.remote_id, claimed.scope.environment, claimed.claim.fence
+    )
+    goes_already = claimed.verb is Verb.START and _goes_already(engine, call)
     if claimed.verb.is_forward and not _may_go_forward(claimed, ports):
         return
-    match _send(claimed, engine, claimed.scope.remote_id):
+    match Ok(None) if goes_already else _send(claimed.verb, engine, call):
         case Ok():
             if ports.store.record_sent(claimed.claim, claimed.delivery_id) is Fenced.DONE:
                 ports.bells.progress(Due(claimed.claim.operation_id, claimed.scope.name))
@@ -75,9 +80,17 @@ def _may_go_forward(claimed: DeliveryClaimed, ports: Ports) -> bool:
     return False
 
 
-def _send(claimed: DeliveryClaimed, engine: Engine, remote_id: RemoteId) -> Outcome[None]:
-    call = RemoteCall(claimed.scope.name, remote_id, claimed.scope.environment, claimed.claim.fence)
-    match claimed.verb:
+def _goes_already(engine: Engine, call: RemoteCall) -> bool:
+    """What runs, or is through, needs no Start: the look that follows takes it over as it is (SA4)."""
+    match engine.progress(call):
+        case Ok(sample):
+            return sample.state not in {None, State.STOPPED}
+        case Refused() | Unknown():
+            return False
+
+
+def _send(verb: Verb, engine: Engine, call: RemoteCall) -> Outcome[None]:
+    match verb:
         case Verb.STOP:
             return engine.stop(call)
         case Verb.START:
@@ -87,7 +100,7 @@ def _send(claimed: DeliveryClaimed, engine: Engine, remote_id: RemoteId) -> Outc
         case Verb.CANCEL:
             return engine.cancel(call)
         case _:
-            assert_never(claimed.verb)
+            assert_never(verb)
 
 
 def _refused(claimed: DeliveryClaimed, message: str, ports: Ports) -> None:

@@ -10,11 +10,11 @@ from tern.domain.identity import DispatchKey, ScopeName
 from tern.domain.model import Claim, OperationScope
 from tern.domain.scope import POISON, refuse
 from tern.domain.states import Event, State
-from tern.domain.timing import CONTROL_REFUSALS_MAX, RESEND_S
+from tern.domain.timing import CONTROL_REFUSALS_MAX, RESEND_S, RPC_DEADLINE_S
 from tern.ports import DeliveryClaimed, DeliverySettled, Fenced, NotClaimed
 from tern.store.dispatch import claim_runs_for_s, lock_operation
 from tern.store.event import Happening, append
-from tern.store.projection import close_deliveries, move, project_parent
+from tern.store.projection import close_deliveries, moot_overtaken_starts, move, project_parent
 from tern.store.reservation import holder_of, take
 from tern.store.scope import load_scope
 from tern.store.session import transaction
@@ -24,7 +24,9 @@ _RELEASE = "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL"
 _OPEN_WISHES = text(
     "SELECT d.id, d.verb, d.state, d.attempts, d.sent_at, r.caller, r.reason,"
     " d.next_attempt_at <= tern_clock() AS is_due,"
-    " o.sampled_attempt = o.attempt AND o.sampled_at > coalesce(d.sent_at, o.started_at) AS is_fresh"
+    # A call that was begun may act until its deadline: only what is seen after that speaks about its effect (CU3).
+    " o.sampled_attempt = o.attempt AND o.sampled_at >"
+    "   coalesce(d.sent_at + make_interval(secs => :deadline_s), o.started_at) AS is_fresh"
     " FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
     " JOIN apply_operations o ON o.id = d.operation_id"
     " WHERE d.operation_id = :id AND d.state IN ('pending', 'sent') ORDER BY d.id FOR UPDATE OF d"
@@ -45,7 +47,10 @@ class DeliverySteps(Steps):
             row = lock_operation(tx, operation_id)
             if row is None:
                 return NotClaimed("another driver is just claiming it")
-            wishes = {wish.verb: wish for wish in tx.execute(_OPEN_WISHES, {"id": operation_id})}
+            wishes = {
+                wish.verb: wish
+                for wish in tx.execute(_OPEN_WISHES, {"id": operation_id, "deadline_s": RPC_DEADLINE_S})
+            }
             try:
                 scope = load_scope(tx, operation_id, name)
             except ScopeRefused as poison:
@@ -94,6 +99,7 @@ class DeliverySteps(Steps):
             case Step.ACKNOWLEDGE:
                 self._close(tx, held, wish, verb, Delivery.ACKNOWLEDGED, f"it is {held.state}")
                 _moot_unsent_stops(tx, verb, wishes)
+                moot_overtaken_starts(tx, held.apply_pk, [held.operation_id])
             case Step.TOO_LATE:
                 self._close(tx, held, wish, verb, Delivery.TOO_LATE, f"it is {held.state}")
             case Step.FAIL:
@@ -231,7 +237,8 @@ class DeliverySteps(Steps):
         )
         tx.execute(
             text(
-                "UPDATE control_deliveries SET attempts = attempts + 1,"
+                # Whoever dies after the call leaves at least the time from which it may have worked.
+                "UPDATE control_deliveries SET attempts = attempts + 1, sent_at = tern_clock(),"
                 " next_attempt_at = tern_clock() + make_interval(secs => :lease_s) WHERE id = :id"
             ),
             {"lease_s": self.lease_s, "id": wish.id},
@@ -398,7 +405,12 @@ def _outranked_by(verb: Verb, wishes: dict[str, Row[tuple[object, ...]]]) -> str
         other_verb = Verb(other.verb)
         if other_verb.precedence >= verb.precedence or other_verb is verb:
             continue
-        if verb is Verb.START and other_verb is Verb.STOP and not other.attempts:
+        if (
+            verb is Verb.START
+            and other_verb is Verb.STOP
+            and not other.attempts
+            and wishes["start"].id > other.id
+        ):
             continue
         return other_verb.value
     if verb is Verb.STOP and (start := wishes.get("start")) is not None and not wishes["stop"].attempts:

@@ -8,7 +8,7 @@ from tern.domain.identity import DispatchKey, RemoteId, ScopeName, dispatch_key
 from tern.domain.model import Claim, OperationScope
 from tern.domain.policy import Hold, OperationFacts, holds
 from tern.domain.scope import POISON, refuse
-from tern.domain.states import Event, State
+from tern.domain.states import Event, State, origins
 from tern.ports import DispatchClaimed, Fenced, NotClaimed
 from tern.store.event import Happening, append
 from tern.store.projection import STOP_IN_FORCE, move, project_parent, tally
@@ -303,7 +303,7 @@ class DispatchSteps(Steps):
             if _stored_id(held) is None:
                 # The state below depends on the id; without it nothing follows (G3).
                 return Fenced.LOST
-            if held.state is not State.RUNNING:
+            if held.state not in origins(Event.ADOPT):
                 # A look between id and state has moved it on already: only the claim is given back.
                 tx.execute(_GIVE_BACK, {"id": held.operation_id})
                 return Fenced.DONE

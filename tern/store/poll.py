@@ -18,7 +18,7 @@ from tern.domain.outcome import Ok
 from tern.domain.outcome import Refused as CallRefused
 from tern.domain.samples import MergeContext, Observed, Sample, merge
 from tern.domain.states import Event, State
-from tern.domain.timing import PROBE_INTERVAL_S, START_GRACE_S, poll_interval_s
+from tern.domain.timing import LOST_CONTACT_AFTER, PROBE_INTERVAL_S, START_GRACE_S, poll_interval_s
 from tern.ports import Cursor, Due, Looked, NotClaimed, Poll
 from tern.store.deployment import load_named
 from tern.store.progress import write_tables
@@ -27,12 +27,19 @@ from tern.store.scope import REMOTE_ID, load_scope
 from tern.store.session import transaction
 from tern.store.step import NOW, new_token
 from tern.store.sweep import SweepSteps
+from tern.store.wish import wish_stop_again
 
 POLL_LEASE_S = 15.0
+FULL_READ_S = 30
 _BATCH = 500
 
 _CURSORS = text(
-    f"SELECT o.id, o.deployment, o.fence, o.progress_revision, {REMOTE_ID} AS remote_id, a.apply_identifier,"
+    f"SELECT o.id, o.deployment, o.fence, {REMOTE_ID} AS remote_id, a.apply_identifier,"
+    # The first look in every half minute reads in full, whatever the engine thinks that we know; each operation
+    # has half minutes of its own, so that not all are read in full at once.
+    f" CASE WHEN floor((extract(epoch FROM {NOW}) + o.id) / {FULL_READ_S})"
+    f"   = floor((extract(epoch FROM o.sampled_at) + o.id) / {FULL_READ_S})"
+    "   THEN o.progress_revision ELSE 0 END AS progress_revision,"
     " a.environment FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     f" WHERE o.deployment = :deployment AND o.next_poll_at <= {NOW} AND {REMOTE_ID} IS NOT NULL"
     " ORDER BY o.next_poll_at LIMIT :limit"
@@ -42,7 +49,11 @@ _SEEN = (
     " extract(epoch FROM tern_clock() - o.state_changed_at)::float AS state_age_s,"
     " o.runs_though_stopped, extract(epoch FROM tern_clock() - o.start_sent_at)::float AS start_age_s,"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent'))"
-    "   AS control_open"
+    "   AS control_open,"
+    " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.verb = 'stop' AND d.state = 'sent')"
+    "   AS stop_was_sent,"
+    " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.verb = 'start'"
+    "   AND d.state IN ('pending', 'sent')) AS start_is_open"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = ANY(:ids)"
 )
 
@@ -70,15 +81,37 @@ class _Seen:
 
     @property
     def failure(self) -> str:
-        if self.look is None or isinstance(self.look.outcome, Ok):
+        """Why this look was none; an answer without a meaning for us is counted like no answer (PO1)."""
+        if self.look is None:
             return ""
+        if isinstance(self.look.outcome, Ok):
+            said = self.look.outcome.value.said
+            return "" if self.sample_has_meaning else f"the engine says {said}, which has no meaning here"
         return self.look.outcome.message or "no answer"
+
+    @property
+    def sample_has_meaning(self) -> bool:
+        return self.sample is not None and self.sample.state is not None
+
+    @property
+    def failures(self) -> int:
+        """Failed looks in a row with this one. Being refused needs no patience: contact is lost at once (PO3)."""
+        if not self.failure:
+            return 0
+        counted = int(str(self.row.poll_failures)) + 1
+        refused = self.look is not None and isinstance(self.look.outcome, CallRefused)
+        return max(counted, LOST_CONTACT_AFTER) if refused and not self.is_lost else counted
 
     def observed(self) -> Observed | None:
         sample = self.sample
         if sample is None:
             return None
-        context = MergeContext(start_sent_s_ago=self.row.start_age_s, grace_s=START_GRACE_S)
+        context = MergeContext(
+            start_sent_s_ago=self.row.start_age_s,
+            grace_s=START_GRACE_S,
+            stop_was_sent=self.row.stop_was_sent,
+            start_is_open=self.row.start_is_open,
+        )
         return merge(State(self.row.state), sample.state, context)
 
     @property
@@ -152,6 +185,17 @@ class PollSteps(SweepSteps):
             locked = set(applies)
             # What began to move since the first look waits for the next poll; its cursor does not advance.
             written = [one for one in seen if not one.moves or one.row.apply_id in locked]
+            # Statements first: the state of the operation has the last word on those that it settles.
+            write_tables(
+                tx,
+                {
+                    one.row.id: one.sample.tables
+                    for one in written
+                    if one.sample is not None
+                    and (observed := one.observed()) is not None
+                    and observed.applied
+                },
+            )
             self._write_states(tx, [one for one in written if one.moves])
             self._write_samples(tx, written)
             for apply_pk in applies:
@@ -176,7 +220,7 @@ class PollSteps(SweepSteps):
             if observed is None or sample is None:
                 continue
             if observed.resend_stop:
-                _reopen_stop(tx, row.id)
+                wish_stop_again(tx, row, observed.note)
             if observed.event is not None:
                 self._observe(tx, seen, observed.event, sample)
             elif observed.applied:
@@ -195,11 +239,16 @@ class PollSteps(SweepSteps):
             why=words or sample.summary or f"the engine says {sample.said}",
             detail={"remote_id": sample.remote_id, "said": sample.said, "attempt": row.attempt},
             assignments=(
-                "error_message = CASE WHEN :failed THEN :words ELSE error_message END,"
-                " error_reason = CASE WHEN :failed THEN 'ENGINE_FAILED' ELSE error_reason END,"
+                # What made it uncertain is over once a definite sample is there.
+                "error_message = CASE WHEN :failed THEN :words WHEN :cleared THEN '' ELSE error_message END,"
+                " error_reason = CASE WHEN :failed THEN 'ENGINE_FAILED' WHEN :cleared THEN '' ELSE error_reason END,"
                 " next_attempt_at = NULL"
             ),
-            values={"failed": event is Event.OBSERVE_FAILED, "words": words},
+            values={
+                "failed": event is Event.OBSERVE_FAILED,
+                "cleared": row.state == State.UNCERTAIN.value,
+                "words": words,
+            },
         )
         if event is Event.RESUME_REFUSED:
             open_start = tx.execute(
@@ -231,7 +280,7 @@ class PollSteps(SweepSteps):
         )
 
     def _write_samples(self, tx: Connection, seen: Sequence[_Seen]) -> None:
-        """One statement for all operations, one for all their table changes, however many there are."""
+        """One statement for all operations, however many there are."""
         lines = [self._line(one) for one in seen]
         if not lines:
             return
@@ -240,27 +289,21 @@ class PollSteps(SweepSteps):
                 "UPDATE apply_operations o SET"
                 " next_poll_at = CASE WHEN o.completed_at IS NOT NULL THEN NULL"
                 "   ELSE tern_clock() + make_interval(secs => s.next_s) END,"
-                " poll_failures = CASE WHEN s.failed THEN o.poll_failures + 1 ELSE 0 END,"
+                " poll_failures = s.failures,"
                 " poll_error = s.error,"
                 " sampled_at = CASE WHEN s.fresh THEN tern_clock() ELSE o.sampled_at END,"
-                " sampled_attempt = CASE WHEN s.fresh THEN o.attempt ELSE o.sampled_attempt END,"
+                # Only a sample that says what stands here speaks for this attempt; one from behind opens no gate.
+                " sampled_attempt = CASE WHEN s.confirms IS NULL THEN o.sampled_attempt"
+                "   WHEN s.confirms THEN o.attempt END,"
                 " progress_revision = coalesce(s.revision, o.progress_revision),"
                 " summary = coalesce(s.summary, o.summary),"
                 " runs_though_stopped = coalesce(s.runs_though_stopped, o.runs_though_stopped)"
                 " FROM jsonb_to_recordset(CAST(:lines AS jsonb)) AS s(id bigint, fence bigint, next_s float,"
-                "   failed boolean, error text, fresh boolean, revision numeric, summary text,"
+                "   failures integer, error text, fresh boolean, confirms boolean, revision numeric, summary text,"
                 "   runs_though_stopped boolean)"
                 " WHERE o.id = s.id AND o.fence = s.fence"
             ),
             {"lines": json.dumps(lines)},
-        )
-        write_tables(
-            tx,
-            {
-                one.row.id: one.sample.tables
-                for one in seen
-                if one.sample is not None and (observed := one.observed()) is not None and observed.applied
-            },
         )
 
     def _line(self, seen: _Seen) -> dict[str, Any]:
@@ -268,17 +311,15 @@ class PollSteps(SweepSteps):
         sample, observed = seen.sample, seen.observed()
         applied = observed is not None and observed.applied
         unchanged = seen.look is None
-        failure = seen.failure
-        if observed is not None and not applied:
-            failure = observed.note
+        # A note about a sample that can't be taken over now is no failed contact.
+        failure = seen.failure or (observed.note if observed is not None and not applied else "")
         state = observed.state if observed is not None else State(row.state)
         if seen.is_lost and state.is_live:
             state = State.UNCERTAIN
         next_s = poll_interval_s(
             state.value,
             state_age_s=0.0 if state.value != row.state else row.state_age_s,
-            # A note about a sample we can't use is no failed contact.
-            poll_failures=row.poll_failures + 1 if seen.failure else 0,
+            poll_failures=seen.failures,
             control_open=row.control_open or (observed is not None and observed.resend_stop),
             pace=self.pace,
         )
@@ -286,9 +327,10 @@ class PollSteps(SweepSteps):
             "id": row.id,
             "fence": row.fence,
             "next_s": next_s,
-            "failed": bool(seen.failure),
+            "failures": seen.failures,
             "error": failure[:500],
             "fresh": applied or unchanged,
+            "confirms": sample.state is state if sample is not None and applied else None,
             # A cursor advances only together with a sample that was taken over.
             "revision": str(sample.revision) if sample is not None and applied else None,
             "summary": sample.summary[:500] if sample is not None and applied else None,
@@ -328,17 +370,3 @@ def _load(tx: Connection, poll: Poll, answers: Mapping[int, Looked], *, lock: bo
         for row in rows
         if row.remote_id == cursors[row.id].call.remote_id and row.fence == cursors[row.id].call.fence
     ]
-
-
-def _reopen_stop(tx: Connection, operation_id: int) -> None:
-    """The latest acknowledged stop was wrong, or somebody started the job behind our back: it is sent again (ST12)."""
-    tx.execute(
-        text(
-            "UPDATE control_deliveries SET state = 'pending', closed_at = NULL, next_attempt_at = tern_clock()"
-            " WHERE id = (SELECT id FROM control_deliveries WHERE operation_id = :id AND verb = 'stop'"
-            "   AND state = 'acknowledged' ORDER BY id DESC LIMIT 1)"
-            " AND NOT EXISTS (SELECT 1 FROM control_deliveries WHERE operation_id = :id AND verb = 'stop'"
-            "   AND state IN ('pending', 'sent'))"
-        ),
-        {"id": operation_id},
-    )

@@ -37,7 +37,9 @@ def write_tables(tx: Connection, samples: Mapping[int, Sequence[TableSample]]) -
     tx.execute(
         text(
             "UPDATE table_changes c SET"
-            " state = CASE WHEN s.state = '' THEN c.state ELSE s.state END,"
+            # What is through stays through, whatever a later sample of another statement drags along (PO4).
+            " state = CASE WHEN s.state = '' OR c.state IN ('completed', 'failed', 'cancelled', 'reverted', 'skipped')"
+            "   THEN c.state ELSE s.state END,"
             " percent = greatest(c.percent, least(100, coalesce(s.percent, c.percent))),"
             " rows_copied = coalesce(s.copied, c.rows_copied), rows_total = coalesce(s.total, c.rows_total),"
             " eta_seconds = s.eta, checksum_rows_checked = coalesce(s.checked, c.checksum_rows_checked),"

@@ -128,6 +128,32 @@ def close_fulfilled(tx: Connection, apply_pk: int, states: Mapping[int, State]) 
             for row, fate in closing
         ],
     )
+    if any(fate is Delivery.ACKNOWLEDGED and row.verb in {"stop", "cancel"} for row, fate in closing):
+        moot_overtaken_starts(tx, apply_pk, list(states))
+
+
+def moot_overtaken_starts(tx: Connection, apply_pk: int, operation_ids: Sequence[int]) -> None:
+    """A start that a later stop has overtaken is never driven again: the person's last word was stop (G9)."""
+    rows = tx.execute(
+        text(
+            "SELECT s.id, s.operation_id, s.state, r.caller FROM control_deliveries s"
+            " JOIN control_requests r ON r.id = s.request_id"
+            " WHERE s.operation_id = ANY(:ids) AND s.verb = 'start' AND s.state IN ('pending', 'sent')"
+            " AND EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = s.operation_id"
+            "   AND d.verb IN ('stop', 'cancel') AND d.id > s.id AND d.state = 'acknowledged')"
+            " ORDER BY s.id FOR UPDATE OF s"
+        ),
+        {"ids": list(operation_ids)},
+    ).all()
+    words = "a later stop overtook it"
+    close_deliveries(tx, {row.id: Delivery.MOOT for row in rows}, words)
+    append_all(
+        tx,
+        [
+            Happening(apply_pk, "start_moot", row.caller, row.operation_id, words, row.state, "moot")
+            for row in rows
+        ],
+    )
 
 
 def close_deliveries(tx: Connection, fates: Mapping[int, Delivery], words: str = "") -> None:

@@ -63,6 +63,9 @@ class ResolveSteps(Steps):
                 if not remote_id:
                     message = "an empty remote id is never stored"
                     raise Refused(message, reason="REMOTE_ID_EMPTY")
+                if str(remote_id) == str(name.apply_id):
+                    message = f"{remote_id} is Tern's own id, not the engine's"
+                    raise Refused(message, reason="REMOTE_ID_IS_PUBLIC_ID")
                 store_remote_id(
                     tx,
                     apply_pk=row.apply_id,
@@ -80,7 +83,11 @@ class ResolveSteps(Steps):
                 event=event,
                 who=caller,
                 why=f"resolved as {found}: {reason}",
-                assignments=assignments,
+                # Whoever was just driving a wish here has lost it: what it finds out is overtaken by this answer.
+                assignments=(
+                    f"{assignments}, fence = fence + 1, progress_revision = 0,"
+                    " claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL"
+                ),
                 values={"reason": reason} if found is Resolved.ENDED else {},
             )
             # A stop that waited for this answer can go on.

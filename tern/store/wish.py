@@ -24,6 +24,8 @@ _CANDIDATES = text(
     f" {STOP_IN_FORCE} AS stop_in_force, o.dispatch_key IS NOT NULL AS has_intent,"
     " EXISTS (SELECT 1 FROM control_deliveries v WHERE v.operation_id = o.id AND v.verb = :verb"
     "   AND v.state IN ('pending', 'sent')) AS same_verb_open,"
+    " EXISTS (SELECT 1 FROM control_deliveries v WHERE v.operation_id = o.id AND v.verb = 'start'"
+    "   AND v.state IN ('pending', 'sent')) AS start_open,"
     " (SELECT h.apply_identifier || ' (' || h.state || ')' FROM target_reservations t JOIN applies h"
     "   ON h.id = t.apply_id WHERE t.environment = a.environment AND t.database = a.database"
     "   AND t.deployment = o.deployment AND t.apply_id <> a.id) AS target_holder"
@@ -143,7 +145,30 @@ def _answer(verb: Verb, row: Row[tuple[object, ...]]) -> ReceiptLine:
             has_remote_id=row.has_remote_id,
             stop_in_force=row.stop_in_force,
             same_verb_open=row.same_verb_open,
+            start_open=row.start_open,
             target_holder=row.target_holder,
             deployment=row.deployment,
         ),
+    )
+
+
+def wish_stop_again(tx: Connection, row: Row[tuple[object, ...]], why: str) -> None:
+    """Somebody started the job behind our back, or a late Start did: it is stopped again, by a wish of our own that
+    stands in the record (ST12). Its target may be another apply's by now.
+    """
+    tx.execute(
+        text(
+            "WITH request AS (INSERT INTO control_requests (apply_id, verb, caller, reason, outcomes)"
+            " SELECT :apply, 'stop', 'tern', :why, CAST(:outcomes AS jsonb)"
+            " WHERE NOT EXISTS (SELECT 1 FROM control_deliveries WHERE operation_id = :operation AND verb = 'stop'"
+            "   AND state IN ('pending', 'sent')) RETURNING id)"
+            " INSERT INTO control_deliveries (request_id, apply_id, operation_id, verb)"
+            " SELECT id, :apply, :operation, 'stop' FROM request ON CONFLICT DO NOTHING"
+        ),
+        {
+            "apply": row.apply_id,
+            "operation": row.id,
+            "why": why,
+            "outcomes": json.dumps([{"deployment": row.deployment, "outcome": "accepted", "reason": why}]),
+        },
     )
