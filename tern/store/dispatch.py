@@ -163,11 +163,12 @@ class DispatchSteps(Steps):
         """A row that can never run is settled, so that it can't stand in front of the healthy ones (G7)."""
         state = State(row.state)
         if state in _CLAIMABLE and claim_runs_for_s(row, self.lease_s) <= 0:
-            known = row.dispatch_key is not None or row.engine_resume_context is not None
+            held = HeldOperation(row.id, row.apply_id, state, row.deployment, row)
+            known = bool(row.dispatch_key or row.engine_resume_context or _stored_id(held))
             words = "; ".join(poison.why) or poison.what
             self._leave(
                 tx,
-                HeldOperation(row.id, row.apply_id, state, row.deployment, row),
+                held,
                 Event.LOSE_TRACK if known else Event.REFUSE,
                 words,
                 poison.reason,
