@@ -43,7 +43,8 @@ _DUE_APPLIES = text(
     "SELECT apply_identifier FROM applies WHERE state IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped')"
     " AND verdict_effects_done_at IS NULL"
     " UNION ALL SELECT a.apply_identifier FROM applies a"
-    " WHERE a.state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped')"
+    # A paused one waits for a person, whose own transaction moves it on.
+    " WHERE a.state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped', 'paused')"
     " AND NOT EXISTS (SELECT 1 FROM apply_operations o WHERE o.apply_id = a.id AND o.state IN"
     "   ('running', 'waiting_for_cutover', 'cutting_over', 'revert_window', 'reverting', 'resuming',"
     "    'failed_retryable', 'uncertain'))"
