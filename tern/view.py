@@ -48,6 +48,9 @@ _MOVES_BY_ITSELF = frozenset(
 )
 
 
+_DONE_OR_NOT_BEGUN = frozenset({"pending", *(state.value for state in State if state.is_settled)})
+
+
 @dataclass(frozen=True, slots=True)
 class Blocker:
     """Something that only a person moves on, with the command that does and what it would do."""
@@ -100,13 +103,26 @@ class OperationView:
 
     @property
     def rows_copied(self) -> int | None:
-        """Of all statements that count rows; None where none does."""
-        return _sum(table.rows_copied for table in self.record.tables)
+        """Of the statement that counts; None where none counts rows."""
+        return None if self._counting is None else self._counting.rows_copied
 
     @property
     def rows_total(self) -> int | None:
-        """Of all statements that count rows; None where none does."""
-        return _sum(table.rows_total for table in self.record.tables)
+        """Of the statement that counts; None where none counts rows."""
+        return None if self._counting is None else self._counting.rows_total
+
+    @property
+    def _counting(self) -> TableFacts | None:
+        """The statement under way, else the largest. Several about one table must not count its rows twice."""
+        if self.under_way is not None and self.under_way.rows_total is not None:
+            return self.under_way
+        counting = [table for table in self.record.tables if table.rows_total is not None]
+        return max(counting, key=lambda table: table.rows_total or 0, default=None)
+
+    @property
+    def under_way(self) -> TableFacts | None:
+        """The first statement that has begun and is not done."""
+        return next((table for table in self.record.tables if table.state not in _DONE_OR_NOT_BEGUN), None)
 
     @property
     def eta_s(self) -> int | None:

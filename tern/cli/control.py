@@ -238,4 +238,5 @@ def _line(line: ReceiptLine, width: int, conditional: str, fates: Mapping[str, s
     word = line.outcome.value.replace("_", " ")
     said = f"{_MARKS[line.outcome]} {line.deployment:<{width}}  {conditional if word == 'accepted' else ''}{word}"
     fate = fates.get(line.deployment, "")
-    return one_line(f"{said}{': ' + line.reason if line.reason else ''}{', ' + fate if fate else ''}")
+    reason = f": {one_line(line.reason)}" if line.reason else ""
+    return f"{said}{reason}{', ' + fate if fate else ''}"

@@ -52,7 +52,7 @@ def doctor(*, as_json: bool) -> int:
     if as_json:
         write_document("doctor", {"ok": not bad, "findings": [finding.as_json() for finding in findings]})
     else:
-        show(list(_lines(findings)))
+        show(_lines(findings), wraps=True)
     return bad[0].code if bad else 0
 
 
@@ -136,7 +136,7 @@ def _workers() -> Finding:
     if not sweeps:
         return Finding("workers", is_well=False, said="no worker has ever swept here", help="tern worker")
     name, who, age_s = sweeps[0]
-    said = f"{who} finished {name} {ago(age_s)}"
+    said = f"the last sweep ({name}) ended {ago(age_s)}, by {who}"
     if age_s > FRESH_SWEEP_S:
         return Finding("workers", is_well=False, said=f"nobody works: {said}", help="tern worker")
     return Finding("workers", is_well=True, said=said)

@@ -37,9 +37,9 @@ def explain(subject: str, *, as_json: bool) -> None:
     if as_json:
         write_document("explanation", _json(view, chosen), observed_at=facts.observed_at)
     elif asked.deployment:
-        show([*operation_picture(view, chosen[0]), Text(), *_verdict(view, chosen[0])])
+        show([*operation_picture(view, chosen[0]), Text(), *_verdict(view, chosen[0])], wraps=True)
     else:
-        show([*picture(view, next_steps=False), Text(), *_reasons(view)])
+        show([*picture(view, next_steps=False), Text(), *_reasons(view)], wraps=True)
 
 
 def _json(view: ApplyView, chosen: tuple[OperationView, ...]) -> dict[str, object]:

@@ -105,7 +105,7 @@ def _say(events: Sequence[Happened], *, jsonl: bool) -> None:
             write_line("event", _json(event))
         return
     width = max((len(event.deployment) for event in events), default=0)
-    show([_line(event, width) for event in events])
+    show([_line(event, width) for event in events], wraps=True)
 
 
 def _line(event: Happened, width: int) -> Text:

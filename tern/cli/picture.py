@@ -3,9 +3,10 @@
 The same lines for `get`, for `explain` and for each frame of `watch`; at most a screenful, however many deployments.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
 from tern.cli.words import (
@@ -30,32 +31,30 @@ MOST_BROKEN = 6
 MOST_MOVING = 8
 MOST_TABLES = 6
 NAME_WIDTH = 24
-WORD_WIDTH = 13
+TABLE_WORD_WIDTH = 14
+ENDLESS = 10_000
 
 _BROKEN = frozenset({State.FAILED, State.UNCERTAIN, State.STOPPED, State.FAILED_RETRYABLE})
 _REST = (State.COMPLETED, State.PENDING, State.SKIPPED, State.CANCELLED, State.REVERTED)
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A terminal, or 80 columns without colour where there is none; rich respects NO_COLOR by itself."""
-    made = Console(stderr=stderr, highlight=False, soft_wrap=False, emoji=False, markup=False)
-    if not made.is_terminal:
-        return Console(
-            stderr=stderr,
-            highlight=False,
-            emoji=False,
-            markup=False,
-            width=max(80, made.width),
-            no_color=True,
-        )
-    return made
+    """The terminal, or endless lines without colour where there is none; rich respects NO_COLOR by itself."""
+    made = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
+    if made.is_terminal:
+        return made
+    return Console(stderr=stderr, highlight=False, emoji=False, markup=False, width=ENDLESS, no_color=True)
 
 
-def show(lines: Sequence[Text], *, stderr: bool = False) -> None:
-    """Prints each line on exactly one line."""
-    out = console(stderr=stderr)
+def show(lines: Iterable[Text], *, wraps: bool = False) -> None:
+    """Prints each line on one line of the terminal; with `wraps`, on as many as it needs, below its beginning."""
+    out = console()
     for line in lines:
-        out.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+        if not wraps or not line.plain.strip():
+            out.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+            continue
+        indent = len(line.plain) - len(line.plain.lstrip())
+        out.print(Padding(line[indent:], (0, 0, 0, indent), expand=False))
 
 
 def picture(view: ApplyView, *, next_steps: bool = True) -> list[Text]:
@@ -76,18 +75,18 @@ def sign_of(operation: OperationView) -> Sign:
     """The symbol and word of an operation as it is known."""
     if operation.lost_contact:
         return LOST_CONTACT
-    if operation.state is State.RUNNING and operation.rows_total is not None:
+    if operation.state is State.RUNNING and (table := operation.under_way) and "copy" in table.detail.lower():
         return COPYING
     return SIGNS[operation.state]
 
 
-def operation_line(operation: OperationView, name_width: int) -> Text:
-    """One deployment on one line."""
+def operation_line(operation: OperationView, name_width: int, word_width: int = 0) -> Text:
+    """One deployment on one line; the widths are those of the column."""
     sign = sign_of(operation)
     line = Text(f"  {sign.symbol} ", sign.style)
     line.append(operation.deployment[:name_width].ljust(name_width), "" if sign.style != "dim" else "dim")
-    line.append(f"  {sign.word:<{WORD_WIDTH}}", sign.style)
-    line.append(f" {details(operation)}")
+    line.append(f"  {sign.word:<{word_width}}", sign.style)
+    line.append(f"  {details(operation)}")
     line.rstrip()
     return line
 
@@ -111,6 +110,11 @@ def details(operation: OperationView) -> str:
             return f"{rows}took {duration(record.worked_s)}" if record.worked_s is not None else ""
         case State.SKIPPED | State.CANCELLED | State.REVERTED:
             return ""
+        case State.WAITING_FOR_CUTOVER if record.sampled_age_s is not None:
+            wishes = [f"{wish.verb} asked for by {wish.caller}" for wish in record.open_wishes]
+            return ", ".join([*wishes, f"seen {ago(record.sampled_age_s)}"])
+        case State.STOPPED:
+            return f"at {operation.percent} %, {duration(record.state_age_s)} ago"
         case _:
             return _progress(operation)
 
@@ -121,7 +125,7 @@ def table_line(table: TableFacts, indent: int = 6) -> Text:
     line = Text(" " * indent + f"{sign.symbol} ", sign.style)
     percent = "" if table.state in {"pending", "completed"} else f" {table.percent} %"
     said = one_line(table.error or table.detail)
-    line.append(f"{sign.word}{percent}".ljust(WORD_WIDTH + 2), sign.style)
+    line.append(f"{sign.word}{percent}".ljust(TABLE_WORD_WIDTH), sign.style)
     line.append(one_line(table.ddl))
     if said:
         line.append(f"  {said}", "dim")
@@ -137,8 +141,9 @@ def _progress(operation: OperationView) -> str:
         words.append(f"{count(operation.rows_copied or 0)} of {count(operation.rows_total)} rows")
     if operation.eta_s is not None:
         words.append(f"{duration(operation.eta_s)} left")
-    elif record.summary:
-        words.append(one_line(record.summary))
+    said = operation.under_way.detail if operation.under_way else record.summary
+    if said:
+        words.append(one_line(said))
     return "  ".join([words[0], ", ".join(words[1:])]) if len(words) > 1 else words[0]
 
 
@@ -183,9 +188,10 @@ def _blockers(view: ApplyView) -> Iterator[Text]:
 def _operations(view: ApplyView) -> Iterator[Text]:
     width = min(NAME_WIDTH, max((len(each.deployment) for each in view.operations), default=0))
     if len(view.operations) <= FOLDED_ABOVE:
+        words = _word_width(view.operations)
         moving = [each for each in view.operations if each.state in {State.RUNNING, State.CUTTING_OVER}]
         for operation in view.operations:
-            yield operation_line(operation, width)
+            yield operation_line(operation, width, words)
             if operation in moving[:2] and len(operation.record.tables) > 1:
                 yield from (table_line(table) for table in operation.record.tables[:MOST_TABLES])
         return
@@ -195,7 +201,7 @@ def _operations(view: ApplyView) -> Iterator[Text]:
     # The slowest first: the end of the rollout depends on them.
     moving.sort(key=lambda each: (each.percent, each.record.position))
     shown = broken[:MOST_BROKEN] + moving[:MOST_MOVING]
-    yield from (operation_line(operation, width) for operation in shown)
+    yield from (operation_line(operation, width, _word_width(shown)) for operation in shown)
     hidden = len(broken) + len(moving) - len(shown)
     folded = [
         f"{SIGNS[state].symbol} {view.counts[state]:,} {SIGNS[state].word}"
@@ -205,6 +211,10 @@ def _operations(view: ApplyView) -> Iterator[Text]:
     if hidden:
         folded.insert(0, f"… {hidden:,} more under way or set aside")
     yield Text("  " + "   ".join(folded))
+
+
+def _word_width(operations: Sequence[OperationView]) -> int:
+    return max((len(sign_of(operation).word) for operation in operations), default=0)
 
 
 def _next_steps(view: ApplyView) -> list[Text]:

@@ -58,7 +58,7 @@ def plan(
     if as_json:
         write_document("plan", _json(kept, previews), warnings=_warnings(kept, previews))
     else:
-        show(_picture(kept, previews))
+        show(_picture(kept, previews), wraps=True)
     return REFUSED if any(found.refusals for found in previews) else 0
 
 

@@ -30,8 +30,8 @@ class TargetPreview:
     def refusals(self) -> tuple[str, ...]:
         """Why the target can't take the change."""
         found = [
-            f"{change.namespace}.{change.table_name}: {change.refused_reason}"
-            for change in self.changes
+            f"change {number}, {change.namespace}.{change.table_name}: {change.refused_reason}"
+            for number, change in enumerate(self.changes, 1)
             if change.refused_reason
         ]
         return (*found, *((self.trouble,) if self.trouble and self.is_definite else ()))

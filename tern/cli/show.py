@@ -25,7 +25,7 @@ def get(subject: str, *, as_json: bool) -> None:
         kind, data = ("operation", operation.as_json()) if operation else ("apply", view.as_json())
         write_document(kind, data, observed_at=facts.observed_at)
     else:
-        show(operation_picture(view, operation) if operation else picture(view))
+        show(operation_picture(view, operation) if operation else picture(view), wraps=operation is not None)
 
 
 def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:

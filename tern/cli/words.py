@@ -57,6 +57,8 @@ MARKS: Mapping[ClearedBy, str] = {
 def duration(seconds: float) -> str:
     """A length of time in at most two units."""
     whole = max(0, int(seconds))
+    if whole < 1:
+        return "under 1 s"
     if whole < MINUTE:
         return f"{whole} s"
     if whole < HOUR:
