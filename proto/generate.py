@@ -4,6 +4,7 @@ protoc names Python packages after proto packages, and `tern.v1` would then clai
 so the generated imports are moved below tern.wire.generated. A test runs this again and compares.
 """
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ OWN_NAME = re.compile(r"(?<![\w./\"'])tern\.((?:engine\.|control\.)?v1)\.(?=\w+_
 def generate(destination: Path) -> None:
     """Writes *_pb2.py, *_pb2_grpc.py and their stubs below `destination`; raises RuntimeError if protoc refuses."""
     destination.mkdir(parents=True, exist_ok=True)
+    # protoc finds its plugins by name, beside the interpreter that runs this.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     sources = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob("*.proto"))
     arguments = [
         "protoc",

@@ -6,7 +6,7 @@ from tasks.app import app, settings
 from tasks.bells import CeleryBells
 from tern.domain.errors import TernError
 from tern.ports import Ports, StorageUnavailable
-from tern.wiring import open_ports, owner_name
+from tern.wiring import close_ports, open_ports, owner_name
 
 EXPECTED = (TernError, StorageUnavailable)
 """What a task may raise on purpose: logged in one line, acknowledged, and found again by the sweeps."""
@@ -23,3 +23,10 @@ def ports() -> Ports:
             if not _made:
                 _made.append(open_ports(settings, CeleryBells(app)))
     return _made[0]
+
+
+def close() -> None:
+    """Gives the parts back, if there are any."""
+    with _lock:
+        while _made:
+            close_ports(_made.pop())

@@ -5,11 +5,11 @@ import threading
 from functools import partial
 from typing import Any
 
-from celery.signals import celeryd_init, setup_logging, worker_shutting_down
+from celery.signals import celeryd_init, setup_logging, worker_shutdown, worker_shutting_down
 
 from tasks.app import settings
 from tasks.direct import DirectBells
-from tasks.process import OWNER, ports
+from tasks.process import OWNER, close, ports
 from tern.domain.errors import TernError
 from tern.flows.sweep import sweep_when_nobody_does
 from tern.observe import configure
@@ -37,6 +37,12 @@ def _begin_sweeping(**_: Any) -> None:
 @worker_shutting_down.connect
 def _end_sweeping(**_: Any) -> None:
     _stopping.set()
+
+
+@worker_shutdown.connect
+def _close_parts(**_: Any) -> None:
+    """After the last tick: channels, and the engines of local deployments, whose jobs are left to be resumed."""
+    close()
 
 
 def _sweep_for_ever() -> None:

@@ -67,5 +67,13 @@ def open_reading(settings: Settings) -> Reading:
 
 def open_ports(settings: Settings, bells: Bells) -> Ports:
     """All parts of a process; raises Misconfigured, Unreachable."""
-    engines = EngineDirectory(deadline_s=settings.rpc_deadline_seconds)
-    return Ports(open_store(settings), engines, bells, Dice())
+    store = open_store(settings)
+    return Ports(store, EngineDirectory(deadline_s=settings.rpc_deadline_seconds), bells, Dice())
+
+
+def close_ports(ports: Ports) -> None:
+    """Ends channels, engines of local deployments and connections; running jobs are left to be resumed."""
+    if isinstance(ports.engines, EngineDirectory):
+        ports.engines.close()
+    if isinstance(ports.store, PostgresStore):
+        ports.store.engine.dispose()

@@ -7,7 +7,7 @@ them from status codes; flows consume them with `match` and `assert_never`.
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-Value = TypeVar("Value")
+Value = TypeVar("Value", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
