@@ -21,6 +21,7 @@ from tern.domain.states import Event, State
 from tern.domain.timing import LOST_CONTACT_AFTER, PROBE_INTERVAL_S, START_GRACE_S, poll_interval_s
 from tern.ports import Cursor, Due, Looked, NotClaimed, Poll
 from tern.store.deployment import load_named
+from tern.store.event import Happening, append
 from tern.store.progress import write_tables
 from tern.store.projection import close_deliveries, close_fulfilled, move, project_parent
 from tern.store.scope import REMOTE_ID, load_scope
@@ -259,7 +260,10 @@ class PollSteps(SweepSteps):
                 {"id": row.id},
             ).scalar_one_or_none()
             if open_start is not None:
-                close_deliveries(tx, {open_start: Delivery.FAILED}, "still stopped after Start")
+                words = "still stopped after Start"
+                close_deliveries(tx, {open_start: Delivery.FAILED}, words)
+                fate = Happening(row.apply_id, "start_failed", f"engine:{row.deployment}", row.id, words)
+                append(tx, fate)
         close_fulfilled(tx, row.apply_id, {row.id: after})
 
     def _lose_track(self, tx: Connection, seen: _Seen) -> None:
