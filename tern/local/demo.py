@@ -6,6 +6,7 @@ last question goes past Tern, to each target's own catalogue.
 
 import contextlib
 import fcntl
+import json
 import shlex
 import sys
 import time
@@ -25,7 +26,7 @@ from tern.local.supervisor import Supervisor, terminating_signals_raise
 DEPLOYMENTS: Mapping[str, str] = {"us-east": "us_east", "eu-west": "eu_west", "ap-south": "ap_south"}
 SCALE = 10
 REASON = "Give every account a tier"
-SETTLED = ("completed", "failed", "cancelled", "stopped")
+CANCEL_SECONDS = 60
 
 Say = Callable[[str], None]
 
@@ -98,7 +99,7 @@ class Demo:
         engines = [
             self.programs.start(
                 stack.engine(
-                    self.environment, self.servers, deployment=name, database=database, port=ports[name]
+                    self.environment, deployment=name, dsn=self.servers.database(database), port=ports[name]
                 )
             )
             for name, database in DEPLOYMENTS.items()
@@ -107,25 +108,27 @@ class Demo:
         self.programs.start(stack.beat(self.environment))
         flower = self.programs.start(stack.flower(self.environment, flower_port))
         self.programs.wait_until_ready(*engines, flower)
-        for name, port in ports.items():
-            self.register(name, f"grpc://{stack.LOOPBACK}:{port}")
+        self.register({name: f"grpc://{stack.LOOPBACK}:{port}" for name, port in ports.items()})
         self.step("three engines, a worker, beat and Flower; deployments " + ", ".join(DEPLOYMENTS))
         return flower_port
 
-    def register(self, name: str, address: str) -> None:
-        """Makes the deployment known under this address."""
-        self.tern.run(
-            *("deployments", "add", name, "--environment", "demo", "--database", "app"),
-            *("--target", name, "--address", address),
-        )
+    def register(self, addresses: Mapping[str, str]) -> None:
+        """Makes the deployments known under these addresses, which are others if a port was taken."""
+        entries = [
+            {"name": name, "environment": "demo", "database": "app", "target": name, "address": address}
+            for name, address in addresses.items()
+        ]
+        self.tern.run("deployments", "import", "-", "--replace", stdin=json.dumps(entries))
 
     def leave_nothing_of_the_last_run(self) -> None:
         """Ends what a demo that was killed left unfinished, and takes its change back out of the targets."""
-        for apply in self.tern.json("ls")["applies"]:
-            if apply["environment"] == "demo" and apply["state"] not in SETTLED:
-                apply_id = str(apply["apply_id"])
-                self.tern.run("cancel", apply_id, "--reason", "A new demo begins", "--wait")
-                self.step(f"{apply_id}, left by an earlier demo, cancelled")
+        for apply in self.tern.json("ls", "--live", "--environment", "demo")["applies"]:
+            apply_id = str(apply["apply_id"])
+            self.tern.run(
+                *("cancel", apply_id, "--reason", "A new demo begins"),
+                *("--wait", "--timeout", str(CANCEL_SECONDS)),
+            )
+            self.step(f"{apply_id}, left by an earlier demo, cancelled")
         changed = [
             name
             for name, database in DEPLOYMENTS.items()

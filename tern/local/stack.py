@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tern.local.command import TERN
-from tern.local.discovery import Servers
 from tern.local.supervisor import Program
 
 # Below the range from which Linux takes the near ends of connections.
@@ -41,19 +40,15 @@ def flower(environment: Mapping[str, str], port: int) -> Program:
     )
 
 
-def engine(
-    environment: Mapping[str, str], servers: Servers, *, deployment: str, database: str, port: int
-) -> Program:
-    """Executes changes on one target database; its password stays out of the list of processes."""
+def engine(environment: Mapping[str, str], *, deployment: str, dsn: str, port: int) -> Program:
+    """Executes changes on one target database, whose password stays out of the list of processes."""
     return Program(
         f"engine-{deployment}",
         (
-            *(*TERN, "engine", "serve"),
-            *("--dsn", servers.database_without_password(database)),
-            *("--listen", f"{LOOPBACK}:{port}"),
+            *(*TERN, "engine", "serve", "--listen", f"{LOOPBACK}:{port}"),
             *("--environment", "demo", "--database", "app", "--target", deployment),
         ),
-        env={**environment, "PGPASSWORD": servers.password},
+        env={**environment, "TERN_ENGINE_DSN": dsn},
         ready=lambda: is_listening(port),
     )
 

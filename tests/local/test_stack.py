@@ -15,7 +15,7 @@ from tern.local.discovery import Servers
 from tern.local.embedded import free_port
 
 ROOT = Path(__file__).parents[2]
-ENGINE_OPTIONS = ("--dsn", "--listen", "--environment", "--database", "--target")
+ENGINE_OPTIONS = ("--listen", "--environment", "--database", "--target")
 
 
 class Healthy(http.server.BaseHTTPRequestHandler):
@@ -61,20 +61,19 @@ def test_a_process_is_started_in_the_same_way_everywhere(name: str) -> None:
     assert compose_commands()[name] == expected
 
 
-def test_an_engine_is_started_in_the_same_way_everywhere(valkey_server: Servers) -> None:
-    here = stack.engine({}, valkey_server, deployment="us-east", database="us_east", port=1)
+def test_an_engine_is_started_in_the_same_way_everywhere() -> None:
+    here = stack.engine({}, deployment="us-east", dsn="", port=1)
     commands = [command for name, command in compose_commands().items() if name.startswith("engine-")]
     assert len(commands) == 3
     for command in [procfile()["engine"], list(here.argv[len(TERN) - 1 :]), *commands]:
         assert command[1:3] == ["engine", "serve"]
-        assert tuple(command[3::2]) == ENGINE_OPTIONS
+        assert tuple(command[3:11:2]) == ENGINE_OPTIONS
 
 
 def test_no_password_is_on_a_command_line(valkey_server: Servers) -> None:
-    program = stack.engine({}, valkey_server, deployment="us-east", database="us_east", port=1)
+    program = stack.engine({}, deployment="us-east", dsn=valkey_server.database("us_east"), port=1)
     assert valkey_server.password not in " ".join(program.argv)
-    assert program.env is not None
-    assert program.env["PGPASSWORD"] == valkey_server.password
+    assert program.env == {"TERN_ENGINE_DSN": valkey_server.database("us_east")}
 
 
 def test_each_home_has_ports_of_its_own_below_the_ephemeral_ones() -> None:
