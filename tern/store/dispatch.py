@@ -97,6 +97,7 @@ class DispatchSteps(Steps):
                 return NotClaimed("it is followed by its remote id")
             found = gather_holds(tx, row, scope, self.lease_s)
             if scope.remote_id is None and found:
+                self._step_back(tx, row, {reason.kind for reason in found})
                 return NotClaimed("; ".join(f"{reason.kind}: {reason.detail}" for reason in found))
             if claim_runs_for_s(row, self.lease_s) > 0:
                 return NotClaimed("another driver works on it")
