@@ -103,6 +103,25 @@ class DispatchSteps(Steps):
                 return NotClaimed("another driver works on it")
             return self._claim_operation(tx, row, scope)
 
+    def _step_back(self, tx: Connection, row: Row[tuple[object, ...]], kinds: set[HoldKind]) -> None:
+        """An admitted operation that may not go after all would stand before others at the head of the queue (CL4)."""
+        if State(row.state) is not State.PENDING or row.next_attempt_at is None:
+            return
+        given = {"apply": row.apply_id, "id": row.id}
+        if kinds & {HoldKind.FAILURES, HoldKind.ORDER, HoldKind.SLOTS}:
+            # The projection admits it again in the very transaction that changes what holds it. A halt holds all
+            # that are left, so they step back together.
+            which = "apply_id = :apply AND state = 'pending'" if HoldKind.FAILURES in kinds else "id = :id"
+            tx.execute(text(f"UPDATE apply_operations SET next_attempt_at = NULL WHERE {which}"), given)
+            project_parent(tx, row.apply_id, self.owner)
+        elif kinds & {HoldKind.DRAINED, HoldKind.RESERVATION}:
+            # What clears these changes no operation: they are asked again.
+            statement = (
+                "UPDATE apply_operations SET next_attempt_at = tern_clock() + make_interval(secs => :wait_s)"
+                " WHERE id = :id"
+            )
+            tx.execute(text(statement), {"id": row.id, "wait_s": HELD_AGAIN_S})
+
     def _claim_operation(
         self, tx: Connection, row: Row[tuple[object, ...]], scope: OperationScope
     ) -> DispatchClaimed | NotClaimed:
