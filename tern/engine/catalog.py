@@ -53,16 +53,17 @@ def foreign_keys(connection: Connection, table: Name) -> list[tuple[str, Name]]:
     return [(each["key"], Name(each["namespace"], each["name"])) for each in found]
 
 
-def referring(connection: Connection, table: Name) -> list[str]:
-    """The foreign keys of other tables that refer to a table, in words."""
+def referring(connection: Connection, table: Name) -> list[tuple[str, Name]]:
+    """The foreign keys of other tables that refer to a table, and those tables."""
     found = rows(
         connection,
-        "SELECT conname AS key, conrelid::regclass::text AS other FROM pg_constraint"
-        " WHERE contype = 'f' AND confrelid = to_regclass(%(table)s)::oid AND conrelid <> to_regclass(%(table)s)::oid"
-        " ORDER BY 2, 1",
+        "SELECT f.conname AS key, n.nspname AS namespace, c.relname AS name FROM pg_constraint AS f"
+        "  JOIN pg_class AS c ON c.oid = f.conrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE f.contype = 'f' AND f.confrelid = to_regclass(%(table)s)::oid AND f.conrelid <> f.confrelid"
+        " ORDER BY 2, 3, 1",
         {"table": table.sql()},
     )
-    return [f"{each['key']} of {each['other']}" for each in found]
+    return [(each["key"], Name(each["namespace"], each["name"])) for each in found]
 
 
 def neighbours(connection: Connection, table: Name, words: list[str]) -> list[Name]:

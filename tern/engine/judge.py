@@ -110,7 +110,10 @@ class Judge:
         connection, place = self.trial.oracle.connection, self.trial.oracle.clones.place(table)
         referring = catalog.referring(connection, place)
         if referring:
-            words = f"{table} is referred to by {', '.join(referring)}; drop these foreign keys first"
+            named = ", ".join(
+                f"{key} of {self.trial.oracle.clones.original(other) or other}" for key, other in referring
+            )
+            words = f"{table} is referred to by {named}; drop these foreign keys first"
             raise RefusedError(Reason.STATEMENT_REFUSED, words)
         refuse_dependants(self.trial.dependants(table) + self.trial.row_type_users(table), str(table))
         keys = [

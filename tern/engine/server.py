@@ -281,7 +281,7 @@ class _TokenCheck(grpc.ServerInterceptor):
             error = EngineError(grpc.StatusCode.UNAUTHENTICATED, Reason.UNAUTHENTICATED, words)
             context.abort_with_status(rich_status(error))
 
-        self._refuse: "grpc.RpcMethodHandler[Any, Any]" = grpc.unary_unary_rpc_method_handler(refuse)
+        self._refuse: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(refuse)
 
     def intercept_service(
         self,

@@ -16,7 +16,7 @@ from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as ours
 from tern.wire.generated.tern.v1 import tern_pb2 as contract
 
 IDENTITY = EngineIdentity("prod", "orders", "eu-1")
-WITHIN_SECONDS = 30.0
+WITHIN_SECONDS = 15.0
 Database = psycopg.Connection[Any]
 _keys = itertools.count(1)
 
@@ -38,7 +38,9 @@ class Driver:
     service: EngineService
     context: CallContext = field(default_factory=CallContext)
 
-    def request(self, *ddl: str, table: str = "t", namespace: str = "public", **more: Any) -> contract.ApplyRequest:
+    def request(
+        self, *ddl: str, table: str = "t", namespace: str = "public", **more: Any
+    ) -> contract.ApplyRequest:
         changes = [contract.TableChange(namespace=namespace, table_name=table, ddl=each) for each in ddl]
         more.setdefault("idempotency_key", f"key-{next(_keys)}")
         return contract.ApplyRequest(ddl_changes=changes, **more)

@@ -77,7 +77,10 @@ def test_a_tombstoned_key_starts_nothing(db: Database, driver: Driver, table: st
     assert driver.resolve("dead", forbid=True).forbidden
     with pytest.raises(EngineError) as refused:
         driver.apply("ALTER TABLE t ADD COLUMN k int", idempotency_key="dead")
-    assert (refused.value.code, refused.value.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "KEY_FORBIDDEN")
+    assert (refused.value.code, refused.value.reason) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "KEY_FORBIDDEN",
+    )
     assert driver.resolve("dead").forbidden
     assert jobs(db) == 0
 
@@ -111,7 +114,9 @@ def test_apply_and_forbid_never_both_win(
     assert jobs(db) <= 8
 
 
-def test_a_table_belongs_to_one_unfinished_job(db: Database, other: Database, driver: Driver, table: str) -> None:
+def test_a_table_belongs_to_one_unfinished_job(
+    db: Database, other: Database, driver: Driver, table: str
+) -> None:
     with db.transaction():
         db.execute("SELECT FROM t")
         holder = driver.as_operation("apl-1/eu").apply("ALTER TABLE t ADD COLUMN k int")
@@ -133,21 +138,28 @@ def test_a_table_belongs_to_one_unfinished_job(db: Database, other: Database, dr
         ("type", "mysql", "TYPE_MISMATCH"),
     ],
 )
-def test_work_for_somebody_else_is_refused(driver: Driver, table: str, field: str, value: str, reason: str) -> None:
+def test_work_for_somebody_else_is_refused(
+    driver: Driver, table: str, field: str, value: str, reason: str
+) -> None:
     with pytest.raises(EngineError) as refused:
         driver.apply("ALTER TABLE t ADD COLUMN k int", **{field: value})
     assert refused.value.reason == reason
 
 
 def test_options_that_cannot_be_read_or_kept_are_refused(driver: Driver, table: str) -> None:
-    for options, reason in (({"defer_cutover": "yes"}, "INVALID_REQUEST"), ({"enable_revert": "true"}, "NOT_OFFERED")):
+    for options, reason in (
+        ({"defer_cutover": "yes"}, "INVALID_REQUEST"),
+        ({"enable_revert": "true"}, "NOT_OFFERED"),
+    ):
         with pytest.raises(EngineError) as refused:
             driver.apply("ALTER TABLE t ADD COLUMN k int", options=options)
         assert refused.value.reason == reason
 
 
 def test_ours_and_empty_names_are_accepted(driver: Driver, table: str) -> None:
-    driver.done("COMMENT ON TABLE t IS 'x'", environment="prod", database="orders", target="eu-1", type="postgres")
+    driver.done(
+        "COMMENT ON TABLE t IS 'x'", environment="prod", database="orders", target="eu-1", type="postgres"
+    )
     driver.done("COMMENT ON TABLE t IS 'y'")
 
 

@@ -86,7 +86,9 @@ def test_a_rewrite_is_refused_with_its_reason(driver: Driver, ground: None) -> N
 
 def test_timestamps_are_free_only_in_utc(db: Database, driver: Driver, ground: None) -> None:
     db.execute(f"ALTER DATABASE {db.info.dbname} SET timezone = 'Europe/Berlin'")
-    fresh = Driver(type(driver.service)(db.info.dsn + f" password={db.info.password}", driver.service.identity))
+    fresh = Driver(
+        type(driver.service)(db.info.dsn + f" password={db.info.password}", driver.service.identity)
+    )
     fresh.service.start()
     try:
         (seen,) = fresh.preview("ALTER TABLE x ALTER ts TYPE timestamptz", table="x")
@@ -96,10 +98,13 @@ def test_timestamps_are_free_only_in_utc(db: Database, driver: Driver, ground: N
 
 
 def test_nothing_of_a_preview_lasts(db: Database, driver: Driver, ground: None) -> None:
-    query = "SELECT (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_namespace), (SELECT count(*) FROM pg_proc)"
+    counts = ", ".join(f"(SELECT count(*) FROM {each})" for each in ("pg_class", "pg_namespace", "pg_proc"))
+    query = f"SELECT {counts}"
     driver.preview("ALTER TABLE x ADD COLUMN warm int", table="x")
     before = db.execute(query).fetchone()
-    driver.preview("ALTER TABLE x ADD COLUMN k int UNIQUE REFERENCES parent", "CREATE INDEX ON x (v)", table="x")
+    driver.preview(
+        "ALTER TABLE x ADD COLUMN k int UNIQUE REFERENCES parent", "CREATE INDEX ON x (v)", table="x"
+    )
     driver.preview("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", table="f")
     assert db.execute(query).fetchone() == before
 
@@ -124,7 +129,9 @@ def test_each_change_is_judged_after_the_earlier_ones(driver: Driver, ground: No
     assert "_tern_probe" not in fourth.refused_reason
 
 
-def test_the_foretold_locks_are_those_that_the_server_takes(db: Database, driver: Driver, ground: None) -> None:
+def test_the_foretold_locks_are_those_that_the_server_takes(
+    db: Database, driver: Driver, ground: None
+) -> None:
     """The copies can't tell (their creation locks them), so the table of locks is held against real tables."""
     cases = {
         "ALTER TABLE x ADD COLUMN k int": "x",
@@ -159,7 +166,13 @@ def test_the_foretold_locks_are_those_that_the_server_takes(db: Database, driver
         "SELECT c.relname, l.mode FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation"
         " WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relname IN ('x', 'parent')"
     )
-    strength = ["AccessShareLock", "RowShareLock", "RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock"]
+    strength = [
+        "AccessShareLock",
+        "RowShareLock",
+        "RowExclusiveLock",
+        "ShareUpdateExclusiveLock",
+        "ShareLock",
+    ]
     strength += ["ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"]
     too_weak = {}
     for ddl, about in cases.items():

@@ -23,13 +23,13 @@ REFUSED = [
     ("ALTER TABLE t ADD COLUMN k int GENERATED ALWAYS AS IDENTITY", "REWRITE_REFUSED", "rewrite"),
     ("ALTER TABLE t ALTER a TYPE bigint", "REWRITE_REFUSED", "rewrite"),
     ("ALTER TABLE t ALTER b TYPE varchar(99)", "REWRITE_REFUSED", "rewrite"),
-    ("ALTER TABLE t ALTER v TYPE text", "STATEMENT_REFUSED", "view s"),
-    ("ALTER TABLE t DROP COLUMN v", "STATEMENT_REFUSED", "view s"),
+    ("ALTER TABLE t ALTER v TYPE text", "STATEMENT_REFUSED", "view public.s"),
+    ("ALTER TABLE t DROP COLUMN v", "STATEMENT_REFUSED", "view public.s"),
     ("ALTER TABLE t ADD EXCLUDE USING btree (a WITH =)", "STATEMENT_REFUSED", "no online form"),
     ("ALTER TABLE t SET TABLESPACE pg_default", "STATEMENT_REFUSED", "tablespace"),
     ("ALTER TABLE t INHERIT parent", "STATEMENT_REFUSED", "inheritance"),
     ("ALTER TABLE t SET UNLOGGED", "REWRITE_REFUSED", "rewrite"),
-    ("DROP TABLE t", "STATEMENT_REFUSED", "fkey of child"),
+    ("DROP TABLE t", "STATEMENT_REFUSED", "fkey of public.child"),
     ("DROP TABLE t, child", "STATEMENT_REFUSED", "one object"),
     ("CREATE TABLE t (a int)", "DDL_INVALID", "exists already"),
     ("CREATE TABLE IF NOT EXISTS t (a int)", "DDL_INVALID", "exists already"),
@@ -119,7 +119,8 @@ def test_unqualified_names_lead_to_the_declared_namespace_only(db: Database, dri
     db.execute(f"ALTER DATABASE {db.info.dbname} SET search_path = evil, public")
     driver.done("ALTER TABLE t ADD COLUMN k int4, ADD COLUMN m mood", namespace="app")
     columns = db.execute(
-        "SELECT attrelid::regclass::text, format_type(atttypid, NULL) FROM pg_attribute WHERE attname IN ('k', 'm') ORDER BY attnum"
+        "SELECT attrelid::regclass::text, format_type(atttypid, NULL) FROM pg_attribute"
+        " WHERE attname IN ('k', 'm') ORDER BY attnum"
     ).fetchall()
     assert columns == [("app.t", "integer"), ("app.t", "app.mood")]
 

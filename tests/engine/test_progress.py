@@ -1,0 +1,91 @@
+"""What a look from outside shows: once per change, never backwards, cheap when nothing happened."""
+
+from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as ours
+from tern.wire.generated.tern.v1 import tern_pb2 as contract
+
+from .conftest import Database, Driver, eventually
+
+
+def batch(driver: Driver, *cursors: tuple[str, int, str]) -> list[ours.ProgressEntry]:
+    asked = [
+        ours.ProgressCursor(apply_id=job, revision=seen, operation=operation)
+        for job, seen, operation in cursors
+    ]
+    return list(
+        driver.service.batch_progress(ours.BatchProgressRequest(cursors=asked), driver.context).entries
+    )
+
+
+def test_a_batch_answers_what_has_changed(driver: Driver, table: str) -> None:
+    eu = driver.as_operation("apl-1/eu")
+    job = eu.done("ALTER TABLE t ADD COLUMN k int").apply_id
+    (entry,) = batch(driver, (job, 0, "apl-1/eu"))
+    assert (entry.apply_id, entry.progress.state) == (job, contract.STATE_COMPLETED)
+    assert batch(driver, (job, entry.revision, "apl-1/eu")) == []
+    assert len(batch(driver, (job, entry.revision - 1, ""), (job, 0, ""), (job, entry.revision, ""))) == 2
+
+
+def test_a_batch_tells_strangers_so(driver: Driver, table: str) -> None:
+    job = driver.as_operation("apl-1/eu").done("ALTER TABLE t ADD COLUMN k int").apply_id
+    unknown, foreign, good = batch(driver, ("job-x", 7, ""), (job, 7, "apl-1/us"), (job, 0, "apl-1/eu"))
+    assert (unknown.error.code, unknown.error.reason) == (5, "APPLY_NOT_FOUND")
+    assert (foreign.error.code, foreign.error.reason) == (9, "OPERATION_MISMATCH")
+    assert good.HasField("progress")
+
+
+def test_the_revision_rises_with_everything_visible(db: Database, driver: Driver, table: str) -> None:
+    seen: list[tuple[int, bytes]] = []
+
+    def look(job: str) -> contract.ProgressResponse:
+        progress = driver.progress(job)
+        bare = contract.ProgressResponse()
+        bare.CopyFrom(progress)
+        revision = int(bare.metadata.pop("revision"))
+        seen.append((revision, bare.SerializeToString(deterministic=True)))
+        return progress
+
+    with db.transaction():
+        db.execute("SELECT FROM t")
+        job = driver.apply("ALTER TABLE t ADD COLUMN k int", "CREATE INDEX ON t (a)")
+        eventually(lambda: look(job).tables[0].status == "waiting_for_lock")
+        driver.stop(job)
+        eventually(lambda: look(job).state == contract.STATE_STOPPED)
+        driver.start(job)
+    eventually(lambda: look(job).state == contract.STATE_COMPLETED)
+    revisions = [revision for revision, _ in seen]
+    assert revisions == sorted(revisions)
+    shown: dict[int, bytes] = {}
+    for revision, bare in seen:
+        assert shown.setdefault(revision, bare) == bare, f"two pictures of revision {revision}"
+
+
+def test_the_percentage_never_falls(db: Database, other: Database, driver: Driver, big_table: str) -> None:
+    job = driver.apply("CREATE INDEX i ON t (b)", "ALTER TABLE t ADD CHECK (a > 0)")
+    seen: list[list[int]] = []
+
+    def done() -> bool:
+        progress = driver.progress(job)
+        seen.append([each.percent_complete for each in progress.tables])
+        assert all(0 <= each.rows_copied <= each.rows_total for each in progress.tables)
+        return progress.state == contract.STATE_COMPLETED
+
+    eventually(done)
+    for column in zip(*seen, strict=True):
+        assert list(column) == sorted(column)
+    assert seen[-1] == [100, 100]
+
+
+def test_an_old_snapshot_holds_a_build_up_and_is_named(
+    db: Database, other: Database, driver: Driver, big_table: str
+) -> None:
+    """It belongs to a transaction on an unrelated table; the build waits without failing."""
+    db.execute("CREATE TABLE unrelated (a int)")
+    with other.transaction():
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT FROM unrelated")
+        job = driver.apply("CREATE INDEX i ON t (a)")
+        eventually(
+            lambda: f"behind pid {other.info.backend_pid}" in driver.progress(job).tables[0].progress_detail
+        )
+        assert driver.progress(job).tables[0].status == "building_index"
+    driver.wait(job, "COMPLETED")
