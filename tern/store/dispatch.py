@@ -6,7 +6,7 @@ from tern.domain.dispatch import Approach, approach
 from tern.domain.errors import ScopeRefused
 from tern.domain.identity import DispatchKey, RemoteId, ScopeName, dispatch_key
 from tern.domain.model import Claim, OperationScope
-from tern.domain.policy import Hold, OperationFacts, holds
+from tern.domain.policy import Hold, HoldKind, OperationFacts, holds
 from tern.domain.scope import POISON, refuse
 from tern.domain.states import Event, State, origins
 from tern.ports import DispatchClaimed, Fenced, NotClaimed
