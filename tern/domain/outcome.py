@@ -7,14 +7,14 @@ them from status codes; flows consume them with `match` and `assert_never`.
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-Value = TypeVar("Value", covariant=True)
+Value_co = TypeVar("Value_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Ok(Generic[Value]):
+class Ok(Generic[Value_co]):
     """It happened, and this is the answer."""
 
-    value: Value
+    value: Value_co
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,4 +35,4 @@ class Unknown:
     code: str = ""
 
 
-Outcome = Ok[Value] | Refused | Unknown
+Outcome = Ok[Value_co] | Refused | Unknown

@@ -188,3 +188,10 @@ def test_the_foretold_locks_are_those_that_the_server_takes(
             if mode > strength.index("RowExclusiveLock") and foretold.get(relation, 0) < mode:
                 too_weak[ddl, relation] = (strength[mode], seen.locks)
     assert too_weak == {}
+
+
+def test_the_first_wide_column_of_a_table_builds_no_index(db: Database, driver: Driver) -> None:
+    """The table gets a TOAST relation with an index of its own, which is empty and none of the plan's."""
+    db.execute("CREATE TABLE narrow (id bigint PRIMARY KEY, n int)")
+    (seen,) = driver.preview("ALTER TABLE narrow ADD COLUMN note text", table="narrow")
+    assert (seen.change_class, seen.refused_reason) == (METADATA, "")
