@@ -9,6 +9,7 @@ from tern.domain.model import Claim, OperationScope
 from tern.domain.policy import Hold, HoldKind, OperationFacts, holds
 from tern.domain.scope import POISON, refuse
 from tern.domain.states import Event, State, origins
+from tern.domain.timing import HELD_AGAIN_S
 from tern.ports import DispatchClaimed, Fenced, NotClaimed
 from tern.store.event import Happening, append
 from tern.store.projection import STOP_IN_FORCE, move, project_parent, tally
