@@ -12,8 +12,8 @@ from tern.domain.scope import POISON, refuse
 from tern.domain.states import Event, State
 from tern.domain.timing import CONTROL_REFUSALS_MAX, RESEND_S, RPC_DEADLINE_S
 from tern.ports import DeliveryClaimed, DeliverySettled, Fenced, NotClaimed
-from tern.store.dispatch import claim_runs_for_s, lock_operation
 from tern.store.event import Happening, append
+from tern.store.gate import claim_runs_for_s, lock_operation
 from tern.store.projection import close_deliveries, moot_overtaken_starts, move, project_parent
 from tern.store.reservation import holder_of, take
 from tern.store.scope import load_scope
