@@ -1,0 +1,92 @@
+"""The gates before a claim: who has the operation's row, and what speaks against dispatching it now (G9, G12, G13).
+
+Everything here is read in statements after the apply's lock was taken, except for what merely turns an echo away.
+"""
+
+from sqlalchemy import Connection, Row, text
+
+from tern.domain.identity import ScopeName
+from tern.domain.model import OperationScope
+from tern.domain.policy import Hold, HoldKind, OperationFacts, holds
+from tern.domain.states import State
+from tern.domain.timing import HELD_AGAIN_S
+from tern.store.projection import STOP_IN_FORCE, project_parent, tally
+
+_LOCK_OPERATION = text(
+    "SELECT o.*, a.operation_count, a.external_id, a.apply_identifier, a.environment, a.database,"
+    " extract(epoch FROM o.next_attempt_at - tern_clock())::float AS wait_s,"
+    " extract(epoch FROM o.claim_expires_at - tern_clock())::float AS claimed_for_s"
+    # One claimer; NO KEY, so that an operator's delivery can still be inserted beside it.
+    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = :id"
+    " FOR NO KEY UPDATE OF o SKIP LOCKED"
+)
+_GATES = text(
+    f"SELECT {STOP_IN_FORCE} AS stop_in_force,"
+    " coalesce((SELECT drained FROM deployments n WHERE n.name = o.deployment), false) AS drained,"
+    " (SELECT h.apply_identifier FROM target_reservations t JOIN applies h ON h.id = t.apply_id"
+    "   WHERE t.environment = a.environment AND t.database = a.database AND t.deployment = o.deployment) AS holder,"
+    " a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = :id"
+)
+
+
+def is_echo(tx: Connection, operation_id: int, name: ScopeName) -> bool:
+    """A bell for something that is long done: most bells are. Seen without a lock, so that echoes queue for none."""
+    statement = text(
+        "SELECT o.state FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = :id"
+        " AND a.apply_identifier = :apply AND o.deployment = :deployment AND o.next_attempt_at IS NULL"
+    )
+    given = {"id": operation_id, "apply": name.apply_id, "deployment": name.deployment}
+    state = tx.execute(statement, given).scalar_one_or_none()
+    return state is not None and state != State.PENDING.value
+
+
+def lock_operation(tx: Connection, operation_id: int) -> Row[tuple[object, ...]] | None:
+    """The operation's row for a claimer; None when another transaction has it or there is none."""
+    return tx.execute(_LOCK_OPERATION, {"id": operation_id}).one_or_none()
+
+
+def claim_runs_for_s(row: Row[tuple[object, ...]], lease_s: float) -> float:
+    """Seconds that somebody's claim still runs. One further in the future than two leases was written under a clock
+    that has since been set back, and counts as expired.
+    """
+    if row.claim_token is None or row.claimed_for_s > 2 * lease_s:
+        return 0.0
+    return max(0.0, float(row.claimed_for_s))
+
+
+def gather_holds(
+    tx: Connection, row: Row[tuple[object, ...]], scope_policy: OperationScope, lease_s: float
+) -> tuple[Hold, ...]:
+    """Every reason against dispatching this operation now, read in statements after the apply's lock."""
+    gates = tx.execute(_GATES, {"id": row.id}).one()
+    facts = OperationFacts(
+        state=State(row.state),
+        tally=tally(tx, row.apply_id, row.position),
+        stop_in_force=gates.stop_in_force,
+        wait_s=row.wait_s or 0.0 if State(row.state) is State.FAILED_RETRYABLE else 0.0,
+        claimed_for_s=claim_runs_for_s(row, lease_s),
+        drained=gates.drained,
+        holds_target=gates.holder == gates.apply_identifier,
+        target_holder=gates.holder,
+    )
+    return holds(scope_policy.policy, facts)
+
+
+def step_back(tx: Connection, row: Row[tuple[object, ...]], kinds: set[HoldKind], who: str) -> None:
+    """An admitted operation that may not go after all would stand before others at the head of the queue (CL4)."""
+    if State(row.state) is not State.PENDING or row.next_attempt_at is None:
+        return
+    given = {"apply": row.apply_id, "id": row.id}
+    if kinds & {HoldKind.FAILURES, HoldKind.ORDER, HoldKind.SLOTS}:
+        # The projection admits it again in the very transaction that changes what holds it. A halt holds all
+        # that are left, so they step back together.
+        which = "apply_id = :apply AND state = 'pending'" if HoldKind.FAILURES in kinds else "id = :id"
+        tx.execute(text(f"UPDATE apply_operations SET next_attempt_at = NULL WHERE {which}"), given)
+        project_parent(tx, row.apply_id, who)
+    elif kinds & {HoldKind.DRAINED, HoldKind.RESERVATION}:
+        # What clears these changes no operation: they are asked again.
+        statement = (
+            "UPDATE apply_operations SET next_attempt_at = tern_clock() + make_interval(secs => :wait_s)"
+            " WHERE id = :id"
+        )
+        tx.execute(text(statement), {"id": row.id, "wait_s": HELD_AGAIN_S})
