@@ -94,7 +94,7 @@ def _reasons(view: ApplyView) -> Iterator[Text]:
         words = ", ".join(f"{each.deployment} ({sign_of(each).word})" for each in moving[:MOST_NAMED])
         yield Text(f"  Nothing holds it. Under way: {words or 'nothing'}")
         return
-    yield Text("  Why it does not move faster", "bold")
+    yield Text("  Why it stands where it stands", "bold")
     order = list(ClearedBy)
     for key, operations in sorted(held.items(), key=lambda each: (order.index(each[0][1]), -len(each[1]))):
         _, cleared_by, detail = key

@@ -31,7 +31,6 @@ MOST_BROKEN = 6
 MOST_MOVING = 8
 MOST_TABLES = 6
 NAME_WIDTH = 24
-TABLE_WORD_WIDTH = 14
 ENDLESS = 10_000
 
 _BROKEN = frozenset({State.FAILED, State.UNCERTAIN, State.STOPPED, State.FAILED_RETRYABLE})
@@ -80,18 +79,20 @@ def sign_of(operation: OperationView) -> Sign:
     return SIGNS[operation.state]
 
 
-def operation_line(operation: OperationView, name_width: int, word_width: int = 0) -> Text:
-    """One deployment on one line; the widths are those of the column."""
+def operation_line(
+    operation: OperationView, name_width: int, word_width: int = 0, *, brief: bool = False
+) -> Text:
+    """One deployment on one line; the widths are those of the column. Brief where its statements follow."""
     sign = sign_of(operation)
     line = Text(f"  {sign.symbol} ", sign.style)
     line.append(operation.deployment[:name_width].ljust(name_width), "" if sign.style != "dim" else "dim")
     line.append(f"  {sign.word:<{word_width}}", sign.style)
-    line.append(f"  {details(operation)}")
+    line.append(f"  {details(operation, brief=brief)}")
     line.rstrip()
     return line
 
 
-def details(operation: OperationView) -> str:
+def details(operation: OperationView, *, brief: bool = False) -> str:
     """What is known beside the state, the most telling first."""
     record = operation.record
     if operation.lost_contact:
@@ -116,23 +117,33 @@ def details(operation: OperationView) -> str:
         case State.STOPPED:
             return f"at {operation.percent} %, {duration(record.state_age_s)} ago"
         case _:
-            return _progress(operation)
+            return _progress(operation, brief=brief)
 
 
-def table_line(table: TableFacts, indent: int = 6) -> Text:
-    """One statement on one line."""
-    sign = SIGNS.get(State(table.state), SIGNS[State.PENDING]) if table.state in set(State) else COPYING
-    line = Text(" " * indent + f"{sign.symbol} ", sign.style)
+def table_lines(tables: Sequence[TableFacts], indent: int = 6) -> Iterator[Text]:
+    """Each statement on one line, and below it what its engine says about it."""
+    signs = [_table_sign(table) for table in tables]
+    width = max((len(word) for _, word, _ in signs), default=0)
+    for table, (symbol, word, style) in zip(tables, signs, strict=True):
+        line = Text(" " * indent + f"{symbol} ", style)
+        line.append(f"{word:<{width}}  ", style)
+        line.append(one_line(table.ddl))
+        yield line
+        if said := one_line(table.error or table.detail):
+            yield Text(" " * (indent + 2) + said, "red" if table.error else "dim")
+
+
+def _table_sign(table: TableFacts) -> Sign:
     percent = "" if table.state in {"pending", "completed"} else f" {table.percent} %"
-    said = one_line(table.error or table.detail)
-    line.append(f"{sign.word}{percent}".ljust(TABLE_WORD_WIDTH), sign.style)
-    line.append(one_line(table.ddl))
-    if said:
-        line.append(f"  {said}", "dim")
-    return line
+    if table.state in set(State):
+        symbol, word, style = SIGNS[State(table.state)]
+    else:
+        # An engine may say of a statement what no operation can be, such as waiting for a lock.
+        symbol, word, style = COPYING.symbol, one_line(table.state.replace("_", " ")), COPYING.style
+    return Sign(symbol, word + percent, style)
 
 
-def _progress(operation: OperationView) -> str:
+def _progress(operation: OperationView, *, brief: bool) -> str:
     record = operation.record
     if record.sampled_age_s is None:
         return "handed to its engine" if record.remote_id else f"being dispatched, attempt {record.attempt}"
@@ -142,7 +153,7 @@ def _progress(operation: OperationView) -> str:
     if operation.eta_s is not None:
         words.append(f"{duration(operation.eta_s)} left")
     said = operation.under_way.detail if operation.under_way else record.summary
-    if said:
+    if said and not brief:
         words.append(one_line(said))
     return "  ".join([words[0], ", ".join(words[1:])]) if len(words) > 1 else words[0]
 
@@ -191,9 +202,10 @@ def _operations(view: ApplyView) -> Iterator[Text]:
         words = _word_width(view.operations)
         moving = [each for each in view.operations if each.state in {State.RUNNING, State.CUTTING_OVER}]
         for operation in view.operations:
-            yield operation_line(operation, width, words)
-            if operation in moving[:2] and len(operation.record.tables) > 1:
-                yield from (table_line(table) for table in operation.record.tables[:MOST_TABLES])
+            follows = operation in moving[:2] and len(operation.record.tables) > 1
+            yield operation_line(operation, width, words, brief=follows)
+            if follows:
+                yield from table_lines(operation.record.tables[:MOST_TABLES])
         return
     broken = [each for each in view.operations if each.state in _BROKEN or each.lost_contact]
     rest = set(_REST)

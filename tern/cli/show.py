@@ -5,7 +5,7 @@ from rich.text import Text
 
 from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
-from tern.cli.picture import operation_line, picture, show, table_line
+from tern.cli.picture import operation_line, picture, show, table_lines
 from tern.cli.subject import Subject
 from tern.cli.words import ago, duration, one_line
 from tern.view import ApplyView, OperationView, apply_view
@@ -52,7 +52,7 @@ def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:
         for wish in record.open_wishes
     ]
     lines += [Text.assemble((f"    {name:<14}", "dim"), value) for name, value in facts]
-    lines += [Text(), *(table_line(table, 4) for table in record.tables)]
+    lines += [Text(), *table_lines(record.tables, 4)]
     lines += [
         Text.assemble((f"    {hold.cleared_by.value:<6}", "bold"), one_line(hold.detail))
         for hold in operation.holds

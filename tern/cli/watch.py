@@ -25,7 +25,7 @@ LARGE = 1_000
 """Above so many operations a look costs more, so it is taken less often."""
 TIMED_OUT = 124
 STEP_PERCENT = 10
-_MARGIN_LINES = 2
+_MARGIN_LINES = 3
 _SILENT_START = "◷ waiting"
 """Everything waits at first; that needs no line for each deployment."""
 
@@ -93,19 +93,24 @@ def follow(apply_id: ApplyId, *, jsonl: bool = False) -> int:
 
 def _redraw(reading: Reading, apply_id: ApplyId) -> int:
     out = console()
-    silence = ""
     with Live(console=out, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
 
         def show_silence(seconds: float) -> None:
-            nonlocal silence
             silence = f"  PostgreSQL has not answered for {duration(seconds)}; what stands here is older"
             live.update(_frame(view, silence, out.height), refresh=True)
 
         view = apply_view(reading.apply(apply_id))
-        for view in _looks(reading, apply_id, on_silence=show_silence):
-            live.update(_frame(view, "", out.height), refresh=True)
-            if view.exit_code is not None:
-                break
+        try:
+            for view in _looks(reading, apply_id, on_silence=show_silence):
+                live.update(_frame(view, "", out.height), refresh=True)
+                if view.exit_code is not None:
+                    break
+        except KeyboardInterrupt:
+            # The live picture goes with its frame; what was seen last stays.
+            live.update(Text())
+            live.stop()
+            show(picture(view, next_steps=False))
+            raise
     show(picture(view))
     return view.exit_code or 0
 
@@ -118,6 +123,7 @@ def _frame(view: ApplyView, note: str, height: int) -> Group:
             *lines[: room - 1],
             Text(f"  … {len(lines) - room + 1} more lines: tern get {view.facts.apply_id}", "dim"),
         ]
+    lines.append(Text())
     lines.append(Text(note or "  Ctrl-C leaves the rollout alone.", "yellow" if note else "dim"))
     for line in lines:
         line.no_wrap, line.overflow = True, "ellipsis"
