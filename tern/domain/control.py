@@ -110,7 +110,7 @@ def admit(verb: Verb, facts: AdmissionFacts) -> ReceiptLine:
                 return ReceiptLine(deployment, Receipt.ACCEPTED)
             if state.is_live:
                 return ReceiptLine(deployment, Receipt.ALREADY, f"it is {state}")
-            return refused(f"it is {state}; only a stopped operation can be started")
+            return ReceiptLine(deployment, Receipt.TOO_LATE, f"it is {state}")
         case Verb.CUTOVER:
             if state in {State.CUTTING_OVER, State.COMPLETED, State.REVERT_WINDOW}:
                 return ReceiptLine(deployment, Receipt.ALREADY, f"it is {state}")
