@@ -19,7 +19,7 @@ from tern.engine.locks import Patience, blockers, in_the_way, listing
 from tern.engine.recipes.model import Step, StepKind
 from tern.engine.sampling import BuildSampler, ValidationSampler
 from tern.engine.session import Connection, connect
-from tern.engine.tenure import Tenure, hold
+from tern.engine.tenure import Tenure, end_builders, hold
 
 POLL_SECONDS = 0.25
 log = structlog.get_logger(__name__)
@@ -96,6 +96,8 @@ class Runner(threading.Thread):
                 control.execute("UPDATE _tern.job SET ending = 'cancelled' WHERE id = %s", (job.id,))
             return True
         if job.ending is not None:
+            self._close_work()
+            end_builders(control, job.id)
             todo = leftovers(kept)
             if not todo:
                 settle(control, job, State(job.ending))
@@ -103,6 +105,8 @@ class Runner(threading.Thread):
             self._try(tenure, job, todo[0], todo[0].step.undo or todo[0].step)
             return True
         if job.control == "stop":
+            self._close_work()
+            end_builders(control, job.id)
             return not settle_stopped(control, job)
         todo = books.unfinished(kept)
         if not todo:

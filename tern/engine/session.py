@@ -67,6 +67,10 @@ def settle(connection: Connection, *, client_check_ms: int = CLIENT_CHECK_MS) ->
         "lock_timeout": str(LOCK_MS),
         "idle_in_transaction_session_timeout": "30000",
         "client_connection_check_interval": str(client_check_ms),
+        # A machine that vanishes without a word must not keep a job's lock for the two hours that are the default.
+        "tcp_keepalives_idle": "10",
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "3",
         # Nothing of the application's may be found by an unqualified name of ours.
         "search_path": "pg_catalog, pg_temp",
         "row_security": "off",

@@ -1,7 +1,7 @@
 """Being a job's only runner: the advisory lock, the end of a predecessor's sessions, and the epoch."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -44,12 +44,23 @@ def _end_predecessor(control: Connection, job: str) -> None:
 
     Its open transaction would make begin_epoch() wait, and its locks our next step.
     """
+    _end_sessions(control, job, spared=reconcile.builders)
+
+
+def end_builders(control: Connection, job: str) -> None:
+    """Ends an index build as well, for a job that is not to go on."""
+    _end_sessions(control, job, spared=lambda *_: [])
+
+
+def _end_sessions(control: Connection, job: str, spared: Callable[[Connection, str], list[int]]) -> None:
     deadline = time.monotonic() + GONE_WITHIN_SECONDS
     while True:
-        building = set(reconcile.builders(control, job))
-        left = set(reconcile.sessions(control, job, reconcile.WORKER)) | (
-            set(reconcile.sessions(control, job, reconcile.BUILDER)) - building
-        )
+        kept = set(spared(control, job))
+        left = {
+            pid
+            for role in (reconcile.WORKER, reconcile.BUILDER)
+            for pid in reconcile.sessions(control, job, role)
+        } - kept
         if not left:
             return
         if time.monotonic() > deadline:

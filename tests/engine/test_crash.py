@@ -229,3 +229,25 @@ def test_the_database_may_go_away_and_come_back(db: Database, driver: Driver, ta
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'tern:%'"
         )
     driver.wait(job, "COMPLETED")
+
+
+@pytest.mark.parametrize(("wish", "state"), [("Stop", "STOPPED"), ("Cancel", "CANCELLED")])
+def test_a_build_without_its_engine_is_ended_on_demand(
+    database_url: str, db: Database, process: Process, big_table: str, wish: str, state: str
+) -> None:
+    """The wish arrives while only the server knows of the build: nothing may go on behind a stopped job."""
+    with old_snapshot(database_url):
+        job = process.apply("CREATE INDEX i ON t (a)")
+        eventually(lambda: "old snapshots" in process.progress(job).tables[0].progress_detail)
+        process.kill()
+        db.execute(f"UPDATE _tern.job SET control = '{wish.lower()}'")
+        assert is_building(db)
+        process.start()
+        eventually(lambda: contract.State.Name(process.progress(job).state) == f"STATE_{state}")
+        assert not is_building(db)
+    if wish == "Cancel":
+        assert indexes(db) == []
+        return
+    assert process.stub.Start(contract.StartRequest(apply_id=job), timeout=10).accepted
+    eventually(lambda: process.completed(job))
+    assert indexes(db) == [("i", True)]

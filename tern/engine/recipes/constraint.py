@@ -35,12 +35,12 @@ def add_foreign_key(parsed: Parsed, table: Name, name: str, referenced: Name) ->
     locks = tuple(TableLock(each, LockMode.SHARE_ROW_EXCLUSIVE) for each in sorted(both))
     if not _is_to_validate(constraint_of(parsed)):
         step = Step(StepKind.DIRECT, _named(parsed, name).sql, table.namespace, locks, table)
-        return Recipe("add_foreign_key_not_valid", (step,), tables=(referenced,))
+        return Recipe("add_foreign_key_not_valid", (step,))
     steps = (
         _add_unproven(_named(parsed, name), table, name, locks),
         validate(table, name, referenced=referenced),
     )
-    return Recipe("add_foreign_key", steps, tables=(referenced,))
+    return Recipe("add_foreign_key", steps)
 
 
 def set_not_null(table: Name, column: str, constraint: str, version: int) -> tuple[Step, ...]:

@@ -29,7 +29,7 @@ def alter_together(parsed: Parsed, table: Name, neighbours: Sequence[Name], *, f
     locks += [TableLock(each, LockMode.ACCESS_EXCLUSIVE) for each in neighbours if each != table]
     step = Step(StepKind.DIRECT, parsed.sql, table.namespace, tuple(locks), table, fresh=fresh)
     names = dict.fromkeys(_PART_NAMES.get(kind_of(command), "alter_table") for command in commands)
-    return Recipe("+".join(names), (step,), tables=tuple(neighbours))
+    return Recipe("+".join(names), (step,))
 
 
 def as_it_stands(
@@ -46,7 +46,7 @@ def create_table(parsed: Parsed, table: Name, referenced: Sequence[Name]) -> Rec
     strict.node.if_not_exists = False
     locks = tuple(TableLock(each, LockMode.SHARE_ROW_EXCLUSIVE) for each in referenced)
     step = Step(StepKind.DIRECT, strict.sql, table.namespace, locks, fresh=True)
-    return Recipe("create_table", (step,), tables=tuple(referenced))
+    return Recipe("create_table", (step,))
 
 
 def drop_table(parsed: Parsed, table: Name, keys: Sequence[tuple[str, Name]], *, fresh: bool) -> Recipe:
@@ -64,7 +64,7 @@ def drop_table(parsed: Parsed, table: Name, keys: Sequence[tuple[str, Name]], *,
     ]
     lock = TableLock(table, LockMode.ACCESS_EXCLUSIVE)
     steps.append(Step(StepKind.DIRECT, parsed.sql, table.namespace, (lock,), table, fresh=fresh))
-    return Recipe("drop_table", tuple(steps), tables=tuple(referenced for _, referenced in keys))
+    return Recipe("drop_table", tuple(steps))
 
 
 def drop_index(index: Name, table: Name) -> Recipe:
@@ -77,7 +77,7 @@ def drop_index(index: Name, table: Name) -> Recipe:
         table,
         index=index,
     )
-    return Recipe("drop_index", (step,), tables=(table,))
+    return Recipe("drop_index", (step,))
 
 
 def _lock_of(command: Any) -> LockMode:

@@ -1,6 +1,6 @@
 """What a recipe is made of: steps, the locks they need, and how one that can't be finished is undone."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -140,9 +140,6 @@ class Recipe:
 
     name: str
     steps: tuple[Step, ...]
-    unsafe: tuple[str, ...] = ()
-    # Further tables that nobody else may change meanwhile.
-    tables: tuple[Name, ...] = field(default=())
 
 
 # Of a statement whose effect is already there.
