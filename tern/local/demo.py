@@ -7,6 +7,7 @@ last question goes past Tern, to each target's own catalogue.
 import contextlib
 import fcntl
 import json
+import os
 import shlex
 import sys
 import time
@@ -19,7 +20,7 @@ from tern.domain.errors import Refused
 from tern.local import stack, targets
 from tern.local.account import make_folder
 from tern.local.command import CommandFailed, CommandLine, environment
-from tern.local.discovery import Servers, default_home
+from tern.local.discovery import Servers
 from tern.local.embedded import embedded_servers, free_port
 from tern.local.supervisor import Supervisor, terminating_signals_raise
 
@@ -142,11 +143,9 @@ class Demo:
         self.say("\nThe reviewed change:\n")
         for line in targets.CHANGE.splitlines():
             self.say(f"    {line}")
-        file = self.servers.home / "change.sql"
-        file.write_text(targets.CHANGE)
-        shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+        file = self.write_down("change.sql", targets.CHANGE)
         arguments = (
-            *("apply", "--ddl", str(shown), "--environment", "demo", "--database", "app"),
+            *("apply", "--ddl", str(file), "--environment", "demo", "--database", "app"),
             *("--deployments", ",".join(DEPLOYMENTS), "--copy", "rolling", "--reason", REASON),
         )
         self.say(f"\n$ {shlex.join(('tern', *arguments))}\n")
@@ -173,8 +172,8 @@ class Demo:
 
     def stay(self, apply_id: str, flower_port: int) -> None:
         """Keeps everything running until Ctrl-C, and says what there is to see."""
-        prefix = "" if self.servers.home == default_home() else f"TERN_HOME={self.servers.home} "
-        tern = f"{prefix}{Path(sys.executable).with_name('tern')}"
+        tern = self.typed()
+        file = self.write_down("another-change.sql", targets.ANOTHER_CHANGE)
         with contextlib.suppress(KeyboardInterrupt):
             self.say(
                 f"""
@@ -183,8 +182,13 @@ Try, in another terminal:
 
   {tern} watch {apply_id}
   {tern} explain {apply_id}/us-east
-  {tern} stop {apply_id} --reason 'to see what it says'
-  {tern} get {apply_id} --json
+
+  # a longer change: stop it while it runs, ask why it stands still, and let it go on
+  {tern} apply --ddl {file} -e demo -d app --all --reason 'To see it stop'
+  {tern} stop APPLY --reason 'To see it stop' --wait
+  {tern} explain APPLY
+  {tern} start APPLY --all --reason 'To see it go on'
+  {tern} watch APPLY
 
 Logs: {self.programs.log_directory}"""
             )
@@ -193,9 +197,27 @@ Logs: {self.programs.log_directory}"""
                 time.sleep(0.5)
         self.say("\nStopping.")
 
+    def write_down(self, name: str, change: str) -> Path:
+        """Puts a change into a file, and returns its path as one would type it."""
+        file = self.servers.home / name
+        file.write_text(change)
+        return shortest(file)
+
+    def typed(self) -> str:
+        """How `tern` is typed here so that it finds these servers."""
+        program = str(shortest(Path(sys.executable).with_name("tern")))
+        is_usual = self.servers.home == Path(".tern").absolute() and "TERN_HOME" not in os.environ
+        return program if is_usual else f"TERN_HOME={shlex.quote(str(self.servers.home))} {program}"
+
     def step(self, what: str) -> None:
         """One thing is done; shown with the seconds since the start."""
         self.say(f"{time.monotonic() - self.began:6.1f} s  {what}")
+
+
+def shortest(path: Path) -> Path:
+    """The path as one would type it: relative if it is below the current directory."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 @contextlib.contextmanager

@@ -26,8 +26,15 @@ CREATE INDEX CONCURRENTLY {INDEX} ON pgbench_accounts ({COLUMN}, abalance);
 ALTER TABLE pgbench_accounts ADD CONSTRAINT {CHECK} CHECK ({COLUMN} BETWEEN 1 AND 5);
 """
 
+# What a kept demo offers to try: it takes long enough to be stopped on its way.
+MORE_INDEXES = ("pgbench_accounts_more_1", "pgbench_accounts_more_2", "pgbench_accounts_more_3")
+ANOTHER_CHANGE = "".join(
+    f"CREATE INDEX CONCURRENTLY {name} ON pgbench_accounts (filler, {column});\n"
+    for name, column in zip(MORE_INDEXES, ("aid", "bid", "abalance"), strict=True)
+)
+
 TAKE_BACK = f"""\
-DROP INDEX IF EXISTS {INDEX};
+DROP INDEX IF EXISTS {", ".join((INDEX, *MORE_INDEXES))};
 ALTER TABLE pgbench_accounts DROP CONSTRAINT IF EXISTS {CHECK};
 ALTER TABLE pgbench_accounts DROP COLUMN IF EXISTS {COLUMN};
 """
@@ -38,8 +45,9 @@ SELECT (SELECT count(*) FROM pgbench_branches) = %(scale)s
 """
 
 HAS_CHANGE = f"""
-SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'pgbench_accounts'::regclass AND attname =
-'{COLUMN}') OR to_regclass('{INDEX}') IS NOT NULL
+SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'pgbench_accounts'::regclass AND attname = '{COLUMN}')
+    OR EXISTS (SELECT FROM pg_class WHERE oid IN (SELECT indexrelid FROM pg_index
+                WHERE indrelid = 'pgbench_accounts'::regclass AND NOT indisprimary))
 """
 
 COLUMN_FACT = f"""
