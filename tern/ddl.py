@@ -78,6 +78,7 @@ def split_ddl(text: str) -> tuple[PlannedChange, ...]:
     try:
         tree = postgast.parse(text)
     except postgast.PgQueryError as error:
+        # Unlike the positions in a tree, which count bytes, an error's counts characters.
         _refuse_at(text, error.cursorpos - 1, "the DDL can't be parsed", error.message, _REASON_INVALID)
     if not tree.stmts:
         what = "the DDL is empty"
@@ -91,8 +92,9 @@ def split_ddl(text: str) -> tuple[PlannedChange, ...]:
 def _refuse_unreadable(text: str) -> None:
     if "\0" in text:
         # The parser would stop reading at it, and what follows would never be reviewed.
-        position = len(text[: text.index("\0")].encode())
-        _refuse_at(text, position, "the DDL can't be read", "it contains a NUL character", _REASON_INVALID)
+        _refuse_at(
+            text, text.index("\0"), "the DDL can't be read", "it contains a NUL character", _REASON_INVALID
+        )
     if len(text) > LONGEST_TEXT:
         what = f"the DDL is {len(text):,} characters long"
         raise Refused(what, why=(f"at most {LONGEST_TEXT:,} are accepted",), reason=_REASON_INVALID)
@@ -104,7 +106,8 @@ def _change(text: str, raw: Any) -> PlannedChange:
     node = getattr(raw.stmt, kind)
 
     def refuse(why: str) -> NoReturn:
-        _refuse_at(text, raw.stmt_location, "a statement is no change of one table", why, _REASON_REFUSED)
+        before = text.encode()[: raw.stmt_location].decode()
+        _refuse_at(text, len(before), "a statement is no change of one table", why, _REASON_REFUSED)
 
     if len(ddl) > LONGEST_STATEMENT:
         refuse(f"it is {len(ddl):,} characters long, at most {LONGEST_STATEMENT:,} are accepted")
@@ -228,11 +231,11 @@ def _slice(text: str, start: int, length: int) -> str:
     return raw[start : start + length if length else None].decode().strip().rstrip(";").rstrip()
 
 
-def _refuse_at(text: str, byte_position: int, what: str, why: str, reason: str) -> NoReturn:
+def _refuse_at(text: str, position: int, what: str, why: str, reason: str) -> NoReturn:
     """Raises Refused with line, column and the line itself, marked below."""
-    if byte_position < 0:
+    if position < 0:
         raise Refused(what, why=(why,), reason=reason)
-    before = text.encode()[:byte_position].decode(errors="ignore")
+    before = text[:position]
     line_number = before.count("\n") + 1
     column = len(before) - (before.rfind("\n") + 1)
     line = text.split("\n")[line_number - 1]

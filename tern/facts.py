@@ -30,6 +30,28 @@ class TableFacts:
     detail: str
     error: str
 
+    @property
+    def done_percent(self) -> int:
+        """How much of it is done; a completed statement is done whatever was counted last."""
+        return 100 if self.state == State.COMPLETED.value else self.percent
+
+    def as_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "namespace": self.namespace,
+            "table": self.table_name,
+            "ddl": self.ddl,
+            "action": self.action.value,
+            "unsafe_reason": self.unsafe_reason or None,
+            "state": self.state,
+            "percent": self.done_percent,
+            "rows_copied": self.rows_copied,
+            "rows_total": self.rows_total,
+            "eta_s": self.eta_s,
+            "detail": self.detail,
+            "error": self.error or None,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class WishFacts:
@@ -43,6 +65,19 @@ class WishFacts:
     attempts: int
     engine_words: str
     age_s: float
+
+    def as_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "request_id": self.request_id,
+            "verb": self.verb.value,
+            "state": self.fate.value,
+            "caller": self.caller,
+            "reason": self.reason,
+            "attempts": self.attempts,
+            "engine_words": self.engine_words or None,
+            "age_s": round(self.age_s, 1),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from tern.domain.policy import (
 )
 from tern.domain.states import ApplyState, State
 from tern.domain.timing import LOST_CONTACT_AFTER
-from tern.facts import ApplyFacts, OperationRecord, TableFacts, WishFacts
+from tern.facts import ApplyFacts, OperationRecord, TableFacts
 
 UNTAKEN_AFTER_S = 15.0
 """A due operation that nobody took for so long means that no driver works."""
@@ -99,7 +99,7 @@ class OperationView:
         if self.state is State.COMPLETED:
             return 100
         tables = self.record.tables
-        return sum(_percent(table) for table in tables) // len(tables) if tables else 0
+        return sum(table.done_percent for table in tables) // len(tables) if tables else 0
 
     @property
     def rows_copied(self) -> int | None:
@@ -164,8 +164,8 @@ class OperationView:
             "error": record.error_message or None,
             "error_reason": record.error_reason or None,
             "holds": [_hold_json(hold) for hold in self.holds],
-            "wishes": [_wish_json(wish) for wish in record.wishes],
-            "tables": [_table_json(table) for table in record.tables],
+            "wishes": [wish.as_json() for wish in record.wishes],
+            "tables": [table.as_json() for table in record.tables],
         }
 
 
@@ -347,10 +347,6 @@ def _is_wished(record: OperationRecord, verb: str) -> bool:
     return any(wish.verb.value == verb for wish in record.open_wishes)
 
 
-def _percent(table: TableFacts) -> int:
-    return 100 if table.state == State.COMPLETED.value else table.percent
-
-
 def _sum(numbers: Iterator[int | None]) -> int | None:
     known = [number for number in numbers if number is not None]
     return sum(known) if known else None
@@ -366,34 +362,4 @@ def _hold_json(hold: Hold) -> dict[str, object]:
         "detail": hold.detail,
         "cleared_by": hold.cleared_by.value,
         "until_s": _rounded(hold.until_s),
-    }
-
-
-def _wish_json(wish: WishFacts) -> dict[str, object]:
-    return {
-        "request_id": wish.request_id,
-        "verb": wish.verb.value,
-        "state": wish.fate.value,
-        "caller": wish.caller,
-        "reason": wish.reason,
-        "attempts": wish.attempts,
-        "engine_words": wish.engine_words or None,
-        "age_s": round(wish.age_s, 1),
-    }
-
-
-def _table_json(table: TableFacts) -> dict[str, object]:
-    return {
-        "namespace": table.namespace,
-        "table": table.table_name,
-        "ddl": table.ddl,
-        "action": table.action.value,
-        "unsafe_reason": table.unsafe_reason or None,
-        "state": table.state,
-        "percent": _percent(table),
-        "rows_copied": table.rows_copied,
-        "rows_total": table.rows_total,
-        "eta_s": table.eta_s,
-        "detail": table.detail,
-        "error": table.error or None,
     }

@@ -1,9 +1,7 @@
 """`tern deployments`: the register of places that a change can go. One engine is asked before one is added."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +10,7 @@ from rich.text import Text
 from tern.cli import reach
 from tern.cli.address import check_address, check_name, read_credentials, read_labels
 from tern.cli.envelope import json_option, write_document
+from tern.cli.importing import read_entries
 from tern.cli.picture import show
 from tern.cli.probing import probe
 from tern.cli.words import one_line, plural
@@ -24,20 +23,6 @@ from tern.ports import Ports
 PARTLY = 6
 REFUSED = 5
 UNREACHABLE = 69
-MOST_IMPORTED = 10_000
-_IMPORTED_FIELDS = frozenset(
-    {
-        "name",
-        "environment",
-        "database",
-        "address",
-        "target",
-        "labels",
-        "position",
-        "credentials",
-        "deduplicates",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +119,7 @@ def import_(file: Any, *, no_probe: bool, replaces: bool, as_json: bool) -> int:
 
     Nothing is written unless every entry can be read.
     """
-    entries = [_entry(position, each) for position, each in enumerate(_read_list(file))]
+    entries = read_entries(file)
     names = [entry.name for entry, _ in entries]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
@@ -354,60 +339,6 @@ def _answer(kind: str, lines: Sequence[Line], *, as_json: bool, failure: int) ->
     if not bad:
         return 0
     return failure if len(bad) == len(lines) else PARTLY
-
-
-def _read_list(file: Any) -> list[Mapping[str, Any]]:
-    try:
-        found = json.loads(file.read())
-    except ValueError as error:
-        what = f"{Path(str(file.name)).name} is not JSON"
-        raise UsageError(what, why=(str(error),)) from None
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        what = "deployments are imported from a list of objects"
-        raise UsageError(what)
-    if len(found) > MOST_IMPORTED:
-        what = f"the list has {len(found):,} entries, at most {MOST_IMPORTED:,} are imported at once"
-        raise UsageError(what)
-    return found
-
-
-def _entry(number: int, entry: Mapping[str, Any]) -> tuple[Deployment, str | None]:
-    """One entry and what it declares about deduplication."""
-    name = str(entry.get("name", f"entry {number}"))
-    why = [f"{field} is not known" for field in sorted(entry.keys() - _IMPORTED_FIELDS)]
-    needed = ("name", "environment", "database", "address", "target")
-    why += [f"{field} is missing or empty" for field in needed if not _is_text(entry.get(field))]
-    labels, credentials = entry.get("labels", {}), entry.get("credentials", {})
-    position, deduplicates = entry.get("position", 0), entry.get("deduplicates")
-    if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
-        why.append("labels is an object of texts")
-    if not isinstance(credentials, dict) or credentials.keys() - set(
-        Deployment("", "", "", "", "").credentials.__slots__
-    ):
-        why.append("credentials is an object of references")
-    if isinstance(position, bool) or not isinstance(position, int):
-        why.append("position is a number")
-    if deduplicates not in {None, True, False}:
-        why.append("deduplicates is true or false")
-    if why:
-        what = f"{name} can't be imported"
-        raise UsageError(what, why=tuple(why))
-    check_address(entry["address"])
-    wanted = Deployment(
-        name=check_name(entry["name"]),
-        environment=entry["environment"],
-        database=entry["database"],
-        address=entry["address"],
-        target=entry["target"],
-        labels=read_labels([f"{key}={value}" for key, value in labels.items()]),
-        position=position,
-        credentials=read_credentials(**credentials),
-    )
-    return wanted, None if deduplicates is None else ("yes" if deduplicates else "no")
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
 
 
 def _filled(option: str, value: str) -> str:

@@ -1,0 +1,86 @@
+"""Log lines: one object each, and never a secret in them."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from tern.observe import REMOVED, configure, logger, remove_secrets
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    """A place for lines; logging is what it was before afterwards."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield io.StringIO()
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_json_lines_are_one_object_each_from_both_kinds_of_logger(stream: io.StringIO) -> None:
+    configure("json", "INFO", stream)
+    logger("tern.test", apply="apl-1").info("driven", deployment="eu", remote_id="job-1")
+    logging.getLogger("library").warning("took %s s", 3)
+    first, second = lines(stream)
+    assert (first["message"], first["apply"], first["deployment"], first["level"]) == (
+        "driven",
+        "apl-1",
+        "eu",
+        "info",
+    )
+    assert str(first["at"]).endswith("Z")
+    assert second["message"] == "took 3 s"
+
+
+def test_what_is_bound_to_the_context_is_in_every_line(stream: io.StringIO) -> None:
+    configure("json", "INFO", stream)
+    with structlog.contextvars.bound_contextvars(scope="apl-1/eu"):
+        logging.getLogger("library").warning("hm")
+    assert lines(stream)[0]["scope"] == "apl-1/eu"
+
+
+def test_ddl_and_secrets_are_taken_out_wherever_they_stand() -> None:
+    cleaned = remove_secrets(
+        None,
+        "info",
+        {
+            "event": "connecting to postgresql://ann:hunter2@h/t",
+            "ddl": "ALTER TABLE secret",
+            "nested": {"token": "hunter2", "list": ["redis://:hunter2@h", 3]},
+        },
+    )
+    assert "hunter2" not in str(cleaned)
+    assert cleaned["ddl"] == REMOVED
+    assert cleaned["nested"]["list"][1] == 3
+
+
+def test_an_exception_is_part_of_its_one_line(stream: io.StringIO) -> None:
+    configure("json", "INFO", stream)
+    error = ValueError("postgresql://ann:hunter2@h/t is gone")
+    logger("tern.test").error("failed", exc_info=error)
+    (line,) = lines(stream)
+    assert "ValueError" in str(line["exception"])
+    assert "hunter2" not in str(line)
+
+
+def test_console_lines_have_no_colour_where_there_is_no_terminal(stream: io.StringIO) -> None:
+    configure("console", "INFO", stream)
+    logger("tern.test").info("hello", scope="apl-1/eu")
+    assert "\x1b" not in stream.getvalue()
+    assert "scope=apl-1/eu" in stream.getvalue()
+
+
+def test_configuring_twice_writes_each_line_once(stream: io.StringIO) -> None:
+    configure("json", "INFO", stream)
+    configure("json", "WARNING", stream)
+    logger("tern.test").info("unimportant")
+    logger("tern.test").warning("important")
+    assert [line["message"] for line in lines(stream)] == ["important"]

@@ -1,0 +1,98 @@
+"""What the environment may say, and how it is told that it is wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tern.domain.errors import Misconfigured
+from tern.local.discovery import RunningProcess, Servers, publish, this_process
+from tern.settings import Settings, caller, load
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import os  # noqa: PLC0415
+
+    for name in [name for name in os.environ if name.startswith("TERN_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TERN_HOME", str(tmp_path))
+
+
+def publish_servers(home: Path, process: RunningProcess) -> None:
+    publish(
+        Servers(home, "postgresql://found:secret@h:1/tern", "redis://h:2/0", 1, 2, process, process, process)
+    )
+
+
+def test_without_urls_the_running_embedded_servers_are_found(tmp_path: Path) -> None:
+    publish_servers(tmp_path, this_process())
+    settings = load()
+    assert settings.require_database_url() == "postgresql://found:secret@h:1/tern"
+    assert settings.require_broker_url() == "redis://h:2/0"
+
+
+def test_servers_that_are_gone_are_not_found(tmp_path: Path) -> None:
+    publish_servers(tmp_path, RunningProcess(2**22, "never"))
+    with pytest.raises(Misconfigured, match="nobody said where Tern's PostgreSQL is") as refused:
+        load().require_database_url()
+    assert "tern up" in refused.value.next_step
+    with pytest.raises(Misconfigured, match="broker"):
+        load().require_broker_url()
+
+
+def test_one_url_is_enough_to_leave_the_embedded_servers_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_servers(tmp_path, this_process())
+    monkeypatch.setenv("TERN_DATABASE_URL", "postgresql://mine@h/t")
+    assert load().database_url == "postgresql://mine@h/t"
+    assert load().broker_url == ""
+
+
+def test_every_wrong_variable_is_named_at_once_and_no_value_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERN_BROKER_URL", "amqp://user:hunter2@h")
+    monkeypatch.setenv("TERN_WORKER_CONCURRENCY", "many")
+    monkeypatch.setenv("TERN_LOG_FORMAT", "xml")
+    monkeypatch.setenv("TERN_RPC_DEADLINE_SECONDS", "30")
+    with pytest.raises(Misconfigured) as refused:
+        load()
+    words = "\n".join(refused.value.why)
+    for name in (
+        "TERN_BROKER_URL",
+        "TERN_WORKER_CONCURRENCY",
+        "TERN_LOG_FORMAT",
+        "TERN_RPC_DEADLINE_SECONDS",
+    ):
+        assert name in words
+    assert "hunter2" not in words
+    assert "many" not in words
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERN_LEASE_SECONDS", "")
+    assert load().lease_seconds == 30
+
+
+def test_urls_are_not_shown_where_settings_are_printed() -> None:
+    settings = Settings(database_url="postgresql://u:hunter2@h/t", broker_url="redis://:hunter2@h")
+    assert "hunter2" not in repr(settings)
+
+
+def test_the_pace_of_polling_is_what_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERN_POLL_STEADY_SECONDS", "7")
+    pace = load().pace
+    assert (pace.eager_s, pace.steady_s, pace.slow_s) == (0.5, 7, 30)
+
+
+def test_the_caller_is_the_account_unless_somebody_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "@" in caller(load())
+    monkeypatch.setenv("TERN_CALLER", "deploys")
+    assert caller(load()) == "deploys"
+    monkeypatch.delenv("TERN_CALLER")
+    monkeypatch.setattr("getpass.getuser", _no_name)
+    assert caller(load()).startswith("uid ")
+
+
+def _no_name() -> str:
+    raise KeyError(json.dumps("getpwuid(): uid not found"))
