@@ -20,6 +20,8 @@ FLOWER_DEFAULTS: Mapping[str, str] = {
     "FLOWER_PORT": "5555",
     # Workers come and go; those that are gone leave the page after five minutes.
     "FLOWER_PURGE_OFFLINE_WORKERS": "300",
+    # Which operation a task was about matters more than its id.
+    "FLOWER_TASKS_COLUMNS": "name,kwargs,state,received,runtime,worker",
     "FLOWER_TASK_RUNTIME_METRIC_BUCKETS": "0.01,0.05,0.1,0.5,1,5,15,30",
 }
 _LIKE_CELERY = {"ignore_unknown_options": True, "allow_extra_args": True}
