@@ -11,10 +11,9 @@ from tern.domain.errors import Unreachable
 from tern.ports import Bells, Ports, StorageUnavailable
 from tern.settings import Settings
 from tern.store.reading import Reading
-from tern.store.schema import require_migrated
+from tern.store.revision import require_migrated
 from tern.store.session import connect
 from tern.store.store import PostgresStore
-from tern.wire.routing import EngineDirectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +66,17 @@ def open_reading(settings: Settings) -> Reading:
 
 def open_ports(settings: Settings, bells: Bells) -> Ports:
     """All parts of a process; raises Misconfigured, Unreachable."""
+    # gRPC costs a third of a command's start, and most commands call no engine.
+    from tern.wire.routing import EngineDirectory  # noqa: PLC0415
+
     store = open_store(settings)
     return Ports(store, EngineDirectory(deadline_s=settings.rpc_deadline_seconds), bells, Dice())
 
 
 def close_ports(ports: Ports) -> None:
     """Ends channels, engines of local deployments and connections; running jobs are left to be resumed."""
+    from tern.wire.routing import EngineDirectory  # noqa: PLC0415
+
     if isinstance(ports.engines, EngineDirectory):
         ports.engines.close()
     if isinstance(ports.store, PostgresStore):

@@ -17,10 +17,10 @@ def db() -> None:
 @db.command()
 def upgrade() -> None:
     """Bring the database to the schema that this version needs. Two at once wait for each other."""
-    from tern.store import schema  # noqa: PLC0415
+    from tern.store import revision, schema  # noqa: PLC0415
 
     engine = _open()
-    before, needed = schema.current(engine), schema.head()
+    before, needed = revision.current(engine), revision.head()
     if before == needed:
         click.echo(f"✔ the database is at revision {needed} already")
         return
@@ -32,9 +32,9 @@ def upgrade() -> None:
 @json_option
 def current(*, as_json: bool) -> None:
     """Which revision the database is at, and which one this version needs."""
-    from tern.store import schema  # noqa: PLC0415
+    from tern.store import revision  # noqa: PLC0415
 
-    found, needed = schema.current(_open()), schema.head()
+    found, needed = revision.current(_open()), revision.head()
     if as_json:
         write_document("db", {"current": found, "needed": needed, "is_migrated": found == needed})
         return
@@ -45,13 +45,13 @@ def current(*, as_json: bool) -> None:
 @json_option
 def check(*, as_json: bool) -> None:
     """Succeed if the database is at the revision that this version needs, else say what to do (exit 78)."""
-    from tern.store import schema  # noqa: PLC0415
+    from tern.store import revision  # noqa: PLC0415
 
-    schema.require_migrated(_open())
+    revision.require_migrated(_open())
     if as_json:
-        write_document("db", {"current": schema.head(), "needed": schema.head(), "is_migrated": True})
+        write_document("db", {"current": revision.head(), "needed": revision.head(), "is_migrated": True})
         return
-    click.echo(f"✔ the database is at revision {schema.head()}, as needed")
+    click.echo(f"✔ the database is at revision {revision.head()}, as needed")
 
 
 @db.command()
@@ -60,6 +60,7 @@ def check(*, as_json: bool) -> None:
 def downgrade(revision: str, *, yes: bool) -> None:
     """Take the database back to REVISION (`base` for an empty one, `-1` for one step). Drops what it undoes."""
     from tern.store import schema  # noqa: PLC0415
+    from tern.store.revision import current as current_revision  # noqa: PLC0415
 
     if revision != "base" and not revision.startswith("-"):
         what = f"{revision!r} is not a way down"
@@ -69,7 +70,7 @@ def downgrade(revision: str, *, yes: bool) -> None:
         raise UsageError(what, next_step=f"tern db downgrade {revision} --yes")
     engine = _open()
     schema.migrate(engine, revision)
-    click.echo(f"✔ the database is at revision {schema.current(engine) or 'base (empty)'}")
+    click.echo(f"✔ the database is at revision {current_revision(engine) or 'base (empty)'}")
 
 
 def _open() -> Any:

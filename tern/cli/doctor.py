@@ -112,11 +112,11 @@ def _trouble(about: str, error: TernError) -> Finding:
 
 def _database(settings: "Settings") -> Finding:
     from tern import wiring  # noqa: PLC0415
-    from tern.store import schema  # noqa: PLC0415
+    from tern.store import revision  # noqa: PLC0415
 
     engine = wiring.open_database(settings)
     click.get_current_context().call_on_close(engine.dispose)
-    found, needed = schema.current(engine), schema.head()
+    found, needed = revision.current(engine), revision.head()
     if found != needed:
         said = f"answers, but is {'empty' if found is None else f'at revision {found}'}; {needed} is needed"
         return Finding("postgresql", is_well=False, said=said, help="tern db upgrade", code=MISCONFIGURED)

@@ -1,0 +1,38 @@
+"""Which schema the database has and which this code needs, without loading the migration machinery: every command
+asks, and most do nothing else that is slow.
+"""
+
+from pathlib import Path
+
+from sqlalchemy import Engine, text
+
+import tern
+from tern.domain.errors import Misconfigured
+from tern.store.session import transaction
+
+MIGRATIONS = Path(tern.__file__).parent.parent / "migrations"
+
+
+def head() -> str:
+    """The revision that this code needs: a migration's file is named after its revision, and they are in line."""
+    return max(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+
+
+def current(engine: Engine) -> str | None:
+    """The revision that the database is at, None for an empty one; raises StorageUnavailable."""
+    with transaction(engine) as connection:
+        if connection.execute(text("SELECT to_regclass('alembic_version')")).scalar_one() is None:
+            return None
+        found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+        return None if found is None else str(found)
+
+
+def require_migrated(engine: Engine) -> None:
+    """Raises Misconfigured unless the database is exactly at this code's revision."""
+    found, needed = current(engine), head()
+    if found == needed:
+        return
+    message = "the database is not migrated" if found is None else f"the database is at revision {found}"
+    raise Misconfigured(
+        message, why=(f"this version of Tern needs revision {needed}",), next_step="Run `tern db upgrade`."
+    )
