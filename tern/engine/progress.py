@@ -25,21 +25,23 @@ FAILED_PRECONDITION = 9
 
 
 def of_jobs(connection: Connection, jobs: Sequence[str]) -> dict[str, contract.ProgressResponse]:
-    """The progress of each job that exists, all from two statements' snapshots."""
-    found = rows(connection, "SELECT * FROM _tern.job WHERE id = ANY(%s)", (list(jobs),))
-    changes: dict[str, list[Row]] = {each["id"]: [] for each in found}
-    for change in rows(
-        connection, "SELECT * FROM _tern.change WHERE job = ANY(%s) ORDER BY job, n", (list(changes),)
-    ):
-        changes[change["job"]].append(change)
-    return {each["id"]: _response(each, changes[each["id"]]) for each in found}
+    """The progress of each job that exists.
+
+    One statement and so one snapshot: a job's row of one moment with the changes of another would be a picture that
+    never was, under a revision that stands for a different one.
+    """
+    found = rows(
+        connection,
+        "SELECT job.*, (SELECT coalesce(jsonb_agg(change ORDER BY n), '[]') FROM _tern.change"
+        "                WHERE change.job = job.id) AS changes"
+        "  FROM _tern.job WHERE id = ANY(%s)",
+        (list(jobs),),
+    )
+    return {each["id"]: _response(each, each["changes"]) for each in found}
 
 
 def batch(connection: Connection, cursors: Sequence[ours.ProgressCursor]) -> ours.BatchProgressResponse:
-    """An entry for every cursor that is behind, wrong or unknown.
-
-    The revision is read before the progress: should both change in between, the caller merely looks once more.
-    """
+    """An entry for every cursor that is behind, wrong or unknown."""
     known = {
         each["id"]: each
         for each in rows(
@@ -69,8 +71,9 @@ def batch(connection: Connection, cursors: Sequence[ours.ProgressCursor]) -> our
             behind.append(cursor)
     progress = of_jobs(connection, [cursor.apply_id for cursor in behind]) if behind else {}
     for cursor in behind:
-        revision = known[cursor.apply_id]["revision"]
-        answer.entries.add(apply_id=cursor.apply_id, revision=revision, progress=progress[cursor.apply_id])
+        seen = progress[cursor.apply_id]
+        # The revision of this picture, which may be a later one than that by which the cursor was found behind.
+        answer.entries.add(apply_id=cursor.apply_id, revision=int(seen.metadata["revision"]), progress=seen)
     return answer
 
 

@@ -93,7 +93,10 @@ class Runner(threading.Thread):
         kept = books.steps(control, job.id)
         if job.control == "cancel" and job.ending is None:
             with books.fenced(control, job.id, job.epoch):
-                control.execute("UPDATE _tern.job SET ending = 'cancelled' WHERE id = %s", (job.id,))
+                control.execute(
+                    "UPDATE _tern.job SET ending = 'cancelled', revision = revision + 1 WHERE id = %s",
+                    (job.id,),
+                )
             return True
         if job.ending is not None:
             self._close_work()
