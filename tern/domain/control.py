@@ -102,7 +102,7 @@ def admit(verb: Verb, facts: AdmissionFacts) -> ReceiptLine:
                 return ReceiptLine(deployment, Receipt.TOO_LATE, f"it is {state}")
             return ReceiptLine(deployment, Receipt.ACCEPTED)
         case Verb.START:
-            if facts.stop_in_force == Verb.CANCEL.value and state.is_live:
+            if facts.stop_in_force == Verb.CANCEL.value and not state.is_finished:
                 return refused("a cancel covers it, and cancelling is permanent")
             if facts.target_holder is not None:
                 return refused(f"its target is held by {facts.target_holder}")
