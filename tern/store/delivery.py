@@ -10,17 +10,16 @@ from tern.domain.identity import DispatchKey, ScopeName
 from tern.domain.model import Claim, OperationScope
 from tern.domain.scope import POISON, refuse
 from tern.domain.states import Event, State
-from tern.domain.timing import CONTROL_REFUSALS_MAX, RESEND_S, RPC_DEADLINE_S
-from tern.ports import DeliveryClaimed, DeliverySettled, Fenced, NotClaimed
-from tern.store.event import Happening, append
+from tern.domain.timing import RPC_DEADLINE_S
+from tern.ports import DeliveryClaimed, DeliverySettled, NotClaimed
+from tern.store.answer import ask_person, close_wish, postpone, settle_locally
 from tern.store.gate import claim_runs_for_s, lock_operation
 from tern.store.projection import close_deliveries, moot_overtaken_starts, move, project_parent
 from tern.store.reservation import holder_of, take
 from tern.store.scope import load_scope
 from tern.store.session import transaction
-from tern.store.step import HeldOperation, Steps, hold, lock_apply_of, new_token
+from tern.store.step import HeldOperation, Steps, lock_apply_of, new_token
 
-_RELEASE = "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL"
 _OPEN_WISHES = text(
     "SELECT d.id, d.verb, d.state, d.attempts, d.sent_at, r.caller, r.reason,"
     " d.next_attempt_at <= tern_clock() AS is_due,"
@@ -82,7 +81,7 @@ class DeliverySteps(Steps):
         step = next_step(verb, _facts(held, scope, wish, wishes))
         match step:
             case Step.SETTLE_LOCALLY:
-                self._settle_locally(tx, held, verb, wish)
+                settle_locally(tx, held, verb, wish)
             case Step.REQUEUE:
                 if (refused := self._requeue(tx, held, scope, wish)) is not None:
                     return refused
@@ -91,55 +90,22 @@ class DeliverySteps(Steps):
             case Step.SEND | Step.RESOLVE:
                 return self._claim_wish(tx, held, scope, verb, wish, step)
             case Step.ASK_PERSON:
-                self._ask_person(tx, held, verb, wish.id)
+                ask_person(tx, held, verb, wish.id, self.owner)
                 return NotClaimed("an earlier dispatch is unanswered and this engine offers no Resolve")
             case Step.WAIT:
-                _postpone(tx, wish.id, 1.0)
+                postpone(tx, wish.id, 1.0)
                 return NotClaimed("what it waits for has not been observed yet")
             case Step.ACKNOWLEDGE:
-                self._close(tx, held, wish, verb, Delivery.ACKNOWLEDGED, f"it is {held.state}")
+                close_wish(tx, held, wish, verb, Delivery.ACKNOWLEDGED, f"it is {held.state}")
                 _moot_unsent_stops(tx, verb, wishes)
                 moot_overtaken_starts(tx, held.apply_pk, [held.operation_id])
             case Step.TOO_LATE:
-                self._close(tx, held, wish, verb, Delivery.TOO_LATE, f"it is {held.state}")
+                close_wish(tx, held, wish, verb, Delivery.TOO_LATE, f"it is {held.state}")
             case Step.FAIL:
                 words = f"it is {held.state}, not waiting for its cutover, or a stop came between"
-                self._close(tx, held, wish, verb, Delivery.FAILED, words)
+                close_wish(tx, held, wish, verb, Delivery.FAILED, words)
         project_parent(tx, held.apply_pk, self.owner)
         return DeliverySettled(scope.name, step.value)
-
-    def _close(
-        self,
-        tx: Connection,
-        held: HeldOperation,
-        wish: Row[tuple[object, ...]],
-        verb: Verb,
-        fate: Delivery,
-        words: str,
-    ) -> None:
-        close_deliveries(tx, {wish.id: fate}, words)
-        append(
-            tx,
-            Happening(
-                held.apply_pk, f"{verb}_{fate.value}", wish.caller, held.operation_id, words, wish.state, fate
-            ),
-        )
-
-    def _settle_locally(
-        self, tx: Connection, held: HeldOperation, verb: Verb, wish: Row[tuple[object, ...]]
-    ) -> None:
-        """Nothing was ever sent, or its key is dead: the operation and its statements are settled here (ST1)."""
-        move(
-            tx,
-            operation_id=held.operation_id,
-            apply_pk=held.apply_pk,
-            state=held.state,
-            event=Event.WITHDRAW_CANCELLED if verb is Verb.CANCEL else Event.WITHDRAW_STOPPED,
-            who=wish.caller,
-            why=f"{verb} by {wish.caller}; nothing runs on {held.deployment}: {wish.reason}",
-            detail={"deployment": held.deployment, "operation": held.operation_id},
-            assignments=f"{_RELEASE}, next_attempt_at = NULL, next_poll_at = NULL",
-        )
 
     def _requeue(
         self, tx: Connection, held: HeldOperation, scope: OperationScope, wish: Row[tuple[object, ...]]
@@ -199,7 +165,7 @@ class DeliverySteps(Steps):
             return None
         holder = holder_of(tx, scope.environment, scope.database, held.deployment)
         words = f"its target is held by {holder}"
-        self._close(tx, held, wish, Verb.START, Delivery.FAILED, words)
+        close_wish(tx, held, wish, Verb.START, Delivery.FAILED, words)
         return DeliverySettled(scope.name, words)
 
     def _claim_wish(
@@ -246,137 +212,6 @@ class DeliverySteps(Steps):
         project_parent(tx, held.apply_pk, self.owner)
         return DeliveryClaimed(claim, scope, verb, wish.id, step, claim.key or None, wish.attempts + 1)
 
-    def _ask_person(self, tx: Connection, held: HeldOperation, verb: Verb, delivery_id: int) -> None:
-        """The wish stays open; only a person can say what became of the dispatch (G10)."""
-        if held.state is not State.UNCERTAIN:
-            move(
-                tx,
-                operation_id=held.operation_id,
-                apply_pk=held.apply_pk,
-                state=held.state,
-                event=Event.LOSE_TRACK,
-                who=self.owner,
-                why=f"a {verb} waits, but an earlier dispatch is unanswered and this engine can't resolve it",
-                assignments=(
-                    f"{_RELEASE}, next_attempt_at = NULL, error_reason = 'UNANSWERED',"
-                    " error_message = 'an earlier dispatch is unanswered and this engine offers no Resolve'"
-                ),
-            )
-        _postpone(tx, delivery_id, None)
-        project_parent(tx, held.apply_pk, self.owner)
-
-    def settle_undispatched(self, claim: Claim, delivery_id: int) -> Fenced:
-        """See ports.ControlStore."""
-        with transaction(self.engine) as tx:
-            held = hold(tx, claim)
-            if held is None:
-                return Fenced.LOST
-            wish = _wish(tx, delivery_id)
-            tx.execute(
-                text("UPDATE apply_operations SET dispatch_key_is_dead = true WHERE id = :id"),
-                {"id": held.operation_id},
-            )
-            self._settle_locally(tx, held, Verb(wish.verb), wish)
-            project_parent(tx, held.apply_pk, self.owner)
-            return Fenced.DONE
-
-    def record_sent(self, claim: Claim, delivery_id: int) -> Fenced:
-        """See ports.ControlStore."""
-        return self._after_call(
-            claim,
-            delivery_id,
-            "state = 'sent', sent_at = tern_clock(), engine_words = '',"
-            " next_attempt_at = tern_clock() + make_interval(secs => :delay_s)",
-            delay_s=RESEND_S,
-            event="sent",
-        )
-
-    def record_undelivered(self, claim: Claim, delivery_id: int, message: str, *, delay_s: float) -> Fenced:
-        """See ports.ControlStore."""
-        return self._after_call(
-            claim,
-            delivery_id,
-            # The call may have had its effect after all: only a sample taken after this instant counts.
-            "sent_at = tern_clock(), engine_words = :words,"
-            " next_attempt_at = tern_clock() + make_interval(secs => :delay_s)",
-            delay_s=delay_s,
-            event="unanswered",
-            words=message,
-        )
-
-    def _after_call(
-        self, claim: Claim, delivery_id: int, assignments: str, *, delay_s: float, event: str, words: str = ""
-    ) -> Fenced:
-        with transaction(self.engine) as tx:
-            held = hold(tx, claim)
-            if held is None:
-                return Fenced.LOST
-            wish = _wish(tx, delivery_id)
-            tx.execute(
-                text(
-                    f"UPDATE control_deliveries SET {assignments}"
-                    " WHERE id = :id AND state IN ('pending', 'sent')"
-                ),
-                {"id": delivery_id, "delay_s": delay_s, "words": words},
-            )
-            _release(tx, held, is_start=wish.verb == Verb.START.value and event == "sent")
-            append(
-                tx, Happening(held.apply_pk, f"{wish.verb}_{event}", wish.caller, held.operation_id, words)
-            )
-            return Fenced.DONE
-
-    def record_delivery_refused(
-        self, claim: Claim, delivery_id: int, message: str, *, delay_s: float
-    ) -> Fenced:
-        """See ports.ControlStore."""
-        with transaction(self.engine) as tx:
-            held = hold(tx, claim)
-            if held is None:
-                return Fenced.LOST
-            wish = _wish(tx, delivery_id)
-            verb = Verb(wish.verb)
-            if verb in {Verb.STOP, Verb.CANCEL} and wish.refusals + 1 < CONTROL_REFUSALS_MAX:
-                tx.execute(
-                    text(
-                        "UPDATE control_deliveries SET refusals = refusals + 1, engine_words = :words,"
-                        " next_attempt_at = tern_clock() + make_interval(secs => :delay_s)"
-                        " WHERE id = :id AND state IN ('pending', 'sent')"
-                    ),
-                    {"words": message, "delay_s": delay_s, "id": delivery_id},
-                )
-                _release(tx, held, is_start=False)
-            else:
-                self._close(tx, held, wish, verb, Delivery.FAILED, message)
-                _release(tx, held, is_start=False)
-                if verb is Verb.START and held.state is State.RESUMING:
-                    move(
-                        tx,
-                        operation_id=held.operation_id,
-                        apply_pk=held.apply_pk,
-                        state=held.state,
-                        event=Event.RESUME_REFUSED,
-                        who=self.owner,
-                        why=message,
-                        assignments="error_message = :message",
-                        values={"message": message},
-                    )
-            project_parent(tx, held.apply_pk, self.owner)
-            return Fenced.DONE
-
-    def hold_uncertain(self, claim: Claim, delivery_id: int, message: str) -> Fenced:
-        """See ports.ControlStore."""
-        with transaction(self.engine) as tx:
-            held = hold(tx, claim)
-            if held is None:
-                return Fenced.LOST
-            wish = _wish(tx, delivery_id)
-            append(
-                tx,
-                Happening(held.apply_pk, f"{wish.verb}_unresolved", wish.caller, held.operation_id, message),
-            )
-            self._ask_person(tx, held, Verb(wish.verb), delivery_id)
-            return Fenced.DONE
-
 
 def _facts(
     held: HeldOperation,
@@ -422,38 +257,6 @@ def _moot_unsent_stops(tx: Connection, verb: Verb, wishes: dict[str, Row[tuple[o
     stop = wishes.get("stop")
     if verb is Verb.START and stop is not None and not stop.attempts:
         close_deliveries(tx, {stop.id: Delivery.MOOT}, "superseded by a start before it was sent")
-
-
-def _wish(tx: Connection, delivery_id: int) -> Row[tuple[object, ...]]:
-    return tx.execute(
-        text(
-            "SELECT d.id, d.verb, d.state, d.refusals, r.caller, r.reason FROM control_deliveries d"
-            " JOIN control_requests r ON r.id = d.request_id WHERE d.id = :id FOR UPDATE OF d"
-        ),
-        {"id": delivery_id},
-    ).one()
-
-
-def _postpone(tx: Connection, delivery_id: int, delay_s: float | None) -> None:
-    tx.execute(
-        text(
-            "UPDATE control_deliveries SET next_attempt_at ="
-            " CASE WHEN CAST(:delay_s AS float) IS NOT NULL"
-            " THEN tern_clock() + make_interval(secs => :delay_s) END WHERE id = :id"
-        ),
-        {"delay_s": delay_s, "id": delivery_id},
-    )
-
-
-def _release(tx: Connection, held: HeldOperation, *, is_start: bool) -> None:
-    """Gives the claim back and asks for a look at once: the effect is what counts."""
-    tx.execute(
-        text(
-            f"UPDATE apply_operations SET {_RELEASE}, next_poll_at = tern_clock(), runs_though_stopped = false,"
-            " start_sent_at = CASE WHEN :is_start THEN tern_clock() ELSE start_sent_at END WHERE id = :id"
-        ),
-        {"is_start": is_start, "id": held.operation_id},
-    )
 
 
 def _reopen_table_changes(tx: Connection, operation_id: int) -> None:

@@ -1,6 +1,7 @@
 """All durable steps together: ports.Store on PostgreSQL."""
 
 from tern.ports import Store
+from tern.store.answer import AnswerSteps
 from tern.store.apply import ApplySteps
 from tern.store.delivery import DeliverySteps
 from tern.store.deployment import DeploymentSteps
@@ -11,7 +12,7 @@ from tern.store.wish import WishSteps
 
 
 class PostgresStore(
-    DispatchSteps, DeliverySteps, WishSteps, ResolveSteps, PollSteps, ApplySteps, DeploymentSteps
+    DispatchSteps, DeliverySteps, AnswerSteps, WishSteps, ResolveSteps, PollSteps, ApplySteps, DeploymentSteps
 ):
     """One process's way to the truth. `PostgresStore(engine, owner="…")`; no method waits without a limit."""
 

@@ -1,0 +1,220 @@
+"""Durable steps of a wish after its call: what the engine's answer, or its absence, made of it (G8, G10).
+
+Also what settles a wish without a call, for delivery.py. Each method is one transaction.
+"""
+
+from sqlalchemy import Connection, Row, text
+
+from tern.domain.control import Delivery, Verb
+from tern.domain.model import Claim
+from tern.domain.states import Event, State
+from tern.domain.timing import CONTROL_REFUSALS_MAX, RESEND_S
+from tern.ports import Fenced
+from tern.store.event import Happening, append
+from tern.store.projection import close_deliveries, move, project_parent
+from tern.store.session import transaction
+from tern.store.step import HeldOperation, Steps, hold
+
+RELEASE = "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL"
+
+
+class AnswerSteps(Steps):
+    """The answering half of ports.ControlStore."""
+
+    def settle_undispatched(self, claim: Claim, delivery_id: int) -> Fenced:
+        """See ports.ControlStore."""
+        with transaction(self.engine) as tx:
+            held = hold(tx, claim)
+            if held is None:
+                return Fenced.LOST
+            wish = _wish(tx, delivery_id)
+            tx.execute(
+                text("UPDATE apply_operations SET dispatch_key_is_dead = true WHERE id = :id"),
+                {"id": held.operation_id},
+            )
+            settle_locally(tx, held, Verb(wish.verb), wish)
+            project_parent(tx, held.apply_pk, self.owner)
+            return Fenced.DONE
+
+    def record_sent(self, claim: Claim, delivery_id: int) -> Fenced:
+        """See ports.ControlStore."""
+        return self._after_call(
+            claim,
+            delivery_id,
+            "state = 'sent', sent_at = tern_clock(), engine_words = '',"
+            " next_attempt_at = tern_clock() + make_interval(secs => :delay_s)",
+            delay_s=RESEND_S,
+            event="sent",
+        )
+
+    def record_undelivered(self, claim: Claim, delivery_id: int, message: str, *, delay_s: float) -> Fenced:
+        """See ports.ControlStore."""
+        return self._after_call(
+            claim,
+            delivery_id,
+            # The call may have had its effect after all: only a sample taken after this instant counts.
+            "sent_at = tern_clock(), engine_words = :words,"
+            " next_attempt_at = tern_clock() + make_interval(secs => :delay_s)",
+            delay_s=delay_s,
+            event="unanswered",
+            words=message,
+        )
+
+    def _after_call(
+        self, claim: Claim, delivery_id: int, assignments: str, *, delay_s: float, event: str, words: str = ""
+    ) -> Fenced:
+        with transaction(self.engine) as tx:
+            held = hold(tx, claim)
+            if held is None:
+                return Fenced.LOST
+            wish = _wish(tx, delivery_id)
+            tx.execute(
+                text(
+                    f"UPDATE control_deliveries SET {assignments}"
+                    " WHERE id = :id AND state IN ('pending', 'sent')"
+                ),
+                {"id": delivery_id, "delay_s": delay_s, "words": words},
+            )
+            _release(tx, held, is_start=wish.verb == Verb.START.value and event == "sent")
+            append(
+                tx, Happening(held.apply_pk, f"{wish.verb}_{event}", wish.caller, held.operation_id, words)
+            )
+            return Fenced.DONE
+
+    def record_delivery_refused(
+        self, claim: Claim, delivery_id: int, message: str, *, delay_s: float
+    ) -> Fenced:
+        """See ports.ControlStore."""
+        with transaction(self.engine) as tx:
+            held = hold(tx, claim)
+            if held is None:
+                return Fenced.LOST
+            wish = _wish(tx, delivery_id)
+            verb = Verb(wish.verb)
+            if verb in {Verb.STOP, Verb.CANCEL} and wish.refusals + 1 < CONTROL_REFUSALS_MAX:
+                tx.execute(
+                    text(
+                        "UPDATE control_deliveries SET refusals = refusals + 1, engine_words = :words,"
+                        " next_attempt_at = tern_clock() + make_interval(secs => :delay_s)"
+                        " WHERE id = :id AND state IN ('pending', 'sent')"
+                    ),
+                    {"words": message, "delay_s": delay_s, "id": delivery_id},
+                )
+                _release(tx, held, is_start=False)
+            else:
+                close_wish(tx, held, wish, verb, Delivery.FAILED, message)
+                _release(tx, held, is_start=False)
+                if verb is Verb.START and held.state is State.RESUMING:
+                    move(
+                        tx,
+                        operation_id=held.operation_id,
+                        apply_pk=held.apply_pk,
+                        state=held.state,
+                        event=Event.RESUME_REFUSED,
+                        who=self.owner,
+                        why=message,
+                        assignments="error_message = :message",
+                        values={"message": message},
+                    )
+            project_parent(tx, held.apply_pk, self.owner)
+            return Fenced.DONE
+
+    def hold_uncertain(self, claim: Claim, delivery_id: int, message: str) -> Fenced:
+        """See ports.ControlStore."""
+        with transaction(self.engine) as tx:
+            held = hold(tx, claim)
+            if held is None:
+                return Fenced.LOST
+            wish = _wish(tx, delivery_id)
+            append(
+                tx,
+                Happening(held.apply_pk, f"{wish.verb}_unresolved", wish.caller, held.operation_id, message),
+            )
+            ask_person(tx, held, Verb(wish.verb), delivery_id, self.owner)
+            return Fenced.DONE
+
+
+def close_wish(
+    tx: Connection,
+    held: HeldOperation,
+    wish: Row[tuple[object, ...]],
+    verb: Verb,
+    fate: Delivery,
+    words: str,
+) -> None:
+    """Writes the fate of one wish, whose row the caller has locked, with its event."""
+    close_deliveries(tx, {wish.id: fate}, words)
+    append(
+        tx,
+        Happening(
+            held.apply_pk, f"{verb}_{fate.value}", wish.caller, held.operation_id, words, wish.state, fate
+        ),
+    )
+
+
+def settle_locally(tx: Connection, held: HeldOperation, verb: Verb, wish: Row[tuple[object, ...]]) -> None:
+    """Nothing was ever sent, or its key is dead: the operation and its statements are settled here (ST1)."""
+    move(
+        tx,
+        operation_id=held.operation_id,
+        apply_pk=held.apply_pk,
+        state=held.state,
+        event=Event.WITHDRAW_CANCELLED if verb is Verb.CANCEL else Event.WITHDRAW_STOPPED,
+        who=wish.caller,
+        why=f"{verb} by {wish.caller}; nothing runs on {held.deployment}: {wish.reason}",
+        detail={"deployment": held.deployment, "operation": held.operation_id},
+        assignments=f"{RELEASE}, next_attempt_at = NULL, next_poll_at = NULL",
+    )
+
+
+def ask_person(tx: Connection, held: HeldOperation, verb: Verb, delivery_id: int, owner: str) -> None:
+    """The wish stays open; only a person can say what became of the dispatch (G10)."""
+    if held.state is not State.UNCERTAIN:
+        move(
+            tx,
+            operation_id=held.operation_id,
+            apply_pk=held.apply_pk,
+            state=held.state,
+            event=Event.LOSE_TRACK,
+            who=owner,
+            why=f"a {verb} waits, but an earlier dispatch is unanswered and this engine can't resolve it",
+            assignments=(
+                f"{RELEASE}, next_attempt_at = NULL, error_reason = 'UNANSWERED',"
+                " error_message = 'an earlier dispatch is unanswered and this engine offers no Resolve'"
+            ),
+        )
+    postpone(tx, delivery_id, None)
+    project_parent(tx, held.apply_pk, owner)
+
+
+def postpone(tx: Connection, delivery_id: int, delay_s: float | None) -> None:
+    """The wish stays open and is due again after the delay; None: when something else makes it due."""
+    tx.execute(
+        text(
+            "UPDATE control_deliveries SET next_attempt_at ="
+            " CASE WHEN CAST(:delay_s AS float) IS NOT NULL"
+            " THEN tern_clock() + make_interval(secs => :delay_s) END WHERE id = :id"
+        ),
+        {"delay_s": delay_s, "id": delivery_id},
+    )
+
+
+def _wish(tx: Connection, delivery_id: int) -> Row[tuple[object, ...]]:
+    return tx.execute(
+        text(
+            "SELECT d.id, d.verb, d.state, d.refusals, r.caller, r.reason FROM control_deliveries d"
+            " JOIN control_requests r ON r.id = d.request_id WHERE d.id = :id FOR UPDATE OF d"
+        ),
+        {"id": delivery_id},
+    ).one()
+
+
+def _release(tx: Connection, held: HeldOperation, *, is_start: bool) -> None:
+    """Gives the claim back and asks for a look at once: the effect is what counts."""
+    tx.execute(
+        text(
+            f"UPDATE apply_operations SET {RELEASE}, next_poll_at = tern_clock(), runs_though_stopped = false,"
+            " start_sent_at = CASE WHEN :is_start THEN tern_clock() ELSE start_sent_at END WHERE id = :id"
+        ),
+        {"is_start": is_start, "id": held.operation_id},
+    )
