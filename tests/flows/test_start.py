@@ -237,7 +237,7 @@ def test_start_after_a_cancel_is_refused(world: World) -> None:
     assert world.outcomes(receipt) == {"A": Receipt.REFUSED}
     assert "permanent" in receipt.lines[0].reason
     settle(world)
-    assert world.outcomes(world.ask(Verb.START, "A")) == {"A": Receipt.REFUSED}
+    assert world.outcomes(world.ask(Verb.START, "A")) == {"A": Receipt.TOO_LATE}
 
 
 def test_a_stopped_operation_can_be_resumed_while_others_wait_for_their_cutover(world: World) -> None:
