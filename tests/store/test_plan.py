@@ -1,0 +1,204 @@
+"""Every query that looks for what is due finds it by its index: cost follows what is due, not what exists."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.sql.elements import TextClause
+
+from tern.store import poll, projection, sweep
+from tern.store.schema import migrate
+from tern.store.session import connect
+
+APPLIES = 5_000
+OPERATIONS = 6
+DUE = 25
+
+
+@pytest.fixture(scope="module")
+def crowd(postgres_server: Any) -> Iterator[Engine]:
+    """Thirty thousand settled or sleeping operations, and a few that are due for each kind of work."""
+    from tern.local.postgres import drop_database, ensure_database  # noqa: PLC0415
+
+    url = postgres_server.database("plans_at_work")
+    ensure_database(url)
+    engine = connect(url, pool_size=2)
+    migrate(engine)
+    with engine.begin() as tx:
+        tx.execute(text("SET LOCAL session_replication_role = replica"))
+        for statement in _FILL:
+            tx.execute(text(statement))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE"))
+    yield engine
+    engine.dispose()
+    drop_database(url)
+
+
+_FILL = (
+    (
+        "INSERT INTO deployments (name, environment, database, address, target)"
+        " SELECT 'd' || n, 'test', 'shop', 'grpc://h:1', 't' || n FROM generate_series(0, 5) n"
+    ),
+    (
+        "INSERT INTO plans (plan_identifier, environment, database, database_type, digest, caller)"
+        " VALUES ('pln-1', 'test', 'shop', 'postgres', 'x', 'ann')"
+    ),
+    (
+        "INSERT INTO applies (apply_identifier, plan_id, environment, database, operation_count, policy, "
+        "idempotency_key, request_digest, caller, reason, state, completed_at, verdict_effects_done_at)"
+        f" SELECT 'apl-' || n, 1, 'test', 'shop', {OPERATIONS}, '{{}}', 'k' || n, '', 'ann', 'x', 'completed', now(),"
+        f" now() FROM generate_series(1, {APPLIES}) n"
+    ),
+    (
+        "INSERT INTO apply_operations (apply_id, deployment, position, target, state, completed_at)"
+        f" SELECT a.id, 'd' || n, n, 't' || n, 'completed', now()"
+        f" FROM applies a, generate_series(0, {OPERATIONS - 1}) n"
+    ),
+    (
+        "INSERT INTO control_requests (apply_id, verb, caller, reason, outcomes)"
+        " SELECT id, 'stop', 'eve', 'x', '[]' FROM applies"
+    ),
+    (
+        "INSERT INTO control_deliveries (request_id, apply_id, operation_id, verb, state, closed_at, next_attempt_at)"
+        " SELECT r.id, o.apply_id, o.id, 'stop', 'too_late', now(), NULL FROM control_requests r"
+        " JOIN apply_operations o ON o.apply_id = r.apply_id"
+    ),
+    (
+        "INSERT INTO target_reservations (environment, database, deployment, apply_id)"
+        " SELECT 'e' || a.id, 'shop', 'd1', a.id FROM applies a"
+    ),
+    # A few of each kind are due.
+    f"UPDATE apply_operations SET next_attempt_at = now(), state = 'pending', completed_at = NULL WHERE id <= {DUE}",
+    (
+        "UPDATE apply_operations SET next_poll_at = now(), state = 'running', completed_at = NULL,"
+        f" engine_resume_context = 'R' || id WHERE id BETWEEN {DUE + 1} AND {2 * DUE}"
+    ),
+    (
+        "UPDATE apply_operations SET state = 'failed_retryable', completed_at = NULL, next_attempt_at = now() + '1h'"
+        f" WHERE id BETWEEN {2 * DUE + 1} AND {3 * DUE}"
+    ),
+    (
+        "UPDATE apply_operations SET claim_token = 't', claim_owner = 'w', claim_expires_at = now()"
+        f" WHERE id BETWEEN {DUE + 1} AND {DUE + 5}"
+    ),
+    "UPDATE applies SET state = 'running', completed_at = NULL WHERE id <= 4",
+    "UPDATE applies SET verdict_effects_done_at = NULL WHERE id BETWEEN 5 AND 6",
+    (
+        "UPDATE control_deliveries SET state = 'pending', closed_at = NULL, next_attempt_at = now()"
+        f" WHERE operation_id BETWEEN {DUE + 1} AND {DUE + 9}"
+    ),
+)
+
+HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
+    "due dispatches": (
+        sweep._DUE_DISPATCHES,
+        {"limit": 100},
+        {"apply_operations_due_for_dispatch"},
+    ),
+    "claims from the future": (
+        sweep._RUNAWAY_CLAIMS,
+        {"limit": 100, "two_leases": 60},
+        {"apply_operations_claimed"},
+    ),
+    "due wishes": (
+        sweep._DUE_CONTROLS,
+        {"limit": 100, "two_leases": 60},
+        {"control_deliveries_due"},
+    ),
+    "due applies": (
+        sweep._DUE_APPLIES,
+        {"limit": 100},
+        {
+            "applies_verdict_effects_due",
+            "applies_live",
+            "apply_operations_by_state|apply_operations_one_per_position",
+        },
+    ),
+    "due deployments": (
+        sweep._DUE_DEPLOYMENTS,
+        {},
+        {"apply_operations_due_for_poll|apply_operations_polled_at", "apply_operations_retryable_at"},
+    ),
+    "a deployment's cursors": (
+        poll._CURSORS,
+        {"deployment": "d3", "limit": 500},
+        {"apply_operations_polled_at|apply_operations_due_for_poll"},
+    ),
+    "an apply's tally": (
+        projection._TALLY,
+        {"apply": 3, "position": 4},
+        {"apply_operations_by_state|apply_operations_one_per_deployment|apply_operations_one_per_position"},
+    ),
+    "the front of an order": (
+        projection._FRONT,
+        {"apply": 3},
+        {"apply_operations_by_state|apply_operations_one_per_position"},
+    ),
+    "an apply by its key": (
+        text("SELECT 1 FROM applies WHERE idempotency_key = :key"),
+        {"key": "k7"},
+        {"applies_one_per_key"},
+    ),
+    "what an apply holds": (
+        text("DELETE FROM target_reservations WHERE apply_id = :id"),
+        {"id": 3},
+        {"target_reservations_of_apply"},
+    ),
+    "an operation's wishes": (
+        text(
+            "SELECT id FROM control_deliveries d WHERE d.operation_id = :id AND d.state IN ('pending', 'sent')"
+            " ORDER BY d.id"
+        ),
+        {"id": 30},
+        {"control_deliveries_one_open_per_verb|control_deliveries_by_operation"},
+    ),
+}
+
+
+def explain(engine: Engine, statement: TextClause, values: dict[str, object]) -> list[dict[str, Any]]:
+    """The nodes of the plan, as it was run."""
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        found = connection.execute(
+            text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}"), values
+        ).scalar_one()
+        transaction.rollback()
+    plan = json.loads(found) if isinstance(found, str) else found
+    nodes: list[dict[str, Any]] = []
+
+    def walk(node: dict[str, Any]) -> None:
+        nodes.append(node)
+        for child in node.get("Plans", ()):
+            walk(child)
+
+    walk(plan[0]["Plan"])
+    return nodes
+
+
+@pytest.mark.parametrize("what", HOT)
+def test_a_due_query_uses_its_index(crowd: Engine, what: str) -> None:
+    """Sequential scans are allowed to the planner, and it does not want one of the large tables."""
+    statement, values, wanted = HOT[what]
+    nodes = explain(crowd, statement, values)
+    used = {node["Index Name"] for node in nodes if "Index Name" in node}
+    for index in wanted:
+        assert used & set(index.split("|")), (index, used)
+    scanned = {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"}
+    assert not scanned & {"apply_operations", "control_deliveries", "applies", "control_requests"}
+    read = max(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in nodes)
+    assert read <= 12 * DUE, [
+        (node["Node Type"], node.get("Index Name"), node["Actual Rows"]) for node in nodes
+    ]
+
+
+def test_nothing_that_is_due_is_missed(crowd: Engine) -> None:
+    """The control run: the same statements find the rows that are there."""
+    with crowd.connect() as connection:
+        transaction = connection.begin()
+        assert len(connection.execute(sweep._DUE_DISPATCHES, {"limit": 100}).all()) == DUE
+        assert len(connection.execute(sweep._DUE_CONTROLS, {"limit": 100, "two_leases": 60}).all()) == 9
+        assert connection.execute(sweep._DUE_DEPLOYMENTS).all()
+        transaction.rollback()

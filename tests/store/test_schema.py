@@ -1,0 +1,126 @@
+"""Migrations: one head, up and down and up, and a database that looks as the mapped tables say."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, inspect, text
+
+from tern.domain.errors import Misconfigured
+from tern.store.revision import current, head, require_migrated
+from tern.store.schema import alembic_config, migrate
+from tern.store.session import connect
+from tern.store.tables import Table
+
+
+@pytest.fixture
+def empty(database_url: str) -> Iterator[Engine]:
+    engine = connect(database_url, pool_size=2)
+    yield engine
+    engine.dispose()
+
+
+def leftovers(engine: Engine) -> dict[str, list[str]]:
+    """What stands in the public schema besides Alembic's own note."""
+    with engine.begin() as tx:
+        return {
+            what: sorted(tx.execute(text(statement)).scalars())
+            for what, statement in {
+                "tables": "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+                " AND tablename <> 'alembic_version'",
+                "functions": "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+                "types": "SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typtype = 'e'",
+            }.items()
+        }
+
+
+def shape(engine: Engine) -> list[str]:
+    """Everything about the schema that a migration makes, as text."""
+    with engine.begin() as tx:
+        return sorted(
+            str(row)
+            for statement in (
+                (
+                    "SELECT table_name, column_name, data_type, is_nullable, column_default"
+                    " FROM information_schema.columns WHERE table_schema = 'public'"
+                ),
+                "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'",
+                (
+                    "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+                    " WHERE connamespace = 'public'::regnamespace"
+                ),
+                "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
+                "SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+            )
+            for row in tx.execute(text(statement))
+        )
+
+
+def test_there_is_one_head_and_one_way_to_it() -> None:
+    scripts = ScriptDirectory.from_config(alembic_config())
+    assert scripts.get_heads() == [head()]
+    assert all(
+        not script.is_branch_point and not script.is_merge_point for script in scripts.walk_revisions()
+    )
+
+
+def test_up_down_up(empty: Engine) -> None:
+    """Down leaves nothing, and the second way up leads to the same place."""
+    migrate(empty)
+    first = shape(empty)
+    migrate(empty, "base")
+    assert leftovers(empty) == {"tables": [], "functions": [], "types": []}
+    assert current(empty) is None
+    migrate(empty)
+    assert shape(empty) == first
+    migrate(empty)
+    assert current(empty) == head()
+
+
+def test_a_database_that_is_not_migrated_is_refused(empty: Engine) -> None:
+    with pytest.raises(Misconfigured, match="not migrated"):
+        require_migrated(empty)
+    migrate(empty)
+    require_migrated(empty)
+    with empty.begin() as tx:
+        tx.execute(text("UPDATE alembic_version SET version_num = 'from-the-future'"))
+    with pytest.raises(Misconfigured, match="from-the-future"):
+        require_migrated(empty)
+
+
+def test_the_mapped_tables_are_the_real_ones(empty: Engine) -> None:
+    """Every table, column, type and NULL of tables.py is the database's, and the other way round."""
+    migrate(empty)
+    with empty.begin() as tx:
+        context = MigrationContext.configure(
+            tx, opts={"compare_type": True, "include_object": _tables_and_columns}
+        )
+        differences = compare_metadata(context, Table.metadata)
+    assert not [difference for difference in differences if _is_about_columns(difference)]
+    inspector = inspect(empty)
+    for name, table in Table.metadata.tables.items():
+        real = {column["name"]: column["nullable"] for column in inspector.get_columns(name)}
+        assert {column.name: column.nullable for column in table.columns} == real
+        assert {column.name for column in table.primary_key} == set(
+            inspector.get_pk_constraint(name)["constrained_columns"]
+        )
+
+
+def _tables_and_columns(_object: Any, name: str | None, kind: str, *_: Any) -> bool:
+    return kind in {"table", "column"} and name != "alembic_version"
+
+
+def _is_about_columns(difference: Any) -> bool:
+    """Indexes, constraints and defaults live in the migration, each with its reason."""
+    kind = difference[0] if isinstance(difference, tuple) else difference[0][0]
+    return kind in {
+        "add_table",
+        "remove_table",
+        "add_column",
+        "remove_column",
+        "modify_type",
+        "modify_nullable",
+    }
