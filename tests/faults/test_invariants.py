@@ -1,0 +1,384 @@
+"""Who checks the checkers: a true history that none of them minds, and for each of them one that it must reject."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tern.domain.policy import Copy, Policy
+from tests.faults.history import Apply, Asked, Change, Delivered, Done, History, Job, Operation, Recorded
+from tests.faults.invariants import CHECKERS, violations
+
+SCOPE_A, SCOPE_B = "apl-1/A", "apl-1/B"
+A = Operation(1, 1, SCOPE_A, "A", 0, "stopped", "a-1", 1)
+B = Operation(2, 1, SCOPE_B, "B", 1, "stopped", None, 1)
+KEY = A.key_of(1)
+CLAIM = {
+    "claim_token": "t1",
+    "claim_owner": "w1",
+    "claim_expires_at": "1970-01-01T00:01:00+00:00",
+    "fence": 1,
+}
+FREE: dict[str, Any] = {"claim_token": None, "claim_owner": None, "claim_expires_at": None}
+
+
+def row(state: str, parent: int = 1, **values: Any) -> dict[str, Any]:
+    """A row of apply_operations as the audit sees it."""
+    blank = {
+        "dispatch_key": None,
+        "dispatch_generation": 1,
+        "dispatch_key_is_dead": False,
+        "engine_resume_context": None,
+        "fence": 0,
+        **FREE,
+    }
+    return {**blank, "apply_id": parent, "state": state, **values}
+
+
+def wrote(number: int, table: str, pk: int, old: dict[str, Any], new: dict[str, Any]) -> Change:
+    """The write of transaction `number`, at second `number`."""
+    return Change(number, float(number), float(number), number, table, pk, old, new)
+
+
+def op(number: int, pk: int, old: dict[str, Any], new: dict[str, Any]) -> Change:
+    return wrote(number, "apply_operations", pk, old, new)
+
+
+def wish(number: int, pk: int, operation: int, verb: str, before: str, after: str) -> Change:
+    old = {"operation_id": operation, "verb": verb, "state": before} if before else {}
+    return wrote(
+        number, "control_deliveries", pk, old, {"operation_id": operation, "verb": verb, "state": after}
+    )
+
+
+PENDING = row("pending")
+CLAIMED = row("running", dispatch_key=KEY, **CLAIM)
+KNOWN = {**CLAIMED, "engine_resume_context": "a-1"}
+FOLLOWED = {**KNOWN, **FREE}
+STOPPED = {**FOLLOWED, "state": "stopped"}
+PARENT = {"operation_count": 2, "external_id": None}
+
+# A was dispatched and stopped by its id, B was stopped before anything was sent to it.
+TRUE = History(
+    applies=(Apply(1, "apl-1", "stopped", 2, None),),
+    operations=(A, B),
+    changes=(
+        wrote(1, "applies", 1, {}, {**PARENT, "state": "pending"}),
+        op(1, 1, {}, PENDING),
+        op(1, 2, {}, PENDING),
+        op(3, 1, PENDING, CLAIMED),
+        wrote(3, "applies", 1, {**PARENT, "state": "pending"}, {**PARENT, "state": "running"}),
+        op(5, 1, CLAIMED, KNOWN),
+        op(6, 1, KNOWN, FOLLOWED),
+        wish(10, 1, 1, "stop", "", "pending"),
+        wish(10, 2, 2, "stop", "", "pending"),
+        op(12, 2, PENDING, row("stopped")),
+        wish(12, 2, 2, "stop", "pending", "acknowledged"),
+        op(20, 1, FOLLOWED, STOPPED),
+        wish(20, 1, 1, "stop", "pending", "acknowledged"),
+        wrote(20, "applies", 1, {**PARENT, "state": "running"}, {**PARENT, "state": "stopped"}),
+    ),
+    events=(
+        Recorded(1, 1, 1, None, "accepted", "ann"),
+        Recorded(2, 3, 1, 1, "claim", "w1", "", "pending", "running"),
+        Recorded(3, 3, 1, None, "projected", "w1", "", "pending", "running"),
+        Recorded(4, 5, 1, 1, "remote_id_stored", "w1", detail={"remote_id": "a-1", "generation": 1}),
+        Recorded(5, 6, 1, 1, "adopt", "w1", "followed as a-1", "running", "running"),
+        Recorded(6, 12, 1, 2, "withdraw_stopped", "bob", "why", "pending", "stopped"),
+        Recorded(7, 20, 1, 1, "observe_stopped", "engine:A", "", "running", "stopped", {"remote_id": "a-1"}),
+        Recorded(8, 20, 1, None, "verdict", "w1", "", "running", "stopped"),
+        Recorded(9, 21, 1, None, "summary", "w1"),
+    ),
+    deliveries=(Delivered(1, 1, 1, "stop", "acknowledged"), Delivered(2, 1, 2, "stop", "acknowledged")),
+    requests=frozenset({1}),
+    calls=(
+        Asked(4.0, "a", "Apply", "", KEY, SCOPE_A, 1),
+        Asked(7.0, "a", "BatchProgress", cursors=(("a-1", SCOPE_A),)),
+        Asked(15.0, "a", "Stop", "a-1", "", SCOPE_A, 2),
+    ),
+    effects=(
+        Done(4.1, "a", "apply", "a-1", KEY, SCOPE_A),
+        Done(15.1, "a", "stop", "a-1", KEY, SCOPE_A),
+    ),
+    jobs=(Job("a", "a-1", SCOPE_A, "stopped"),),
+    acknowledged=(("apply", "apl-1"), ("request", "1")),
+)
+
+
+def with_change(number: int, changed: Change | None, *more: Change) -> History:
+    """TRUE with the first change of that number replaced, or left out."""
+    found = next(change for change in TRUE.changes if change.number == number)
+    kept = [changed if change is found else change for change in TRUE.changes]
+    return replace(TRUE, changes=(*(change for change in kept if change is not None), *more))
+
+
+def with_event(number: int, **changed: Any) -> History:
+    events = tuple(replace(event, **changed) if event.id == number else event for event in TRUE.events)
+    return replace(TRUE, events=events)
+
+
+def without_event(number: int) -> History:
+    return replace(TRUE, events=tuple(event for event in TRUE.events if event.id != number))
+
+
+def with_calls(*calls: Asked) -> History:
+    return replace(TRUE, calls=(*TRUE.calls, *calls))
+
+
+def with_effects(*effects: Done) -> History:
+    return replace(TRUE, effects=(*TRUE.effects, *effects))
+
+
+KEY_2 = A.key_of(2)
+STARTED_AGAIN = Done(8.0, "a", "apply", "a-2", KEY, SCOPE_A)
+
+FORGED: list[tuple[str, str, Callable[[], History]]] = [
+    ("S1", "one key starts two jobs", lambda: with_effects(STARTED_AGAIN)),
+    (
+        "S1",
+        "one operation runs twice under two keys",
+        lambda: with_effects(replace(STARTED_AGAIN, key=KEY_2)),
+    ),
+    (
+        "S2",
+        "an id is replaced",
+        lambda: with_change(6, op(6, 1, KNOWN, {**FOLLOWED, "engine_resume_context": "a-9"})),
+    ),
+    (
+        "S2",
+        "an id is emptied",
+        lambda: with_change(6, op(6, 1, KNOWN, {**FOLLOWED, "engine_resume_context": None})),
+    ),
+    (
+        "G1",
+        "the parent of two holds an id",
+        lambda: with_change(
+            1, wrote(1, "applies", 1, {}, {"state": "pending", "operation_count": 2, "external_id": "a-1"})
+        ),
+    ),
+    (
+        "G1",
+        "two operations of one deployment share an id",
+        lambda: replace(TRUE, operations=(A, replace(B, deployment="A", remote_id="a-1"))),
+    ),
+    (
+        "S3",
+        "cutting over without an id",
+        lambda: with_change(5, op(5, 1, CLAIMED, {**CLAIMED, "state": "cutting_over"})),
+    ),
+    ("S4", "an Apply without an intent", lambda: with_change(3, None)),
+    (
+        "S4",
+        "an Apply before its intent",
+        lambda: replace(TRUE, calls=(replace(TRUE.calls[0], at=2.0), *TRUE.calls[1:])),
+    ),
+    (
+        "S4",
+        "an Apply with a random key",
+        lambda: replace(TRUE, calls=(replace(TRUE.calls[0], key="tern-other"), *TRUE.calls[1:])),
+    ),
+    (
+        "S5",
+        "a new generation while the key lives",
+        lambda: with_change(12, op(12, 2, PENDING, row("stopped", dispatch_generation=2))),
+    ),
+    (
+        "S5",
+        "a new generation over started work",
+        lambda: with_change(
+            20,
+            op(
+                20,
+                1,
+                {**FOLLOWED, "dispatch_key_is_dead": True},
+                {**STOPPED, "dispatch_key_is_dead": True, "dispatch_generation": 2},
+            ),
+        ),
+    ),
+    ("S6", "a sibling's id", lambda: with_calls(Asked(16.0, "a", "Stop", "a-1", "", SCOPE_B))),
+    ("S6", "the public id", lambda: with_calls(Asked(16.0, "a", "Cutover", "apl-1", "", SCOPE_A))),
+    ("S6", "an empty id", lambda: with_calls(Asked(16.0, "a", "Progress", "", "", SCOPE_A))),
+    (
+        "S6",
+        "a stranger in a batch",
+        lambda: with_calls(Asked(16.0, "a", "BatchProgress", cursors=(("a-1", SCOPE_B),))),
+    ),
+    ("S7", "a write by one who lost the claim", lambda: with_event(5, who="w2")),
+    ("S7", "an id stored by one who lost the claim", lambda: with_event(4, who="w2")),
+    (
+        "S7",
+        "a claim without a higher fence",
+        lambda: with_change(3, op(3, 1, PENDING, {**CLAIMED, "fence": 0})),
+    ),
+    (
+        "S8",
+        "a claim taken while the lease runs",
+        lambda: with_change(
+            5, op(5, 1, CLAIMED, {**KNOWN, "claim_token": "t2", "claim_owner": "w2", "fence": 2})
+        ),
+    ),
+    ("S10", "a verdict by another job's sample", lambda: with_event(7, detail={"remote_id": "b-1"})),
+    (
+        "S10",
+        "settled as never started while it runs",
+        lambda: with_event(7, event="withdraw_stopped", who="bob", detail={}),
+    ),
+    (
+        "S11",
+        "the engine says otherwise",
+        lambda: replace(TRUE, jobs=(replace(TRUE.jobs[0], state="running"),)),
+    ),
+    (
+        "S11",
+        "a job that nobody follows",
+        lambda: replace(TRUE, jobs=(*TRUE.jobs, Job("b", "b-1", SCOPE_B, "running"))),
+    ),
+    (
+        "G14",
+        "a parent that one child decided",
+        lambda: replace(TRUE, applies=(replace(TRUE.applies[0], state="failed"),)),
+    ),
+    (
+        "G14",
+        "a verdict over a live operation",
+        lambda: replace(
+            TRUE,
+            changes=(
+                *(change for change in TRUE.changes if change.number != 20),
+                wrote(19, "applies", 1, {**PARENT, "state": "running"}, {**PARENT, "state": "stopped"}),
+                op(20, 1, FOLLOWED, STOPPED),
+            ),
+        ),
+    ),
+    ("S12", "an arrow that is not there", lambda: with_change(12, op(12, 2, PENDING, row("cutting_over")))),
+    ("S12", "an event that the table does not know", lambda: with_event(6, before="completed")),
+    (
+        "S12",
+        "a finished apply that lives again",
+        lambda: with_change(
+            1, None, wrote(30, "applies", 1, {**PARENT, "state": "completed"}, {**PARENT, "state": "running"})
+        ),
+    ),
+    ("S21", "a change without an event", lambda: without_event(6)),
+    ("S21", "an event without a change", lambda: with_change(12, None)),
+    ("S21", "an event in another transaction", lambda: with_event(6, xid=13)),
+    ("S21", "a verdict that nobody recorded", lambda: without_event(8)),
+    ("G15", "a broken chain", lambda: with_event(4, chain_holds=False)),
+    (
+        "G15",
+        "a verdict told twice",
+        lambda: replace(TRUE, events=(*TRUE.events, replace(TRUE.events[-1], id=10))),
+    ),
+    ("G15", "a verdict told to nobody", lambda: without_event(9)),
+    ("S13", "a lost apply", lambda: replace(TRUE, applies=())),
+    ("S13", "a lost request", lambda: replace(TRUE, requests=frozenset())),
+    ("S14", "one wish, two effects", lambda: with_effects(Done(16.0, "a", "stop", "a-1", KEY, SCOPE_A))),
+    (
+        "S14",
+        "an effect that nobody wished for",
+        lambda: with_effects(Done(16.0, "a", "cutover", "a-1", KEY, SCOPE_A)),
+    ),
+    ("S15", "acknowledged, and never done", lambda: replace(TRUE, effects=TRUE.effects[:1])),
+    (
+        "S15",
+        "called failed, and done",
+        lambda: replace(TRUE, deliveries=(replace(TRUE.deliveries[0], state="failed"), TRUE.deliveries[1])),
+    ),
+    ("S16", "a call begun under a stop", lambda: with_calls(Asked(11.0, "a", "Cutover", "a-1", "", SCOPE_A))),
+    (
+        "S16",
+        "an effect after the stop was acknowledged",
+        lambda: with_effects(Done(25.0, "a", "start", "a-1", KEY, SCOPE_A)),
+    ),
+    (
+        "S17",
+        "stopped without asking what became of the dispatch",
+        lambda: with_calls(Asked(11.0, "b", "Apply", "", B.key_of(1), SCOPE_B)),
+    ),
+    (
+        "S17",
+        "stopped while its intent stood",
+        lambda: with_change(12, op(12, 2, PENDING, row("stopped", dispatch_key=B.key_of(1)))),
+    ),
+    (
+        "S18",
+        "B before A was through",
+        lambda: replace(
+            TRUE, events=(Recorded(0, 2, 1, 2, "claim", "w1", "", "pending", "running"), *TRUE.events)
+        ),
+    ),
+    (
+        "S18",
+        "more at once than allowed",
+        lambda: replace(
+            TRUE,
+            applies=(replace(TRUE.applies[0], policy=Policy(copy=Copy.PARALLEL, max_parallel=1)),),
+            events=(*TRUE.events[:3], Recorded(0, 4, 1, 2, "claim", "w1", "", "pending", "running")),
+        ),
+    ),
+    (
+        "S18",
+        "one more after the failure that halts",
+        lambda: replace(
+            TRUE,
+            applies=(replace(TRUE.applies[0], policy=Policy(copy=Copy.PARALLEL)),),
+            events=(
+                *TRUE.events[:3],
+                Recorded(0, 4, 1, 1, "observe_failed", "engine:A", "", "running", "failed"),
+                Recorded(0, 4, 1, 2, "claim", "w1", "", "pending", "running"),
+            ),
+        ),
+    ),
+    ("S19", "live without its target", lambda: replace(TRUE, operations=(replace(A, state="running"), B))),
+    (
+        "S19",
+        "two live applies on one target",
+        lambda: replace(
+            TRUE,
+            operations=(replace(A, state="running"), replace(B, apply_pk=2, deployment="A", state="running")),
+            reservations=((1, "A"), (2, "A")),
+        ),
+    ),
+    ("S19", "a target kept after the verdict", lambda: replace(TRUE, reservations=((1, "A"),))),
+    (
+        "S22",
+        "a key that means two jobs",
+        lambda: with_effects(Done(16.0, "a", "apply", "a-7", KEY, SCOPE_A, is_duplicate=True)),
+    ),
+    (
+        "S22",
+        "a dead key that starts something",
+        lambda: replace(TRUE, effects=(Done(1.0, "a", "forbid", "", KEY, SCOPE_A), *TRUE.effects)),
+    ),
+    (
+        "G8",
+        "a wish left open",
+        lambda: replace(TRUE, deliveries=(replace(TRUE.deliveries[0], state="sent"), TRUE.deliveries[1])),
+    ),
+]
+
+
+def test_true_history_is_accepted() -> None:
+    assert violations(TRUE) == []
+
+
+def test_empty_history_is_accepted() -> None:
+    assert violations(History()) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "what", "forge"), FORGED, ids=[f"{rule}: {what}" for rule, what, _ in FORGED]
+)
+def test_forged_history_is_rejected(rule: str, what: str, forge: Callable[[], History]) -> None:
+    assert violations(forge(), rule), what
+
+
+def test_every_checker_has_a_forgery() -> None:
+    assert {rule for rule, _, _ in FORGED} == set(CHECKERS)
+
+
+def test_call_already_under_way_is_no_violation() -> None:
+    """S16: a call that began within the time allowed for those in flight."""
+    late = replace(with_calls(Asked(11.0, "a", "Start", "a-1", "", SCOPE_A)), in_flight_s=5.0)
+    assert not violations(late, "S16")
