@@ -6,7 +6,8 @@ LOCK := --quiet --generate-hashes --no-header --no-emit-index-url --no-annotate 
 
 ifneq ($(shell command -v uv 2>/dev/null),)
 VENV = uv venv --quiet --allow-existing --python "$(PYTHON)"
-INSTALL := uv pip install --quiet --python $(BIN)/python
+# Compiled once here, rather than by eight processes of the demo at the same moment.
+INSTALL := uv pip install --quiet --compile-bytecode --python $(BIN)/python
 else
 VENV = "$(PYTHON)" -m venv
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
