@@ -50,7 +50,7 @@ def run_demo(home: Path, *, keep: bool = False, scale: int = SCALE, say: Say = s
         ):
             return Demo(servers, programs, say, scale, began).run(keep=keep)
     except KeyboardInterrupt:
-        say("\nStopped; no process is left. `make demo` starts again.")
+        say("\nStopped; no process is left. The same command starts again.")
         return 130
 
 
