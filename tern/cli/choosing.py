@@ -153,7 +153,7 @@ def read_spelled_out(text: str) -> tuple[str, tuple[PlannedChange, ...]]:
     """`{"database_type": …, "changes": [{"namespace", "table", "ddl", "action", "unsafe_reason"}]}`."""
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         what = "the changes are not JSON"
         raise UsageError(what, why=(str(error),)) from None
     why: list[str] = []
@@ -233,5 +233,5 @@ def _text(file: Any) -> str:
     try:
         return str(file.read().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        what = f"{file.name} is not UTF-8 text"
+        what = f"{getattr(file, 'name', 'stdin')} is not UTF-8 text"
         raise UsageError(what, why=(f"byte {error.start + 1} can't be read",)) from None

@@ -34,8 +34,8 @@ def read_entries(file: Any) -> list[tuple[Deployment, str | None]]:
 def _read_list(file: Any) -> list[Mapping[str, Any]]:
     try:
         found = json.loads(file.read())
-    except ValueError as error:
-        what = f"{Path(str(file.name)).name} is not JSON"
+    except (ValueError, RecursionError) as error:
+        what = f"{Path(str(getattr(file, 'name', 'stdin'))).name} is not JSON"
         raise UsageError(what, why=(str(error),)) from None
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         what = "deployments are imported from a list of objects"

@@ -124,8 +124,9 @@ def run(words: Sequence[str]) -> int:
         return INTERRUPTED
     except _Terminated:
         return TERMINATED
-    except BrokenPipeError:
-        raise
+    except SystemExit:
+        # Click's way out when nobody reads stdout any more, and its only one here.
+        return PIPE_CLOSED
     except Exception as error:  # noqa: BLE001 - the last line of defence: never a traceback at a user
         from tern.cli.failure import tell  # noqa: PLC0415 - only where something went wrong
 

@@ -3,14 +3,18 @@
 import io
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+import structlog
 from sqlalchemy import Engine
 
+from tern import wiring
 from tern.cli import main, reach
+from tern.settings import Settings
 from tests.flows.conftest import database, make_world, world
 
 __all__ = ["database", "make_world", "world"]
@@ -46,14 +50,26 @@ class Tern(Protocol):
 
 
 @pytest.fixture
-def bare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Tern:
+def bare(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Tern]:
     """The command line where nothing is set up."""
     for name in ("TERN_DATABASE_URL", "TERN_BROKER_URL", "TERN_DEBUG", "TERN_CALLER", "TERN_LEASE_SECONDS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERN_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NO_COLOR", "1")
-    # Logging belongs to the process, and this process is pytest's.
+    # Logging belongs to the process, and this process is pytest's, which listens to the standard library's.
     monkeypatch.setattr(reach, "_quieten", lambda _found: None)
+    opened: list[Engine] = []
+    right = wiring.open_database
+
+    def open_database(settings: Settings) -> Engine:
+        opened.append(right(settings))
+        return opened[-1]
+
+    # A process that ends closes its connections; this one goes on.
+    monkeypatch.setattr(wiring, "open_database", open_database)
+    structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
 
     def run(*words: str, stdin: str | bytes = "") -> Answer:
         content = stdin.encode() if isinstance(stdin, str) else stdin
@@ -62,7 +78,10 @@ def bare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         code = main.run(words)
         return Answer(code, *capsys.readouterr())
 
-    return run
+    yield run
+    structlog.reset_defaults()
+    for each in opened:
+        each.dispose()
 
 
 @pytest.fixture

@@ -1,0 +1,162 @@
+"""Taking a rollout in: what is refused, what is asked first, and the same key for ever."""
+
+import json
+
+import pytest
+
+from tern.domain.control import Verb
+from tests.cli.conftest import Tern
+from tests.faults.behaviour import answer, fail
+from tests.world import World
+
+DDL = "ALTER TABLE orders ADD COLUMN note text"
+PLACE = ("-e", "test", "-d", "shop", "--reason", "because")
+
+
+def test_an_accepted_apply_is_written_down_and_driven(world: World, tern: Tern) -> None:
+    done = tern("apply", "--ddl", "-", *PLACE, "--deployments", "B,A", "--json", stdin=DDL)
+    assert (done.code, done.document["kind"]) == (0, "apply_accepted")
+    assert done.data["is_new"] is True
+    assert done.data["deployments"] == ["B", "A"]
+    assert (done.data["caller"], done.data["reason"]) == ("ann@desk", "because")
+    world.last = done.data["apply_id"]
+    world.sweep()
+    assert world.state("B") == "running"
+    assert world.state("A") == "pending"
+    assert "TERN_BROKER_URL is not set" in done.err
+    assert "workers find it by their own sweep" in done.err
+
+
+def test_a_kept_plan_is_applied_by_its_id(world: World, tern: Tern) -> None:
+    plan_id = tern("plan", "--ddl", "-", "-e", "test", "-d", "shop", "--json", stdin=DDL).data["plan_id"]
+    done = tern("apply", "--plan", plan_id, "--all", "--except", "C", "--reason", "x", "--json")
+    assert (done.data["plan_id"], done.data["deployments"]) == (plan_id, ["A", "B"])
+    wrong = tern("apply", "--plan", plan_id, "-e", "elsewhere", "--all", "--reason", "x")
+    assert (wrong.code, "not elsewhere" in wrong.err) == (5, True)
+    assert tern("apply", "--plan", "pln-0", "--all", "--reason", "x").code == 3
+
+
+def test_the_same_key_is_the_same_apply_even_when_nothing_fits_any_more(world: World, tern: Tern) -> None:
+    words = ("apply", "--ddl", "-", *PLACE, "--all", "--key", "mine", "--json")
+    first = tern(*words, stdin=DDL).data
+    tern("deployments", "drain", "B")
+    for engine in world.engines.values():
+        engine.always("Preview", fail("UNAVAILABLE"))
+    again = tern(*words, stdin=DDL).data
+    assert (again["apply_id"], again["is_new"]) == (first["apply_id"], False)
+    other = tern("apply", "--ddl", "-", *PLACE, "--deployments", "A", "--key", "mine", stdin=DDL)
+    assert other.code == 5
+    assert first["apply_id"] in other.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("--deployments", "A,nowhere"), 3, "nowhere"),
+        (("--deployments", "A,A"), 5, "twice: A"),
+        (("--deployments", "A", "--all"), 2, "one way"),
+        ((), 2, "no deployments were chosen"),
+        (("-l", "region=mars"), 5, "no deployment of shop"),
+        (("--all", "--except", "nowhere"), 3, "nowhere"),
+        (("--deployments", "A", "--except", "A"), 2, "--except takes away"),
+        (("--all", "--copy", "barrier"), 5, "not built yet"),
+        (("--all", "--on-failure", "pause"), 5, "not built yet"),
+        (("--all", "--max-parallel", "2"), 2, "rolling"),
+        (("--all", "--max-parallel", "0"), 2, "--max-parallel"),
+        (("--all", "--max-failures", "-1"), 2, "--max-failures"),
+        (("--all", "--reason", " "), 2, "reason"),
+        (("--all", "--watch", "--json"), 2, "--watch"),
+        (("--all", "--plan", "pln-1"), 2, "one change"),
+        (("--all", "-d", "elsewhere"), 5, "no deployment of elsewhere"),
+        (("--deployments", "A,B", "-e", "elsewhere"), 5, "A is for shop in test"),
+    ],
+)
+def test_what_is_wrong_is_refused_and_changes_nothing(
+    words: tuple[str, ...], code: int, told: str, world: World, tern: Tern
+) -> None:
+    done = tern("apply", "--ddl", "-", *PLACE, *words, stdin=DDL)
+    assert (done.code, told in done.err) == (code, True), done.err
+    assert tern("ls", "--json").data["applies"] == []
+    assert world.one("SELECT count(*) AS n FROM plans").n == 0
+
+
+@pytest.mark.parametrize("ddl", ["", "SELECT 1", "ALTER TABEL x", "CREATE EXTENSION x", b"\xff"])
+def test_bad_ddl_is_refused(ddl: str, world: World, tern: Tern) -> None:
+    done = tern("apply", "--ddl", "-", *PLACE, "--all", stdin=ddl)
+    assert done.code in {2, 5}
+    assert "Nothing was changed" in done.err
+
+
+def test_a_drained_deployment_is_refused_with_the_way_out(world: World, tern: Tern) -> None:
+    tern("deployments", "drain", "B")
+    done = tern("apply", "--ddl", "-", *PLACE, "--all", stdin=DDL)
+    assert (done.code, "tern deployments undrain B" in done.err) == (5, True)
+
+
+def test_a_drop_wants_consent(world: World, tern: Tern) -> None:
+    drop = "ALTER TABLE orders DROP COLUMN note"
+    done = tern("apply", "--ddl", "-", *PLACE, "--all", stdin=drop)
+    assert done.code == 5
+    assert "the column note and its values are lost" in done.err
+    assert "--allow-unsafe" in done.err
+    assert tern("apply", "--ddl", "-", *PLACE, "--all", "--allow-unsafe", stdin=drop).code == 0
+
+
+def test_a_target_that_another_apply_holds_is_named_with_its_progress(world: World, tern: Tern) -> None:
+    holder = world.apply("B", "C")
+    done = tern("apply", "--ddl", "-", *PLACE, "--deployments", "A,B", stdin=DDL)
+    assert done.code == 5
+    assert f"B is held by {holder} (pending, 0 of 2 completed)" in done.err
+    assert tern("apply", "--ddl", "-", *PLACE, "--deployments", "A", stdin=DDL).code == 0
+
+
+def test_what_an_engine_would_refuse_is_refused_here(world: World, tern: Tern) -> None:
+    verdict = {
+        "namespace": "public",
+        "table": "orders",
+        "refused": True,
+        "refused_reason": "REWRITE_REFUSED: it rewrites the table",
+    }
+    world.engines["B"].script("Preview", answer(changes=[verdict]))
+    done = tern("apply", "--ddl", "-", *PLACE, "--all", stdin=DDL)
+    assert done.code == 5
+    assert "B: change 1, public.orders: REWRITE_REFUSED" in done.err
+
+
+def test_an_engine_that_can_t_be_asked_is_told_unless_that_does_not_matter(world: World, tern: Tern) -> None:
+    world.engines["C"].always("Preview", fail("UNAVAILABLE", message="asleep"))
+    done = tern("apply", "--ddl", "-", *PLACE, "--all", stdin=DDL)
+    assert (done.code, "C: " in done.err, "--no-preview" in done.err) == (5, True, True)
+    assert tern("apply", "--ddl", "-", *PLACE, "--all", "--no-preview", stdin=DDL).code == 0
+
+
+def test_an_engine_without_preview_does_not_stand_in_the_way(world: World, tern: Tern) -> None:
+    for engine in world.engines.values():
+        engine.always("Preview", fail("UNIMPLEMENTED"))
+    assert tern("apply", "--ddl", "-", *PLACE, "--all", stdin=DDL).code == 0
+
+
+def test_changes_of_other_databases_are_spelled_out(world: World, tern: Tern) -> None:
+    change = {
+        "namespace": "shop",
+        "table": "orders",
+        "ddl": "ALTER TABLE orders ENGINE=InnoDB",
+        "action": "alter",
+    }
+    content = json.dumps({"database_type": "mysql", "changes": [change]})
+    plan = tern("plan", "--changes", "-", "-e", "test", "-d", "shop", "--json", stdin=content).data
+    assert (plan["database_type"], plan["changes"][0]["table"]) == ("mysql", "orders")
+    for bad in ("{}", "[]", '{"database_type": "mysql", "changes": [{}]}', "nonsense"):
+        assert tern("plan", "--changes", "-", "-e", "test", "-d", "shop", stdin=bad).code == 2
+
+
+def test_with_watch_the_exit_code_is_the_outcome_s(world: World, tern: Tern) -> None:
+    apply_id = tern(
+        "apply", "--ddl", "-", *PLACE, "--deployments", "A", "--key", "k", "--json", stdin=DDL
+    ).data["apply_id"]
+    world.last = apply_id
+    world.ask(Verb.CANCEL)
+    world.run(until=lambda: world.apply_row().state == "cancelled")
+    done = tern("apply", "--ddl", "-", *PLACE, "--deployments", "A", "--key", "k", "--watch", stdin=DDL)
+    assert done.code == 11
+    assert "accepted before" in done.out

@@ -1,0 +1,78 @@
+"""All reasons at once, each with who can clear it; the same height for few and for many."""
+
+from dataclasses import replace
+
+from tern.cli.explain import _reasons
+from tern.domain.control import Verb
+from tern.domain.policy import Copy, Policy
+from tern.domain.states import State
+from tern.store.reading import Reading
+from tern.view import apply_view
+from tests.cli.conftest import Tern
+from tests.world import World
+
+
+def test_every_reason_of_one_operation_is_listed(world: World, tern: Tern) -> None:
+    apply_id = world.apply()
+    world.answer_bells()
+    world.ask(Verb.STOP, "C")
+    tern("deployments", "drain", "C")
+    done = tern("explain", f"{apply_id}/C")
+    assert done.code == 0
+    for words in (
+        "fix   an operator's stop covers it",
+        "ask   its deployment is drained",
+        "wait  2 before it",
+    ):
+        assert words in done.out
+    assert "3 reasons above" in done.out
+    kinds = [
+        hold["kind"] for hold in tern("explain", f"{apply_id}/C", "--json").data["operations"][0]["holds"]
+    ]
+    assert kinds == ["stop", "drained", "order"]
+
+
+def test_what_moves_is_said_to_move(world: World, tern: Tern) -> None:
+    apply_id = world.apply(policy=Policy(copy=Copy.PARALLEL))
+    assert "the next free worker takes it" in tern("explain", f"{apply_id}/A").out
+    world.answer_bells()
+    assert "It moves; nothing holds it." in tern("explain", f"{apply_id}/A").out
+    assert "Nothing holds it. Under way: A (running)" in tern("explain", apply_id).out
+
+
+def test_a_verdict_is_explained_by_what_failed(world: World, tern: Tern) -> None:
+    apply_id = world.apply("A", "B")
+    world.answer_bells()
+    world.engines["A"].set_state(str(world.remote_id("A")), "failed", error="no space left")
+    world.run(until=lambda: world.apply_row().state == "failed")
+    done = tern("explain", apply_id)
+    assert "✖ A  no space left" in done.out
+    assert "nothing waits for anything" in done.out
+    assert "nothing moves it any more" in tern("explain", f"{apply_id}/B").out
+
+
+def test_a_reason_that_holds_thousands_is_said_once(world: World) -> None:
+    facts = Reading(world.database).apply(world.apply())
+    (pattern, *_) = facts.operations
+    running = replace(pattern, state=State.RUNNING)
+    waiting = tuple(
+        replace(pattern, deployment=f"d{n}", position=n + 1, is_admitted=False) for n in range(5_000)
+    )
+    lines = list(_reasons(apply_view(replace(facts, operations=(running, *waiting)))))
+    assert len(lines) == 4
+    assert "not its turn" in lines[1].plain
+    assert "and 4,994 more" in lines[2].plain
+
+
+def test_explaining_writes_nothing(world: World, tern: Tern) -> None:
+    apply_id = world.apply()
+    before = (world.picture(), len(world.events()))
+    for words in (
+        ("explain", apply_id),
+        ("explain", f"{apply_id}/A"),
+        ("get", apply_id),
+        ("logs", apply_id),
+        ("ls",),
+    ):
+        assert tern(*words).code == 0
+    assert (world.picture(), len(world.events())) == before

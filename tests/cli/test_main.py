@@ -1,0 +1,196 @@
+"""The door: fast help, one error shape, exit codes, and no traceback for anybody who did not ask for one."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+import pytest
+
+from tern.cli import main, reach
+from tern.cli.main import COMMANDS
+from tern.domain.errors import Refused
+from tern.ports import StorageUnavailable
+from tests.cli.conftest import Tern
+
+HEAVY = (
+    "pydantic",
+    "sqlalchemy",
+    "psycopg",
+    "grpc",
+    "celery",
+    "kombu",
+    "rich",
+    "structlog",
+    "postgast",
+    "alembic",
+)
+LATER = ("audit", "retry", "skip", "release", "revert", "skip-revert", "volume", "serve")
+
+
+def python(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(env or {})},
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = f"""
+import sys
+from tern.cli import main
+main.run(["--help"])
+print(sorted(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)
+"""
+    assert python("-c", code).stderr.strip() == "[]"
+
+
+def test_help_costs_little_more_than_python_itself() -> None:
+    def best(*arguments: str) -> float:
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            python(*arguments)
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    # A ratio: the machine may be as slow as it likes. Click alone makes it about five.
+    assert best("-m", "tern", "--help") < 15 * best("-c", "pass")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_in_the_list_is_there_and_helps(name: str, bare: Tern) -> None:
+    answer = bare(name, "--help")
+    assert answer.code == 0
+    assert answer.out.startswith(f"Usage: tern {name}")
+
+
+def test_the_list_has_every_command_and_none_that_is_not_built(bare: Tern) -> None:
+    listed = re.findall(r"^  ([a-z-]+)  ", bare("--help").out.partition("Start here:")[2], re.MULTILINE)
+    assert listed == list(COMMANDS)
+    assert not set(LATER) & set(listed)
+    for name in LATER:
+        assert bare(name).code == 2
+
+
+def test_version(bare: Tern) -> None:
+    assert re.fullmatch(r"tern \d+\.\d+\.\d+\n", bare("--version").out)
+
+
+def test_a_usage_error_has_the_one_shape(bare: Tern) -> None:
+    answer = bare("apply", "--nonsense")
+    assert answer.code == 2
+    assert answer.out == ""
+    assert re.search(
+        r"^can't read that: no such option.*\n +unchanged: .*\n +next: +tern apply --help$",
+        answer.err,
+        re.MULTILINE,
+    )
+
+
+def test_with_json_an_error_is_the_one_document(bare: Tern) -> None:
+    answer = bare("ls", "--json")
+    assert (answer.code, answer.document["kind"]) == (78, "error")
+    assert answer.data["reason"] == "MISCONFIGURED"
+    assert answer.data["exit_code"] == 78
+    assert "tern up" in answer.data["next"]
+    assert answer.err.startswith("not set up: ")
+
+
+def test_all_reasons_of_a_refusal_are_told(bare: Tern, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        what = "no"
+        raise Refused(what, why=("one", "two"), unchanged="All of it.", next_step="Ask.")
+
+    monkeypatch.setattr(reach, "reading", refuse)
+    answer = bare("ls")
+    assert answer.code == 5
+    assert (
+        answer.err
+        == "refused: no\n  why:       one\n             two\n  unchanged: All of it.\n  next:      Ask.\n"
+    )
+
+
+def test_silent_storage_claims_nothing_about_what_was_written(
+    bare: Tern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "reading", _raiser(StorageUnavailable("connection lost")))
+    answer = bare("ls")
+    assert answer.code == 69
+    assert "PostgreSQL did not answer" in answer.err
+    assert "not known" in answer.err
+
+
+def test_the_unexpected_is_one_line_and_a_traceback_only_on_request(
+    bare: Tern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "reading", _raiser(RuntimeError("a\nb")))
+    answer = bare("ls")
+    assert answer.code == 1
+    assert answer.err.startswith("failed: RuntimeError: a b\n")
+    assert "Traceback" not in answer.err
+    monkeypatch.setenv("TERN_DEBUG", "1")
+    assert "Traceback" in bare("ls").err
+
+
+def test_interrupts_have_their_exit_codes(bare: Tern, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error, code in ((KeyboardInterrupt(), 130), (main._Terminated(), 143), (click.Abort(), 130)):
+        monkeypatch.setattr(reach, "reading", _raiser(error))
+        assert bare("ls").code == code
+
+
+def test_a_reader_that_leaves_early_is_no_failure() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m tern --help | true; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() in {"0", "141"}
+    assert done.stderr == ""
+
+
+def test_a_terminated_command_says_so_by_its_exit_code(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _HANGING],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TERN_HOME": str(tmp_path)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "hanging\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+
+
+def test_a_document_is_all_that_stands_on_stdout(tmp_path: Path) -> None:
+    done = python("-m", "tern", "doctor", "--json", env={"TERN_HOME": str(tmp_path), "TERN_DATABASE_URL": ""})
+    assert done.returncode == 78
+    assert json.loads(done.stdout)["kind"] == "doctor"
+
+
+def _raiser(error: BaseException) -> object:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+_HANGING = """
+import time
+from tern.cli import main, reach
+def hang():
+    print("hanging", flush=True)
+    time.sleep(60)
+reach.reading = hang
+main.main(["ls"])
+"""

@@ -1,0 +1,91 @@
+"""The picture: within 80 columns, exceptions first, nothing that a colour alone would say."""
+
+import io
+from dataclasses import replace
+
+from rich.console import Console
+from rich.text import Text
+
+from tern.cli.picture import FOLDED_ABOVE, picture
+from tern.domain.policy import Cutover, Policy
+from tern.domain.states import ApplyState, State
+from tern.view import apply_view
+from tests.test_view import facts, record, table
+
+
+def rendered(lines: list[Text], width: int = 80) -> list[str]:
+    stream = io.StringIO()
+    out = Console(file=stream, width=width, no_color=True)
+    for line in lines:
+        out.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+    return stream.getvalue().splitlines()
+
+
+def test_a_small_rollout_is_shown_in_its_order_with_its_statements() -> None:
+    tables = (
+        table("completed", 100),
+        table("building_index", 40, rows_copied=400_000, rows_total=1_000_000, detail="loading tuples"),
+    )
+    view = apply_view(
+        facts(
+            record("us-east", State.COMPLETED),
+            record("eu-west", State.RUNNING, tables=tables),
+            record("ap-south"),
+        )
+    )
+    assert rendered(picture(view)) == [
+        "◐ apl-1  running, 1 of 3 completed  1 min 00 s",
+        "  shop in test, rolling, halt on failure  ·  ann: because",
+        "",
+        "  ✔ us-east   completed  took 4 s",
+        "  ◐ eu-west   running    70 % (2 s ago)  400 k of 1 M rows",
+        "      ✔ completed            ALTER TABLE orders ADD x int",
+        "      ◐ building index 40 %  ALTER TABLE orders ADD x int",
+        "        loading tuples",
+        "  ◷ ap-south  waiting    1 before it in the order are not through yet",
+        "",
+        "  tern watch apl-1               follows it; Ctrl-C leaves the rollout alone",
+        "  tern stop apl-1 --reason '…'   halts it; it can be resumed",
+    ]
+
+
+def test_what_needs_a_person_comes_first_with_command_and_consequence() -> None:
+    view = apply_view(facts(record("a", State.WAITING_FOR_CUTOVER), policy=Policy(cutover=Cutover.MANUAL)))
+    lines = rendered(picture(view))
+    assert lines[3:7] == [
+        "  Needs you",
+        "  ! a  ready to cut over",
+        "      tern cutover apl-1/a --reason '…'",
+        "      lets the application see the change there",
+    ]
+
+
+def test_many_deployments_are_folded_behind_what_is_wrong_and_what_is_slow() -> None:
+    operations = [record(f"done{n}", State.COMPLETED) for n in range(30)]
+    operations += [record(f"moving{n}", State.RUNNING, tables=(table("running", n),)) for n in range(20)]
+    operations += [record("broken", State.FAILED, error_message="disk full")]
+    operations += [record(f"later{n}") for n in range(9_000)]
+    lines = rendered(picture(apply_view(facts(*operations, state=ApplyState.RUNNING_DEGRADED))))
+    assert len(operations) > FOLDED_ABOVE
+    assert len(lines) <= 20
+    assert "✖ broken" in lines[3]
+    assert "disk full" in lines[3]
+    assert "moving0" in lines[4]
+    assert "… 12 more under way" in lines[-4]
+    assert "✔ 30 completed" in lines[-4]
+    assert "◷ 9,000 waiting" in lines[-4]
+
+
+def test_lost_contact_shows_what_was_seen_last_and_when() -> None:
+    view = apply_view(
+        facts(record("a", State.RUNNING, poll_failures=12, poll_error="refused", sampled_age_s=90.0))
+    )
+    line = next(line for line in rendered(picture(view)) if line.startswith("  ? a"))
+    assert "lost contact  last seen running 0 % (1 min 30 s ago)" in line
+
+
+def test_no_line_is_wider_than_the_terminal() -> None:
+    long = record("d" * 60, State.FAILED, error_message="because " * 60)
+    view = apply_view(replace(facts(long), reason="why " * 60, error_message="x" * 300))
+    for width in (80, 40):
+        assert max(len(line) for line in rendered(picture(view), width)) <= width

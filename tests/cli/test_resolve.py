@@ -1,0 +1,66 @@
+"""A person's word about an uncertain operation."""
+
+import pytest
+
+from tests.cli.conftest import Tern
+from tests.faults.behaviour import lose_answer
+from tests.world import World
+
+WHY = ("--reason", "looked at the engine")
+
+
+@pytest.fixture
+def uncertain(world: World) -> str:
+    """An operation whose dispatch was never answered, at an engine that can't be asked."""
+    world.store.remove_deployment("A")
+    world.add("A", world.engines["A"].address, 0, offers=False, deduplicates=False)
+    world.engines["A"].script("Apply", lose_answer())
+    apply_id = world.apply("A")
+    world.answer_bells()
+    assert world.state("A") == "uncertain"
+    return f"{apply_id}/A"
+
+
+def test_an_uncertain_operation_needs_a_person_and_is_told_how(uncertain: str, tern: Tern) -> None:
+    done = tern("watch", uncertain.partition("/")[0])
+    assert done.code == 13
+    assert f"tern resolve {uncertain} --as" in done.out
+
+
+def test_ended_is_failed(uncertain: str, world: World, tern: Tern) -> None:
+    done = tern("resolve", uncertain, "--as", "ended", *WHY, "--json")
+    assert (done.code, done.data["as"]) == (0, "ended")
+    assert world.state("A") == "failed"
+    assert tern("resolve", uncertain, "--as", "ended", *WHY).code == 5
+
+
+def test_a_remote_id_is_followed(uncertain: str, world: World, tern: Tern) -> None:
+    (remote_id,) = world.engines["A"].jobs.by_id
+    assert tern("resolve", uncertain, "--as", f"remote-id={remote_id}", *WHY).code == 0
+    assert world.remote_id("A") == remote_id
+
+
+def test_not_started_waits_for_its_turn_again(uncertain: str, world: World, tern: Tern) -> None:
+    assert tern("resolve", uncertain, "--as", "not-started", *WHY).code == 0
+    assert world.state("A") == "pending"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("AP/A", "--as", "nonsense", *WHY), 2),
+        (("AP/A", "--as", "remote-id", *WHY), 2),
+        (("AP/A", "--as", "remote-id=", *WHY), 2),
+        (("AP/A", "--as", "ended=x", *WHY), 2),
+        (("AP/A", "--as", "ended"), 2),
+        (("AP/A", "--as", "ended", "--reason", " "), 2),
+        (("AP", "--as", "ended", *WHY), 2),
+        (("AP/B", "--as", "ended", *WHY), 3),
+    ],
+)
+def test_what_is_no_answer_is_refused(
+    words: tuple[str, ...], code: int, uncertain: str, world: World, tern: Tern
+) -> None:
+    subject, *rest = words
+    assert tern("resolve", subject.replace("AP", uncertain.partition("/")[0]), *rest).code == code
+    assert world.state("A") == "uncertain"

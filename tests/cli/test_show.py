@@ -1,0 +1,75 @@
+"""`get`: text and JSON are two faces of one view."""
+
+from dataclasses import replace
+
+import pytest
+
+from tern.cli.picture import picture
+from tern.domain.control import Verb
+from tern.store.reading import Reading
+from tern.view import apply_view
+from tests.cli.conftest import Tern
+from tests.world import World
+
+
+def test_json_and_text_say_the_same(world: World, tern: Tern) -> None:
+    apply_id = world.apply()
+    world.answer_bells()
+    data = tern("get", apply_id, "--json").data
+    text = tern("get", apply_id).out
+    view = apply_view(Reading(world.database).apply(apply_id))
+    assert data["headline"] == view.headline
+    assert view.headline in text
+    assert [each["deployment"] for each in data["operations"]] == ["A", "B", "C"]
+    for operation in view.operations:
+        line = next(line for line in text.splitlines() if f" {operation.deployment} " in line)
+        assert ("waiting" in line) == (operation.state.value == "pending")
+
+
+def test_the_moment_of_the_look_is_the_database_s(world: World, tern: Tern) -> None:
+    apply_id = world.apply()
+    world.pass_time(86_400 * 3)
+    document = tern("get", apply_id, "--json").document
+    created = document["data"]["created_at"][:10]
+    assert document["observed_at"].endswith("Z")
+    assert document["observed_at"][:10] > created
+
+
+def test_one_operation_is_shown_with_everything(world: World, tern: Tern) -> None:
+    apply_id = world.apply()
+    world.answer_bells()
+    world.ask(Verb.STOP, "A")
+    done = tern("get", f"{apply_id}/A")
+    assert str(world.remote_id("A")) in done.out
+    assert "stop by bob" in done.out
+    assert "ALTER TABLE orders ADD COLUMN note text" in done.out
+    data = tern("get", f"{apply_id}/A", "--json")
+    assert (data.document["kind"], data.data["scope"]) == ("operation", f"{apply_id}/A")
+
+
+@pytest.mark.parametrize(
+    ("subject", "code"), [("apl-0", 3), ("AP/nowhere", 3), ("AP/", 5), ("AP/A/B", 5), ("x", 2), ("", 2)]
+)
+def test_what_is_not_there_is_said(subject: str, code: int, world: World, tern: Tern) -> None:
+    apply_id = world.apply()
+    assert tern("get", subject.replace("AP", apply_id)).code == code
+
+
+def test_what_an_engine_says_can_t_move_the_cursor(world: World, tern: Tern) -> None:
+    apply_id = world.apply("A")
+    world.answer_bells()
+    world.engines["A"].set_state(str(world.remote_id("A")), "failed", error="bad\x1b[2J\nnews\r")
+    world.run(until=lambda: world.state("A") == "failed")
+    for words in (("get", apply_id), ("get", f"{apply_id}/A"), ("explain", apply_id), ("logs", apply_id)):
+        assert "\x1b" not in tern(*words).out
+
+
+def test_ten_thousand_deployments_are_no_higher_than_forty(world: World) -> None:
+    facts = Reading(world.database).apply(world.apply())
+    (pattern, *_) = facts.operations
+
+    def height(number: int) -> int:
+        operations = tuple(replace(pattern, deployment=f"d{n}", position=n) for n in range(number))
+        return len(picture(apply_view(replace(facts, operations=operations))))
+
+    assert height(10_000) == height(40) <= 24

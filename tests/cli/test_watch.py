@@ -1,0 +1,143 @@
+"""Following: ends with the outcome's code, says every change once, and never touches anything."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tern.cli import watch
+from tern.domain.control import Verb
+from tern.domain.policy import Copy, Cutover, Policy
+from tern.ports import StorageUnavailable
+from tern.store.reading import Reading
+from tests.cli.conftest import Tern
+from tests.world import World
+
+PARALLEL = Policy(copy=Copy.PARALLEL)
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "INTERVAL_S", 0.05)
+
+
+def later(what: Callable[[], object], seconds: float = 0.4) -> threading.Timer:
+    timer = threading.Timer(seconds, what)
+    timer.start()
+    return timer
+
+
+def settle(world: World, state: str) -> None:
+    """Every engine says the same, and workers see it."""
+    world.answer_bells()
+    for engine in world.engines.values():
+        for remote_id in engine.jobs.by_id:
+            engine.set_state(remote_id, state, error="disk full" if state == "failed" else "")
+    world.run(until=lambda: world.apply_row().state == state)
+
+
+@pytest.mark.parametrize(
+    ("state", "code"), [("completed", 0), ("failed", 10), ("cancelled", 11), ("stopped", 12)]
+)
+def test_watch_and_wait_end_with_the_outcome_s_code(state: str, code: int, world: World, tern: Tern) -> None:
+    apply_id = world.apply(policy=PARALLEL)
+    settle(world, state)
+    assert tern("watch", apply_id).code == code
+    assert tern("wait", apply_id).code == code
+    assert tern("wait", apply_id, "--for", "completed").code == code
+
+
+def test_watch_tells_each_change_on_a_line_of_its_own(world: World, tern: Tern) -> None:
+    apply_id = world.apply(policy=PARALLEL)
+    timer = later(lambda: settle(world, "completed"))
+    done = tern("watch", apply_id)
+    timer.join()
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert any(line.endswith(f"{apply_id}  pending, 0 of 3 completed") for line in lines)
+    for name in ("A", "B", "C"):
+        assert sum(f"  {name}  ✔ completed" in line for line in lines) == 1
+    assert lines[-1] == f"{apply_id} is completed on 3 deployments."
+
+
+def test_watch_ends_where_a_person_must_act_and_says_how(world: World, tern: Tern) -> None:
+    apply_id = world.apply("A", policy=Policy(cutover=Cutover.MANUAL))
+    settle(world, "waiting_for_cutover")
+    done = tern("watch", apply_id)
+    assert done.code == 14
+    assert f"tern cutover {apply_id}/A" in done.out
+    assert tern("wait", apply_id, "--for", "ready").code == 14
+    assert tern("wait", apply_id, "--for", "completed").code == 14
+
+
+def test_a_stream_is_one_document_a_line(world: World, tern: Tern) -> None:
+    apply_id = world.apply(policy=PARALLEL)
+    timer = later(lambda: settle(world, "completed"))
+    done = tern("watch", apply_id, "--jsonl")
+    timer.join()
+    documents = [json.loads(line) for line in done.out.splitlines()]
+    assert [document["data"]["state"] for document in documents][-1] == "completed"
+    assert len(documents) >= 2
+    assert {document["schema"] for document in documents} == {"tern.cli/v1"}
+
+
+def test_interrupting_a_watch_leaves_the_rollout_alone(
+    world: World, tern: Tern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply_id = world.apply()
+    before = world.picture()
+    monkeypatch.setattr(time, "sleep", _interrupt)
+    done = tern("watch", apply_id)
+    assert done.code == 130
+    assert f"Come back with: tern watch {apply_id}" in done.err
+    assert world.picture() == before
+
+
+def test_a_database_that_is_away_for_a_while_ends_no_watch(
+    world: World, tern: Tern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply_id = world.apply(policy=PARALLEL)
+    settle(world, "completed")
+    looks = iter([False, True, True, False])
+    right = Reading.apply
+
+    def apply(self: Reading, asked: object) -> object:
+        if next(looks, False):
+            away = "the server is restarting"
+            raise StorageUnavailable(away)
+        return right(self, asked)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Reading, "apply", apply)
+    done = tern("watch", apply_id)
+    assert (done.code, "still trying" in done.err) == (0, True)
+
+
+def test_waiting_too_long_is_its_own_exit_code_and_shows_the_last_look(world: World, tern: Tern) -> None:
+    apply_id = world.apply()
+    began = time.monotonic()
+    done = tern("wait", apply_id, "--timeout", "0.3", "--json")
+    assert done.code == 124
+    assert 0.2 < time.monotonic() - began < 10
+    assert done.data["state"] == "pending"
+
+
+def test_wait_for_a_stop_ends_when_it_is_stopped(world: World, tern: Tern) -> None:
+    apply_id = world.apply("A")
+    world.answer_bells()
+    world.ask(Verb.STOP)
+    timer = later(lambda: world.run(until=lambda: world.state("A") == "stopped"))
+    assert tern("wait", apply_id, "--for", "stopped", "--timeout", "20").code == 12
+    timer.join()
+
+
+def test_what_is_not_there_is_no_watch(tern: Tern) -> None:
+    assert tern("watch", "apl-0").code == 3
+    assert tern("wait", "apl-0").code == 3
+    assert tern("watch", "nonsense").code == 2
+    assert tern("wait", "apl-0", "--for", "nonsense").code == 2
+
+
+def _interrupt(_seconds: float) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,40 @@
+"""Numbers and ages as people say them; every symbol with its word."""
+
+import pytest
+
+from tern.cli.words import APPLY_SIGNS, SIGNS, ago, count, duration, one_line, plural
+from tern.domain.states import ApplyState, State
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-3, "under 1 s"),
+        (0.4, "under 1 s"),
+        (59.9, "59 s"),
+        (61, "1 min 01 s"),
+        (3_661, "1 h 01 min"),
+        (200_000, "2 d 7 h"),
+    ],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_ages_and_numbers() -> None:
+    assert (ago(0.2), ago(5)) == ("now", "5 s ago")
+    numbers = (0, 99_999, 100_000, 1_234_567, 2_000_000_000)
+    assert [count(number) for number in numbers] == ["0", "99,999", "100 k", "1.23 M", "2 G"]
+    assert (plural(1, "target"), plural(3, "target")) == ("1 target", "3 targets")
+
+
+def test_nothing_moves_the_cursor() -> None:
+    assert one_line("a\x1b[2J\n\tb\r") == "a [2J b"
+
+
+def test_every_state_has_a_symbol_one_column_wide_and_a_word() -> None:
+    from rich.cells import cell_len  # noqa: PLC0415
+
+    for sign in [SIGNS[state] for state in State] + [APPLY_SIGNS[state] for state in ApplyState]:
+        assert cell_len(sign.symbol) == 1
+        assert sign.word

@@ -1,0 +1,221 @@
+"""What a look amounts to: headline, blockers, holds, percent, exit code. Pure; rows are not needed."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from tern.domain.control import Delivery, Verb
+from tern.domain.identity import ApplyId, PlanId, RemoteId
+from tern.domain.model import Action
+from tern.domain.policy import Copy, Cutover, HoldKind, Policy
+from tern.domain.states import ApplyState, State
+from tern.facts import ApplyFacts, OperationRecord, TableFacts, WishFacts
+from tern.view import NEEDS_PERSON, READY_FOR_CUTOVER, apply_view
+
+APPLY = ApplyId("apl-1")
+
+
+def table(state: str = "pending", percent: int = 0, **fields: object) -> TableFacts:
+    made = TableFacts(
+        "public",
+        "orders",
+        "ALTER TABLE orders ADD x int",
+        Action.ALTER,
+        "",
+        state,
+        None,
+        None,
+        percent,
+        None,
+        "",
+        "",
+    )
+    return replace(made, **fields)  # type: ignore[arg-type]
+
+
+def wish(verb: Verb, fate: Delivery = Delivery.PENDING) -> WishFacts:
+    return WishFacts(7, verb, fate, "bob", "late", 0, "", 3.0)
+
+
+def record(deployment: str, state: State = State.PENDING, **fields: object) -> OperationRecord:
+    made = OperationRecord(
+        operation_id=1,
+        deployment=deployment,
+        position=0,
+        target=f"target-{deployment}",
+        state=state,
+        remote_id=None if state is State.PENDING else RemoteId(f"job-{deployment}"),
+        attempt=0,
+        fence=1,
+        is_admitted=False,
+        state_age_s=5.0,
+        worked_s=4.0,
+        sampled_age_s=2.0,
+        poll_failures=0,
+        poll_error="",
+        summary="",
+        error_reason="",
+        error_message="",
+        stop_in_force=None,
+        wait_s=0.0,
+        due_for_s=None,
+        claimed_for_s=0.0,
+        drained=False,
+        target_holder=APPLY,
+        tables=(table(),),
+        wishes=(),
+    )
+    return replace(made, **fields)  # type: ignore[arg-type]
+
+
+def facts(
+    *operations: OperationRecord, state: ApplyState = ApplyState.RUNNING, policy: Policy | None = None
+) -> ApplyFacts:
+    placed = tuple(replace(each, position=place) for place, each in enumerate(operations))
+    return ApplyFacts(
+        apply_id=APPLY,
+        plan_id=PlanId("pln-1"),
+        environment="test",
+        database="shop",
+        state=state,
+        policy=policy or Policy(),
+        operation_count=len(placed),
+        revision=3,
+        caller="ann",
+        reason="because",
+        error_message="",
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        age_s=60.0,
+        state_age_s=5.0,
+        took_s=None,
+        observed_at=datetime(2026, 1, 1, 0, 1, tzinfo=UTC),
+        operations=placed,
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        (ApplyState.COMPLETED, 0),
+        (ApplyState.FAILED, 10),
+        (ApplyState.CANCELLED, 11),
+        (ApplyState.REVERTED, 11),
+        (ApplyState.STOPPED, 12),
+        (ApplyState.PAUSED, 13),
+    ],
+)
+def test_every_outcome_has_its_exit_code(state: ApplyState, code: int) -> None:
+    settled = State(state.value) if state.value in set(State) else State.STOPPED
+    assert apply_view(facts(record("a", settled), state=state)).exit_code == code
+
+
+def test_what_moves_without_a_person_has_no_exit_code() -> None:
+    for state in (State.RUNNING, State.RESUMING, State.CUTTING_OVER, State.FAILED_RETRYABLE, State.REVERTING):
+        assert apply_view(facts(record("a", State.UNCERTAIN), record("b", state))).exit_code is None
+    assert apply_view(facts(record("a"))).exit_code is None
+
+
+def test_a_stop_that_was_asked_to_start_again_is_no_outcome() -> None:
+    stopped = record("a", State.STOPPED, wishes=(wish(Verb.START),))
+    assert apply_view(facts(stopped, state=ApplyState.STOPPED)).exit_code is None
+
+
+def test_ready_for_a_manual_cutover_is_an_outcome_until_somebody_says_go() -> None:
+    policy = Policy(cutover=Cutover.MANUAL)
+    ready = record("a", State.WAITING_FOR_CUTOVER)
+    view = apply_view(facts(ready, record("b"), policy=policy))
+    assert view.exit_code == READY_FOR_CUTOVER
+    (blocker,) = view.blockers
+    assert blocker.command.startswith("tern cutover apl-1/a")
+    asked = replace(ready, wishes=(wish(Verb.CUTOVER),))
+    assert apply_view(facts(asked, policy=policy)).exit_code is None
+    assert apply_view(facts(asked, policy=policy)).blockers == ()
+
+
+def test_only_uncertain_ones_left_need_a_person_who_is_told_what_to_say() -> None:
+    view = apply_view(facts(record("a", State.UNCERTAIN, error_message="no answer for a day")))
+    assert view.exit_code == NEEDS_PERSON
+    assert "no answer for a day" in view.blockers[0].what
+    assert view.blockers[0].command.startswith("tern resolve apl-1/a --as")
+
+
+def test_holds_of_a_pending_one_are_those_of_admission() -> None:
+    view = apply_view(
+        facts(record("a", State.RUNNING), record("b", drained=True), record("c", stop_in_force="stop"))
+    )
+    assert [hold.kind for hold in view.operation("b").holds] == [HoldKind.DRAINED, HoldKind.ORDER]
+    assert [hold.kind for hold in view.operation("c").holds] == [HoldKind.STOP, HoldKind.ORDER]
+
+
+def test_the_tally_of_each_counts_those_before_it() -> None:
+    done = [record(f"d{n}", State.COMPLETED) for n in range(3)]
+    view = apply_view(facts(*done, record("next"), record("later")))
+    assert view.operation("next").holds == ()
+    assert view.operation("later").holds[0].detail.startswith("1 before it")
+
+
+def test_a_target_that_another_apply_holds_is_named() -> None:
+    view = apply_view(facts(record("a", target_holder=ApplyId("apl-9"))))
+    assert "apl-9" in view.operation("a").holds[0].detail
+
+
+def test_slots_of_a_parallel_order_are_counted() -> None:
+    policy = Policy(copy=Copy.PARALLEL, max_parallel=1)
+    view = apply_view(facts(record("a", State.RUNNING), record("b"), policy=policy))
+    assert [hold.kind for hold in view.operation("b").holds] == [HoldKind.SLOTS]
+
+
+def test_a_due_one_that_nobody_takes_points_to_the_doctor() -> None:
+    view = apply_view(facts(record("a", due_for_s=40.0)))
+    assert view.blockers[0].command == "tern doctor"
+    assert apply_view(facts(record("a", due_for_s=2.0))).blockers == ()
+
+
+def test_lost_contact_is_shown_with_its_words_and_keeps_the_last_known_state() -> None:
+    view = apply_view(facts(record("a", State.RUNNING, poll_failures=10, poll_error="connection refused")))
+    operation = view.operation("a")
+    assert operation.lost_contact
+    assert operation.state is State.RUNNING
+    assert "connection refused" in view.blockers[0].what
+    assert not apply_view(facts(record("a", State.RUNNING, poll_failures=9))).operation("a").lost_contact
+    assert not apply_view(facts(record("a", State.COMPLETED, poll_failures=10))).operation("a").lost_contact
+
+
+def test_percent_is_the_mean_of_the_statements_and_a_completed_operation_is_whole() -> None:
+    tables = (table("completed", 0), table("running", 50), table())
+    assert apply_view(facts(record("a", State.RUNNING, tables=tables))).operation("a").percent == 50
+    assert apply_view(facts(record("a", State.COMPLETED, tables=tables))).operation("a").percent == 100
+    assert apply_view(facts(record("a", State.RUNNING, tables=()))).operation("a").percent == 0
+
+
+def test_rows_are_those_of_the_statement_under_way_and_never_counted_twice() -> None:
+    tables = (
+        table("completed", 100, rows_copied=900, rows_total=900),
+        table("building_index", 50, rows_copied=450, rows_total=900),
+        table("pending", 0, rows_total=900),
+    )
+    operation = apply_view(facts(record("a", State.RUNNING, tables=tables))).operation("a")
+    assert (operation.rows_copied, operation.rows_total) == (450, 900)
+    done = tuple(replace(each, state="completed", rows_copied=900) for each in tables)
+    operation = apply_view(facts(record("a", State.COMPLETED, tables=done))).operation("a")
+    assert (operation.rows_copied, operation.rows_total) == (900, 900)
+
+
+def test_json_has_the_documented_fields() -> None:
+    data = apply_view(facts(record("a", State.COMPLETED), record("b"))).as_json()
+    promised = "apply_id state environment database operation_count counts operations blockers revision"
+    assert set(promised.split()) <= set(data)
+    assert data["counts"] == {"pending": 1, "completed": 1}
+    operations = data["operations"]
+    assert isinstance(operations, list)
+    promised = "deployment state remote_id attempt percent rows_copied rows_total eta_s error holds tables"
+    assert set(promised.split()) <= set(operations[0])
+
+
+def test_the_headline_says_how_many_are_through() -> None:
+    assert (
+        apply_view(facts(record("a", State.COMPLETED), record("b"))).headline == "running, 1 of 2 completed"
+    )
+    both = facts(record("a", State.COMPLETED), record("b", State.COMPLETED), state=ApplyState.COMPLETED)
+    assert apply_view(both).headline == "completed on all 2 deployments"
