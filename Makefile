@@ -13,7 +13,7 @@ VENV = "$(PYTHON)" -m venv
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: demo test check bench proto lock clean
+.PHONY: demo test check crash chaos mutants bench proto lock clean
 
 demo: .venv/run.stamp  ## the whole of Tern on this machine; KEEP=1 leaves it running until Ctrl-C
 	$(BIN)/tern demo $(if $(KEEP),--keep)
@@ -24,6 +24,15 @@ test: .venv/dev.stamp
 check: .venv/dev.stamp
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/buf lint
 	generated=$$(mktemp -d) && $(BIN)/python proto/generate.py $$generated && diff -r -x __pycache__ $$generated tern/wire/generated && rm -r $$generated
+
+crash: .venv/dev.stamp  ## both sides of every I/O boundary, and each round trip to the database
+	CRASH=all $(BIN)/pytest -n 2 tests/faults/test_crash_points.py
+
+chaos: .venv/dev.stamp  ## everything is killed while people work: make chaos SECONDS=300
+	$(BIN)/python -m tests.faults.chaos --seconds $(or $(SECONDS),60)
+
+mutants: .venv/dev.stamp  ## planted bugs, each of which some test must find
+	$(BIN)/python -m tests.faults.mutants
 
 bench: .venv/dev.stamp
 	set -e; for bench in benchmarks/*.py; do $(BIN)/python $$bench; done

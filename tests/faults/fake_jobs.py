@@ -16,6 +16,7 @@ from tests.faults.behaviour import Rejected
 from tests.faults.ledger import Effect, Ledger
 
 CURSORS_MAX = 500
+_READS = frozenset({"Progress", "Logs", "Resolve", "Preview"})
 OVER = frozenset({"completed", "failed", "cancelled", "reverted"})
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
 _PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
@@ -100,6 +101,8 @@ class FakeJobs:
         """Takes over what the ledger of an earlier process says was done."""
         states = {"stop": "stopped", "start": "running", "cutover": "completed", "cancel": "cancelled"}
         for line in lines:
+            if line["what"] == "call" and line["fence"] is not None and line["method"] not in _READS:
+                self._fences[line["operation"]] = max(line["fence"], self._fences.get(line["operation"], 0))
             if line["what"] != "effect" or line["is_duplicate"]:
                 continue
             if line["kind"] == "apply":

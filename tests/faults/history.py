@@ -221,7 +221,8 @@ def from_file(name: str, path: Path) -> tuple[list[Asked], list[Done]]:
     for line in read_ledger(path) if path.exists() else ():
         if line["what"] == "call":
             values = {key: line[key] for key in ("at", "method", "remote_id", "key", "operation", "fence")}
-            asked.append(Asked(engine=name, **values))
+            cursors = tuple((remote_id, operation) for remote_id, operation in line.get("cursors", ()))
+            asked.append(Asked(engine=name, cursors=cursors, **values))
         else:
             names = ("at", "kind", "remote_id", "key", "operation", "is_duplicate")
             done.append(Done(engine=name, **{key: line[key] for key in names}))

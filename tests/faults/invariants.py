@@ -13,7 +13,7 @@ from typing import Any
 from tern.domain.policy import COPYING, PASSED, Copy, Tally, is_halted
 from tern.domain.projection import project
 from tern.domain.states import SETTLED, SETTLED_APPLY, TRANSITIONS, ApplyState, Event, State
-from tests.faults.history import Change, History, Operation, Recorded, epoch
+from tests.faults.history import History, Operation, Recorded, epoch
 
 Checker = Callable[[History], Iterator[str]]
 CHECKERS: dict[str, Checker] = {}
@@ -305,24 +305,26 @@ def parent_is_the_projection(history: History) -> Iterator[str]:
 
 
 def _settled_over_a_live_one(history: History) -> Iterator[str]:
-    states: dict[int, tuple[int, str]] = {}
-    # A verdict stands when its transaction has ended: look at the last write of each.
+    states: dict[int, dict[int, str]] = defaultdict(dict)
+    # A verdict stands when its transaction has ended: that is judged at the last write of each, and only for what it
+    # wrote itself, because others may be in the middle of theirs.
     ends = {change.xid: change.number for change in history.changes}
-    verdicts: dict[int, Change] = {}
+    touched: dict[int, set[int]] = defaultdict(set)
+    verdicts: dict[int, str] = {}
+    settled = {state.value for state in SETTLED_APPLY}
     for change in history.changes:
         if change.table == "apply_operations":
-            states[change.row] = (change.new["apply_id"], change.new["state"])
-        elif change.table == "applies" and change.new["state"] in {s.value for s in SETTLED_APPLY}:
-            verdicts[change.row] = change
+            states[change.new["apply_id"]][change.row] = change.new["state"]
+            touched[change.xid].add(change.new["apply_id"])
         elif change.table == "applies":
-            verdicts.pop(change.row, None)
+            verdicts[change.row] = change.new["state"]
+            touched[change.xid].add(change.row)
         if ends[change.xid] != change.number:
             continue
-        for row, verdict in list(verdicts.items()):
-            live = [key for key, (parent, state) in states.items() if parent == row and _is_live(state)]
-            if live:
-                yield f"apply {row} stood {verdict.new['state']} while operations {live} were live"
-                del verdicts[row]
+        for parent in touched.pop(change.xid, ()):
+            live = [key for key, state in states[parent].items() if _is_live(state)]
+            if live and verdicts.get(parent) in settled:
+                yield f"apply {parent} stood {verdicts[parent]} while operations {live} were live"
 
 
 def _is_live(state: str) -> bool:

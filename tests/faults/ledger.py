@@ -84,6 +84,7 @@ class Ledger:
                 key=call.key,
                 operation=call.operation,
                 fence=call.fence,
+                cursors=[(c.apply_id, c.operation) for c in getattr(request, "cursors", ())],
             )
 
     def add_effect(self, effect: Effect) -> None:

@@ -7,6 +7,7 @@ import threading
 from typing import Self
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_FRAME = 64
 
 
 class Relay:
@@ -16,6 +17,7 @@ class Relay:
         self._port = port
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._swallows = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -37,6 +39,10 @@ class Relay:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RD)  # wakes the thread that reads from it; sends nothing
                 end.close()
+
+    def swallow_next_answer(self) -> None:
+        """Whatever the server says next is not passed on, and everything is cut: it has acted, nobody hears."""
+        self._swallows = True
 
     def close(self) -> None:
         """Cuts, and lets nothing through any more."""
@@ -65,12 +71,17 @@ class Relay:
             far.settimeout(None)
             with self._lock:
                 self._pairs.append((near, far))
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+            for source, sink, is_answer in ((near, far, False), (far, near, True)):
+                threading.Thread(target=self._pump, args=(source, sink, is_answer), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:  # noqa: FBT001
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                # Long enough to be an answer, and no mere acknowledgement of the protocol's.
+                if self._swallows and is_answer and len(data) > _FRAME:
+                    self._swallows = False
+                    self.cut()
+                    return
                 sink.sendall(data)
             with self._lock:
                 if any(sink in pair for pair in self._pairs):
