@@ -13,6 +13,7 @@ from tern.domain.states import Event, State
 from tern.domain.timing import RPC_DEADLINE_S
 from tern.ports import DeliveryClaimed, DeliverySettled, NotClaimed
 from tern.store.answer import ask_person, close_wish, postpone, settle_locally
+from tern.store.event import Happening, append
 from tern.store.gate import claim_runs_for_s, lock_operation
 from tern.store.projection import close_deliveries, moot_overtaken_starts, move, project_parent
 from tern.store.reservation import holder_of, take
@@ -55,7 +56,9 @@ class DeliverySteps(Steps):
             except ScopeRefused as poison:
                 if poison.reason not in POISON or verb not in wishes:
                     raise
-                close_deliveries(tx, {wishes[verb].id: Delivery.FAILED}, str(poison))
+                words = str(poison)
+                close_deliveries(tx, {wishes[verb].id: Delivery.FAILED}, words)
+                append(tx, Happening(apply_pk, f"{verb}_failed", wishes[verb].caller, operation_id, words))
                 return DeliverySettled(name, str(poison))
             wish = wishes.get(verb)
             if wish is None:

@@ -397,3 +397,17 @@ def test_stop_of_a_deferring_rollout_is_possible_while_it_waits(world: World) ->
     world.ask(Verb.STOP)
     settle(world)
     assert world.apply_row().state == "stopped"
+
+
+def test_stop_of_an_operation_that_contradicts_itself_sends_nothing_and_says_why(world: World) -> None:
+    """G7, G15: its statements are gone, so nobody can say what a call would be about; the sibling's stop goes on."""
+    running(world, "A", "B")
+    world.write("DELETE FROM table_changes WHERE operation_id = :id", id=world.operation("A").id)
+    world.ask(Verb.STOP)
+    settle(world)
+    assert wishes(world) == [("A", "stop", "failed"), ("B", "stop", "acknowledged")]
+    assert methods(world, "A") == ["Apply"]
+    assert "no table changes" in world.delivery("A", Verb.STOP).engine_words
+    assert "no table changes" in next(
+        event.why for event in world.events("A") if event.event == "stop_failed"
+    )
