@@ -58,7 +58,8 @@ def _verdict(view: ApplyView, operation: OperationView) -> Iterator[Text]:
     if operation.state.is_finished:
         yield Text(f"  It is {operation.state.value}; nothing moves it any more.")
     elif operation.moves_by_itself and operation.state is not State.PENDING:
-        yield Text("  It moves; nothing holds it.")
+        says = "; above is what its engine says" if operation.under_way and operation.under_way.detail else ""
+        yield Text(f"  Tern holds nothing back{says}.")
     elif not operation.holds:
         due = operation.record.due_for_s
         waited = f", since {duration(due)}" if due is not None else ""

@@ -31,7 +31,7 @@ def get(subject: str, *, as_json: bool) -> None:
 def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:
     """One operation with everything that is known about it."""
     record = operation.record
-    lines = [Text(operation.scope, "bold"), operation_line(operation, len(operation.deployment))]
+    lines = [Text(operation.scope, "bold"), operation_line(operation, len(operation.deployment), brief=True)]
     facts = [
         ("place", f"{record.position + 1} of {len(view.operations)} in the order"),
         ("target", record.target),

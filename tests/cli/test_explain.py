@@ -36,7 +36,7 @@ def test_what_moves_is_said_to_move(world: World, tern: Tern) -> None:
     apply_id = world.apply(policy=Policy(copy=Copy.PARALLEL))
     assert "the next free worker takes it" in tern("explain", f"{apply_id}/A").out
     world.answer_bells()
-    assert "It moves; nothing holds it." in tern("explain", f"{apply_id}/A").out
+    assert "Tern holds nothing back" in tern("explain", f"{apply_id}/A").out
     assert "Nothing holds it. Under way: A (running)" in tern("explain", apply_id).out
 
 
