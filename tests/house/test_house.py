@@ -54,3 +54,14 @@ def test_only_known_terms_for_a_schema_change_on_a_table() -> None:
     """Celery has tasks; what changes a table is a table change."""
     domain = [path for path in product() if path.parts[:2] == ("tern", "domain")]
     assert [path for path in domain if re.search(r"\btask\b", (ROOT / path).read_text())] == []
+
+
+def test_every_test_that_the_guarantees_name_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs/guarantees.md").read_text())
+    assert len(named) > 16
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if not (ROOT / path).exists() or (name and f"def {name}(" not in (ROOT / path).read_text())
+    ]
+    assert missing == []
