@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from tern.domain.policy import Policy, Tally
 from tern.domain.projection import project
-from tern.domain.states import SETTLED_APPLY, ApplyState, State
+from tern.domain.states import SETTLED_APPLY, ApplyState, Event, State
 from tests.world import World
 
 NEEDS_AN_ID = {"waiting_for_cutover", "cutting_over", "revert_window", "reverting", "resuming", "reverted"}
@@ -64,7 +64,7 @@ def _assert_events_tell_the_story(operations: list[Any], events: list[Any], pict
     """S21: every change of state has its event, in order and without a gap."""
     story: dict[int, str] = {}
     for event in events:
-        if event.operation_id is None or event.before not in set(State) or event.after not in set(State):
+        if event.operation_id is None or event.event not in set(Event):
             continue
         assert event.before == story.get(event.operation_id, "pending"), (dict(event._mapping), picture)
         story[event.operation_id] = event.after
