@@ -5,8 +5,10 @@ read in the statement that waited.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from threading import Event
 
 import pytest
 from sqlalchemy import text
@@ -28,6 +30,9 @@ from tern.ports import (
     Poll,
     Resolved,
 )
+from tern.store import apply as apply_store
+from tern.store import dispatch as dispatch_store
+from tern.store import poll as poll_store
 from tests.invariants import assert_safe
 from tests.store.conftest import QueueBehind, held
 from tests.world import World
@@ -162,6 +167,42 @@ def test_st11_a_frozen_worker_keeps_nobody_from_stopping(world: World, verb: Ver
     with held(world, lock):
         receipt = world.ask(verb, "A")
     assert world.outcomes(receipt) == {"A": Receipt.ACCEPTED}
+
+
+@pytest.mark.parametrize("step", ["claim", "advance", "look"])
+def test_st11_a_driver_frozen_in_its_transaction(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """ST11: the same with the drivers' real transactions, frozen with all their locks just before the commit."""
+    dispatched(world, "A", "B", policy=parallel(1))
+    module = {"claim": dispatch_store, "advance": apply_store, "look": poll_store}[step]
+    frozen, go_on = Event(), Event()
+    project_parent = module.project_parent
+
+    def freeze(*given: object) -> object:
+        frozen.set()
+        assert go_on.wait(10)
+        return project_parent(*given)
+
+    drives = {
+        "claim": claims(world, "B", "w1"),
+        "advance": lambda: world.store.advance_apply(world.last),
+        "look": looks(world, "A", State.COMPLETED),
+    }[step]
+    if step == "claim":
+        world.write(
+            "UPDATE apply_operations SET state = 'completed', completed_at = now() WHERE deployment = 'A'"
+        )
+    monkeypatch.setattr(module, "project_parent", freeze)
+    with ThreadPoolExecutor(1) as threads:
+        driver = threads.submit(drives)
+        assert frozen.wait(10)
+        try:
+            receipt = world.ask(Verb.STOP)
+        finally:
+            go_on.set()
+        driver.result(timeout=10)
+    assert Receipt.ACCEPTED in world.outcomes(receipt).values()
 
 
 def test_the_locks_that_st11_assumes_are_the_drivers_own(world: World) -> None:
