@@ -16,7 +16,7 @@ from tern.domain.identity import ApplyId
 from tern.domain.policy import Copy, Cutover, Policy
 from tern.ports import Ports, StorageUnavailable
 from tern.store.store import PostgresStore
-from tests.faults.behaviour import Turn, lose_answer, not_accepted
+from tests.faults.behaviour import Turn, fail, lose_answer, not_accepted
 from tests.faults.boundaries import Boundaries, WatchedBells
 from tests.faults.fake_engine import FakeEngine
 from tests.world import Fixed, World
@@ -144,9 +144,9 @@ def _ask_in_between(stage: Stage, ask: Ask, report: Callable[[str], None]) -> No
 
     stage.store.claim_dispatch = claim_then_ask  # type: ignore[method-assign]
     try:
-        stage.run(until=lambda: bool(asked) or ask.when(stage))
+        stage.run(until=lambda: bool(asked) or stage.remote_id("A") is not None)
         if not asked:
-            _ask(stage, ask, report)  # the claim was made by a worker that has died since
+            _ask(stage, ask, report)  # who made the claim has died, and all was written
     finally:
         del stage.store.claim_dispatch  # type: ignore[method-assign]
 
@@ -214,6 +214,19 @@ def _answers_get_lost(engines: Mapping[str, FakeEngine]) -> None:
 
 def _answer_gets_lost_and_nothing_completes(engines: Mapping[str, FakeEngine]) -> None:
     engines["A"].script("Apply", lose_answer())
+
+
+def _nothing_arrives_before_a_stop(engines: Mapping[str, FakeEngine]) -> None:
+    """Until its key is dead A is away."""
+    engine = engines["A"]
+
+    def run(turn: Turn) -> Any:
+        if not engine.effects("forbid"):
+            return fail("UNAVAILABLE")(turn)
+        return turn.perform()
+
+    engine.always("Apply", run)
+    _completes(engines)
 
 
 def _nothing_completes(engines: Mapping[str, FakeEngine]) -> None:
@@ -293,6 +306,17 @@ STORIES: Mapping[str, Story] = {
             ("completed",),
             policy=_PARALLEL,
             prepare=_answers_get_lost,
+        ),
+        Story(
+            # Nothing arrives, a stop kills the key, and a start begins the next generation.
+            "start-over-a-dead-key",
+            {"A": ("completed",)},
+            ("completed",),
+            asks=(
+                Ask(Verb.STOP, (), _is("failed_retryable", "A")),
+                Ask(Verb.START, (), _is("stopped", "A")),
+            ),
+            prepare=_nothing_arrives_before_a_stop,
         ),
         Story(
             # The stop meets an unanswered dispatch: it must be resolved first.
