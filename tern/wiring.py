@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
-from tern.domain.errors import Unreachable
+from tern.domain.errors import Misconfigured, Unreachable
 from tern.ports import Bells, Ports, StorageUnavailable
 from tern.settings import Settings
 from tern.store.reading import Reading
@@ -40,6 +40,9 @@ def _checked(settings: Settings) -> Engine:
     engine = open_database(settings)
     try:
         require_migrated(engine)
+    except Misconfigured:
+        engine.dispose()
+        raise
     except StorageUnavailable as error:
         engine.dispose()
         message = "Tern's PostgreSQL does not answer"
@@ -64,13 +67,17 @@ def open_reading(settings: Settings) -> Reading:
     return Reading(_checked(settings))
 
 
-def open_ports(settings: Settings, bells: Bells) -> Ports:
-    """All parts of a process; raises Misconfigured, Unreachable."""
+def open_ports(settings: Settings, bells: Bells, *, run_local_jobs: bool = True) -> Ports:
+    """All parts of a process; raises Misconfigured, Unreachable.
+
+    A process that lives for one command asks local engines without taking their jobs from the workers.
+    """
     # gRPC costs a third of a command's start, and most commands call no engine.
     from tern.wire.routing import EngineDirectory  # noqa: PLC0415
 
     store = open_store(settings)
-    return Ports(store, EngineDirectory(deadline_s=settings.rpc_deadline_seconds), bells, Dice())
+    engines = EngineDirectory(deadline_s=settings.rpc_deadline_seconds, run_local_jobs=run_local_jobs)
+    return Ports(store, engines, bells, Dice())
 
 
 def close_ports(ports: Ports) -> None:

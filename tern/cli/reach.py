@@ -52,7 +52,7 @@ def ports(*, ringing: bool = False) -> Ports:
     from tern import wiring  # noqa: PLC0415
 
     found = settings()
-    opened = wiring.open_ports(found, bells(found) if ringing else Silent())
+    opened = wiring.open_ports(found, bells(found) if ringing else Silent(), run_local_jobs=False)
     for part in (getattr(opened.engines, "close", None), getattr(opened.store, "engine", None)):
         _when_done(getattr(part, "dispose", part))
     return opened

@@ -208,7 +208,8 @@ def _rollout_holds(policy: Policy, facts: OperationFacts) -> list[Hold]:
             uncertain = tally.count_before(State.UNCERTAIN)
             ahead = sum(tally.before.values()) - tally.count_before(*PASSED)
             if stopped or uncertain:
-                text = f"{stopped} stopped and {uncertain} uncertain before it in the order: a person decides"
+                counts = [f"{n} {what}" for n, what in ((stopped, "stopped"), (uncertain, "uncertain")) if n]
+                text = f"{' and '.join(counts)} before it in the order: a person decides"
                 found.append(Hold(HoldKind.ORDER, text, ClearedBy.FIX))
             elif ahead:
                 text = f"{ahead} before it in the order are not through yet"

@@ -53,7 +53,7 @@ def read(ddl: str) -> Parsed:
         _refuse_long_identifiers(ddl)
     except GrammarError as error:
         raise RefusedError(
-            Reason.DDL_INVALID, _message(error), position=_character(ddl, getattr(error, "cursorpos", 0))
+            Reason.DDL_INVALID, _message(error), position=getattr(error, "cursorpos", 0)
         ) from error
     if not tree.stmts:
         raise RefusedError(Reason.DDL_INVALID, "there is no statement")
@@ -138,7 +138,7 @@ def _refuse_long_identifiers(ddl: str) -> None:
 
 
 def _character(ddl: str, byte_position: int) -> int:
-    """The parser counts bytes from one; people count characters."""
+    """Places in a tree are counted in bytes from one (an error's are not); people count characters."""
     if byte_position <= 0:
         return 0
     return len(ddl.encode()[: byte_position - 1].decode(errors="ignore")) + 1

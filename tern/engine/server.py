@@ -116,7 +116,7 @@ class EngineServer:
         )
         # Bound before the service starts: a port that is taken must not have adopted anybody's jobs.
         self.port = _bind(server, self._listen, self._credentials)
-        self.service.open()
+        self.service.start()
         server.start()
         self._server = server
         for name in ["", *names]:

@@ -5,7 +5,7 @@ Every answer comes from the database, so any process may give it; the work is do
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn, overload
+from typing import NoReturn
 
 import grpc
 import psycopg
@@ -39,8 +39,11 @@ class EngineService:
     Several processes may each have one for the same database; each job is carried out by one of them.
     """
 
-    def __init__(self, dsn: str, identity: EngineIdentity, *, name: str = "engine") -> None:
+    def __init__(
+        self, dsn: str, identity: EngineIdentity, *, name: str = "engine", runs_jobs: bool = True
+    ) -> None:
         self._dsn = dsn
+        self._runs_jobs = runs_jobs
         self.identity = identity
         self.name = name
         self._ready = False
@@ -62,26 +65,9 @@ class EngineService:
             },
         )
 
-    @overload
-    def start(self) -> None: ...
-
-    @overload
-    def start(self, request: contract.StartRequest, context: CallContext) -> contract.StartResponse: ...
-
-    def start(
-        self, request: contract.StartRequest | None = None, context: CallContext | None = None
-    ) -> contract.StartResponse | None:
-        """Takes up work; with a request, the RPC Start.
-
-        The two share a name because callers look methods up by the RPC's.
-        """
-        if request is not None:
-            return self.start_again(request, context or CallContext())
-        self.open()
-        return None
-
-    def open(self) -> None:
-        """Creates the engine's schema where it is missing, and resumes unfinished jobs, now and from now on.
+    def start(self) -> None:
+        """Creates the engine's schema where it is missing, and resumes unfinished jobs, now and from now on; one that
+        runs no jobs only answers.
 
         A database that doesn't answer is no error: calls say so, and the rest follows once it is back.
         """
@@ -93,8 +79,9 @@ class EngineService:
         except BaseException:
             self._pool.close()
             raise
-        self._adopter = Adopter(self._dsn, self.name)
-        self._adopter.start()
+        if self._runs_jobs:
+            self._adopter = Adopter(self._dsn, self.name)
+            self._adopter.start()
 
     def close(self) -> None:
         """Stops working. Unfinished jobs stay as they are and are resumed by the next process."""

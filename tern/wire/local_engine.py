@@ -74,7 +74,8 @@ class _Home:
 class LocalEngines:
     """The engines of this process: one per address and target, started by the first call, closed with the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, run_jobs: bool = True) -> None:
+        self._run_jobs = run_jobs
         self._lock = threading.Lock()
         self._running: dict[_Home, _Running] = {}
         self._closed = False
@@ -108,7 +109,7 @@ class LocalEngines:
             if self._closed:
                 raise closing()
             if home not in self._running:
-                self._running[home] = _start(home)
+                self._running[home] = _start(home, run_jobs=self._run_jobs)
             return self._running[home]
 
 
@@ -162,7 +163,7 @@ class LocalTransport:
             raise _failure(error, engine.secret) from None
 
 
-def _start(home: _Home) -> _Running:
+def _start(home: _Home, *, run_jobs: bool) -> _Running:
     secret = _read_password(home.password)
     try:
         # Only where it is needed: the engine's parser is heavy, and most processes only know remote ones.
@@ -170,7 +171,7 @@ def _start(home: _Home) -> _Running:
         from tern.engine.service import EngineService  # noqa: PLC0415
 
         identity = EngineIdentity(home.environment, home.database, home.target)
-        service = EngineService(_with_password(home.dsn, secret), identity)
+        service = EngineService(_with_password(home.dsn, secret), identity, runs_jobs=run_jobs)
         service.start()
     except Exception as error:  # noqa: BLE001 - a database that is down is no reason to fail an operation
         raise _failure(error, secret, otherwise="UNAVAILABLE") from None

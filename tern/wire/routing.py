@@ -35,10 +35,10 @@ class _Route:
 class EngineDirectory:
     """Finds the engine of a deployment; safe for all threads of a process."""
 
-    def __init__(self, *, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(self, *, deadline_s: float = DEADLINE_S, run_local_jobs: bool = True) -> None:
         self._deadline_s = deadline_s
         self._channels = Channels()
-        self._local = LocalEngines()
+        self._local = LocalEngines(run_jobs=run_local_jobs)
         self._lock = threading.Lock()
         self._clients: dict[str, tuple[_Route, EngineClient]] = {}
 

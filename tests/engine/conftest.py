@@ -73,7 +73,7 @@ class Driver:
         return self.service.stop(contract.StopRequest(apply_id=job), self.context)
 
     def start(self, job: str) -> contract.StartResponse:
-        return self.service.start(contract.StartRequest(apply_id=job), self.context)
+        return self.service.start_again(contract.StartRequest(apply_id=job), self.context)
 
     def cancel(self, job: str) -> contract.CancelResponse:
         return self.service.cancel(contract.CancelRequest(apply_id=job), self.context)

@@ -34,7 +34,8 @@ class Stub:
     made: list["Stub"]
     respond: Callable[[str, Any], Any]
 
-    def __init__(self, dsn: str, identity: EngineIdentity) -> None:
+    def __init__(self, dsn: str, identity: EngineIdentity, *, runs_jobs: bool = True) -> None:
+        self.runs_jobs = runs_jobs
         self.dsn = dsn
         self.identity = identity
         self.log: list[str] = []
