@@ -9,7 +9,8 @@ def take(
     tx: Connection, *, apply_pk: int, environment: str, database: str, deployments: Sequence[str]
 ) -> bool:
     """Takes all targets for the apply, in one order for everybody so that two takers can't deadlock; what it holds
-    already counts as taken. False when another apply holds one: the caller rolls back or refuses."""
+    already counts as taken. False when another apply holds one: the caller rolls back or refuses.
+    """
     held = tx.execute(
         text(
             "WITH wanted AS (SELECT name FROM unnest(CAST(:names AS text[])) AS name),"
