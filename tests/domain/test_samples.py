@@ -38,6 +38,14 @@ def test_no_sample_goes_backwards() -> None:
             assert after is current
 
 
+def test_a_lower_rank_brings_its_progress_and_no_state() -> None:
+    """PO4: a late sample's rows are taken, so that its cursor may move on; the state that is known stays."""
+    for current, sampled in itertools.product(RANK, RANK):
+        if RANK[sampled] < RANK[current]:
+            observed = merge(current, sampled, MergeContext())
+            assert (observed.event, observed.state, observed.applied) == (None, current, True)
+
+
 def test_a_state_without_a_meaning_writes_nothing() -> None:
     """PO1, G10: and its cursor does not advance."""
     for current, context in itertools.product(State, CONTEXTS):
