@@ -36,7 +36,7 @@ from tests.flows.steps import (
 )
 from tests.world import QueuedBells, World
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 @dataclass
@@ -230,7 +230,7 @@ def _assert_quiet(world: World, witness: Witness, before: int, wished: int) -> N
     world.forget_bells()
     settle(world, rounds=60, step_s=6)
     # what was unanswered or waited for its turn
-    for _ in range(4):
+    for _ in range(2):
         world.pass_time(31)
         world.sweep()
     # which of two wishes was first, the rows know best

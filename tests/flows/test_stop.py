@@ -411,3 +411,40 @@ def test_stop_of_an_operation_that_contradicts_itself_sends_nothing_and_says_why
     assert "no table changes" in next(
         event.why for event in world.events("A") if event.event == "stop_failed"
     )
+
+
+def test_what_is_stopped_is_not_even_claimed(world: World) -> None:
+    """ST10 (G9): the gate at the claim comes before the look at the call; no intent is left to be asked about."""
+    world.apply("A", "B", policy=PARALLEL)
+    world.ask(Verb.STOP, "A")
+    dispatch(world, "A")
+    operation = world.operation("A")
+    assert (operation.state, operation.attempt, operation.dispatch_key) == ("pending", 0, None)
+
+
+def test_a_wish_has_one_driver_at_a_time(world: World) -> None:
+    """G12: while one worker is at the call, another one that hears the same bell does nothing."""
+    running(world, "A", "B")
+    world.ask(Verb.STOP, "A")
+    world.forget_bells()
+    with Frozen(world.worker("frozen"), "stop", lambda ports: drive(world, Verb.STOP, "A", ports)):
+        fence = world.operation("A").fence
+        drive(world, Verb.STOP, "A", world.worker("eager"))
+        world.pass_time(29)
+        world.sweep(world.worker("eager"))
+        assert (methods(world, "A"), world.operation("A").fence) == (["Apply"], fence)
+    settle(world)
+    assert methods(world, "A") == ["Apply", "Stop"]
+
+
+def test_stop_waits_for_a_dispatch_that_is_under_way(world: World) -> None:
+    """S17 (G12): its driver is at the call; the stop neither asks about the key nor settles anything meanwhile."""
+    world.apply("A", "B", policy=PARALLEL)
+    with Frozen(world.worker("frozen"), "apply", lambda ports: dispatch(world, "A", ports)):
+        world.ask(Verb.STOP, "A")
+        world.answer_bells(world.worker("eager"))
+        assert world.engines["A"].calls("Resolve") == []
+        assert (world.state("A"), open_wishes(world)) == ("running", [("A", "stop", "pending")])
+    settle(world)
+    assert methods(world, "A") == ["Apply", "Stop"]
+    assert world.state("A") == "stopped"
