@@ -13,6 +13,7 @@ from tern.domain.policy import Copy, Cutover, OnFailure, Policy
 from tern.domain.timing import ANSWERED_ATTEMPTS_MAX, FRESHNESS_S
 from tern.ports import Resolved
 from tests.faults.behaviour import Turn, answer, fail, lose_answer, not_accepted, then
+from tests.faults.cut import Killed, interrupted, kill
 from tests.faults.fake_engine import FakeEngine
 from tests.world import World
 
@@ -310,6 +311,26 @@ def test_d16_a_person_may_say_that_repeating_is_safe_once(make_world: MakeWorld)
     assert len(applies_of(world.engines["A"])) == 1
 
 
+def test_d16_the_word_of_a_person_is_spent_by_the_claim(make_world: MakeWorld) -> None:
+    """G4: the worker that took up the word died after its call; nobody calls again on the strength of it."""
+    world = make_unhelpful_world(make_world)
+    world.engines["A"].script("Apply", fail("UNAVAILABLE"))
+    world.apply("A", "B")
+    world.answer_bells()
+    world.store.resolve_uncertain(world.name("A"), Resolved.REPEAT_APPLY, None, "eve", "the ledger is empty")
+    with pytest.raises(Killed):
+        world.do(
+            "dispatch",
+            world.operation("A").id,
+            str(world.name("A")),
+            ports=interrupted(world.worker("w1"), "apply", after=kill),
+        )
+    world.pass_time(31)
+    world.sweep()
+    assert len(applies_of(world.engines["A"])) == 2
+    assert world.state("A") == "uncertain"
+
+
 def test_d16_a_person_may_name_the_remote_id(make_world: MakeWorld) -> None:
     """G1, G3: an id found by a person is stored where an engine's would be, and followed."""
     world = make_unhelpful_world(make_world)
@@ -378,7 +399,7 @@ def test_d18_an_operation_with_an_id_is_never_started_over(world: World) -> None
     world.engines["A"].set_state("A-1", "failed", error="disk full")
     world.run(until=lambda: world.state("A") == "failed")
     receipt = world.ask(Verb.START, "A")
-    assert world.outcomes(receipt) == {"A": Receipt.REFUSED}
+    assert world.outcomes(receipt) == {"A": Receipt.TOO_LATE}
     world.pass_time(3600)
     world.sweep()
     assert world.remote_id("A") == "A-1"
