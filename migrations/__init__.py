@@ -1,0 +1,1 @@
+"""Tern's own schema, one step after the other."""

@@ -58,7 +58,7 @@ CALM_S = 75.0
 """From the last fault until all is settled: a start's grace (30 s), a lease, a self-sweep, and slow polls between."""
 
 ENGINES = 3
-PLACES_PER_ENGINE = 5
+PLACES_PER_ENGINE = 10
 WORKERS = 2
 # Power never fails here, and a killed server must not forget what it has committed: no fsync, but waiting for WAL.
 OPTIONS = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
@@ -181,7 +181,7 @@ class Office:
                 return
             live = self._operations("a.state NOT IN ('completed', 'failed', 'cancelled')")
             free = [name for name in self.places if name not in {row.deployment for row in live}]
-            if free and self.draw.random() < 0.6:
+            if free and self.draw.random() < 0.7:
                 self._enqueue(self._new(free))
             elif live:
                 self._wish(self.draw.choice(live))
@@ -272,11 +272,11 @@ class Office:
         elif row.state == "waiting_for_cutover":
             verb = self.draw.choice((Verb.CUTOVER, Verb.CUTOVER, Verb.STOP))
         else:
-            verb = self.draw.choice((Verb.STOP, Verb.STOP, Verb.STOP, Verb.CANCEL, Verb.CUTOVER))
+            verb = self.draw.choice((Verb.STOP,) * 5 + (Verb.CANCEL, Verb.CUTOVER))
         self._ask(verb, row)
 
     def _ask(self, verb: Verb, row: Any) -> None:
-        everyone = not verb.is_forward and self.draw.random() < 0.5
+        everyone = not verb.is_forward and self.draw.random() < 0.3
         names = None if everyone else (row.deployment,)
         with contextlib.suppress(TernError):
             receipt = accept_wish(
@@ -561,6 +561,8 @@ class _Chaos:
             ),
             "repeated Apply absorbed by its key": sum(one.is_duplicate for one in applied),
             "events": len(history.events),
+            "seconds a claim was held, median, worst": _middle_and_worst(_claims_s(history)),
+            "seconds from a stop to its call or end": _middle_and_worst(_stops_s(history)),
             "seconds until all was settled": f"{calm_s:.1f} (bound {CALM_S:g})",
             "violations": len(found),
         }
@@ -568,6 +570,42 @@ class _Chaos:
             print(f"{name:40} {value}")  # noqa: T201 - the report
         for line in found:
             print(f"VIOLATION {line}")  # noqa: T201
+
+
+def _claims_s(history: History) -> list[float]:
+    """How long each claim stood until it was given back or taken over."""
+    since: dict[int, float] = {}
+    found: list[float] = []
+    for change in history.writes("apply_operations"):
+        before, after = change.old.get("claim_token"), change.new.get("claim_token")
+        if before != after and change.row in since:
+            found.append(change.at - since.pop(change.row))
+        if after and before != after:
+            since[change.row] = change.at
+    return found
+
+
+def _stops_s(history: History) -> list[float]:
+    """From the commit of each stop to the Stop call, or to the end of the wish where none was needed."""
+    scopes = {operation.id: operation.scope for operation in history.operations}
+    calls = [call for call in history.calls if call.method == "Stop"]
+    begun: dict[int, float] = {}
+    found: list[float] = []
+    for change in history.writes("control_deliveries"):
+        if change.new["verb"] != "stop":
+            continue
+        if not change.old:
+            begun[change.row] = change.at
+        elif change.new["state"] not in {"pending", "sent"} and change.row in begun:
+            since, scope = begun.pop(change.row), scopes[change.new["operation_id"]]
+            sent = [call.at for call in calls if call.operation == scope and since <= call.at <= change.at]
+            found.append(min([*sent, change.at]) - since)
+    return found
+
+
+def _middle_and_worst(seconds: list[float]) -> str:
+    ordered = sorted(seconds) or [0.0]
+    return f"{ordered[len(ordered) // 2]:.2f}, {ordered[-1]:.2f}"
 
 
 def main() -> None:

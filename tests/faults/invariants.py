@@ -125,6 +125,23 @@ def intent_precedes_apply(history: History) -> Iterator[str]:
             yield f"Apply for {call.operation} was sent without its intent"
 
 
+@_checks("G4")
+def stored_id_ends_dispatching(history: History) -> Iterator[str]:
+    """Once the id is there, no Apply is begun."""
+    known: dict[int, float] = {}
+    for change in history.changes:
+        if change.table == "apply_operations" and change.new.get("engine_resume_context"):
+            known.setdefault(change.row, change.at)
+        elif change.table == "applies" and change.new.get("external_id"):
+            for operation in history.operations:
+                if operation.apply_pk == change.row:
+                    known.setdefault(operation.id, change.at)
+    since = {operation.scope: known.get(operation.id, float("inf")) for operation in history.operations}
+    for call in history.calls:
+        if call.method == "Apply" and call.at > since.get(call.operation, float("inf")) + history.in_flight_s:
+            yield f"Apply for {call.operation} though its id was there"
+
+
 @_checks("S5")
 def generation_follows_an_end(history: History) -> Iterator[str]:
     """A next generation only after the old key is dead, or a person has said so; and never over a started job."""

@@ -122,6 +122,9 @@ MUTANTS = (
         _D_DISPATCH,
         "    if has_remote_id:\n",
         "    if False:\n",
+        "tern/wire/guard.py",
+        "    if scope.remote_id is not None:\n",
+        "    if False:\n",
     ),
     mutant(
         "G4",
@@ -158,7 +161,7 @@ MUTANTS = (
     mutant(
         "G6",
         "running without an id is taken for ambiguous",
-        crash("stop-before-dispatch"),
+        crash("plain"),
         _S_DISPATCH,
         "            if State(row.state) not in _CLAIMABLE:",
         "            if State(row.state) not in _CLAIMABLE or (row.state == 'running' and scope.remote_id is None):",
@@ -225,13 +228,10 @@ MUTANTS = (
     mutant(
         "G9",
         "a repeated dispatch under a stop is withdrawn as if never sent",
-        crash("stop-before-dispatch"),
+        calm("stop-before-a-repeated-call"),
         _DISPATCH,
         "    if claimed.claim.is_first_sender:\n        # We know",
         "    if True:\n        # We know",
-        _S_DISPATCH,
-        '" dispatch_key = NULL, dispatch_intent_at = NULL"',
-        '" dispatch_key = NULL, dispatch_intent_at = NULL, next_poll_at = NULL"',
     ),
     mutant(
         "G9",

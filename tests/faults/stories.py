@@ -49,6 +49,11 @@ class Stage(World):
         with contextlib.suppress(StorageUnavailable):
             super().sweep(ports)
 
+    def lose_bells(self) -> None:
+        """What people's requests rang for is not heard either."""
+        if self.deaf:
+            self.forget_bells()
+
     def pass_time(self, seconds: float) -> None:
         with self.boundaries.hidden():
             super().pass_time(seconds)
@@ -103,6 +108,7 @@ def play(story: Story, stage: Stage, told: int, report: Callable[[str], None]) -
     """Plays the story from the step that nobody was told about. Each acknowledged request is reported."""
     if told == 0:
         stage.last = _insist(lambda: stage.apply(*story.deployments, policy=story.policy, key="story"))
+        stage.lose_bells()
         report(f"apply {stage.last}")
     else:
         found = stage.first_apply()
@@ -119,6 +125,7 @@ def play(story: Story, stage: Stage, told: int, report: Callable[[str], None]) -
 
 def _ask(stage: Stage, ask: Ask, report: Callable[[str], None]) -> None:
     receipt = _insist(lambda: stage.ask(ask.verb, *ask.deployments))
+    stage.lose_bells()
     report(f"request {receipt.request_id or ''}")
 
 
@@ -306,6 +313,14 @@ STORIES: Mapping[str, Story] = {
             ("completed",),
             policy=_PARALLEL,
             prepare=_answers_get_lost,
+        ),
+        Story(
+            # The answer gets lost, and the stop comes between the claim and the look of the repetition.
+            "stop-before-a-repeated-call",
+            {"A": ("stopped",)},
+            ("stopped",),
+            asks=(Ask(Verb.STOP, (), lambda stage: stage.operation("A").attempt > 1, between=True),),
+            prepare=_answer_gets_lost_and_nothing_completes,
         ),
         Story(
             # Nothing arrives, a stop kills the key, and a start begins the next generation.

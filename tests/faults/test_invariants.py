@@ -179,6 +179,11 @@ FORGED: list[tuple[str, str, Callable[[], History]]] = [
         lambda: replace(TRUE, calls=(replace(TRUE.calls[0], key="tern-other"), *TRUE.calls[1:])),
     ),
     (
+        "G4",
+        "an Apply though the id is there",
+        lambda: with_calls(Asked(6.5, "a", "Apply", "", KEY, SCOPE_A, 2)),
+    ),
+    (
         "S5",
         "a new generation while the key lives",
         lambda: with_change(12, op(12, 2, PENDING, row("stopped", dispatch_generation=2))),
