@@ -192,7 +192,7 @@ def test_health_and_reflection(server: EngineServer) -> None:
 
 
 def test_a_token_is_asked_for(database_url: str) -> None:
-    guarded = serve(database_url, "127.0.0.1:0", IDENTITY, token="s3cret")  # noqa: S106
+    guarded = serve(database_url, "127.0.0.1:0", IDENTITY, token="s3cret")
     try:
         with grpc.insecure_channel(f"127.0.0.1:{guarded.port}") as channel:
             stub = contract_grpc.TernStub(channel)

@@ -48,7 +48,7 @@ def test_the_home_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest
 def test_other_databases_of_the_cluster_have_their_urls() -> None:
     assert SERVERS.database("us_east") == "postgresql://postgres:secret@127.0.0.1:5432/us_east"
     assert SERVERS.database_without_password("us_east") == "postgresql://postgres@127.0.0.1:5432/us_east"
-    assert SERVERS.password == "secret"  # noqa: S105 - an example
+    assert SERVERS.password == "secret"
 
 
 def test_a_process_that_ended_is_not_alive() -> None:

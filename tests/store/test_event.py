@@ -233,7 +233,7 @@ def test_no_secret_is_in_the_record(
             database="shop",
             address=engine.address,
             target="target-A",
-            credentials=Credentials(token="env:TERN_TEST_TOKEN", insecure_plaintext=True),  # noqa: S106 - a reference
+            credentials=Credentials(token="env:TERN_TEST_TOKEN", insecure_plaintext=True),
             idempotent_dispatch=True,
         )
     )

@@ -67,7 +67,7 @@ def scope_at(
 
 def claim_on(scope: OperationScope, *, fence: int = 4, key: str | None = None) -> Claim:
     chosen = dispatch_key(scope.name, 1) if key is None else DispatchKey(key)
-    return Claim(operation_id=scope.operation_id, token="t", fence=fence, generation=1, key=chosen)  # noqa: S106
+    return Claim(operation_id=scope.operation_id, token="t", fence=fence, generation=1, key=chosen)
 
 
 def call_for(remote_id: str, *, name: ScopeName = NAME, fence: int = 4) -> RemoteCall:

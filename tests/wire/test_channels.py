@@ -127,8 +127,8 @@ def test_a_token_travels_as_metadata_and_shows_nowhere_else(
     directory: EngineDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERN_TEST_TOKEN", "hunter2")
-    credentials = Credentials(token="env:TERN_TEST_TOKEN")  # noqa: S106
-    with FakeEngine("R", token="hunter2") as fake:  # noqa: S106
+    credentials = Credentials(token="env:TERN_TEST_TOKEN")
+    with FakeEngine("R", token="hunter2") as fake:
         engine = directory.of(deployment_at(fake.address, credentials=credentials))
         assert engine.health() == Ok("ok")
         fake.script("Stop", fail("INTERNAL", message="Bearer hunter2 is a strange token"))
@@ -145,7 +145,7 @@ def test_a_missing_secret_is_a_refusal_and_no_call(
     directory: EngineDirectory, monkeypatch: pytest.MonkeyPatch, fake: FakeEngine
 ) -> None:
     monkeypatch.delenv("TERN_TEST_TOKEN", raising=False)
-    credentials = Credentials(token="env:TERN_TEST_TOKEN")  # noqa: S106
+    credentials = Credentials(token="env:TERN_TEST_TOKEN")
     engine = directory.of(deployment_at(fake.address, credentials=credentials))
     outcome = engine.health()
     assert isinstance(outcome, Refused)
@@ -158,8 +158,8 @@ def test_tls_with_a_token(
     certificate: Certificate, directory: EngineDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERN_TEST_TOKEN", "hunter2")
-    credentials = Credentials(token="env:TERN_TEST_TOKEN", tls_ca=f"file:{certificate.chain}")  # noqa: S106
-    with tls_engine(certificate, token="hunter2") as fake:  # noqa: S106
+    credentials = Credentials(token="env:TERN_TEST_TOKEN", tls_ca=f"file:{certificate.chain}")
+    with tls_engine(certificate, token="hunter2") as fake:
         deployment = deployment_at(fake.address, credentials=credentials)
         scope = scope_at(deployment)
         assert directory.of(deployment).apply(scope, claim_on(scope)) == Ok("tls-1")

@@ -62,7 +62,7 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(address: str) -> N
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "[::1]", "localhost", "LOCALHOST"])
 def test_plaintext_stays_on_this_machine(host: str) -> None:
-    check_plaintext(parse_address(f"grpc://{host}:50051"), Credentials(token="env:TOKEN"))  # noqa: S106
+    check_plaintext(parse_address(f"grpc://{host}:50051"), Credentials(token="env:TOKEN"))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_plaintext_to_another_machine_can_be_asked_for() -> None:
 
 
 def test_a_token_never_goes_in_plaintext_to_another_machine() -> None:
-    credentials = Credentials(token="env:TOKEN", insecure_plaintext=True)  # noqa: S106
+    credentials = Credentials(token="env:TOKEN", insecure_plaintext=True)
     assert refusal("grpc://10.0.0.1:50051", credentials).reason == "TOKEN_OVER_PLAINTEXT"
 
 
@@ -92,7 +92,7 @@ def test_half_a_client_certificate_is_refused() -> None:
 def test_secrets_are_read_when_they_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     certificate = tmp_path / "ca.pem"
     certificate.write_text("-----BEGIN\n")
-    credentials = Credentials(token="env:TERN_TEST_TOKEN", tls_ca=f"file:{certificate}")  # noqa: S106
+    credentials = Credentials(token="env:TERN_TEST_TOKEN", tls_ca=f"file:{certificate}")
     for token in ("first", "second"):
         monkeypatch.setenv("TERN_TEST_TOKEN", token)
         assert read_secrets(credentials).token == token
@@ -125,4 +125,4 @@ def test_a_reference_that_leads_nowhere_is_refused(
 
 def test_secrets_do_not_show_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERN_TEST_TOKEN", "hunter2")
-    assert "hunter2" not in repr(read_secrets(Credentials(token="env:TERN_TEST_TOKEN")))  # noqa: S106
+    assert "hunter2" not in repr(read_secrets(Credentials(token="env:TERN_TEST_TOKEN")))

@@ -155,7 +155,7 @@ def test_a_bug_in_the_engine_is_unknown_and_says_no_secret(
 ) -> None:
     monkeypatch.setenv("TERN_TEST_PASSWORD", "hunter2")
     stub.respond = raising(RuntimeError("no such thing as hunter2"))
-    deployment = deployment_at(ADDRESS, credentials=Credentials(password="env:TERN_TEST_PASSWORD"))  # noqa: S106
+    deployment = deployment_at(ADDRESS, credentials=Credentials(password="env:TERN_TEST_PASSWORD"))
     outcome = directory.of(deployment).stop(call_for("R1"))
     assert isinstance(outcome, Unknown)
     assert outcome.code == "INTERNAL"
@@ -203,7 +203,7 @@ def test_the_password_comes_by_reference(
             "postgresql:///shop?host=/tmp&password=p%40ss%2Fw%3Frd%26x%3D1",
         ),
     ):
-        credentials = Credentials(password="env:TERN_TEST_PASSWORD")  # noqa: S106
+        credentials = Credentials(password="env:TERN_TEST_PASSWORD")
         directory.of(deployment_at(address, credentials=credentials)).health()
         assert stub.made[-1].dsn == dsn
 
@@ -212,7 +212,7 @@ def test_a_missing_password_starts_nothing(
     stub: type[Stub], directory: EngineDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TERN_TEST_PASSWORD", raising=False)
-    credentials = Credentials(password="env:TERN_TEST_PASSWORD")  # noqa: S106
+    credentials = Credentials(password="env:TERN_TEST_PASSWORD")
     outcome = directory.of(deployment_at(ADDRESS, credentials=credentials)).health()
     assert isinstance(outcome, Refused)
     assert outcome.reason == "SECRET_MISSING"

@@ -23,7 +23,7 @@ UNREACHABLE = (
     ("", Credentials(), "ADDRESS_MALFORMED"),
     ("grpc://10.1.2.3:50051", Credentials(), "PLAINTEXT_REFUSED"),
     ("grpcs://127.0.0.1:1", Credentials(tls_ca="file:/no/such/ca"), "SECRET_MISSING"),
-    ("grpc://127.0.0.1:1", Credentials(token="hunter2"), "REFERENCE_MALFORMED"),  # noqa: S106
+    ("grpc://127.0.0.1:1", Credentials(token="hunter2"), "REFERENCE_MALFORMED"),
     ("local:postgresql://ann:hunter2@127.0.0.1/shop", Credentials(), "PASSWORD_IN_ADDRESS"),
     ("local:mysql://127.0.0.1/shop", Credentials(), "ADDRESS_MALFORMED"),
 )
@@ -87,7 +87,7 @@ def test_the_engine_of_a_deployment_is_kept(directory: EngineDirectory, deployme
         {"target": "elsewhere"},
         {"environment": "staging"},
         {"database": "other"},
-        {"credentials": Credentials(token="env:OTHER")},  # noqa: S106
+        {"credentials": Credentials(token="env:OTHER")},
     ],
 )
 def test_a_changed_deployment_has_a_new_engine(
