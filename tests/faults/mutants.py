@@ -378,7 +378,7 @@ MUTANTS = (
     mutant(
         "G5",
         "the database lets an id be replaced",
-        "tests/store/test_tables.py -k operation",
+        "tests/store/test_tables.py",
         _MIGRATION,
         "    IF OLD.engine_resume_context IS NOT NULL\n",
         "    IF false\n",

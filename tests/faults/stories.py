@@ -121,6 +121,19 @@ def play(story: Story, stage: Stage, told: int, report: Callable[[str], None]) -
             stage.run(until=lambda ask=ask: ask.when(stage))  # type: ignore[misc]
             _ask(stage, ask, report)
     stage.run(until=lambda: story.is_over(stage))
+    _ring_again(story, stage)
+
+
+def _ring_again(story: Story, stage: Stage) -> None:
+    """Late and doubled messages of every kind, after all is over: nothing may come of them (G11)."""
+    with stage.boundaries.hidden():
+        for name in story.deployments:
+            scope = str(stage.name(name))
+            for kind in ("dispatch", "progress", *(ask.verb.value for ask in story.asks)):
+                stage.do(kind, stage.operation(name).id, scope)
+            stage.do("poll", name)
+        stage.do("advance", stage.last)
+        stage.answer_bells()
 
 
 def _ask(stage: Stage, ask: Ask, report: Callable[[str], None]) -> None:
