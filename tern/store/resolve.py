@@ -1,6 +1,6 @@
 """A person's answer about an uncertain operation. One transaction."""
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import RemoteId, ScopeName
@@ -8,7 +8,7 @@ from tern.domain.states import Event, State
 from tern.ports import Resolved
 from tern.store.event import Happening, append
 from tern.store.projection import move, project_parent
-from tern.store.scope import store_remote_id
+from tern.store.scope import REMOTE_ID, store_remote_id
 from tern.store.session import transaction
 from tern.store.step import Steps
 
@@ -66,6 +66,7 @@ class ResolveSteps(Steps):
                 if str(remote_id) == str(name.apply_id):
                     message = f"{remote_id} is Tern's own id, not the engine's"
                     raise Refused(message, reason="REMOTE_ID_IS_PUBLIC_ID")
+                _refuse_a_taken_id(tx, name.deployment, remote_id)
                 store_remote_id(
                     tx,
                     apply_pk=row.apply_id,
@@ -99,6 +100,21 @@ class ResolveSteps(Steps):
                 {"id": row.id},
             )
             project_parent(tx, row.apply_id, caller)
+
+
+def _refuse_a_taken_id(tx: Connection, deployment: str, remote_id: RemoteId) -> None:
+    """An engine gives an id once: one that another operation there holds is that operation's (G2)."""
+    holder = tx.execute(
+        text(
+            "SELECT a.apply_identifier || '/' || o.deployment FROM apply_operations o"
+            f" JOIN applies a ON a.id = o.apply_id WHERE o.deployment = :deployment AND {REMOTE_ID} = :remote_id"
+            " LIMIT 1"
+        ),
+        {"deployment": deployment, "remote_id": remote_id},
+    ).scalar_one_or_none()
+    if holder is not None:
+        message = f"the remote id {remote_id} is that of {holder}"
+        raise Refused(message, why=("an engine gives each id once",), reason="REMOTE_ID_TAKEN")
 
 
 def _arrow(found: Resolved) -> tuple[Event, str]:

@@ -27,7 +27,8 @@ def uncertain(world: World) -> str:
     world.apply("A", "B", policy=PARALLEL)
     world.answer_bells()
     world.write(
-        "UPDATE apply_operations SET state = 'uncertain', next_attempt_at = NULL WHERE deployment = 'A'"
+        "UPDATE apply_operations SET state = 'uncertain', next_attempt_at = NULL"
+        " WHERE deployment = 'A' AND completed_at IS NULL"
     )
     return next(iter(world.engines["A"].jobs.by_id))
 
@@ -143,6 +144,20 @@ def test_the_public_id_is_no_engines_id(world: World) -> None:
         answer(world, Resolved.REMOTE_ID, str(world.last))
     assert refusal.value.reason == "REMOTE_ID_IS_PUBLIC_ID"
     assert world.remote_id("A") is None
+
+
+def test_the_id_of_another_operation_there_is_refused_and_its_holder_named(world: World) -> None:
+    """G2: an engine gives each id once; a person's slip must not lead to another's work."""
+    earlier = world.apply("A")
+    world.run(until=lambda: world.remote_id("A", earlier) is not None)
+    taken = str(world.remote_id("A", earlier))
+    world.engines["A"].set_state(taken, "completed")
+    world.run(until=lambda: world.state("A", earlier) == "completed")
+    uncertain(world)
+    with pytest.raises(Refused, match=earlier) as refusal:
+        answer(world, Resolved.REMOTE_ID, taken)
+    assert refusal.value.reason == "REMOTE_ID_TAKEN"
+    assert world.state("A") == "uncertain"
 
 
 def test_an_unknown_operation_is_named(world: World) -> None:
