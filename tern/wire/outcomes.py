@@ -43,6 +43,10 @@ class About:
         remote = f"remote id {self.remote_id}" if self.remote_id else "no remote id yet"
         return f"{self.verb} for {self.name} at deployment {self.deployment or '(none)'} ({remote})"
 
+    def is_public_id(self, remote_id: str) -> bool:
+        """It is Tern's own name for the apply, which all of its deployments share: no engine's id."""
+        return self.name is not None and remote_id == self.name.apply_id
+
     def refused(self, reason: str, words: str, code: str = "") -> Refused:
         """It did not happen."""
         return Refused(f"{self} was refused: {tidy(words)}", reason, code)

@@ -111,6 +111,9 @@ def read_apply(about: About, answer: tern_v1.ApplyResponse) -> Outcome[RemoteId]
     if not usable_remote_id(answer.apply_id):
         # The work may well have begun, so this is no refusal; and such an id can't be stored.
         return about.unknown("REMOTE_ID_MALFORMED", "the engine gave it an id that can't be stored", "OK")
+    if about.is_public_id(answer.apply_id):
+        # Once stored it would stay for ever, and no call may carry it: nobody could stop the work (G2, G5).
+        return about.unknown("REMOTE_ID_IS_PUBLIC_ID", "the engine gave it the apply's public id", "OK")
     return Ok(RemoteId(answer.apply_id))
 
 
@@ -123,6 +126,8 @@ def read_resolve(about: About, answer: engine_v1.ResolveResponse, *, forbid: boo
     if answer.apply_id:
         if not usable_remote_id(answer.apply_id):
             return about.unknown("REMOTE_ID_MALFORMED", "the engine names an id that can't be stored", "OK")
+        if about.is_public_id(answer.apply_id):
+            return about.unknown("REMOTE_ID_IS_PUBLIC_ID", "the engine names the apply's public id", "OK")
         return Ok(Started(RemoteId(answer.apply_id)))
     if answer.forbidden:
         return Ok(Forbidden())

@@ -12,7 +12,7 @@ from tern.domain.model import Action, PlannedChange
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy
 from tern.domain.timing import ANSWERED_ATTEMPTS_MAX, FRESHNESS_S
 from tern.ports import Resolved
-from tests.faults.behaviour import Turn, answer, fail, lose_answer, not_accepted, then
+from tests.faults.behaviour import Turn, altered, answer, fail, lose_answer, not_accepted, then
 from tests.faults.cut import Killed, interrupted, kill
 from tests.faults.fake_engine import FakeEngine
 from tests.world import World
@@ -228,6 +228,18 @@ def test_d9_an_empty_id_is_never_stored(world: World) -> None:
     assert "id" in operation.error_message
     assert "A" in operation.error_message
     assert world.remote_id("B") == "B-1"
+
+
+@pytest.mark.parametrize("deployments", [("A",), ("A", "B")])
+def test_the_public_id_is_never_stored_as_a_remote_id(world: World, deployments: tuple[str, ...]) -> None:
+    """G2, G5: an id that no call may carry, and that nothing could ever replace, is not taken for an answer."""
+    apply_id = world.apply(*deployments)
+    world.engines["A"].script("Apply", altered(apply_id=apply_id))
+    world.answer_bells()
+    assert world.remote_id("A") is None
+    assert world.state("A") == "failed_retryable"
+    world.run(until=lambda: world.remote_id("A") == "A-1")
+    assert len(world.engines["A"].effects("apply")) == 1
 
 
 def test_d10_a_single_apply_keeps_its_id_at_the_parent(world: World) -> None:

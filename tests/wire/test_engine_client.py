@@ -172,6 +172,7 @@ def test_resolve_makes_a_key_dead_for_ever(fake: FakeEngine, engine: Engine, sco
         ({}, "RESOLVE_EMPTY"),
         ({"apply_id": "R-1", "forbidden": True}, "RESOLVE_CONTRADICTORY"),
         ({"apply_id": "R\x00"}, "REMOTE_ID_MALFORMED"),
+        ({"apply_id": "apl-one"}, "REMOTE_ID_IS_PUBLIC_ID"),
     ],
 )
 def test_a_resolve_that_settles_nothing_is_unknown(
