@@ -83,13 +83,23 @@ class Polling:
                 return [Looked(cursor, failed) for cursor in chunk]
 
     def _matched(self, chunk: Sequence[Cursor], answer: engine_v1.BatchProgressResponse) -> list[Looked]:
-        """By id: an entry that answers no cursor is a stranger's, a second one for the same cursor a repetition."""
+        """By id: an entry that answers no cursor is a stranger's, a second one for the same cursor a repetition.
+
+        No entry means unchanged, except for a cursor at 0, which is always to be answered: taken for a sample of
+        now, the silence would hide that nothing was seen.
+        """
         asked = {str(cursor.call.remote_id): cursor for cursor in chunk}
         looked: list[Looked] = []
         for entry in answer.entries:
             cursor = asked.pop(entry.apply_id, None)
             if cursor is not None:
                 looked.append(Looked(cursor, read_entry(self._about(cursor.call), cursor, entry)))
+        words = "the engine left it out of its answer"
+        looked.extend(
+            Looked(cursor, self._about(cursor.call).unknown("LEFT_OUT", words, "OK"))
+            for cursor in asked.values()
+            if cursor.revision == 0
+        )
         return looked
 
     def _one_by_one(self, chunk: Sequence[Cursor], ends_at: float) -> list[Looked]:

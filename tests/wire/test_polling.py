@@ -75,6 +75,17 @@ def test_what_has_not_changed_has_no_answer(engine: Engine, fake: FakeEngine, jo
     assert look.cursor == seen[5]
 
 
+def test_a_cursor_at_zero_that_is_left_out_was_not_seen(
+    fake: FakeEngine, engine: Engine, jobs: list[Cursor]
+) -> None:
+    fake.script("BatchProgress", answer())
+    seen = Cursor(jobs[1].operation_id, jobs[1].call, 7)
+    (look,) = engine.batch_progress([jobs[0], seen])
+    assert look.cursor == jobs[0]
+    assert isinstance(look.outcome, Unknown)
+    assert look.outcome.reason == "LEFT_OUT"
+
+
 def test_each_cursor_names_its_operation(fake: FakeEngine, engine: Engine, jobs: list[Cursor]) -> None:
     wrong = Cursor(99, RemoteCall(jobs[0].call.name, jobs[1].call.remote_id, "production", 4), 0)
     (look,) = engine.batch_progress([wrong])
