@@ -21,6 +21,7 @@ DispatchKey = NewType("DispatchKey", str)
 """The idempotency key of one generation of one operation."""
 
 _SCOPE = re.compile(r"(apl-[0-9a-z]+)/([A-Za-z0-9][A-Za-z0-9._-]{0,62})")
+APPLY_ID = re.compile(r"apl-[0-9a-z]+")
 DEPLOYMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 

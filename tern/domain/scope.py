@@ -7,7 +7,7 @@ all later steps use, or says which rule refused.
 from dataclasses import dataclass
 
 from tern.domain.errors import ScopeRefused
-from tern.domain.identity import ApplyId, PlanId, RemoteIdentity, ScopeName
+from tern.domain.identity import APPLY_ID, DEPLOYMENT_NAME, ApplyId, PlanId, RemoteIdentity, ScopeName
 from tern.domain.model import Deployment, OperationScope, TableChange
 from tern.domain.policy import Policy
 
@@ -76,6 +76,22 @@ def parse_message(operation_id: object, scope: object) -> tuple[int, ScopeName]:
         msg = "OPERATION_UNKNOWN"
         raise refuse(msg, name, f"there is no operation {number}")
     return number, name
+
+
+def parse_deployment(name: object) -> str:
+    """What a message about a deployment carries; raises ScopeRefused."""
+    if not isinstance(name, str) or DEPLOYMENT_NAME.fullmatch(name) is None:
+        msg = "DEPLOYMENT_MALFORMED"
+        raise refuse(msg, ascii(name)[:80], "it is not a deployment's name")
+    return name
+
+
+def parse_apply_id(apply_id: object) -> ApplyId:
+    """What a message about a whole apply carries; raises ScopeRefused."""
+    if not isinstance(apply_id, str) or APPLY_ID.fullmatch(apply_id) is None:
+        msg = "APPLY_MALFORMED"
+        raise refuse(msg, ascii(apply_id)[:80], "an apply is written apl-…")
+    return ApplyId(apply_id)
 
 
 def validate(asked: ScopeName, operation_id: int, found: FoundOperation | None) -> OperationScope:

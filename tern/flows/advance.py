@@ -2,18 +2,19 @@
 
 import logging
 
-from tern.domain.identity import ApplyId
+from tern.domain.scope import parse_apply_id
 from tern.ports import Ports
 
 _log = logging.getLogger("tern.verdict")
 
 
-def advance(apply_id: str, ports: Ports) -> None:
+def advance(apply_id: object, ports: Ports) -> None:
     """Projects the apply, rings for what is admitted, and drives the effects of its verdict, once.
 
-    Raises NotFound, StorageUnavailable.
+    Raises ScopeRefused for a message without an apply's id, NotFound, StorageUnavailable.
     """
-    for due in ports.store.advance_apply(ApplyId(apply_id)):
+    name = parse_apply_id(apply_id)
+    for due in ports.store.advance_apply(name):
         ports.bells.dispatch(due)
-    if (summary := ports.store.claim_verdict_effects(ApplyId(apply_id))) is not None:
+    if (summary := ports.store.claim_verdict_effects(name)) is not None:
         _log.info(summary)

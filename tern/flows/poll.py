@@ -1,17 +1,21 @@
 """Looking at what engines do: a deployment's batch, or one operation right after a call (G2, G10)."""
 
 from tern.domain.outcome import Ok
-from tern.domain.scope import parse_message
+from tern.domain.scope import parse_deployment, parse_message
 from tern.ports import NotClaimed, Poll, Ports
 
 
-def poll(deployment: str, ports: Ports) -> None:
-    """One look at everything that is due at a deployment. Raises StorageUnavailable when PostgreSQL is gone."""
-    begun = ports.store.begin_poll(deployment)
+def poll(deployment: object, ports: Ports) -> None:
+    """One look at everything that is due at a deployment.
+
+    Raises ScopeRefused for a message without a deployment's name, StorageUnavailable when PostgreSQL is gone.
+    """
+    name = parse_deployment(deployment)
+    begun = ports.store.begin_poll(name)
     if isinstance(begun, NotClaimed):
         return
     if begun.has_retryable and isinstance(ports.engines.of(begun.deployment).health(), Ok):
-        ports.store.expedite_retries(deployment)
+        ports.store.expedite_retries(name)
     _look(begun, ports)
 
 

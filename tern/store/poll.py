@@ -132,12 +132,14 @@ class PollSteps(SweepSteps):
     def begin_poll(self, deployment: str) -> Poll | NotClaimed:
         """See ports.PollStore."""
         owner = f"{self.owner}:{new_token()}"
+        with transaction(self.engine) as tx:
+            found = load_named(tx, [deployment])
+        if not found:
+            # Before the lease: a message about nothing leaves no row behind (G7).
+            return NotClaimed(f"there is no deployment {deployment}")
         if not self.take_lease(f"poll:{deployment}", owner, POLL_LEASE_S):
             return NotClaimed("another poll of this deployment is under way")
         with transaction(self.engine) as tx:
-            found = load_named(tx, [deployment])
-            if not found:
-                return NotClaimed(f"there is no deployment {deployment}")
             rows = tx.execute(_CURSORS, {"deployment": deployment, "limit": _BATCH}).all()
             has_retryable = tx.execute(
                 text(

@@ -26,6 +26,7 @@ TABLES = (
     "control_deliveries",
     "target_reservations",
     "apply_events",
+    "sweep_leases",
 )
 
 
@@ -92,6 +93,21 @@ def test_s4_an_operation_of_another_apply(under_way: World) -> None:
     under_way.forget_bells()
     theirs = under_way.operation("C", second).id
     assert_refused(under_way, theirs, str(first), "OPERATION_OF_ANOTHER_APPLY")
+
+
+@pytest.mark.parametrize("name", ["", "a\x00b", "\ud800", "x" * 5_000, "é", 5, None, ["A"], {"A": 1}])
+@pytest.mark.parametrize("kind", ["poll", "advance"])
+def test_something_that_is_no_name(under_way: World, kind: str, name: object) -> None:
+    before, asked = everything(under_way), calls(under_way)
+    with pytest.raises(ScopeRefused):
+        under_way.do(kind, name)
+    assert (everything(under_way), calls(under_way)) == (before, asked)
+
+
+def test_a_poll_of_a_deployment_that_is_not_there_leaves_nothing(under_way: World) -> None:
+    before = everything(under_way)
+    under_way.do("poll", "nowhere")
+    assert everything(under_way) == before
 
 
 def test_s5_an_empty_deployment_or_no_scope_at_all(under_way: World) -> None:
