@@ -1,5 +1,6 @@
 """What store, flows and engines hand each other: claims, wishes, polls, and what became of them. No behaviour."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -140,9 +141,25 @@ class NewApply:
         *,
         allow_unsafe: bool,
     ) -> "NewApply":
-        """From what another service sent; raises UsageError for a policy that can't be read."""
+        """From what another service sent; raises UsageError for anything that can't be read.
+
+        Nothing is guessed from a value of another type: the text "false" is no consent, and a text is no list.
+        """
+        texts = {"plan": plan, "environment": environment, "caller": caller, "reason": reason, "key": key}
+        why = [f"{name} is no text" for name, value in texts.items() if not _is_text(value)]
+        if not isinstance(deployments, list | tuple) or not all(_is_text(name) for name in deployments):
+            why.append("deployments is no list of names")
+        if not isinstance(allow_unsafe, bool):
+            why.append("allow_unsafe is neither true nor false")
+        default = Policy().as_json()
+        if not isinstance(policy, Mapping):
+            why.append("policy is no object")
+        else:
+            why += [f"policy has no {name!a}" for name in policy if name not in default]
+        if why:
+            raise UsageError("the message can't be read", why=tuple(why))
         try:
-            frozen = Policy.from_json({**Policy().as_json(), **policy})
+            frozen = Policy.from_json({**default, **policy})
         except ValueError as error:
             raise UsageError("the rollout policy can't be read", why=(str(error),)) from None
         return cls(PlanId(plan), environment, tuple(deployments), frozen, caller, reason, key, allow_unsafe)
@@ -209,3 +226,8 @@ class LogLine:
     level: str
     event: str
     message: str
+
+
+def _is_text(value: object) -> bool:
+    """A text that PostgreSQL can hold: JSON can spell a NUL and half a surrogate pair."""
+    return isinstance(value, str) and re.search("[\x00\ud800-\udfff]", value) is None

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Barrier
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from tern.domain.control import Verb
-from tern.domain.errors import NotFound, Refused
+from tern.domain.errors import NotFound, Refused, UsageError
 from tern.domain.identity import ApplyId, PlanId
 from tern.domain.model import Action, PlannedChange
 from tern.domain.policy import Copy, Policy
@@ -216,3 +217,40 @@ def test_a_plan_is_what_was_reviewed(world: World) -> None:
         world.store.save_plan(
             environment="test", database="shop", database_type="postgres", changes=(), caller="ann"
         )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("plan", 5),
+        ("environment", None),
+        ("deployments", "AB"),
+        ("deployments", ["A", 7]),
+        ("deployments", {"A": 1}),
+        ("policy", 5),
+        ("policy", {"on_failur": "continue"}),
+        ("policy", {"max_parallel": 1.5}),
+        ("policy", {"max_failures": float("nan")}),
+        ("caller", "a\x00b"),
+        ("reason", "\ud800"),
+        ("reason", 3),
+        ("key", ["k"]),
+        ("allow_unsafe", "false"),
+        ("allow_unsafe", 1),
+    ],
+)
+def test_a_message_of_other_types_is_refused_and_never_guessed_at(field: str, value: Any) -> None:
+    """A text is no list of one-letter deployments, and the text "false" is no consent."""
+    message: dict[str, Any] = {
+        "plan": "pln-1",
+        "environment": "test",
+        "deployments": ["A", "B"],
+        "policy": {"copy": "parallel"},
+        "caller": "ann",
+        "reason": "because",
+        "key": "k1",
+        "allow_unsafe": True,
+    }
+    assert NewApply.from_message(**message).deployments == ("A", "B")
+    with pytest.raises(UsageError):
+        NewApply.from_message(**{**message, field: value})
