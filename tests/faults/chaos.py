@@ -57,6 +57,9 @@ FREEZE_S = LEASE_S + 2.0
 CALM_S = 75.0
 """From the last fault until all is settled: a start's grace (30 s), a lease, a self-sweep, and slow polls between."""
 
+LAG_S = 0.15
+"""What an answer takes to come back: time enough to break something in the middle of a call."""
+
 ENGINES = 3
 PLACES_PER_ENGINE = 10
 WORKERS = 2
@@ -147,6 +150,7 @@ class Place:
         self.port = wait_for_port(port_file)
         if self.relay is None:
             self.relay = Relay(self.port)
+            self.relay.lag_s = LAG_S
 
     def kill(self) -> None:
         """SIGKILL."""

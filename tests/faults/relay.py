@@ -4,6 +4,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from typing import Self
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -18,6 +19,8 @@ class Relay:
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._swallows = False
+        self.lag_s = 0.0
+        """How long each answer takes on its way; leaves time to break something in the middle of a call."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -77,6 +80,8 @@ class Relay:
     def _pump(self, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:  # noqa: FBT001
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if is_answer and self.lag_s:
+                    time.sleep(self.lag_s)
                 # Long enough to be an answer, and no mere acknowledgement of the protocol's.
                 if self._swallows and is_answer and len(data) > _FRAME:
                     self._swallows = False
