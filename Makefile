@@ -34,8 +34,8 @@ chaos: .venv/dev.stamp  ## everything is killed while people work: make chaos SE
 mutants: .venv/dev.stamp  ## planted bugs, each of which some test must find
 	$(BIN)/python -m tests.faults.mutants
 
-bench: .venv/dev.stamp
-	set -e; for bench in benchmarks/*.py; do $(BIN)/python $$bench; done
+bench: .venv/dev.stamp  ## figures, each beside a baseline measured in the same run
+	$(BIN)/python -m benchmarks.dispatch
 
 proto: .venv/dev.stamp
 	$(BIN)/python proto/generate.py
