@@ -8,7 +8,7 @@ from tern.domain.model import Forbidden, NeverStarted, RemoteCall, Started, Unsu
 from tern.domain.outcome import Ok, Outcome, Refused, Unknown
 from tern.domain.scope import parse_message
 from tern.domain.states import State
-from tern.domain.timing import RPC_DEADLINE_S, backoff_s
+from tern.domain.timing import HALT_RETRY_MAX_S, RPC_DEADLINE_S, backoff_s
 from tern.ports import (
     DeliveryClaimed,
     DeliverySettled,
@@ -63,12 +63,18 @@ def _call(claimed: DeliveryClaimed, engine: Engine, ports: Ports) -> None:
         case Refused(message):
             _refused(claimed, message, ports)
         case Unknown(message):
-            delay_s = backoff_s(claimed.attempts, ports.chance.jitter())
+            delay_s = _pause_s(claimed, ports)
             if claimed.verb is Verb.CUTOVER:
                 # The call may still be on its way; only what is seen after its deadline tells (CU3).
                 delay_s += RPC_DEADLINE_S
             ports.store.record_undelivered(claimed.claim, claimed.delivery_id, message, delay_s=delay_s)
     ports.bells.advance(claimed.scope.apply_id)
+
+
+def _pause_s(claimed: DeliveryClaimed, ports: Ports) -> float:
+    """Until the next try after no answer. A halt never waits long: the engine may be back by now, and run on."""
+    delay_s = backoff_s(claimed.attempts, ports.chance.jitter())
+    return delay_s if claimed.verb.is_forward else min(delay_s, HALT_RETRY_MAX_S)
 
 
 def _may_go_forward(claimed: DeliveryClaimed, ports: Ports) -> bool:
@@ -126,7 +132,7 @@ def _resolve_first(claimed: DeliveryClaimed, engine: Engine, ports: Ports) -> No
                 case _:
                     assert_never(resolution)
         case Refused(message) | Unknown(message):
-            delay_s = backoff_s(claimed.attempts, ports.chance.jitter())
+            delay_s = _pause_s(claimed, ports)
             ports.store.record_undelivered(claim, delivery_id, message, delay_s=delay_s)
 
 

@@ -1,0 +1,46 @@
+"""What chaos showed to be late."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tern.domain.control import Verb
+from tern.store.schema import migrate
+from tern.store.session import connect
+from tests.faults.behaviour import fail
+from tests.faults.fake_engine import FakeEngine
+from tests.world import World
+
+OUTAGE_S = 600.0
+SOON_S = 15.0
+
+
+@pytest.fixture
+def world(database_url: str) -> Iterator[World]:
+    database = connect(database_url)
+    migrate(database)
+    with FakeEngine("A") as engine:
+        world = World(database, {"A": engine})
+        yield world
+        world.directory.close()
+    database.dispose()
+
+
+@pytest.mark.parametrize("verb", [Verb.STOP, Verb.CANCEL])
+def test_halt_asked_for_in_a_long_outage_is_sent_soon_after_it(world: World, verb: Verb) -> None:
+    """Chaos, seed 4: a stop waited for 28 s behind its own backoff while the engine was back long since."""
+    engine = world.engines["A"]
+    world.apply("A")
+    world.answer_bells()
+    method = verb.value.capitalize()
+    engine.always(method, fail("UNAVAILABLE"))
+    world.ask(verb)
+    for _ in range(int(OUTAGE_S / 5)):
+        world.pass_time(5.0)
+        world.sweep()
+    tried = len(engine.calls(method))
+    assert tried < OUTAGE_S / 5, "an engine that is down is not hammered"
+    engine.always(method, None)
+    world.pass_time(SOON_S)
+    world.sweep()
+    assert len(engine.calls(method)) == tried + 1
