@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import postgast
+from google.protobuf.message import DecodeError
 
 from tern.domain.errors import Refused
 from tern.domain.model import Action, PlannedChange
@@ -17,6 +18,8 @@ DEFAULT_NAMESPACE = "public"
 LONGEST_STATEMENT = 200_000
 LONGEST_TEXT = 1_000_000
 MOST_CHANGES = 200
+MOST_WORDS = 20_000
+"""Of one statement. The parser goes as deep as an expression does, and past its stack it ends the process."""
 EXCERPT_WIDTH = 72
 
 _REASON_INVALID = "DDL_INVALID"
@@ -76,7 +79,12 @@ def split_ddl(text: str) -> tuple[PlannedChange, ...]:
     """One change per statement, in order; raises Refused with line and column for what is none."""
     _refuse_unreadable(text)
     try:
+        _refuse_wordy(text)
         tree = postgast.parse(text)
+    except DecodeError:
+        what = "the DDL is nested too deeply to be read"
+        why = ("an expression holds others within others, or very many in a row",)
+        raise Refused(what, why=why, reason=_REASON_INVALID) from None
     except postgast.PgQueryError as error:
         # Unlike the positions in a tree, which count bytes, an error's counts characters.
         _refuse_at(text, error.cursorpos - 1, "the DDL can't be parsed", error.message, _REASON_INVALID)
@@ -98,6 +106,18 @@ def _refuse_unreadable(text: str) -> None:
     if len(text) > LONGEST_TEXT:
         what = f"the DDL is {len(text):,} characters long"
         raise Refused(what, why=(f"at most {LONGEST_TEXT:,} are accepted",), reason=_REASON_INVALID)
+
+
+def _refuse_wordy(text: str) -> None:
+    if len(text) <= MOST_WORDS:
+        return
+    words = 0
+    for token in postgast.scan(text).tokens:
+        words = 0 if token.token == ord(";") else words + 1
+        if words > MOST_WORDS:
+            what = "a statement of the DDL is too long"
+            why = (f"it has more than {MOST_WORDS:,} words",)
+            raise Refused(what, why=why, reason=_REASON_INVALID)
 
 
 def _change(text: str, raw: Any) -> PlannedChange:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tern.ddl import LONGEST_STATEMENT, MOST_CHANGES, excerpt, split_ddl
+from tern.ddl import LONGEST_STATEMENT, MOST_CHANGES, MOST_WORDS, excerpt, split_ddl
 from tern.domain.errors import Refused
 from tern.domain.model import Action
 
@@ -141,6 +141,17 @@ def test_texts_statements_and_plans_have_a_longest() -> None:
     for ddl in (long_statement, "x" * 2_000_000, "ALTER TABLE t ADD x int;" * (MOST_CHANGES + 1)):
         with pytest.raises(Refused):
             split_ddl(ddl)
+
+
+@pytest.mark.parametrize("words", [200, MOST_WORDS // 4, 2 * MOST_WORDS])
+@pytest.mark.parametrize("more", ["+1", "::int", " UNION SELECT 1"])
+def test_an_expression_that_goes_too_deep_is_refused_and_ends_no_process(words: int, more: str) -> None:
+    with pytest.raises(Refused):
+        split_ddl(f"CREATE VIEW v AS SELECT 1{more * words}")
+
+
+def test_many_words_in_many_statements_are_not_too_many() -> None:
+    assert len(split_ddl(f"CREATE TABLE t ({'a int, ' * 1_500} b int);" * 10)) == 10
 
 
 def test_an_excerpt_of_a_long_line_keeps_the_place_in_sight() -> None:

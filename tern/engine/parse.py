@@ -6,11 +6,15 @@ The parser only splits, identifies and redirects; what a statement *does* is ask
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from tern.engine.errors import Reason
 from tern.engine.grammar import GrammarError, ast, deparse, parse, tokens
 from tern.engine.names import LONGEST_BYTES
 
 LONGEST_DDL = 200_000
+# The parser goes as deep as an expression does, and past its stack it ends the process.
+MOST_WORDS = 20_000
 # Where a node stood in the text: the only thing in which a statement and its copy may differ.
 POSITIONS = frozenset({"location", "stmt_location", "stmt_len"})
 
@@ -49,8 +53,12 @@ def read(ddl: str) -> Parsed:
     if len(ddl) > LONGEST_DDL:
         raise RefusedError(Reason.DDL_INVALID, f"the statement is longer than {LONGEST_DDL} characters")
     try:
+        if len(ddl) > MOST_WORDS and len(tokens(ddl)) > MOST_WORDS:
+            raise RefusedError(Reason.DDL_INVALID, f"the statement has more than {MOST_WORDS} words")
         tree = parse(ddl)
         _refuse_long_identifiers(ddl)
+    except DecodeError as error:
+        raise RefusedError(Reason.DDL_INVALID, "the statement is nested too deeply to be read") from error
     except GrammarError as error:
         raise RefusedError(
             Reason.DDL_INVALID, _message(error), position=getattr(error, "cursorpos", 0)

@@ -12,6 +12,8 @@ REFUSED = [
     ("ALTER TABLE t ADD c int; DROP TABLE t", "STATEMENT_REFUSED", "at character 26"),
     ("ALTER TABLE t ADD c int\0; DROP TABLE t", "DDL_INVALID", "NUL"),
     ("ALTER TABLE t ADD COLUMN " + "x" * 70 + " int", "DDL_INVALID", "63 bytes"),
+    (f"ALTER TABLE t ADD CHECK (1{' + 1' * 200} > 0)", "DDL_INVALID", "too deeply"),
+    (f"ALTER TABLE t ADD CHECK (1{'+1' * 40_000} > 0)", "DDL_INVALID", "words"),
     ("ALTER TABLE t ADD COLUMN a int", "DDL_INVALID", "already exists"),
     ("ALTER TABLE nowhere ADD COLUMN a int", "TABLE_MISMATCH", "declared for public.t"),
     ("ALTER TABLE other.t ADD COLUMN a int", "TABLE_MISMATCH", "declared for public.t"),
