@@ -9,6 +9,7 @@ from tern.domain.identity import DEPLOYMENT_NAME
 from tern.domain.model import Credentials
 
 HIGHEST_PORT = 65_535
+HIGHEST_POSITION = 2**31 - 1
 _GRPC = re.compile(r"grpcs?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})/?")
 _LOCAL = re.compile(r"local:postgres(ql)?://.+")
 _REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+")
@@ -25,7 +26,7 @@ def check_address(address: str) -> None:
     match = _GRPC.fullmatch(address)
     if match is not None and 0 < int(match["port"]) <= HIGHEST_PORT:
         return
-    if _LOCAL.fullmatch(address):
+    if _LOCAL.fullmatch(address) and _is_readable(address):
         return
     what = "the address is none of an engine"
     why = ("it is written grpc://HOST:PORT, grpcs://HOST:PORT or local:postgresql://USER@HOST:PORT/DATABASE",)
@@ -33,13 +34,21 @@ def check_address(address: str) -> None:
 
 
 def _holds_password(address: str) -> bool:
-    parts = urlsplit(address.removeprefix("local:"))
+    # libpq knows no fragments: to it, what follows a # belongs to the rest.
+    plain = address.removeprefix("local:").replace("#", "%23")
     try:
-        in_authority = parts.password is not None
+        in_authority = urlsplit(plain).password is not None
     except ValueError:
         in_authority = "@" in address
-    in_query = any(key.lower() in {"password", "passwd", "pwd"} for key, _ in parse_qsl(parts.query))
-    return in_authority or in_query
+    words = parse_qsl(plain.partition("?")[2], keep_blank_values=True)
+    return in_authority or any(key.lower() in {"password", "passwd", "pwd"} for key, _ in words)
+
+
+def _is_readable(address: str) -> bool:
+    try:
+        return urlsplit(address.removeprefix("local:")).port != 0 and "#" not in address
+    except ValueError:
+        return False
 
 
 def check_name(name: str) -> str:

@@ -8,7 +8,7 @@ import click
 from rich.text import Text
 
 from tern.cli import reach
-from tern.cli.address import check_address, check_name, read_credentials, read_labels
+from tern.cli.address import HIGHEST_POSITION, check_address, check_name, read_credentials, read_labels
 from tern.cli.envelope import json_option, write_document
 from tern.cli.importing import read_entries
 from tern.cli.picture import show
@@ -52,7 +52,13 @@ def deployments() -> None:
 @click.option(
     "--label", "-l", "labels", multiple=True, metavar="KEY=VALUE", help="For selecting. Repeatable."
 )
-@click.option("--position", default=0, show_default=True, help="Its place in the order of a rollout.")
+@click.option(
+    "--position",
+    type=click.IntRange(-HIGHEST_POSITION, HIGHEST_POSITION),
+    default=0,
+    show_default=True,
+    help="Its place in the order of a rollout.",
+)
 @click.option("--token", default="", metavar="REF", help="Bearer token: env:NAME or file:/path.")
 @click.option("--tls-ca", default="", metavar="REF", help="Who signed the engine's certificate.")
 @click.option("--tls-cert", default="", metavar="REF", help="Our certificate, for mutual TLS.")

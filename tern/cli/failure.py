@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import click
 
 from tern.cli.envelope import write_document
-from tern.domain.errors import TernError
+from tern.domain.errors import TernError, UsageError
 from tern.ports import StorageUnavailable
 
 _WORDS: Mapping[int, str] = {
@@ -84,6 +84,9 @@ def _shaped(error: Exception) -> TernError:
             )
         case click.ClickException():
             return _usage(error)
+        case UnicodeEncodeError():
+            # Bytes of the command line that are no text; no server takes them, and so nothing was written.
+            return UsageError("what was given is not UTF-8 text", next_step="tern --help")
         case _:
             words = " ".join(str(error).split())[:300]
             return UnexpectedError(

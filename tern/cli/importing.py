@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from tern.cli.address import check_address, check_name, read_credentials, read_labels
+from tern.cli.address import HIGHEST_POSITION, check_address, check_name, read_credentials, read_labels
 from tern.domain.errors import UsageError
 from tern.domain.model import Credentials, Deployment
 
 MOST_IMPORTED = 10_000
+_NO_CREDENTIALS = asdict(Credentials())
 IMPORTED_FIELDS = frozenset(
     {
         "name",
@@ -60,9 +61,11 @@ def _entry(number: int, entry: Mapping[str, Any]) -> tuple[Deployment, str | Non
         field.name for field in fields(Credentials)
     }:
         why.append("credentials is an object of references")
-    if isinstance(position, bool) or not isinstance(position, int):
+    elif any(type(value) is not type(_NO_CREDENTIALS[field]) for field, value in credentials.items()):
+        why.append("credentials holds a text for each reference, and true or false for insecure_plaintext")
+    if isinstance(position, bool) or not isinstance(position, int) or abs(position) > HIGHEST_POSITION:
         why.append("position is a number")
-    if deduplicates not in {None, True, False}:
+    if deduplicates is not None and not isinstance(deduplicates, bool):
         why.append("deduplicates is true or false")
     if why:
         what = f"{name} can't be imported"

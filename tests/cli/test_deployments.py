@@ -74,6 +74,13 @@ def test_an_engine_without_resolve_wants_to_be_described(tern: Tern) -> None:
         (("--address", "grpc://ann:hunter2@h:1"), 5),
         (("--address", "local:postgresql://ann:hunter2@h/t"), 5),
         (("--address", "local:postgresql://ann@h/t?password=hunter2"), 5),
+        (("--address", "local:postgresql://ann@h/t#?password=hunter2"), 5),
+        (("--address", "local:postgresql://ann@h/t#hunter2"), 5),
+        (("--address", "local:postgresql://ann@[::1/t"), 5),
+        (("--address", "local:postgresql://ann@h:port/t"), 5),
+        (("--address", "grpc://[::1"), 5),
+        (("--address", "grpc://h:1", "--position", "9" * 14), 2),
+        (("--address", "grpc://h:1", "--environment", "t\udcff"), 2),
         (("--address", "http://h:1"), 5),
         (("--address", "grpc://h"), 5),
         (("--address", "grpc://h:99999"), 5),
@@ -117,6 +124,27 @@ def test_import_reads_all_before_it_writes_one(tern: Tern) -> None:
     clash = {**good, "name": "c"}
     answer = tern(*words, stdin=json.dumps([clash, {**good, "name": "d", "target": "v"}]))
     assert answer.code == 6
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("deduplicates", [True]),
+        ("deduplicates", 1),
+        ("position", 2**31),
+        ("position", True),
+        ("credentials", {"token": 5}),
+        ("credentials", {"insecure_plaintext": "no"}),
+        ("labels", {"a": 1}),
+        ("name", 5),
+        ("target", "t\ud800"),
+    ],
+)
+def test_import_refuses_a_field_of_another_type(field: str, value: object, tern: Tern) -> None:
+    entry = {"name": "a", "environment": "e", "database": "d", "address": "grpc://h:1", "target": "t"}
+    content = json.dumps([{**entry, "deduplicates": True, field: value}])
+    answer = tern("deployments", "import", "-", "--no-probe", stdin=content)
+    assert (answer.code, "Error" in answer.err) == (2, False)
 
 
 @pytest.mark.parametrize(
