@@ -17,6 +17,8 @@ from tern.ports import Bells, Ports, StorageUnavailable
 
 _log = logging.getLogger("tern.worker")
 _INTERVAL_S = 1.0
+_LAST_TICK_S = 40.0
+"""Longer than a tick with all its deadlines, shorter than a supervisor's patience."""
 _stopping = threading.Event()
 
 
@@ -31,7 +33,7 @@ def _shape_logs(**_: Any) -> None:
 @celeryd_init.connect
 def _begin_sweeping(**_: Any) -> None:
     """Before the first connection to the broker, which may never have been there."""
-    threading.Thread(target=_sweep_for_ever, name="tern-sweep", daemon=True).start()
+    _sweeper.start()
 
 
 @worker_shutting_down.connect
@@ -41,7 +43,11 @@ def _end_sweeping(**_: Any) -> None:
 
 @worker_shutdown.connect
 def _close_parts(**_: Any) -> None:
-    """After the last tick: channels, and the engines of local deployments, whose jobs are left to be resumed."""
+    """After the last tick, those of this process's own sweep included: channels, and the engines of local
+    deployments, whose jobs are left to be resumed.
+    """
+    _stopping.set()
+    _sweeper.join(_LAST_TICK_S)
     close()
 
 
@@ -65,6 +71,9 @@ def _sweep_for_ever() -> None:
             _log.exception("the sweep failed unexpectedly")
     if direct is not None:
         direct.close()
+
+
+_sweeper = threading.Thread(target=_sweep_for_ever, name="tern-sweep", daemon=True)
 
 
 def _with_bells(parts: Ports, bells: Bells) -> Ports:

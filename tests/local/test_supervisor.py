@@ -168,8 +168,10 @@ def test_term_ends_the_block_like_an_interrupt() -> None:
 
 
 PARENT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+# Whoever runs the tests may ignore hang-ups, and a child inherits that.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from tern.local.supervisor import Program, Supervisor, terminating_signals_raise
 folder = Path(sys.argv[1])
 with terminating_signals_raise(), Supervisor(folder) as programs:
