@@ -35,6 +35,7 @@ FENCE_KEY = "tern-fence"
 THREADS = 16
 # Below the seven seconds in which a terminated process has to be gone.
 GRACE_SECONDS = 2.0
+HIGHEST_FENCE = 2**63 - 1
 HEALTH_SERVICE = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/"
 log = structlog.get_logger(__name__)
 
@@ -232,7 +233,12 @@ def _adapter(method: Callable[[Any, CallContext], Any]) -> Callable[[Any, Any, g
 def _call_context(context: grpc.ServicerContext) -> CallContext:
     found = {key: _text(value) for key, value in context.invocation_metadata() or ()}
     fence = found.get(FENCE_KEY)
-    if fence is not None and not (fence.isascii() and fence.isdigit() and len(fence) <= len(str(2**62))):
+    if fence is not None and not (
+        fence.isascii()
+        and fence.isdigit()
+        and len(fence) <= len(str(HIGHEST_FENCE))
+        and int(fence) <= HIGHEST_FENCE
+    ):
         message = f"{FENCE_KEY} is {fence!r}, no number"
         raise invalid(message)
     return CallContext(found.get(OPERATION_KEY) or None, None if fence is None else int(fence))

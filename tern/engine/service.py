@@ -295,6 +295,9 @@ class EngineService:
         except (PoolTimeout, TooManyRequests) as error:
             message = "the database does not answer"
             raise unavailable(message) from error
+        except psycopg.DataError as error:
+            # A NUL in a text, a number out of range: the request's own values, and nothing of it was kept.
+            raise invalid(failure.words(error)) from error
         except psycopg.Error as error:
             if failure.meaning(error) in {failure.Meaning.TRANSIENT, failure.Meaning.LOCKED}:
                 raise unavailable(failure.words(error)) from error

@@ -153,6 +153,28 @@ def test_errors_carry_their_reason(stubs: Stubs, table: str) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("field", ["idempotency_key", "caller", "plan_id"])
+def test_text_that_no_database_holds_is_the_callers_mistake(stubs: Stubs, table: str, field: str) -> None:
+    """INTERNAL would mean that nobody knows, and the same call would be repeated for ever."""
+    request = contract.ApplyRequest(
+        idempotency_key="k", database="orders", ddl_changes=[change("ALTER TABLE t ADD COLUMN k int")]
+    )
+    setattr(request, field, "a\x00")
+    bad = grpc.StatusCode.INVALID_ARGUMENT
+    assert refused(lambda: stubs[0].Apply(request, timeout=10))[0] == bad
+    progress = contract.ProgressRequest(apply_id="a\x00")
+    assert refused(lambda: stubs[0].Progress(progress, timeout=10))[0] == bad
+    resolve = ours.ResolveRequest(idempotency_key="a\x00", forbid=True)
+    assert refused(lambda: stubs[1].Resolve(resolve, timeout=10))[0] == bad
+
+
+def test_a_fence_that_no_database_counts_to_is_refused(stubs: Stubs, table: str) -> None:
+    about = (("tern-operation", "apl-1/eu"), ("tern-fence", "9223372036854775808"))
+    resolve = ours.ResolveRequest(idempotency_key="k", forbid=True)
+    call = refused(lambda: stubs[1].Resolve(resolve, timeout=10, metadata=about))
+    assert call[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+
+
 def test_an_unexpected_error_is_internal_with_an_id_and_no_details(
     server: EngineServer, stubs: Stubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
