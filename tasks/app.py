@@ -7,4 +7,5 @@ from tern.settings import load
 
 settings = load()
 app = Celery("tern", include=["tasks.operation", "tasks.apply", "tasks.sweep", "tasks.worker"])
+app.Task.Strategy = "tasks.strategy:checked"
 app.config_from_object(celery_config(settings))
