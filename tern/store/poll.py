@@ -18,7 +18,13 @@ from tern.domain.outcome import Ok
 from tern.domain.outcome import Refused as CallRefused
 from tern.domain.samples import MergeContext, Observed, Sample, merge
 from tern.domain.states import Event, State
-from tern.domain.timing import LOST_CONTACT_AFTER, PROBE_INTERVAL_S, START_GRACE_S, poll_interval_s
+from tern.domain.timing import (
+    LOST_CONTACT_AFTER,
+    PROBE_INTERVAL_S,
+    RPC_DEADLINE_S,
+    START_GRACE_S,
+    poll_interval_s,
+)
 from tern.ports import Cursor, Due, Looked, NotClaimed, Poll
 from tern.store.deployment import load_named
 from tern.store.event import Happening, append
@@ -51,7 +57,12 @@ _SEEN = (
     " o.runs_though_stopped, extract(epoch FROM tern_clock() - o.start_sent_at)::float AS start_age_s,"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent'))"
     "   AS control_open,"
-    " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.verb = 'stop' AND d.state = 'sent')"
+    # An engine may refuse to stop what is stopped: that answers the stop too, once no earlier Start can act any more.
+    " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.verb = 'stop'"
+    "   AND (d.state = 'sent' OR d.state = 'pending' AND d.refusals > 0 AND NOT EXISTS ("
+    "     SELECT 1 FROM control_deliveries s WHERE s.operation_id = o.id AND s.verb = 'start'"
+    "     AND s.state IN ('pending', 'sent')"
+    f"     AND (s.id > d.id OR s.sent_at > tern_clock() - make_interval(secs => {RPC_DEADLINE_S})))))"
     "   AS stop_was_sent,"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.verb = 'start'"
     "   AND d.state IN ('pending', 'sent')) AS start_is_open"

@@ -4,6 +4,7 @@ import pytest
 
 from tern.domain.control import Receipt, Verb
 from tern.domain.errors import Refused
+from tern.domain.model import Claim
 from tern.domain.policy import Copy, Policy
 from tests.faults.behaviour import fail, lose_answer, not_accepted
 from tests.flows.steps import (
@@ -265,3 +266,27 @@ def test_start_of_a_stopped_waiter_comes_back_to_where_the_engine_says(world: Wo
     engine_says(world, "A", "waiting_for_cutover")
     assert world.state("A") == "waiting_for_cutover"
     assert methods(world, "B") == ["Apply"]
+
+
+def test_a_stop_after_the_start_that_the_engine_refuses_for_being_stopped(world: World) -> None:
+    """G9: some engines refuse to stop what is stopped; the person's last word was stop all the same."""
+    world.apply("A", "B")
+    world.answer_bells()
+    world.ask(Verb.STOP, "A")
+    world.run(until=lambda: world.state("A") == "stopped")
+    world.ask(Verb.START, "A")
+    last_look = world.store.may_go_forward
+
+    def asked_to_stop_first(claim: Claim) -> bool:
+        world.store.may_go_forward = last_look  # type: ignore[method-assign]
+        world.ask(Verb.STOP, "A")
+        return last_look(claim)
+
+    world.store.may_go_forward = asked_to_stop_first  # type: ignore[method-assign]
+    world.engines["A"].always("Stop", not_accepted("it is stopped already"))
+    world.answer_bells()
+    assert world.state("A") == "resuming"
+    world.run(until=lambda: world.state("A") == "stopped")
+    assert world.delivery("A", Verb.STOP).state == "acknowledged"
+    assert world.delivery("A", Verb.START).state == "moot"
+    assert not world.engines["A"].calls("Start")
