@@ -1,7 +1,7 @@
 """What store, flows and engines hand each other: claims, wishes, polls, and what became of them. No behaviour."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -133,13 +133,13 @@ class NewApply:
         cls,
         plan: str,
         environment: str,
-        deployments: Sequence[str],
-        policy: Mapping[str, object],
+        deployments: object,
+        policy: object,
         caller: str,
         reason: str,
         key: str,
         *,
-        allow_unsafe: bool,
+        allow_unsafe: object,
     ) -> "NewApply":
         """From what another service sent; raises UsageError for anything that can't be read.
 
@@ -147,11 +147,13 @@ class NewApply:
         """
         texts = {"plan": plan, "environment": environment, "caller": caller, "reason": reason, "key": key}
         why = [f"{name} is no text" for name, value in texts.items() if not _is_text(value)]
-        if not isinstance(deployments, list | tuple) or not all(_is_text(name) for name in deployments):
+        names = tuple(deployments) if isinstance(deployments, list | tuple) else ()
+        if not isinstance(deployments, list | tuple) or not all(_is_text(name) for name in names):
             why.append("deployments is no list of names")
         if not isinstance(allow_unsafe, bool):
             why.append("allow_unsafe is neither true nor false")
         default = Policy().as_json()
+        chosen = dict(policy) if isinstance(policy, Mapping) else {}
         if not isinstance(policy, Mapping):
             why.append("policy is no object")
         else:
@@ -159,10 +161,10 @@ class NewApply:
         if why:
             raise UsageError("the message can't be read", why=tuple(why))
         try:
-            frozen = Policy.from_json({**default, **policy})
+            frozen = Policy.from_json({**default, **chosen})
         except ValueError as error:
             raise UsageError("the rollout policy can't be read", why=(str(error),)) from None
-        return cls(PlanId(plan), environment, tuple(deployments), frozen, caller, reason, key, allow_unsafe)
+        return cls(PlanId(plan), environment, names, frozen, caller, reason, key, allow_unsafe is True)
 
 
 @dataclass(frozen=True, slots=True)
