@@ -164,9 +164,11 @@ def _ask_in_between(stage: Stage, ask: Ask, report: Callable[[str], None]) -> No
 
     stage.store.claim_dispatch = claim_then_ask  # type: ignore[method-assign]
     try:
-        stage.run(until=lambda: bool(asked) or stage.remote_id("A") is not None)
+        stage.run(
+            until=lambda: bool(asked) or stage.remote_id("A") is not None or stage.state("A") == "stopped"
+        )
         if not asked:
-            _ask(stage, ask, report)  # who made the claim has died, and all was written
+            _ask(stage, ask, report)  # who made the claim, or heard of the stop, has died since
     finally:
         del stage.store.claim_dispatch  # type: ignore[method-assign]
 
