@@ -74,10 +74,11 @@ def find_started(connection: Connection, request: contract.ApplyRequest, context
     if not request.idempotency_key:
         return None
     with connection.transaction():
-        keys.raise_fence(connection, context)
         known = keys.find_key(connection, request.idempotency_key)
         if known is None:
+            # Not a fence is kept of a request that may still be refused: insert() keeps it with the job.
             return None
+        keys.raise_fence(connection, context)
         return _known_job(connection, known, request, context)
 
 

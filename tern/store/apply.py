@@ -1,20 +1,20 @@
-"""Durable steps of plans and whole applies. Each method is one transaction."""
+"""Durable steps of whole applies. Each method is one transaction."""
 
 import hashlib
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from tern.domain.errors import NotFound, Refused
-from tern.domain.identity import ApplyId, PlanId, ScopeName
-from tern.domain.model import Action, Plan, PlannedChange
+from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.model import Plan
 from tern.domain.states import State
 from tern.ports import AcceptedApply, Due, NewApply
 from tern.store.deployment import load_named
 from tern.store.event import Happening, append, append_all
+from tern.store.plan import load_plan, new_identifier, plan_digest
 from tern.store.projection import close_fulfilled, project_parent, settle_table_changes
 from tern.store.reservation import holder_of, take
 from tern.store.session import transaction
@@ -24,79 +24,13 @@ from tern.store.step import Steps, lock_apply
 class ApplySteps(Steps):
     """ports.ApplyStore on PostgreSQL."""
 
-    def save_plan(
-        self,
-        *,
-        environment: str,
-        database: str,
-        database_type: str,
-        changes: Sequence[PlannedChange],
-        caller: str,
-    ) -> Plan:
-        """See ports.ApplyStore. Raises Refused for a plan without changes."""
-        if not changes:
-            message = "a plan without changes was refused"
-            raise Refused(message, reason="PLAN_EMPTY")
-        digest = plan_digest(database_type, changes)
-        with transaction(self.engine) as tx:
-            plan_pk = tx.execute(
-                text(
-                    "INSERT INTO plans (plan_identifier, environment, database, database_type, digest, caller)"
-                    " VALUES (:identifier, :environment, :database, :type, :digest, :caller)"
-                    " ON CONFLICT DO NOTHING RETURNING id"
-                ),
-                {
-                    "identifier": new_identifier("pln"),
-                    "environment": environment,
-                    "database": database,
-                    "type": database_type,
-                    "digest": digest,
-                    "caller": caller,
-                },
-            ).scalar_one_or_none()
-            if plan_pk is not None:
-                tx.execute(
-                    text(
-                        "INSERT INTO plan_changes"
-                        " (plan_id, ordinal, namespace, table_name, ddl, action, unsafe_reason)"
-                        " VALUES (:plan, :ordinal, :namespace, :table_name, :ddl, :action, :unsafe_reason)"
-                    ),
-                    [
-                        {
-                            "plan": plan_pk,
-                            "ordinal": ordinal,
-                            "namespace": change.namespace,
-                            "table_name": change.table_name,
-                            "ddl": change.ddl,
-                            "action": change.action.value,
-                            "unsafe_reason": change.unsafe_reason,
-                        }
-                        for ordinal, change in enumerate(changes)
-                    ],
-                )
-        # A second plan of the same content waited for the first and finds it here, in a new snapshot.
-        with transaction(self.engine) as tx:
-            identifier = tx.execute(
-                text(
-                    "SELECT plan_identifier FROM plans"
-                    " WHERE environment = :environment AND database = :database AND digest = :digest"
-                ),
-                {"environment": environment, "database": database, "digest": digest},
-            ).scalar_one()
-            return _load_plan(tx, PlanId(identifier))[1]
-
-    def load_plan(self, plan_id: PlanId) -> Plan:
-        """See ports.ApplyStore."""
-        with transaction(self.engine) as tx:
-            return _load_plan(tx, plan_id)[1]
-
     def accept_apply(self, new: NewApply) -> AcceptedApply:
         """See ports.ApplyStore."""
         body = request_body(new)
         with transaction(self.engine) as tx:
             if _key_is_used(tx, new):
                 return _same_request(tx, new, body)
-            plan_pk, plan = _load_plan(tx, new.plan_id)
+            plan_pk, plan = load_plan(tx, new.plan_id)
             targets = _check(tx, new, plan)
             apply_id = ApplyId(new_identifier("apl"))
             apply_pk = _insert_apply(tx, new, plan_pk, plan, apply_id, body)
@@ -165,17 +99,6 @@ class ApplySteps(Steps):
             return summary
 
 
-def plan_digest(database_type: str, changes: Sequence[PlannedChange]) -> str:
-    """What was reviewed, as a hash: type and every change in order."""
-    body = [database_type, [[c.namespace, c.table_name, c.ddl, c.action.value] for c in changes]]
-    return hashlib.sha256(json.dumps(body).encode()).hexdigest()
-
-
-def new_identifier(prefix: str) -> str:
-    """A public id: the prefix and 64 random bits."""
-    return f"{prefix}-{secrets.token_hex(8)}"
-
-
 def request_body(new: NewApply) -> dict[str, object]:
     """What makes two enqueues the same request; caller and reason may differ between tries."""
     return {
@@ -185,27 +108,6 @@ def request_body(new: NewApply) -> dict[str, object]:
         "policy": new.policy.as_json(),
         "allow_unsafe": new.allow_unsafe,
     }
-
-
-def _load_plan(tx: Connection, plan_id: PlanId) -> tuple[int, Plan]:
-    row = tx.execute(text("SELECT * FROM plans WHERE plan_identifier = :id"), {"id": plan_id}).one_or_none()
-    if row is None:
-        message = f"there is no plan {plan_id}"
-        raise NotFound(message, next_step="`tern plan` makes one.")
-    changes = tx.execute(
-        text("SELECT * FROM plan_changes WHERE plan_id = :id ORDER BY ordinal"), {"id": row.id}
-    )
-    return row.id, Plan(
-        plan_id=PlanId(row.plan_identifier),
-        environment=row.environment,
-        database=row.database,
-        database_type=row.database_type,
-        digest=row.digest,
-        changes=tuple(
-            PlannedChange(c.namespace, c.table_name, c.ddl, Action(c.action), c.unsafe_reason)
-            for c in changes
-        ),
-    )
 
 
 def _check(tx: Connection, new: NewApply, plan: Plan) -> Mapping[str, str]:

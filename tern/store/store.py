@@ -6,13 +6,22 @@ from tern.store.apply import ApplySteps
 from tern.store.delivery import DeliverySteps
 from tern.store.deployment import DeploymentSteps
 from tern.store.dispatch import DispatchSteps
+from tern.store.plan import PlanSteps
 from tern.store.poll import PollSteps
 from tern.store.resolve import ResolveSteps
 from tern.store.wish import WishSteps
 
 
 class PostgresStore(
-    DispatchSteps, DeliverySteps, AnswerSteps, WishSteps, ResolveSteps, PollSteps, ApplySteps, DeploymentSteps
+    DispatchSteps,
+    DeliverySteps,
+    AnswerSteps,
+    WishSteps,
+    ResolveSteps,
+    PollSteps,
+    PlanSteps,
+    ApplySteps,
+    DeploymentSteps,
 ):
     """One process's way to the truth. `PostgresStore(engine, owner="…")`; no method waits without a limit."""
 

@@ -226,3 +226,13 @@ def test_unknown_and_empty_ids(driver: Driver) -> None:
             with pytest.raises(EngineError) as refused:
                 call(job)
             assert refused.value.code == code
+
+
+def test_a_refused_apply_leaves_no_fence(db: Database, driver: Driver, table: str) -> None:
+    """Else a mistake with a high fence would shut out every later call of the operation, a stop included."""
+    bold = driver.as_operation("apl-1/a", 2**62)
+    with pytest.raises(EngineError):
+        bold.service.apply(
+            bold.request("ALTER TABLE nowhere ADD COLUMN k int", idempotency_key="bold"), bold.context
+        )
+    assert db.execute("SELECT count(*) FROM _tern.fence").fetchone() == (0,)

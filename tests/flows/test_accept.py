@@ -254,3 +254,11 @@ def test_a_message_of_other_types_is_refused_and_never_guessed_at(field: str, va
     assert NewApply.from_message(**message).deployments == ("A", "B")
     with pytest.raises(UsageError):
         NewApply.from_message(**{**message, field: value})
+
+
+def test_a_plan_that_no_engine_could_take_is_refused(world: World) -> None:
+    """G7: an Apply larger than a message may be would be unanswered for ever."""
+    huge = PlannedChange("public", "orders", f"COMMENT ON TABLE orders IS '{'x' * 1_000_000}'", Action.OTHER)
+    with pytest.raises(Refused) as refusal:
+        world.apply("A", changes=[huge])
+    assert refusal.value.reason == "PLAN_TOO_LARGE"

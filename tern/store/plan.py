@@ -1,0 +1,129 @@
+"""Durable steps of plans: the reviewed change, immutable, the same content the same plan. Each method is one
+transaction.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, text
+
+from tern.domain.errors import NotFound, Refused
+from tern.domain.identity import PlanId
+from tern.domain.model import Action, Plan, PlannedChange
+from tern.store.session import transaction
+from tern.store.step import Steps
+
+LARGEST_PLAN_BYTES = 1_000_000
+"""Well below the four megabytes that gRPC lets through: a larger Apply would be unanswered for ever."""
+
+
+class PlanSteps(Steps):
+    """The plans of ports.ApplyStore on PostgreSQL."""
+
+    def save_plan(
+        self,
+        *,
+        environment: str,
+        database: str,
+        database_type: str,
+        changes: Sequence[PlannedChange],
+        caller: str,
+    ) -> Plan:
+        """See ports.ApplyStore. Raises Refused for a plan without changes."""
+        if not changes:
+            message = "a plan without changes was refused"
+            raise Refused(message, reason="PLAN_EMPTY")
+        size = sum(len(change.ddl.encode()) for change in changes)
+        if size > LARGEST_PLAN_BYTES:
+            message = f"a plan of {size} bytes of DDL was refused"
+            why = (f"an engine takes {LARGEST_PLAN_BYTES} bytes in one request",)
+            raise Refused(
+                message, why=why, next_step="Divide it into several plans.", reason="PLAN_TOO_LARGE"
+            )
+        digest = plan_digest(database_type, changes)
+        with transaction(self.engine) as tx:
+            plan_pk = tx.execute(
+                text(
+                    "INSERT INTO plans (plan_identifier, environment, database, database_type, digest, caller)"
+                    " VALUES (:identifier, :environment, :database, :type, :digest, :caller)"
+                    " ON CONFLICT DO NOTHING RETURNING id"
+                ),
+                {
+                    "identifier": new_identifier("pln"),
+                    "environment": environment,
+                    "database": database,
+                    "type": database_type,
+                    "digest": digest,
+                    "caller": caller,
+                },
+            ).scalar_one_or_none()
+            if plan_pk is not None:
+                tx.execute(
+                    text(
+                        "INSERT INTO plan_changes"
+                        " (plan_id, ordinal, namespace, table_name, ddl, action, unsafe_reason)"
+                        " VALUES (:plan, :ordinal, :namespace, :table_name, :ddl, :action, :unsafe_reason)"
+                    ),
+                    [
+                        {
+                            "plan": plan_pk,
+                            "ordinal": ordinal,
+                            "namespace": change.namespace,
+                            "table_name": change.table_name,
+                            "ddl": change.ddl,
+                            "action": change.action.value,
+                            "unsafe_reason": change.unsafe_reason,
+                        }
+                        for ordinal, change in enumerate(changes)
+                    ],
+                )
+        # A second plan of the same content waited for the first and finds it here, in a new snapshot.
+        with transaction(self.engine) as tx:
+            identifier = tx.execute(
+                text(
+                    "SELECT plan_identifier FROM plans"
+                    " WHERE environment = :environment AND database = :database AND digest = :digest"
+                ),
+                {"environment": environment, "database": database, "digest": digest},
+            ).scalar_one()
+            return load_plan(tx, PlanId(identifier))[1]
+
+    def load_plan(self, plan_id: PlanId) -> Plan:
+        """See ports.ApplyStore."""
+        with transaction(self.engine) as tx:
+            return load_plan(tx, plan_id)[1]
+
+
+def plan_digest(database_type: str, changes: Sequence[PlannedChange]) -> str:
+    """What was reviewed, as a hash: type and every change in order."""
+    body = [database_type, [[c.namespace, c.table_name, c.ddl, c.action.value] for c in changes]]
+    return hashlib.sha256(json.dumps(body).encode()).hexdigest()
+
+
+def new_identifier(prefix: str) -> str:
+    """A public id: the prefix and 64 random bits."""
+    return f"{prefix}-{secrets.token_hex(8)}"
+
+
+def load_plan(tx: Connection, plan_id: PlanId) -> tuple[int, Plan]:
+    """The plan and its key; raises NotFound."""
+    row = tx.execute(text("SELECT * FROM plans WHERE plan_identifier = :id"), {"id": plan_id}).one_or_none()
+    if row is None:
+        message = f"there is no plan {plan_id}"
+        raise NotFound(message, next_step="`tern plan` makes one.")
+    changes = tx.execute(
+        text("SELECT * FROM plan_changes WHERE plan_id = :id ORDER BY ordinal"), {"id": row.id}
+    )
+    return row.id, Plan(
+        plan_id=PlanId(row.plan_identifier),
+        environment=row.environment,
+        database=row.database,
+        database_type=row.database_type,
+        digest=row.digest,
+        changes=tuple(
+            PlannedChange(c.namespace, c.table_name, c.ddl, Action(c.action), c.unsafe_reason)
+            for c in changes
+        ),
+    )
