@@ -43,7 +43,7 @@ MOST_NAMED = 8
     type=click.Choice(["rolling", "barrier", "parallel"]),
     default="rolling",
     show_default=True,
-    help="One after the other, or at the same time.",
+    help="The order: one after the other, or at the same time; `barrier` is not built yet.",
 )
 @click.option(
     "--cutover",
@@ -57,7 +57,7 @@ MOST_NAMED = 8
     type=click.Choice(["halt", "continue", "pause"]),
     default="halt",
     show_default=True,
-    help="What a failure too many does to deployments that have not started.",
+    help="What a failure too many does to deployments that have not started; `pause` is not built yet.",
 )
 @click.option("--max-parallel", type=click.IntRange(min=1), help="At most so many at once.")
 @click.option(

@@ -93,7 +93,17 @@ def operation_line(
 
 
 def details(operation: OperationView, *, brief: bool = False) -> str:
-    """What is known beside the state, the most telling first."""
+    """What is known beside the state, what was asked for first: until it is done, that is what matters."""
+    asked = [
+        f"{wish.verb} asked for {ago(wish.age_s)}"
+        + (f", no answer after {wish.attempts} tries" if wish.attempts > 1 and wish.engine_words else "")
+        for wish in operation.record.open_wishes
+    ]
+    known = _known(operation, brief=brief)
+    return ", ".join([*asked, *([known] if known else [])])
+
+
+def _known(operation: OperationView, *, brief: bool) -> str:
     record = operation.record
     if operation.lost_contact:
         last = "never" if record.sampled_age_s is None else ago(record.sampled_age_s)
@@ -112,8 +122,7 @@ def details(operation: OperationView, *, brief: bool = False) -> str:
         case State.SKIPPED | State.CANCELLED | State.REVERTED:
             return ""
         case State.WAITING_FOR_CUTOVER if record.sampled_age_s is not None:
-            wishes = [f"{wish.verb} asked for by {wish.caller}" for wish in record.open_wishes]
-            return ", ".join([*wishes, f"seen {ago(record.sampled_age_s)}"])
+            return f"seen {ago(record.sampled_age_s)}"
         case State.STOPPED:
             return f"at {operation.percent} %, {duration(record.state_age_s)} ago"
         case _:

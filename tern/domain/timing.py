@@ -21,7 +21,7 @@ ANSWERED_ATTEMPTS_MAX = 10
 FRESHNESS_S = 86_400.0
 """An intent older than this is not repeated by itself any more."""
 
-HALT_RETRY_MAX_S = 8.0
+HALT_RETRY_MAX_S = 3.0
 """A stop or cancel without an answer is tried again at least this often: an engine that is back must hear of it."""
 
 PROBE_INTERVAL_S = 10.0

@@ -77,7 +77,14 @@ class AnswerSteps(Steps):
             )
             _release(tx, held, is_start=wish.verb == Verb.START.value and event == "sent")
             append(
-                tx, Happening(held.apply_pk, f"{wish.verb}_{event}", wish.caller, held.operation_id, words)
+                tx,
+                Happening(
+                    held.apply_pk,
+                    f"{wish.verb}_{event}",
+                    wish.caller,
+                    held.operation_id,
+                    words or wish.reason,
+                ),
             )
             return Fenced.DONE
 

@@ -21,7 +21,7 @@ OPTIONS: dict[str, int] = {
     # An engine that comes back is found within seconds; the default would let the backoff grow to two minutes.
     "grpc.initial_reconnect_backoff_ms": 250,
     "grpc.min_reconnect_backoff_ms": 2_000,
-    "grpc.max_reconnect_backoff_ms": 5_000,
+    "grpc.max_reconnect_backoff_ms": 2_000,
     # Also sets TCP_USER_TIMEOUT: a connection into a black hole is given up instead of eating every later call.
     "grpc.keepalive_time_ms": 10_000,
     "grpc.keepalive_timeout_ms": 5_000,
