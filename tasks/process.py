@@ -11,7 +11,7 @@ from tern.wiring import close_ports, open_ports, owner_name
 EXPECTED = (TernError, StorageUnavailable)
 """What a task may raise on purpose: logged in one line, acknowledged, and found again by the sweeps."""
 
-OWNER = owner_name(settings)
+OWNER = owner_name()
 _lock = threading.Lock()
 _made: list[Ports] = []
 

@@ -25,9 +25,8 @@ class Dice:
         return random.random()  # noqa: S311 - spreads load, protects nothing
 
 
-def owner_name(settings: Settings) -> str:
+def owner_name() -> str:
     """How this process signs its claims."""
-    del settings
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
@@ -56,7 +55,7 @@ def open_store(settings: Settings) -> PostgresStore:
     """The store on a migrated database; raises Misconfigured, Unreachable."""
     return PostgresStore(
         _checked(settings),
-        owner=owner_name(settings),
+        owner=owner_name(),
         lease_s=settings.lease_seconds,
         pace=settings.pace,
     )

@@ -53,8 +53,7 @@ def ports(*, ringing: bool = False) -> Ports:
 
     found = settings()
     opened = wiring.open_ports(found, bells(found) if ringing else Silent(), run_local_jobs=False)
-    for part in (getattr(opened.engines, "close", None), getattr(opened.store, "engine", None)):
-        _when_done(getattr(part, "dispose", part))
+    _when_done(lambda: wiring.close_ports(opened))
     return opened
 
 

@@ -17,7 +17,6 @@ from tern.ports import Resolved
 from tern.store.schema import migrate
 from tern.store.session import connect
 from tests.faults.behaviour import fail, lose_answer
-from tests.faults.fake_engine import FakeEngine
 from tests.flows.steps import MANUAL, PARALLEL, engine_says, look, running, settle, stopped, waiting
 from tests.world import World
 
@@ -47,29 +46,6 @@ def database(database_url: str) -> Iterator[Engine]:
         )
     yield engine
     engine.dispose()
-
-
-@pytest.fixture
-def make_world(database: Engine) -> Iterator[Callable[..., World]]:
-    engines: list[FakeEngine] = []
-    worlds: list[World] = []
-
-    def make(*names: str, **options: Any) -> World:
-        fakes = {name: FakeEngine(name, **options) for name in names or ("A", "B", "C")}
-        engines.extend(fakes.values())
-        worlds.append(World(database, fakes))
-        return worlds[-1]
-
-    yield make
-    for world in worlds:
-        world.directory.close()
-    for engine in engines:
-        engine.stop()
-
-
-@pytest.fixture
-def world(make_world: Callable[..., World]) -> World:
-    return make_world()
 
 
 def a_long_night(world: World) -> None:
