@@ -9,6 +9,7 @@ from tern.domain.states import State
 from tern.store.reading import Reading
 from tern.view import apply_view
 from tests.cli.conftest import Tern
+from tests.faults.behaviour import fail
 from tests.world import World
 
 
@@ -38,6 +39,20 @@ def test_what_moves_is_said_to_move(world: World, tern: Tern) -> None:
     world.answer_bells()
     assert "Tern holds nothing back" in tern("explain", f"{apply_id}/A").out
     assert "Nothing holds it. Under way: A (running)" in tern("explain", apply_id).out
+
+
+def test_a_stop_that_nobody_answers_is_seen_wherever_one_looks(world: World, tern: Tern) -> None:
+    """Else it is asked for again, or taken for done."""
+    world.apply("A", "B")
+    world.answer_bells()
+    world.engines["A"].always("Stop", fail("UNAVAILABLE"))
+    world.ask(Verb.STOP, "A")
+    for _ in range(3):
+        world.pass_time(5.0)
+        world.sweep()
+    for command in (("get", world.last), ("explain", world.last), ("get", f"{world.last}/A")):
+        assert "stop asked for" in tern(*command).out, command
+    assert "no answer after" in tern("get", world.last).out
 
 
 def test_a_verdict_is_explained_by_what_failed(world: World, tern: Tern) -> None:

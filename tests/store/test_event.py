@@ -244,6 +244,8 @@ def test_the_record_says_who_asked_and_why(world: World) -> None:
     assert (request.caller, request.reason, request.verb) == ("bob", "the night is long", "stop")
     assert request.outcomes == [{"deployment": "A", "outcome": "accepted", "reason": ""}]
     assert [event.who for event in world.events("A") if event.event.startswith("stop_")] == ["bob", "bob"]
+    (sent,) = [event for event in world.events("A") if event.event == "stop_sent"]
+    assert sent.why == "the night is long"
 
 
 def test_an_adopted_id_is_in_the_record(world: World) -> None:
