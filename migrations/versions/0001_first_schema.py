@@ -82,6 +82,7 @@ CREATE TABLE applies (
     error_message text NOT NULL DEFAULT '',
     revision bigint NOT NULL DEFAULT 0,
     verdict_effects_done_at timestamptz,
+    next_advance_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT tern_clock(),
     state_changed_at timestamptz NOT NULL DEFAULT tern_clock(),
     completed_at timestamptz,
@@ -95,6 +96,7 @@ CREATE TABLE apply_operations (
     apply_id bigint NOT NULL REFERENCES applies (id),
     deployment text NOT NULL CONSTRAINT apply_operations_have_a_deployment CHECK (deployment <> ''),
     position integer NOT NULL,
+    wave integer NOT NULL DEFAULT 0 CONSTRAINT apply_operations_waves_count_from_one CHECK (wave >= 0),
     target text NOT NULL,
     state text NOT NULL DEFAULT 'pending' CONSTRAINT apply_operations_state_is_known CHECK (state IN (
         'pending', 'running', 'waiting_for_cutover', 'cutting_over', 'revert_window', 'reverting', 'resuming',
@@ -167,11 +169,15 @@ CREATE TABLE control_requests (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     apply_id bigint NOT NULL REFERENCES applies (id),
     verb text NOT NULL CONSTRAINT control_requests_verb_is_known
-        CHECK (verb IN ('stop', 'start', 'cutover', 'cancel')),
+        CHECK (verb IN ('stop', 'start', 'cutover', 'cancel', 'retry', 'skip', 'release', 'revert', 'skip-revert',
+                        'volume')),
+    failures_released integer,
     caller text NOT NULL,
     reason text NOT NULL CONSTRAINT control_requests_have_a_reason CHECK (btrim(reason) <> ''),
     outcomes jsonb NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT tern_clock()
+    created_at timestamptz NOT NULL DEFAULT tern_clock(),
+    CONSTRAINT control_requests_releases_say_how_much CHECK (
+        (failures_released IS NOT NULL) = (verb = 'release') AND failures_released >= 0)
 );
 
 CREATE TABLE control_deliveries (
@@ -206,18 +212,31 @@ CREATE TABLE target_reservations (
 
 CREATE TABLE apply_events (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    apply_id bigint NOT NULL REFERENCES applies (id),
-    operation_id bigint REFERENCES apply_operations (id),
+    apply_id bigint NOT NULL,
+    operation_id bigint,
+    number bigint NOT NULL,
     at timestamptz NOT NULL DEFAULT tern_clock(),
     event text NOT NULL,
     who text NOT NULL,
     why text NOT NULL DEFAULT '',
     before text NOT NULL DEFAULT '',
     after text NOT NULL DEFAULT '',
-    detail jsonb NOT NULL DEFAULT '{}',
+    -- json, not jsonb: it stays the text that was written, and the hash covers exactly that.
+    detail json NOT NULL DEFAULT '{}',
     previous_hash bytea NOT NULL,
     hash bytea NOT NULL
 );
+
+-- The end of every chain of events: one for each operation, and operation 0 for what the apply itself went through.
+-- That an event is the last one can be seen only from here, so a chain that lost its tail is noticed.
+CREATE TABLE event_chains (
+    apply_id bigint NOT NULL REFERENCES applies (id),
+    operation_id bigint NOT NULL,
+    length bigint NOT NULL,
+    previous bytea NOT NULL,
+    head bytea NOT NULL,
+    CONSTRAINT event_chains_one_per_operation PRIMARY KEY (apply_id, operation_id)
+) WITH (fillfactor = 70);
 
 CREATE TABLE sweep_leases (
     name text CONSTRAINT sweep_leases_one_per_name PRIMARY KEY,
@@ -245,6 +264,7 @@ CREATE INDEX applies_live ON applies (id)
     WHERE state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped');
 CREATE INDEX applies_verdict_effects_due ON applies (id)
     WHERE state IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped') AND verdict_effects_done_at IS NULL;
+CREATE INDEX applies_due_for_advance ON applies (next_advance_at) WHERE next_advance_at IS NOT NULL;
 CREATE INDEX table_changes_of_apply ON table_changes (apply_id);
 CREATE UNIQUE INDEX control_deliveries_one_open_per_verb ON control_deliveries (operation_id, verb)
     WHERE state IN ('pending', 'sent');
@@ -255,7 +275,9 @@ CREATE INDEX control_deliveries_open_of_apply ON control_deliveries (apply_id) W
 CREATE INDEX control_requests_of_apply ON control_requests (apply_id, id);
 CREATE INDEX target_reservations_of_apply ON target_reservations (apply_id);
 CREATE INDEX apply_events_of_apply ON apply_events (apply_id, id);
-CREATE INDEX apply_events_of_operation ON apply_events (operation_id, id) WHERE operation_id IS NOT NULL;
+CREATE UNIQUE INDEX apply_events_of_operation ON apply_events (operation_id, number)
+    WHERE operation_id IS NOT NULL;
+CREATE UNIQUE INDEX apply_events_of_apply_alone ON apply_events (apply_id, number) WHERE operation_id IS NULL;
 """
 
 GUARDS = """
@@ -360,15 +382,44 @@ CREATE TRIGGER control_requests_is_append_only BEFORE UPDATE OR DELETE ON contro
 CREATE TRIGGER apply_events_is_append_only BEFORE UPDATE OR DELETE ON apply_events
     FOR EACH ROW EXECUTE FUNCTION rows_are_append_only();
 
--- Each event carries a hash over itself and its predecessor of the same apply. Writers hold the apply's lock, so
--- the predecessor is the last one for sure.
-CREATE FUNCTION apply_events_are_chained() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE TRIGGER event_chains_is_append_only BEFORE UPDATE ON event_chains FOR EACH ROW
+    WHEN (NEW.apply_id <> OLD.apply_id OR NEW.operation_id <> OLD.operation_id
+        OR NEW.length <> OLD.length + 1 OR NEW.previous <> OLD.head)
+    EXECUTE FUNCTION rows_are_append_only();
+CREATE TRIGGER event_chains_stay BEFORE DELETE ON event_chains
+    FOR EACH ROW EXECUTE FUNCTION rows_are_append_only();
+
+-- Once a chain, where a foreign key would look once an event.
+CREATE FUNCTION event_chains_belong_to_their_apply() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    SELECT hash INTO NEW.previous_hash FROM apply_events
-        WHERE apply_id = NEW.apply_id ORDER BY id DESC LIMIT 1;
-    NEW.previous_hash := coalesce(NEW.previous_hash, '\\x00'::bytea);
-    NEW.hash := sha256(NEW.previous_hash || convert_to(concat_ws(E'\\x1f', NEW.apply_id, NEW.operation_id,
-        extract(epoch FROM NEW.at), NEW.event, NEW.who, NEW.why, NEW.before, NEW.after, NEW.detail), 'UTF8'));
+    IF NOT EXISTS (SELECT 1 FROM apply_operations WHERE id = NEW.operation_id AND apply_id = NEW.apply_id) THEN
+        RAISE EXCEPTION 'operation % is none of apply %', NEW.operation_id, NEW.apply_id
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'event_chains_belong_to_their_apply';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER event_chains_belong_to_their_apply AFTER INSERT ON event_chains
+    FOR EACH ROW WHEN (NEW.operation_id <> 0) EXECUTE FUNCTION event_chains_belong_to_their_apply();
+
+-- One field of what is hashed: its length in characters and the text, so that no two events read the same.
+CREATE FUNCTION tern_hashed(field text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT coalesce(length(field) || ':' || field, '-') $$;
+
+-- Each event carries a hash over itself and its predecessor in its chain. The row in event_chains is written last
+-- and by key, so that two writers of one chain follow each other even if they hold no other lock.
+CREATE FUNCTION apply_events_are_chained() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    line bytea := convert_to(tern_hashed(NEW.id::text) || tern_hashed(NEW.apply_id::text)
+        || tern_hashed(NEW.operation_id::text) || tern_hashed((extract(epoch FROM NEW.at) * 1000000)::bigint::text)
+        || tern_hashed(NEW.event) || tern_hashed(NEW.who) || tern_hashed(NEW.why) || tern_hashed(NEW.before)
+        || tern_hashed(NEW.after) || tern_hashed(NEW.detail::text), 'UTF8');
+BEGIN
+    INSERT INTO event_chains AS c (apply_id, operation_id, length, previous, head)
+        VALUES (NEW.apply_id, coalesce(NEW.operation_id, 0), 1, '\\x00', sha256('\\x00'::bytea || '1:'::bytea || line))
+        ON CONFLICT ON CONSTRAINT event_chains_one_per_operation
+        DO UPDATE SET length = c.length + 1, previous = c.head,
+            head = sha256(c.head || convert_to((c.length + 1) || ':', 'UTF8') || line)
+        RETURNING c.length, c.previous, c.head INTO NEW.number, NEW.previous_hash, NEW.hash;
     RETURN NEW;
 END $$;
 CREATE TRIGGER apply_events_are_chained BEFORE INSERT ON apply_events
@@ -386,9 +437,10 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.get_bind().exec_driver_sql(
         """
-        DROP TABLE sweep_leases, apply_events, target_reservations, control_deliveries, control_requests,
+        DROP TABLE sweep_leases, event_chains, apply_events, target_reservations, control_deliveries, control_requests,
             table_changes, apply_operations, applies, plan_changes, plans, deployments;
-        DROP FUNCTION apply_events_are_chained, rows_are_append_only, applies_operation_count_is_true,
+        DROP FUNCTION apply_events_are_chained, tern_hashed, event_chains_belong_to_their_apply,
+            rows_are_append_only, applies_operation_count_is_true,
             apply_operations_fit_their_apply, apply_operations_of_single_hold_no_id, apply_operations_are_guarded,
             applies_are_guarded, tern_clock;
         """

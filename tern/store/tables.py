@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, DateTime, Identity, LargeBinary, Numeric, Text
+from sqlalchemy import JSON, BigInteger, DateTime, Identity, LargeBinary, Numeric, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -80,7 +80,10 @@ class PlanChangeRow(Table):
 
 
 class ApplyRow(Table):
-    """One rollout. Its state is written by the projection alone."""
+    """One rollout. Its state is written by the projection alone.
+
+    next_advance_at: when something about it comes due by itself, as the end of a wave's bake; NULL for nothing.
+    """
 
     __tablename__ = "applies"
     id: Mapped[int] = _identity()
@@ -100,6 +103,7 @@ class ApplyRow(Table):
     error_message: Mapped[str]
     revision: Mapped[int] = mapped_column(BigInteger)
     verdict_effects_done_at: Mapped[datetime | None]
+    next_advance_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     state_changed_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
@@ -108,6 +112,7 @@ class ApplyRow(Table):
 class OperationRow(Table):
     """An apply's share on one deployment: what is claimed, dispatched, controlled and polled.
 
+    wave: which wave it goes with, counted from 1 as people do; 0 in a rollout without waves.
     next_attempt_at: when a dispatch is due; NULL for what is not admitted, or already followed by its id.
     rung_at: when a sweep last rang for the dispatch, so that a long queue isn't made longer by its own echo.
     next_poll_at: when the next look is due; NULL for what has no remote id or needs no look any more.
@@ -121,6 +126,7 @@ class OperationRow(Table):
     apply_id: Mapped[int] = _reference()
     deployment: Mapped[str]
     position: Mapped[int]
+    wave: Mapped[int]
     target: Mapped[str]
     state: Mapped[str]
     engine_resume_context: Mapped[str | None]
@@ -179,12 +185,16 @@ class TableChangeRow(Table):
 
 
 class RequestRow(Table):
-    """An operator's wish, append-only; `outcomes` is the receipt that was given."""
+    """An operator's wish, append-only; `outcomes` is the receipt that was given.
+
+    failures_released: of a release, how many failures stood when it was accepted; NULL for every other verb.
+    """
 
     __tablename__ = "control_requests"
     id: Mapped[int] = _identity()
     apply_id: Mapped[int] = _reference()
     verb: Mapped[str]
+    failures_released: Mapped[int | None]
     caller: Mapped[str]
     reason: Mapped[str]
     outcomes: Mapped[list[Any]]
@@ -222,21 +232,33 @@ class ReservationRow(Table):
 
 
 class EventRow(Table):
-    """What happened, append-only and hash-chained by the database."""
+    """What happened, append-only and hash-chained by the database: one chain an operation, one for the apply's own."""
 
     __tablename__ = "apply_events"
     id: Mapped[int] = _identity()
-    apply_id: Mapped[int] = _reference()
+    apply_id: Mapped[int] = mapped_column(BigInteger)
     operation_id: Mapped[int | None] = mapped_column(BigInteger)
+    number: Mapped[int] = mapped_column(BigInteger)
     at: Mapped[datetime]
     event: Mapped[str]
     who: Mapped[str]
     why: Mapped[str]
     before: Mapped[str]
     after: Mapped[str]
-    detail: Mapped[dict[str, Any]]
+    detail: Mapped[dict[str, Any]] = mapped_column(JSON)
     previous_hash: Mapped[bytes]
     hash: Mapped[bytes]
+
+
+class ChainRow(Table):
+    """The end of one chain of events; operation 0 is the apply itself."""
+
+    __tablename__ = "event_chains"
+    apply_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    operation_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    length: Mapped[int] = mapped_column(BigInteger)
+    previous: Mapped[bytes]
+    head: Mapped[bytes]
 
 
 class LeaseRow(Table):
