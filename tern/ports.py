@@ -19,8 +19,10 @@ from tern.domain.model import (
 )
 from tern.domain.outcome import Outcome
 from tern.domain.samples import Sample
+from tern.domain.selection import Member
 from tern.domain.work import (
     AcceptedApply,
+    Asked,
     ChangePreview,
     Cursor,
     DeliveryClaimed,
@@ -87,6 +89,9 @@ class DispatchStore(Protocol):
 
 class ControlStore(Protocol):
     """Durable steps of an operator's wish."""
+
+    def members(self, apply_id: ApplyId) -> tuple[Member, ...]:
+        """The apply's operations as selectors see them, in rollout order; raises NotFound."""
 
     def accept_wish(self, wish: Wish, *, dry_run: bool = False) -> WishReceipt:
         """Request and deliveries are inserted; nothing is locked that a driver could hold (ST11).
@@ -302,6 +307,7 @@ class Ports:
 __all__ = [
     "AcceptedApply",
     "ApplyStore",
+    "Asked",
     "Bells",
     "Chance",
     "ChangePreview",
@@ -320,6 +326,7 @@ __all__ = [
     "Fenced",
     "LogLine",
     "Looked",
+    "Member",
     "NewApply",
     "NotClaimed",
     "Poll",

@@ -9,14 +9,14 @@ import click
 
 from tern.cli import reach
 from tern.cli.envelope import json_option, talk, write_document
-from tern.cli.selection import Selection, selection_options
+from tern.cli.selection import read_selection, selection_options
 from tern.cli.subject import Subject
 from tern.cli.words import one_line, plural
 from tern.domain.control import Delivery, Receipt, ReceiptLine, Verb
-from tern.domain.errors import Refused, UsageError
-from tern.ports import Ports, StorageUnavailable, Wish, WishReceipt
+from tern.domain.errors import UsageError
+from tern.domain.selection import Selection
+from tern.ports import Asked, StorageUnavailable, WishReceipt
 from tern.store.reading import Reading
-from tern.store.store import PostgresStore
 
 REFUSED = 5
 PARTLY = 6
@@ -78,7 +78,7 @@ def _command(verb: Verb) -> click.Command:
         **options: Any,
     ) -> int:
         named = Subject.read(subject)
-        selection = Selection.read(named, deployments, labels, states, excepted, everywhere=everywhere)
+        selection = read_selection(named, deployments, labels, states, excepted, everywhere=everywhere)
         if not str(options["reason"]).strip():
             what = f"a {verb} needs a reason"
             raise UsageError(what, next_step="Say why with --reason.")
@@ -97,49 +97,29 @@ cancel = _command(Verb.CANCEL)
 
 
 def _ask(asked: _Asked) -> int:
-    reading = reach.reading()
-    chosen = _chosen(asked, reading)
-    wish = Wish(asked.verb, asked.subject.apply_id, chosen, reach.caller(), asked.reason)
-    if asked.dry_run:
-        receipt = reach.store().accept_wish(wish, dry_run=True)
-        return _answer(asked, receipt, {})
-    from tern.flows.accept import accept_wish  # noqa: PLC0415
+    from tern.flows.accept import ask  # noqa: PLC0415
 
-    ports: Ports = reach.ports(ringing=True)
-    receipt = accept_wish(wish, ports)
-    if not asked.waits:
+    wish = Asked(
+        asked.verb,
+        asked.subject.apply_id,
+        asked.selection,
+        reach.caller(),
+        asked.reason,
+        dry_run=asked.dry_run,
+        expected=asked.expected,
+    )
+    receipt = ask(wish, reach.ports(ringing=not asked.dry_run))
+    if asked.dry_run or not asked.waits:
         return _answer(asked, receipt, {})
     if not asked.as_json:
         accepted = plural(_count(receipt, Receipt.ACCEPTED), "operation")
         talk(f"{asked.verb} accepted for {accepted}; waiting for its effect")
-    fates = _wait(asked, reading, receipt)
+    fates = _wait(asked, reach.reading(), receipt)
     if fates is None:
         talk(f"not observed within {asked.timeout:g} s; the wish stays open: tern get {wish.apply_id}")
         _answer(asked, receipt, {})
         return TIMED_OUT
     return _answer(asked, receipt, fates)
-
-
-def _chosen(asked: _Asked, reading: Reading) -> tuple[str, ...] | None:
-    """The deployments meant, None for the whole apply; raises Refused where a number or a choice is missing."""
-    subject, selection = asked.subject, asked.selection
-    if not selection.is_made and asked.expected is None:
-        return None
-    facts = reading.apply(subject.apply_id)
-    if asked.verb.is_forward and len(facts.operations) > 1 and not selection.is_explicit:
-        # Left to the store, which names the operations: nothing may narrow a choice that was not made.
-        return None
-    chosen = selection.choose(facts, _labels)
-    if asked.expected is not None and len(chosen) != asked.expected:
-        what = f"{plural(len(chosen), 'operation')} selected, not {asked.expected}"
-        why = (", ".join(chosen[:MOST_LISTED]),)
-        raise Refused(what, why=why, reason="EXPECTATION_MISSED")
-    return chosen if selection.is_made else None
-
-
-def _labels() -> Mapping[str, Mapping[str, str]]:
-    store: PostgresStore = reach.store()
-    return {each.name: each.labels for each in store.load_deployments()}
 
 
 def _wait(asked: _Asked, reading: Reading, receipt: WishReceipt) -> Mapping[str, str] | None:

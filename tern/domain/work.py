@@ -13,6 +13,7 @@ from tern.domain.model import Claim, Deployment, OperationScope, RemoteCall
 from tern.domain.outcome import Outcome
 from tern.domain.policy import Policy
 from tern.domain.samples import Sample
+from tern.domain.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,21 @@ class Wish:
     deployments: tuple[str, ...] | None
     caller: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A wish as a door took it in, before anybody looked at the apply. expected: how many operations the asker
+    thinks that the selection has, None for any number.
+    """
+
+    verb: Verb
+    apply_id: ApplyId
+    selection: Selection
+    caller: str
+    reason: str
+    dry_run: bool = False
+    expected: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

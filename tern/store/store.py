@@ -6,6 +6,7 @@ from tern.store.apply import ApplySteps
 from tern.store.delivery import DeliverySteps
 from tern.store.deployment import DeploymentSteps
 from tern.store.dispatch import DispatchSteps
+from tern.store.member import MemberSteps
 from tern.store.plan import PlanSteps
 from tern.store.poll import PollSteps
 from tern.store.resolve import ResolveSteps
@@ -16,6 +17,7 @@ class PostgresStore(
     DispatchSteps,
     DeliverySteps,
     AnswerSteps,
+    MemberSteps,
     WishSteps,
     ResolveSteps,
     PollSteps,

@@ -1,0 +1,68 @@
+"""Which operations of an apply a wish is about: the same selectors at every door. Pure; nothing is loaded here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tern.domain.errors import NotFound, Refused, UsageError
+from tern.domain.identity import ApplyId
+from tern.domain.states import State
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One operation as selectors see it."""
+
+    deployment: str
+    state: State
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What was asked for, before the apply was looked at. Selectors of several kinds narrow each other down.
+
+    Raises UsageError where selectors contradict each other.
+    """
+
+    deployments: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    states: frozenset[State] = frozenset()
+    everywhere: bool = False
+    excepted: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.everywhere and (self.deployments or self.labels or self.states):
+            what = "--all means every operation; it can't be narrowed down by --deployment, -l or --state"
+            raise UsageError(what)
+
+    @property
+    def is_made(self) -> bool:
+        """Something narrows the apply down, or says outright that all of it is meant."""
+        return self.is_explicit or bool(self.excepted)
+
+    @property
+    def is_explicit(self) -> bool:
+        """It says which operations go forward; taking some away says nothing about the others."""
+        return bool(self.deployments or self.labels or self.states or self.everywhere)
+
+    def choose(self, apply_id: ApplyId, members: Sequence[Member]) -> tuple[str, ...]:
+        """The deployments meant, in rollout order; raises NotFound and Refused."""
+        known = {member.deployment for member in members}
+        unknown = [name for name in (*self.deployments, *sorted(self.excepted)) if name not in known]
+        if unknown:
+            what = f"{apply_id} has no operation on {', '.join(unknown)}"
+            raise NotFound(what, next_step=f"`tern get {apply_id}` shows them.")
+        chosen = tuple(member.deployment for member in members if self._wants(member))
+        if not chosen:
+            what = f"no operation of {apply_id} was selected"
+            states = sorted({member.state.value for member in members})
+            raise Refused(what, why=(f"its operations are {', '.join(states)}",), reason="SELECTION_EMPTY")
+        return chosen
+
+    def _wants(self, member: Member) -> bool:
+        return (
+            (not self.deployments or member.deployment in self.deployments)
+            and (not self.states or member.state in self.states)
+            and self.labels.items() <= member.labels.items()
+            and member.deployment not in self.excepted
+        )
