@@ -1,4 +1,6 @@
-"""The append-only record of what happened (G15). The database chains it; the caller holds the apply's lock."""
+"""The append-only record of what happened (G15), chained by the database: one chain an operation, one for the
+apply's own events. The caller holds the lock of what the event is about: the operation's row, or the apply's.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,8 +13,8 @@ from tern.store.session import log_after_commit
 _INSERT = text(
     "INSERT INTO apply_events (apply_id, operation_id, event, who, why, before, after, detail)"
     " SELECT apply_id, operation_id, event, who, why, before, after, detail"
-    " FROM ROWS FROM (jsonb_to_recordset(CAST(:lines AS jsonb)) AS (apply_id bigint, operation_id bigint,"
-    "   event text, who text, why text, before text, after text, detail jsonb))"
+    " FROM ROWS FROM (json_to_recordset(CAST(:lines AS json)) AS (apply_id bigint, operation_id bigint,"
+    "   event text, who text, why text, before text, after text, detail json))"
     "   WITH ORDINALITY AS l(apply_id, operation_id, event, who, why, before, after, detail, number)"
     " ORDER BY number RETURNING event, who, why, before, after, detail ->> 'remote_id' AS remote_id,"
     " (SELECT a.apply_identifier FROM applies a WHERE a.id = apply_events.apply_id) AS apply,"

@@ -291,10 +291,13 @@ def read_history(
                     row.follows and row.is_true,
                 )
                 for row in rows(
-                    "SELECT e.*, e.previous_hash = coalesce(lag(e.hash) OVER (PARTITION BY e.apply_id ORDER BY e.id),"
-                    " '\\x00'::bytea) AS follows, e.hash = sha256(e.previous_hash || convert_to(concat_ws(E'\\x1f',"
-                    " e.apply_id, e.operation_id, extract(epoch FROM e.at), e.event, e.who, e.why, e.before,"
-                    " e.after, e.detail), 'UTF8')) AS is_true FROM apply_events e ORDER BY e.id"
+                    "SELECT e.*, e.number = row_number() OVER chain AND e.previous_hash = coalesce(lag(e.hash)"
+                    " OVER chain, '\\x00'::bytea) AS follows, e.hash = sha256(e.previous_hash || convert_to(e.number"
+                    " || ':' || (SELECT string_agg(coalesce(length(field) || ':' || field, '-'), '' ORDER BY place)"
+                    " FROM unnest(ARRAY[e.id::text, e.apply_id::text, e.operation_id::text,"
+                    " (extract(epoch FROM e.at) * 1000000)::bigint::text, e.event, e.who, e.why, e.before, e.after,"
+                    " e.detail::text]) WITH ORDINALITY AS f(field, place)), 'UTF8')) AS is_true FROM apply_events e"
+                    " WINDOW chain AS (PARTITION BY e.apply_id, e.operation_id ORDER BY e.number) ORDER BY e.id"
                 )
             ),
             deliveries=tuple(

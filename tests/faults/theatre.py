@@ -26,7 +26,7 @@ from tests.faults.stories import LEASE_S, STORIES, Stage, Story, play
 
 _ROOT = Path(__file__).parents[2]
 _TABLES = (
-    "fault_audit, sweep_leases, apply_events, target_reservations, control_deliveries, control_requests,"
+    "fault_audit, sweep_leases, event_chains, apply_events, target_reservations, control_deliveries, control_requests,"
     " table_changes, apply_operations, applies, plan_changes, plans, deployments"
 )
 

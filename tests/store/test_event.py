@@ -20,8 +20,6 @@ from tests.faults.behaviour import fail, lose_answer
 from tests.flows.steps import MANUAL, PARALLEL, engine_says, look, running, settle, stopped, waiting
 from tests.world import World
 
-SEPARATOR = "\x1f"
-
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Engine]:
@@ -144,30 +142,83 @@ def test_every_fate_of_a_wish_has_its_event(world: World, database: Engine) -> N
 
 
 def test_the_chain_of_hashes_can_be_computed_by_anybody(world: World, database: Engine) -> None:
-    """G15: each event holds a hash over itself and its predecessor of the same apply."""
+    """G15: each event holds a hash over itself and its predecessor of the same operation, or of the apply alone."""
     a_long_night(world)
     found = rows(
         database,
-        "SELECT *, extract(epoch FROM at)::text AS epoch, detail::text AS detail_text FROM apply_events ORDER BY id",
+        "SELECT *, (extract(epoch FROM at) * 1000000)::bigint AS micros, detail::text AS detail_text"
+        " FROM apply_events ORDER BY id",
     )
     assert len({row.apply_id for row in found}) > 3
-    previous: dict[int, bytes] = {}
+    heads: dict[tuple[int, int], tuple[int, bytes]] = {}
     for row in found:
-        before = previous.get(row.apply_id, b"\x00")
-        parts = [
-            row.apply_id,
-            row.operation_id,
-            row.epoch,
-            row.event,
-            row.who,
-            row.why,
-            row.before,
-            row.after,
+        chain = (row.apply_id, row.operation_id or 0)
+        length, head = heads.get(chain, (0, b"\x00"))
+        fields = [row.id, row.apply_id, row.operation_id, row.micros]
+        fields += [row.event, row.who, row.why, row.before, row.after, row.detail_text]
+        line = "".join("-" if field is None else f"{len(str(field))}:{field}" for field in fields)
+        assert (row.number, bytes(row.previous_hash)) == (length + 1, head)
+        assert bytes(row.hash) == hashlib.sha256(head + f"{row.number}:{line}".encode()).digest()
+        heads[chain] = (row.number, bytes(row.hash))
+    ends = rows(database, "SELECT * FROM event_chains")
+    assert {(end.apply_id, end.operation_id): (end.length, bytes(end.head)) for end in ends} == heads
+
+
+def test_no_two_events_are_hashed_alike(world: World, database: Engine) -> None:
+    """G15: a text that is moved from one field to the next is another event."""
+    running(world, "A")
+    with database.begin() as tx:
+        lines = {
+            (who, why): tx.execute(
+                text("SELECT tern_hashed(:who) || tern_hashed(:why)"), {"who": who, "why": why}
+            ).scalar_one()
+            for who, why in [("eve", "1:x"), ("eve1:", "x"), ("eve", None), ("eve", ""), ("eve", "-")]
+        }
+    assert len(set(lines.values())) == len(lines)
+
+
+def test_a_writer_that_holds_only_its_operation_extends_its_own_chain(world: World, database: Engine) -> None:
+    """One chain an operation: two drivers of siblings write their events at the same time, and neither waits."""
+    running(world, "A", "B")
+    insert = (
+        "INSERT INTO apply_events (apply_id, operation_id, event, who)"
+        " SELECT apply_id, id, 'noted', 'eve' FROM apply_operations WHERE deployment = :deployment RETURNING number"
+    )
+    with database.begin() as first, database.begin() as second:
+        for tx, deployment in ((first, "A"), (second, "B")):
+            tx.execute(text("SET LOCAL lock_timeout = '1s'"))
+            lock = "SELECT 1 FROM apply_operations WHERE deployment = :deployment FOR NO KEY UPDATE"
+            tx.execute(text(lock), {"deployment": deployment})
+        numbers = [
+            tx.execute(text(insert), {"deployment": deployment}).scalar_one()
+            for tx, deployment in ((first, "A"), (second, "B"), (first, "A"))
         ]
-        line = SEPARATOR.join(str(part) for part in [*parts, row.detail_text] if part is not None)
-        assert bytes(row.previous_hash) == before
-        assert bytes(row.hash) == hashlib.sha256(before + line.encode()).digest()
-        previous[row.apply_id] = bytes(row.hash)
+    assert numbers[2] == numbers[0] + 1
+
+
+def test_an_event_about_a_stranger_is_refused(world: World) -> None:
+    """G15, G7: nothing is recorded of an operation in another apply's record."""
+    running(world, "A")
+    with pytest.raises(IntegrityError, match="is none of apply"):
+        world.write(
+            "INSERT INTO apply_events (apply_id, operation_id, event, who)"
+            " SELECT id, -1, 'noted', 'eve' FROM applies"
+        )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE event_chains SET length = length - 1",
+        "UPDATE event_chains SET length = length + 1",
+        "DELETE FROM event_chains",
+    ],
+)
+def test_the_end_of_a_chain_only_moves_on(world: World, statement: str) -> None:
+    """G15: a chain is never made to look shorter, or to have ended otherwise."""
+    running(world, "A")
+    with pytest.raises(IntegrityError, match="append-only"):
+        world.write(statement)
 
 
 @pytest.mark.parametrize("statement", ["UPDATE apply_events SET who = 'nobody'", "DELETE FROM apply_events"])
