@@ -43,6 +43,7 @@ _NOT_DDL: Mapping[str, str] = {
     "lock_stmt": "the engine decides about locks",
     "vacuum_stmt": "it maintains a table and changes no schema",
     "cluster_stmt": "it rewrites a table under an exclusive lock and changes no schema",
+    "create_foreign_table_stmt": "its rows are in another database, where nothing can be shown to be safe",
     "create_table_as_stmt": "it copies rows; create the table and fill it in two steps",
     "refresh_mat_view_stmt": "it fills a view and changes no schema",
     "check_point_stmt": "it is for the server as a whole",
@@ -54,7 +55,6 @@ _NOT_DDL: Mapping[str, str] = {
 
 _WITH_RELATION: Mapping[str, Action] = {
     "create_stmt": Action.CREATE,
-    "create_foreign_table_stmt": Action.CREATE,
     "alter_table_stmt": Action.ALTER,
     "index_stmt": Action.ALTER,
     "rename_stmt": Action.ALTER,

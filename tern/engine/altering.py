@@ -10,7 +10,7 @@ from tern.engine.parse import Parsed, RefusedError
 from tern.engine.recipes import constraint, direct
 from tern.engine.recipes.model import NOTHING_TO_DO, ChangeClass, LockMode, Recipe, Step, TableLock
 from tern.engine.recipes.split import command_of, kind_of, split
-from tern.engine.scope import enum_name, out_of_scope
+from tern.engine.scope import enum_name, out_of_scope, refuse_reserved
 from tern.engine.trial import Judged, Trial, refuse_dependants, refused_class
 
 _WITH_KEYS = {"AT_DropColumn", "AT_AlterColumnType", "AT_DropConstraint", "AT_AlterConstraint"}
@@ -135,6 +135,7 @@ class AlterJudge:
         added = constraint.constraint_of(part)
         added.pktable.schemaname = added.pktable.schemaname or table.namespace
         referenced = Name(added.pktable.schemaname, added.pktable.relname)
+        refuse_reserved(referenced)
         if not self.trial.copy(referenced):
             raise RefusedError(Reason.DDL_INVALID, f"there is no table {referenced}")
         seen = self.trial.plain(part, table.namespace, table)

@@ -10,7 +10,7 @@ from tern.engine.parse import Parsed, RefusedError, copy, nodes
 from tern.engine.recipes import constraint, direct
 from tern.engine.recipes.model import NOTHING_TO_DO, ChangeClass, Recipe, TableLock
 from tern.engine.reconcile import definition_key, find_index
-from tern.engine.scope import Target, direct_lock, enum_name, out_of_scope
+from tern.engine.scope import Target, direct_lock, enum_name, out_of_scope, refuse_reserved
 from tern.engine.trial import Judged, Trial, refuse_dependants, refused_class
 
 # Their effect is known, and there is no copy of what they are about.
@@ -98,6 +98,8 @@ class Judge:
             for each in nodes(node, "Constraint")
             if each.HasField("pktable")
         }
+        for key in keys:
+            refuse_reserved(key)
         recipe = direct.create_table(parsed, table, sorted(keys - {table}))
         # The new table has no rows, so nothing of what building its indexes costs is felt.
         return replace(self.trial.settled(seen, recipe, table), change_class=ChangeClass.METADATA)

@@ -58,6 +58,8 @@ COMMENTED = {
 RENAMED = {"OBJECT_TABLE", "OBJECT_COLUMN", "OBJECT_TABCONSTRAINT", "OBJECT_INDEX", "OBJECT_VIEW"}
 ALTERED = {"OBJECT_TABLE", "OBJECT_INDEX"}
 RESERVED = {"_tern", "pg_catalog", "information_schema", "pg_toast"}
+# Their functions run with the rights of whoever calls them, and reach nothing outside of the database.
+FUNCTION_LANGUAGES = {"sql", "plpgsql"}
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,17 @@ def aim(parsed: Parsed, namespace: str) -> tuple[Parsed, Target]:
     """The statement with its target's name qualified by the declared namespace, and that target."""
     aimed = copy(parsed)
     _refuse_cascade(aimed)
+    _refuse_our_rights(aimed)
     target = _target(aimed, namespace)
-    if target.name.namespace in RESERVED or target.name.namespace.startswith(("pg_temp", "_tern_")):
-        words = f"what is in {target.name.namespace} is not the plan's to change"
-        raise RefusedError(Reason.STATEMENT_REFUSED, words)
+    refuse_reserved(target.name)
     return aimed, target
+
+
+def refuse_reserved(name: Name) -> None:
+    """Refuses what belongs to the server or to the engine."""
+    if name.namespace in RESERVED or name.namespace.startswith(("pg_temp", "_tern_")):
+        words = f"what is in {name.namespace} is not the plan's to change"
+        raise RefusedError(Reason.STATEMENT_REFUSED, words)
 
 
 def _target(parsed: Parsed, namespace: str) -> Target:
@@ -247,6 +255,19 @@ def _refuse_cascade(parsed: Parsed) -> None:
                     Reason.STATEMENT_REFUSED,
                     "CASCADE would drop objects that the plan does not name; name each of them in a change of its own",
                 )
+
+
+def _refuse_our_rights(parsed: Parsed) -> None:
+    """A function belongs to the engine's role; what it does must need no rights but its caller's."""
+    if parsed.kind != "create_function_stmt":
+        return
+    for option in (each.def_elem for each in parsed.node.options):
+        if option.defname == "security" and option.arg.boolean.boolval:
+            words = "a SECURITY DEFINER function would give the engine's rights to whoever calls it"
+            raise RefusedError(Reason.STATEMENT_REFUSED, words)
+        if option.defname == "language" and option.arg.string.sval.lower() not in FUNCTION_LANGUAGES:
+            words = f"functions are created in {' and '.join(sorted(FUNCTION_LANGUAGES))} only"
+            raise RefusedError(Reason.STATEMENT_REFUSED, words)
 
 
 def enum_name(node: Any, field: str) -> str:

@@ -2,70 +2,18 @@
 
 import contextlib
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import grpc
 import psycopg
 import pytest
 
 from tern.engine.service import EngineService
 from tern.wire.generated.tern.v1 import tern_pb2 as contract
-from tern.wire.generated.tern.v1 import tern_pb2_grpc as contract_grpc
 
 from .conftest import Database, Driver, eventually
-
-COMPLETED = contract.STATE_COMPLETED
-
-
-class Process:
-    """An EngineServer in a process of its own."""
-
-    def __init__(self, dsn: str, folder: Path) -> None:
-        self._command = [sys.executable, "-m", "tests.engine.serve", dsn]
-        self._folder = folder
-        self._number = 0
-        self._process: subprocess.Popen[bytes] | None = None
-        self.stub: contract_grpc.TernStub
-        self._channel: grpc.Channel | None = None
-
-    def start(self) -> None:
-        self._number += 1
-        port_file = self._folder / f"port-{self._number}"
-        self._process = subprocess.Popen([*self._command, str(port_file)], stdout=subprocess.DEVNULL)
-        eventually(port_file.exists)
-        self._channel = grpc.insecure_channel(f"127.0.0.1:{port_file.read_text().strip()}")
-        self.stub = contract_grpc.TernStub(self._channel)
-
-    def end(self, number: int) -> int:
-        assert self._process is not None
-        assert self._channel is not None
-        self._channel.close()
-        self._process.send_signal(number)
-        return self._process.wait(timeout=10)
-
-    def kill(self) -> None:
-        self.end(signal.SIGKILL)
-
-    def close(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self.kill()
-
-    def apply(self, *ddl: str, key: str = "key", **options: str) -> str:
-        changes = [contract.TableChange(namespace="public", table_name="t", ddl=each) for each in ddl]
-        request = contract.ApplyRequest(idempotency_key=key, ddl_changes=changes, options=options)
-        return self.stub.Apply(request, timeout=10).apply_id
-
-    def progress(self, job: str) -> contract.ProgressResponse:
-        return self.stub.Progress(contract.ProgressRequest(apply_id=job), timeout=10)
-
-    def completed(self, job: str) -> bool:
-        state = self.progress(job).state
-        assert state not in {contract.STATE_FAILED, contract.STATE_CANCELLED}, self.progress(job)
-        return state == COMPLETED
+from .process import Process
 
 
 @pytest.fixture

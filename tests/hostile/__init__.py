@@ -1,0 +1,1 @@
+"""Input that nobody should ever send: at every door, from every side."""

@@ -1,0 +1,90 @@
+"""Hostile DDL: a clear refusal at every door, nothing changed, everything alive."""
+
+from typing import Any
+
+import grpc
+import psycopg
+import pytest
+
+from tern.ddl import split_ddl
+from tern.domain.errors import Refused
+from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as ours
+from tern.wire.generated.tern.engine.v1 import engine_service_pb2_grpc as ours_grpc
+from tests.engine.conftest import eventually
+from tests.engine.process import Process
+from tests.hostile.catalogue import differences, fingerprint
+from tests.hostile.statements import ALL, HOSTILE, LOOKS_HOSTILE
+
+OWN = frozenset({"_tern"})
+CLEAR = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+
+
+def names(case: tuple[str, str]) -> str:
+    return f"{case[0]}: {case[1][:40]!r}"
+
+
+def test_an_engine_refuses_every_one_and_changes_nothing(
+    engine: Process, ground: psycopg.Connection[Any]
+) -> None:
+    """G16, and the fourth item of the list of what is refused: by Preview, and by Apply with every consent."""
+    asked = ours_grpc.EngineServiceStub(engine.channel)
+    before = fingerprint(ground, but=OWN)
+    wrong = []
+    for number, case in enumerate(ALL):
+        ddl = case[1]
+        try:
+            change = ours.PreviewChange(namespace="public", table="t", ddl=ddl)
+            (seen,) = asked.Preview(ours.PreviewRequest(changes=[change]), timeout=30).changes
+            if not seen.refused or ": " not in seen.refused_reason or seen.recipe:
+                wrong.append((names(case), "previewed", str(seen)[:300]))
+        except grpc.RpcError as error:
+            if error.code() not in CLEAR:
+                wrong.append((names(case), "Preview", error.code().name, error.details()))
+        try:
+            job = engine.apply(ddl, key=f"k{number}", allow_unsafe="true")
+            wrong.append((names(case), "applied", job))
+        except grpc.RpcError as error:
+            if error.code() not in CLEAR or not error.details():
+                wrong.append((names(case), "Apply", error.code().name, error.details()))
+    assert wrong == [], "\n".join(map(str, wrong))
+    assert engine.is_running
+    assert differences(before, fingerprint(ground, but=OWN)) == []
+    for kept in ("job", "dispatch_key", "fence", "tbl", "event"):
+        assert ground.execute(f"SELECT count(*) FROM _tern.{kept}").fetchone() == (0,)
+    job = engine.apply("ALTER TABLE t ADD COLUMN k int")
+    eventually(lambda: engine.completed(job))
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_plan_is_refused_or_holds_what_was_written(kind: str) -> None:
+    """What `tern plan` lets through is one change with its own words, for the engine to judge."""
+    mute: list[str] = []
+    for ddl in HOSTILE[kind]:
+        try:
+            changes = split_ddl(ddl)
+        except Refused as refused:
+            mute += [] if refused.what and refused.why else [ddl[:80]]
+            continue
+        assert "\x00" not in ddl
+        assert len(" ".join(ddl.split())) >= sum(len(" ".join(one.ddl.split())) for one in changes)
+        for one in changes:
+            assert one.ddl in ddl
+            assert one.table_name
+            assert one.namespace
+    assert mute == []
+
+
+@pytest.mark.parametrize(("ddl", "default"), LOOKS_HOSTILE.items(), ids=lambda text: text[:60])
+def test_what_only_looks_hostile_does_what_it_says(
+    engine: Process, ground: psycopg.Connection[Any], ddl: str, default: str
+) -> None:
+    """The reader of the statement and its writer agree about where a text ends."""
+    (change,) = split_ddl(ddl)
+    job = engine.apply(change.ddl)
+    eventually(lambda: engine.completed(job))
+    assert ground.execute("SELECT DISTINCT k FROM t").fetchall() == [(default,)]
+    assert ground.execute("SELECT count(*) FROM t").fetchone() == (1000,)
