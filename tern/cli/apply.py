@@ -21,13 +21,13 @@ from tern.cli.choosing import (
 )
 from tern.cli.envelope import json_option, write_document
 from tern.cli.picture import show
-from tern.cli.probing import TargetPreview, preview
 from tern.cli.words import one_line, plural
 from tern.domain.errors import Refused, UsageError
 from tern.domain.identity import PlanId
 from tern.domain.model import Deployment, Plan, PlannedChange
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy
 from tern.ports import AcceptedApply, NewApply, Ports
+from tern.probing import TargetPreview, preview
 from tern.store.store import PostgresStore
 
 MOST_NAMED = 8

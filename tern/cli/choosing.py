@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from tern.cli.address import read_labels
-from tern.cli.probing import TargetPreview
 from tern.domain.errors import NotFound, Refused, UsageError
 from tern.domain.model import Action, Deployment, PlannedChange
+from tern.probing import TargetPreview
 from tern.store.store import PostgresStore
 
 POSTGRES = "postgres"

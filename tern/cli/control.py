@@ -10,11 +10,11 @@ import click
 from tern.cli import reach
 from tern.cli.envelope import json_option, talk, write_document
 from tern.cli.selection import read_selection, selection_options
-from tern.cli.subject import Subject
 from tern.cli.words import one_line, plural
 from tern.domain.control import Delivery, Receipt, ReceiptLine, Verb
 from tern.domain.errors import UsageError
 from tern.domain.selection import Selection
+from tern.domain.subject import Subject
 from tern.ports import Asked, StorageUnavailable, WishReceipt
 from tern.store.reading import Reading
 

@@ -12,13 +12,13 @@ from tern.cli.address import HIGHEST_POSITION, check_address, check_name, read_c
 from tern.cli.envelope import json_option, write_document
 from tern.cli.importing import read_entries
 from tern.cli.picture import show
-from tern.cli.probing import probe
 from tern.cli.words import one_line, plural
 from tern.domain.errors import NotFound, Refused, TernError, UsageError
 from tern.domain.model import Capabilities, Deployment
 from tern.domain.outcome import Ok, Outcome
 from tern.domain.outcome import Refused as Declined
 from tern.ports import Ports
+from tern.probing import probe
 
 PARTLY = 6
 REFUSED = 5

@@ -11,13 +11,13 @@ from rich.text import Text
 from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
 from tern.cli.picture import show
-from tern.cli.probing import at_once
 from tern.cli.words import ago, one_line, plural
 from tern.domain.errors import TernError
 from tern.domain.model import Deployment
 from tern.domain.outcome import Ok
 from tern.domain.states import SETTLED_APPLY, ApplyState
 from tern.ports import StorageUnavailable
+from tern.probing import at_once
 
 if TYPE_CHECKING:
     from tern.settings import Settings

@@ -10,10 +10,10 @@ from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
 from tern.cli.picture import details, picture, show, sign_of
 from tern.cli.show import operation_picture
-from tern.cli.subject import Subject
 from tern.cli.words import duration, one_line, plural
 from tern.domain.policy import ClearedBy, Hold
 from tern.domain.states import State
+from tern.domain.subject import Subject
 from tern.view import ApplyView, OperationView, apply_view
 
 MOST_NAMED = 6

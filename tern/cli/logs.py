@@ -10,12 +10,12 @@ from tern.cli import reach
 from tern.cli.envelope import json_option, talk, write_document, write_line
 from tern.cli.main import INTERRUPTED
 from tern.cli.picture import show
-from tern.cli.subject import Subject
 from tern.cli.words import one_line
 from tern.domain.errors import Refused, Unreachable, UsageError
 from tern.domain.model import RemoteCall
 from tern.domain.outcome import Ok
 from tern.domain.outcome import Refused as Declined
+from tern.domain.subject import Subject
 from tern.facts import Happened
 from tern.store.reading import Reading
 

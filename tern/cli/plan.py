@@ -10,9 +10,9 @@ from tern.cli import reach
 from tern.cli.choosing import Choice, change_options, choose, read_change, require_place, target_options
 from tern.cli.envelope import json_option, write_document
 from tern.cli.picture import show
-from tern.cli.probing import TargetPreview, preview
 from tern.cli.words import count, duration, one_line, plural
 from tern.domain.model import Deployment, Plan
+from tern.probing import TargetPreview, preview
 from tern.store.store import PostgresStore
 
 REFUSED = 5

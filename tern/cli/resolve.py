@@ -4,9 +4,9 @@ import click
 
 from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
-from tern.cli.subject import Subject
 from tern.domain.errors import UsageError
 from tern.domain.identity import RemoteId
+from tern.domain.subject import Subject
 from tern.ports import Resolved
 
 CONSEQUENCES = {

@@ -6,10 +6,10 @@ from typing import Any
 import click
 
 from tern.cli.address import read_labels
-from tern.cli.subject import Subject
 from tern.domain.errors import UsageError
 from tern.domain.selection import Selection
 from tern.domain.states import State
+from tern.domain.subject import Subject
 
 Command = Callable[..., Any]
 

@@ -6,8 +6,8 @@ from rich.text import Text
 from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
 from tern.cli.picture import operation_line, picture, show, table_lines
-from tern.cli.subject import Subject
 from tern.cli.words import ago, duration, one_line
+from tern.domain.subject import Subject
 from tern.view import ApplyView, OperationView, apply_view
 
 

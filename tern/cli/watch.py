@@ -12,10 +12,10 @@ from tern.cli import reach
 from tern.cli.envelope import json_option, talk, write_document, write_line
 from tern.cli.main import INTERRUPTED
 from tern.cli.picture import console, details, outcome_words, picture, show, sign_of
-from tern.cli.subject import Subject
 from tern.cli.words import duration
 from tern.domain.identity import ApplyId
 from tern.domain.states import State
+from tern.domain.subject import Subject
 from tern.ports import StorageUnavailable
 from tern.store.reading import Reading
 from tern.view import READY_FOR_CUTOVER, ApplyView, OperationView, apply_view

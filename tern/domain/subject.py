@@ -1,12 +1,9 @@
 """What a command is about: `AP` or `AP/DEPLOYMENT`, read in one place."""
 
-import re
 from dataclasses import dataclass
 
 from tern.domain.errors import UsageError
-from tern.domain.identity import ApplyId, ScopeName
-
-_APPLY = re.compile(r"apl-[0-9a-z]+")
+from tern.domain.identity import APPLY_ID, ApplyId, ScopeName
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +24,7 @@ class Subject:
         if "/" in text:
             name = ScopeName.parse(text)
             return cls(name.apply_id, name.deployment)
-        if _APPLY.fullmatch(text) is None:
+        if APPLY_ID.fullmatch(text) is None:
             what = f"{text!r} is not an apply"
             raise UsageError(what, why=("it is written apl-… or apl-…/DEPLOYMENT",), next_step="tern ls")
         return cls(ApplyId(text))
