@@ -43,6 +43,10 @@ CREATE TABLE plans (
     environment text NOT NULL,
     database text NOT NULL,
     database_type text NOT NULL,
+    -- Where it was reviewed for, in rollout order; empty where nobody chose.
+    targets jsonb NOT NULL DEFAULT '[]',
+    -- How it was reviewed to be rolled out; NULL where nobody said.
+    policy jsonb,
     digest text NOT NULL,
     caller text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT tern_clock(),
@@ -98,6 +102,8 @@ CREATE TABLE apply_operations (
     position integer NOT NULL,
     wave integer NOT NULL DEFAULT 0 CONSTRAINT apply_operations_waves_count_from_one CHECK (wave >= 0),
     target text NOT NULL,
+    -- Of the target and the changes that may be sent to it; what differs at the last moment is not sent.
+    change_digest text NOT NULL DEFAULT '',
     state text NOT NULL DEFAULT 'pending' CONSTRAINT apply_operations_state_is_known CHECK (state IN (
         'pending', 'running', 'waiting_for_cutover', 'cutting_over', 'revert_window', 'reverting', 'resuming',
         'failed_retryable', 'uncertain',
@@ -176,6 +182,7 @@ CREATE TABLE control_requests (
     reason text NOT NULL CONSTRAINT control_requests_have_a_reason CHECK (btrim(reason) <> ''),
     outcomes jsonb NOT NULL,
     created_at timestamptz NOT NULL DEFAULT tern_clock(),
+    hash bytea NOT NULL,
     CONSTRAINT control_requests_releases_say_how_much CHECK (
         (failures_released IS NOT NULL) = (verb = 'release') AND failures_released >= 0)
 );
@@ -199,6 +206,21 @@ CREATE TABLE control_deliveries (
         (closed_at IS NULL) = (state IN ('pending', 'sent'))),
     CONSTRAINT control_deliveries_closed_ones_are_not_due CHECK (
         state IN ('pending', 'sent') OR next_attempt_at IS NULL)
+);
+
+-- What each engine said that a change would do: for a reviewer (no apply), and again before a rollout begins.
+CREATE TABLE previews (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    plan_id bigint NOT NULL REFERENCES plans (id),
+    apply_id bigint REFERENCES applies (id),
+    deployment text NOT NULL,
+    outcome text NOT NULL CONSTRAINT previews_outcome_is_known
+        CHECK (outcome IN ('previewed', 'refused', 'unreachable', 'not_offered', 'not_asked')),
+    words text NOT NULL DEFAULT '',
+    changes jsonb NOT NULL DEFAULT '[]',
+    drift jsonb NOT NULL DEFAULT '[]',
+    caller text NOT NULL,
+    taken_at timestamptz NOT NULL DEFAULT tern_clock()
 );
 
 CREATE TABLE target_reservations (
@@ -238,6 +260,14 @@ CREATE TABLE event_chains (
     CONSTRAINT event_chains_one_per_operation PRIMARY KEY (apply_id, operation_id)
 ) WITH (fillfactor = 70);
 
+-- The last worker that answered from each queue: proof that somebody reads it, without a result backend.
+CREATE TABLE worker_canaries (
+    queue text CONSTRAINT worker_canaries_one_per_queue PRIMARY KEY,
+    token text NOT NULL,
+    answered_by text NOT NULL,
+    answered_at timestamptz NOT NULL DEFAULT tern_clock()
+);
+
 CREATE TABLE sweep_leases (
     name text CONSTRAINT sweep_leases_one_per_name PRIMARY KEY,
     owner text NOT NULL,
@@ -273,6 +303,8 @@ CREATE INDEX control_deliveries_due ON control_deliveries (next_attempt_at)
 CREATE INDEX control_deliveries_by_operation ON control_deliveries (operation_id, id);
 CREATE INDEX control_deliveries_open_of_apply ON control_deliveries (apply_id) WHERE state IN ('pending', 'sent');
 CREATE INDEX control_requests_of_apply ON control_requests (apply_id, id);
+CREATE INDEX previews_of_plan ON previews (plan_id, deployment, id) WHERE apply_id IS NULL;
+CREATE UNIQUE INDEX previews_of_apply ON previews (apply_id, deployment) WHERE apply_id IS NOT NULL;
 CREATE INDEX target_reservations_of_apply ON target_reservations (apply_id);
 CREATE INDEX apply_events_of_apply ON apply_events (apply_id, id);
 CREATE UNIQUE INDEX apply_events_of_operation ON apply_events (operation_id, number)
@@ -305,7 +337,8 @@ BEGIN
         RAISE EXCEPTION 'the remote id of operation % is final', OLD.id
             USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'apply_operations_remote_id_is_final';
     END IF;
-    IF NEW.apply_id <> OLD.apply_id OR NEW.deployment <> OLD.deployment THEN
+    IF NEW.apply_id <> OLD.apply_id OR NEW.deployment <> OLD.deployment
+        OR NEW.target <> OLD.target OR NEW.change_digest <> OLD.change_digest THEN
         RAISE EXCEPTION 'operation % belongs to its apply and its deployment', OLD.id
             USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'apply_operations_stay_where_they_are';
     END IF;
@@ -377,6 +410,11 @@ CREATE TRIGGER plans_is_append_only BEFORE UPDATE OR DELETE ON plans
     FOR EACH ROW EXECUTE FUNCTION rows_are_append_only();
 CREATE TRIGGER plan_changes_is_append_only BEFORE UPDATE OR DELETE ON plan_changes
     FOR EACH ROW EXECUTE FUNCTION rows_are_append_only();
+CREATE TRIGGER previews_is_append_only BEFORE UPDATE OR DELETE ON previews
+    FOR EACH ROW EXECUTE FUNCTION rows_are_append_only();
+-- Named columns only: progress writes to the same rows all the time, and pays nothing for this.
+CREATE TRIGGER table_changes_is_append_only BEFORE UPDATE OF ddl, namespace, table_name, action, unsafe_reason
+    ON table_changes FOR EACH ROW EXECUTE FUNCTION rows_are_append_only();
 CREATE TRIGGER control_requests_is_append_only BEFORE UPDATE OR DELETE ON control_requests
     FOR EACH ROW EXECUTE FUNCTION rows_are_append_only();
 CREATE TRIGGER apply_events_is_append_only BEFORE UPDATE OR DELETE ON apply_events
@@ -404,6 +442,17 @@ CREATE TRIGGER event_chains_belong_to_their_apply AFTER INSERT ON event_chains
 -- One field of what is hashed: its length in characters and the text, so that no two events read the same.
 CREATE FUNCTION tern_hashed(field text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ SELECT coalesce(length(field) || ':' || field, '-') $$;
+
+-- A request is hashed for itself: in a chain, one operator's stop would wait for another's.
+CREATE FUNCTION control_requests_are_hashed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.hash := sha256(convert_to(tern_hashed(NEW.id::text) || tern_hashed(NEW.apply_id::text)
+        || tern_hashed((extract(epoch FROM NEW.created_at) * 1000000)::bigint::text) || tern_hashed(NEW.verb)
+        || tern_hashed(NEW.caller) || tern_hashed(NEW.reason) || tern_hashed(NEW.outcomes::text), 'UTF8'));
+    RETURN NEW;
+END $$;
+CREATE TRIGGER control_requests_are_hashed BEFORE INSERT ON control_requests
+    FOR EACH ROW EXECUTE FUNCTION control_requests_are_hashed();
 
 -- Each event carries a hash over itself and its predecessor in its chain. The row in event_chains is written last
 -- and by key, so that two writers of one chain follow each other even if they hold no other lock.
@@ -437,10 +486,11 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.get_bind().exec_driver_sql(
         """
-        DROP TABLE sweep_leases, event_chains, apply_events, target_reservations, control_deliveries, control_requests,
-            table_changes, apply_operations, applies, plan_changes, plans, deployments;
-        DROP FUNCTION apply_events_are_chained, tern_hashed, event_chains_belong_to_their_apply,
-            rows_are_append_only, applies_operation_count_is_true,
+        DROP TABLE sweep_leases, worker_canaries, event_chains, apply_events, previews, target_reservations,
+            control_deliveries, control_requests, table_changes, apply_operations, applies, plan_changes, plans,
+            deployments;
+        DROP FUNCTION apply_events_are_chained, control_requests_are_hashed, tern_hashed,
+            event_chains_belong_to_their_apply, rows_are_append_only, applies_operation_count_is_true,
             apply_operations_fit_their_apply, apply_operations_of_single_hold_no_id, apply_operations_are_guarded,
             applies_are_guarded, tern_clock;
         """

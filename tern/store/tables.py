@@ -61,6 +61,8 @@ class PlanRow(Table):
     environment: Mapped[str]
     database: Mapped[str]
     database_type: Mapped[str]
+    targets: Mapped[list[Any]]
+    policy: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     digest: Mapped[str]
     caller: Mapped[str]
     created_at: Mapped[datetime]
@@ -128,6 +130,7 @@ class OperationRow(Table):
     position: Mapped[int]
     wave: Mapped[int]
     target: Mapped[str]
+    change_digest: Mapped[str]
     state: Mapped[str]
     engine_resume_context: Mapped[str | None]
     engine_resume_metadata: Mapped[dict[str, Any]]
@@ -199,6 +202,7 @@ class RequestRow(Table):
     reason: Mapped[str]
     outcomes: Mapped[list[Any]]
     created_at: Mapped[datetime]
+    hash: Mapped[bytes]
 
 
 class DeliveryRow(Table):
@@ -218,6 +222,22 @@ class DeliveryRow(Table):
     engine_words: Mapped[str]
     created_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
+
+
+class PreviewRow(Table):
+    """What an engine said that a plan's changes would do, append-only; apply_id is NULL for a reviewer's look."""
+
+    __tablename__ = "previews"
+    id: Mapped[int] = _identity()
+    plan_id: Mapped[int] = _reference()
+    apply_id: Mapped[int | None] = mapped_column(BigInteger)
+    deployment: Mapped[str]
+    outcome: Mapped[str]
+    words: Mapped[str]
+    changes: Mapped[list[Any]]
+    drift: Mapped[list[Any]]
+    caller: Mapped[str]
+    taken_at: Mapped[datetime]
 
 
 class ReservationRow(Table):
@@ -259,6 +279,16 @@ class ChainRow(Table):
     length: Mapped[int] = mapped_column(BigInteger)
     previous: Mapped[bytes]
     head: Mapped[bytes]
+
+
+class CanaryRow(Table):
+    """The last worker that answered from a queue."""
+
+    __tablename__ = "worker_canaries"
+    queue: Mapped[str] = mapped_column(primary_key=True)
+    token: Mapped[str]
+    answered_by: Mapped[str]
+    answered_at: Mapped[datetime]
 
 
 class LeaseRow(Table):

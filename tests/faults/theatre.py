@@ -26,8 +26,8 @@ from tests.faults.stories import LEASE_S, STORIES, Stage, Story, play
 
 _ROOT = Path(__file__).parents[2]
 _TABLES = (
-    "fault_audit, sweep_leases, event_chains, apply_events, target_reservations, control_deliveries, control_requests,"
-    " table_changes, apply_operations, applies, plan_changes, plans, deployments"
+    "fault_audit, sweep_leases, worker_canaries, event_chains, apply_events, previews, target_reservations,"
+    " control_deliveries, control_requests, table_changes, apply_operations, applies, plan_changes, plans, deployments"
 )
 
 
