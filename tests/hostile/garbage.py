@@ -29,7 +29,7 @@ TEXTS = (
     "{0.__class__}",
     "$(reboot)",
     "../../etc/passwd",
-    "𝔬𝔯𝔡𝔢𝔯𝔰",
+    "\U0001d52c\U0001d52f\U0001d521",
     "\u202egnirts",
     "\ufeff",
     "e\u0301" * 40,
