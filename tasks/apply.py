@@ -1,11 +1,8 @@
 """Tasks about a whole apply."""
 
-from collections.abc import Mapping, Sequence
-
 from tasks.app import app
 from tasks.process import EXPECTED, ports
 from tern.flows import accept, advance
-from tern.ports import NewApply
 
 
 @app.task(name="tern.apply.advance", throws=EXPECTED)
@@ -15,19 +12,8 @@ def apply_advance(*, apply_id: str) -> None:
 
 
 @app.task(name="tern.apply.enqueue", throws=EXPECTED)
-def apply_enqueue(
-    *,
-    plan: str,
-    environment: str,
-    deployments: Sequence[str],
-    policy: Mapping[str, object],
-    caller: str,
-    reason: str,
-    key: str,
-    allow_unsafe: bool = False,
-) -> None:
-    """Takes a rollout in; repeated with its key until the apply is seen, it makes one."""
-    new = NewApply.from_message(
-        plan, environment, deployments, policy, caller, reason, key, allow_unsafe=allow_unsafe
-    )
-    accept.accept_apply(new, ports())
+def apply_enqueue(**message: object) -> None:
+    """Takes a rollout in; repeated with its key until the apply is seen, it makes one. tern/request.py says what a
+    message holds, `tern enqueued KEY` what became of it.
+    """
+    accept.enqueue_message(message, ports())

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tern.domain.control import Verb
+from tern.domain.enqueue import NewChange
+from tern.domain.errors import TernError
 from tern.domain.identity import ApplyId, DispatchKey, PlanId, RemoteId, ScopeName
 from tern.domain.model import (
     Capabilities,
@@ -31,6 +33,7 @@ from tern.domain.work import (
     Due,
     DueControl,
     DueWork,
+    Enqueued,
     Fenced,
     LogLine,
     Looked,
@@ -182,6 +185,15 @@ class ApplyStore(Protocol):
     def load_plan(self, plan_id: PlanId) -> Plan:
         """Raises NotFound."""
 
+    def find_plan(self, change: NewChange) -> PlanId | None:
+        """The plan with this content, if it was ever kept."""
+
+    def knows_key(self, idempotency_key: str) -> bool:
+        """Whether an apply was made under this key."""
+
+    def record_refusal(self, key: str, caller: str, refusal: TernError) -> None:
+        """What became of a message whose sender gets no answer; the oldest records give way to new ones."""
+
     def accept_apply(self, new: NewApply) -> AcceptedApply:
         """Apply, operations, table changes and reservations in one transaction; raises Refused, NotFound."""
 
@@ -323,6 +335,7 @@ __all__ = [
     "DueWork",
     "Engine",
     "Engines",
+    "Enqueued",
     "Fenced",
     "LogLine",
     "Looked",

@@ -232,6 +232,18 @@ CREATE TABLE target_reservations (
     CONSTRAINT target_reservations_one_live_apply_per_target PRIMARY KEY (environment, database, deployment)
 );
 
+-- What became of a message that asked for a rollout and was refused: its sender has no other way to hear of it.
+CREATE TABLE enqueue_refusals (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    idempotency_key text NOT NULL,
+    caller text NOT NULL,
+    reason text NOT NULL,
+    what text NOT NULL,
+    why jsonb NOT NULL DEFAULT '[]',
+    next_step text NOT NULL DEFAULT '',
+    at timestamptz NOT NULL DEFAULT tern_clock()
+);
+
 CREATE TABLE apply_events (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     apply_id bigint NOT NULL,
@@ -305,6 +317,7 @@ CREATE INDEX control_deliveries_open_of_apply ON control_deliveries (apply_id) W
 CREATE INDEX control_requests_of_apply ON control_requests (apply_id, id);
 CREATE INDEX previews_of_plan ON previews (plan_id, deployment, id) WHERE apply_id IS NULL;
 CREATE UNIQUE INDEX previews_of_apply ON previews (apply_id, deployment) WHERE apply_id IS NOT NULL;
+CREATE INDEX enqueue_refusals_of_key ON enqueue_refusals (idempotency_key, id);
 CREATE INDEX target_reservations_of_apply ON target_reservations (apply_id);
 CREATE INDEX apply_events_of_apply ON apply_events (apply_id, id);
 CREATE UNIQUE INDEX apply_events_of_operation ON apply_events (operation_id, number)
@@ -486,7 +499,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.get_bind().exec_driver_sql(
         """
-        DROP TABLE sweep_leases, worker_canaries, event_chains, apply_events, previews, target_reservations,
+        DROP TABLE sweep_leases, worker_canaries, enqueue_refusals, event_chains, apply_events, previews, target_reservations,
             control_deliveries, control_requests, table_changes, apply_operations, applies, plan_changes, plans,
             deployments;
         DROP FUNCTION apply_events_are_chained, control_requests_are_hashed, tern_hashed,

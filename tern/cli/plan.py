@@ -7,13 +7,13 @@ import click
 from rich.text import Text
 
 from tern.cli import reach
-from tern.cli.choosing import Choice, change_options, choose, read_change, require_place, target_options
+from tern.cli.choosing import change_options, read_change, read_choice, target_options
 from tern.cli.envelope import json_option, write_document
 from tern.cli.picture import show
 from tern.cli.words import count, duration, one_line, plural
+from tern.domain.enqueue import NewChange
 from tern.domain.model import Deployment, Plan
 from tern.probing import TargetPreview, preview
-from tern.store.store import PostgresStore
 
 REFUSED = 5
 MOST_TARGETS = 20
@@ -39,19 +39,17 @@ def plan(
 
     Nothing is changed at any target. Ends with 5 if a target refuses the change.
     """
-    require_place(environment, database)
-    database_type, changes = read_change(ddl_file, changes_file)
-    choice = Choice.read(names, labels, excepted, everywhere=everywhere)
+    change = NewChange(environment, database, *read_change(ddl_file, changes_file))
+    choice = read_choice(names, labels, excepted, everywhere=everywhere)
     ports = reach.ports()
     targets: tuple[Deployment, ...] = ()
     if choice.is_made:
-        assert isinstance(ports.store, PostgresStore)  # noqa: S101 - wiring has no other
-        targets = choose(ports.store, choice, environment, database)
+        targets = choice.choose(ports.store.load_deployments(), environment, database)
     kept = ports.store.save_plan(
         environment=environment,
         database=database,
-        database_type=database_type,
-        changes=changes,
+        database_type=change.database_type,
+        changes=change.changes,
         caller=reach.caller(),
     )
     previews = preview(ports.engines, targets, kept.changes)

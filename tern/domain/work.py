@@ -1,13 +1,11 @@
 """What store, flows and engines hand each other: claims, wishes, polls, and what became of them. No behaviour."""
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tern.domain.choice import Choice
 from tern.domain.control import ReceiptLine, Step, Verb
 from tern.domain.dispatch import Approach
-from tern.domain.errors import UsageError
 from tern.domain.identity import ApplyId, DispatchKey, PlanId, ScopeName
 from tern.domain.model import Claim, Deployment, OperationScope, RemoteCall
 from tern.domain.outcome import Outcome
@@ -128,44 +126,8 @@ class NewApply:
     reason: str
     idempotency_key: str
     allow_unsafe: bool = False
-
-    @classmethod
-    def from_message(
-        cls,
-        plan: str,
-        environment: str,
-        deployments: object,
-        policy: object,
-        caller: str,
-        reason: str,
-        key: str,
-        *,
-        allow_unsafe: object,
-    ) -> "NewApply":
-        """From what another service sent; raises UsageError for anything that can't be read.
-
-        Nothing is guessed from a value of another type: the text "false" is no consent, and a text is no list.
-        """
-        texts = {"plan": plan, "environment": environment, "caller": caller, "reason": reason, "key": key}
-        why = [f"{name} is no text" for name, value in texts.items() if not _is_text(value)]
-        names = tuple(deployments) if isinstance(deployments, list | tuple) else ()
-        if not isinstance(deployments, list | tuple) or not all(_is_text(name) for name in names):
-            why.append("deployments is no list of names")
-        if not isinstance(allow_unsafe, bool):
-            why.append("allow_unsafe is neither true nor false")
-        default = Policy().as_json()
-        chosen = dict(policy) if isinstance(policy, Mapping) else {}
-        if not isinstance(policy, Mapping):
-            why.append("policy is no object")
-        else:
-            why += [f"policy has no {name!a}" for name in policy if name not in default]
-        if why:
-            raise UsageError("the message can't be read", why=tuple(why))
-        try:
-            frozen = Policy.from_json({**default, **chosen})
-        except ValueError as error:
-            raise UsageError("the rollout policy can't be read", why=(str(error),)) from None
-        return cls(PlanId(plan), environment, names, frozen, caller, reason, key, allow_unsafe is True)
+    choice: Choice | None = None
+    """How the deployments were chosen, where it was not by their names: a repeated request is compared by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +137,38 @@ class AcceptedApply:
     apply_id: ApplyId
     is_new: bool
     first: tuple[Due, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """The answer to a request for a rollout. For one that was accepted before, deployments are what it has."""
+
+    apply_id: ApplyId
+    is_new: bool
+    plan_id: PlanId
+    environment: str
+    database: str
+    deployments: tuple[str, ...]
+    policy: Policy
+    idempotency_key: str
+    caller: str
+    reason: str
+
+    def as_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "apply_id": self.apply_id,
+            "is_new": self.is_new,
+            "plan_id": self.plan_id,
+            "environment": self.environment,
+            "database": self.database,
+            "deployments": list(self.deployments),
+            "operation_count": len(self.deployments),
+            "policy": self.policy.as_json(),
+            "idempotency_key": self.idempotency_key,
+            "caller": self.caller,
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +238,3 @@ class LogLine:
     level: str
     event: str
     message: str
-
-
-def _is_text(value: object) -> bool:
-    """A text that PostgreSQL can hold: JSON can spell a NUL and half a surrogate pair."""
-    return isinstance(value, str) and re.search("[\x00\ud800-\udfff]", value) is None

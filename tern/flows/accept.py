@@ -1,10 +1,58 @@
 """Taking in a rollout or a wish: committed first, answered as accepted, and only then rung (G15)."""
 
+from collections.abc import Mapping, Sequence
+
+from tern.domain.choice import shortened
 from tern.domain.control import Verb
-from tern.domain.errors import Refused
-from tern.ports import AcceptedApply, Asked, NewApply, Ports, Store, Wish, WishReceipt
+from tern.domain.enqueue import Enqueue, NewChange, check_place, is_usable_key, losses, refuse_unsafe
+from tern.domain.errors import Refused, TernError
+from tern.domain.identity import PlanId
+from tern.domain.model import Deployment, PlannedChange
+from tern.ports import AcceptedApply, Asked, Enqueued, NewApply, Ports, Store, Wish, WishReceipt
+from tern.probing import TargetPreview, preview
+from tern.request import read_enqueue
 
 MOST_LISTED = 20
+
+
+def enqueue(asked: Enqueue, ports: Ports) -> Enqueued:
+    """A rollout as any door takes it in: judged, shown to the engines, kept, accepted; or the one that the same key
+    made before (ID1), whatever would speak against it by now.
+
+    Raises Refused, NotFound, UsageError, StorageUnavailable; nothing was accepted then.
+    """
+    change = _change(asked, ports.store)
+    if ports.store.knows_key(asked.key):
+        plan_id = ports.store.find_plan(change) or PlanId("")
+        return _accept(asked, change, plan_id, asked.choice.names, ports)
+    if not asked.allow_unsafe:
+        refuse_unsafe(losses(change.changes))
+    targets = asked.choice.choose(ports.store.load_deployments(), change.environment, change.database)
+    if asked.previews:
+        _review(ports, targets, change.changes, allow_unsafe=asked.allow_unsafe)
+    plan = ports.store.save_plan(
+        environment=change.environment,
+        database=change.database,
+        database_type=change.database_type,
+        changes=change.changes,
+        caller=asked.caller,
+    )
+    return _accept(asked, change, plan.plan_id, tuple(target.name for target in targets), ports)
+
+
+def enqueue_message(message: Mapping[str, object], ports: Ports) -> None:
+    """A rollout that came as a message. Nobody waits for an answer, so a refusal is left where the sender can find
+    it by its key; a message without a usable key writes nothing (G7).
+
+    Raises what enqueue() and read_enqueue() raise.
+    """
+    try:
+        enqueue(read_enqueue(message), ports)
+    except TernError as refusal:
+        key, caller = message.get("key"), message.get("caller")
+        if is_usable_key(key):
+            ports.store.record_refusal(key, caller if is_usable_key(caller) else "", refusal)
+        raise
 
 
 def accept_apply(new: NewApply, ports: Ports) -> AcceptedApply:
@@ -35,6 +83,64 @@ def accept_wish(wish: Wish, ports: Ports) -> WishReceipt:
     for due in receipt.due:
         ports.bells.control(due)
     return receipt
+
+
+def _change(asked: Enqueue, store: Store) -> NewChange:
+    """The change itself, of a kept plan too: the same content is found again as the same plan."""
+    if isinstance(asked.change, NewChange):
+        return asked.change
+    plan = store.load_plan(asked.change)
+    check_place(asked, plan)
+    return NewChange(plan.environment, plan.database, plan.database_type, plan.changes)
+
+
+def _accept(
+    asked: Enqueue, change: NewChange, plan_id: PlanId, names: tuple[str, ...], ports: Ports
+) -> Enqueued:
+    new = NewApply(
+        plan_id=plan_id,
+        environment=change.environment,
+        deployments=names,
+        policy=asked.policy,
+        caller=asked.caller,
+        reason=asked.reason,
+        idempotency_key=asked.key,
+        allow_unsafe=asked.allow_unsafe,
+        choice=asked.choice,
+    )
+    accepted = accept_apply(new, ports)
+    if not accepted.is_new:
+        names = tuple(member.deployment for member in ports.store.members(accepted.apply_id))
+    return Enqueued(
+        apply_id=accepted.apply_id,
+        is_new=accepted.is_new,
+        plan_id=plan_id,
+        environment=change.environment,
+        database=change.database,
+        deployments=names,
+        policy=asked.policy,
+        idempotency_key=asked.key,
+        caller=asked.caller,
+        reason=asked.reason,
+    )
+
+
+def _review(
+    ports: Ports, targets: Sequence[Deployment], changes: Sequence[PlannedChange], *, allow_unsafe: bool
+) -> None:
+    """The last look before anything is written; raises Refused with every target's reasons."""
+    previews: tuple[TargetPreview, ...] = preview(ports.engines, targets, changes)
+    why = [f"{found.deployment}: {' '.join(each.split())}" for found in previews for each in found.refusals]
+    if why:
+        what = "targets refuse the change"
+        raise Refused(what, why=shortened(why), reason="PREVIEW_REFUSED")
+    silent = [f"{found.deployment}: {' '.join(found.trouble.split())}" for found in previews if found.trouble]
+    if silent:
+        what = f"{len(silent)} engine{'' if len(silent) == 1 else 's'} could not be asked about the change"
+        step = "Choose without them, or add --no-preview: each engine then decides when its turn comes."
+        raise Refused(what, why=shortened(silent), next_step=step, reason="ENGINE_UNREACHABLE")
+    if not allow_unsafe:
+        refuse_unsafe([f"{found.deployment}: {unsafe}" for found in previews for unsafe in found.unsafe])
 
 
 def _selected(asked: Asked, store: Store) -> tuple[str, ...] | None:

@@ -51,6 +51,12 @@ class ApplySteps(Steps):
             first = project_parent(tx, apply_pk, new.caller)
             return AcceptedApply(apply_id, is_new=True, first=first)
 
+    def knows_key(self, idempotency_key: str) -> bool:
+        """See ports.ApplyStore."""
+        with transaction(self.engine) as tx:
+            statement = text("SELECT 1 FROM applies WHERE idempotency_key = :key")
+            return tx.execute(statement, {"key": idempotency_key}).one_or_none() is not None
+
     def advance_apply(self, apply_id: ApplyId) -> tuple[Due, ...]:
         """See ports.ApplyStore."""
         with transaction(self.engine) as tx:
@@ -104,7 +110,7 @@ def request_body(new: NewApply) -> dict[str, object]:
     return {
         "plan": new.plan_id,
         "environment": new.environment,
-        "deployments": list(new.deployments),
+        "deployments": list(new.deployments) if new.choice is None else new.choice.as_json(),
         "policy": new.policy.as_json(),
         "allow_unsafe": new.allow_unsafe,
     }

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
+from tern.domain.enqueue import NewChange
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import PlanId
 from tern.domain.model import Action, Plan, PlannedChange
@@ -94,6 +95,22 @@ class PlanSteps(Steps):
         """See ports.ApplyStore."""
         with transaction(self.engine) as tx:
             return load_plan(tx, plan_id)[1]
+
+    def find_plan(self, change: NewChange) -> PlanId | None:
+        """See ports.ApplyStore."""
+        with transaction(self.engine) as tx:
+            found = tx.execute(
+                text(
+                    "SELECT plan_identifier FROM plans"
+                    " WHERE environment = :environment AND database = :database AND digest = :digest"
+                ),
+                {
+                    "environment": change.environment,
+                    "database": change.database,
+                    "digest": plan_digest(change.database_type, change.changes),
+                },
+            ).scalar_one_or_none()
+            return None if found is None else PlanId(found)
 
 
 def plan_digest(database_type: str, changes: Sequence[PlannedChange]) -> str:

@@ -9,6 +9,7 @@ from tern.store.dispatch import DispatchSteps
 from tern.store.member import MemberSteps
 from tern.store.plan import PlanSteps
 from tern.store.poll import PollSteps
+from tern.store.refusal import RefusalSteps
 from tern.store.resolve import ResolveSteps
 from tern.store.wish import WishSteps
 
@@ -23,6 +24,7 @@ class PostgresStore(
     PollSteps,
     PlanSteps,
     ApplySteps,
+    RefusalSteps,
     DeploymentSteps,
 ):
     """One process's way to the truth. `PostgresStore(engine, owner="…")`; no method waits without a limit."""

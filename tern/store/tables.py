@@ -251,6 +251,20 @@ class ReservationRow(Table):
     taken_at: Mapped[datetime]
 
 
+class RefusalRow(Table):
+    """A message that asked for a rollout and was refused; its sender looks here, by its key."""
+
+    __tablename__ = "enqueue_refusals"
+    id: Mapped[int] = _identity()
+    idempotency_key: Mapped[str]
+    caller: Mapped[str]
+    reason: Mapped[str]
+    what: Mapped[str]
+    why: Mapped[list[Any]]
+    next_step: Mapped[str]
+    at: Mapped[datetime]
+
+
 class EventRow(Table):
     """What happened, append-only and hash-chained by the database: one chain an operation, one for the apply's own."""
 

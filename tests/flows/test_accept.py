@@ -15,6 +15,7 @@ from tern.domain.identity import ApplyId, PlanId
 from tern.domain.model import Action, PlannedChange
 from tern.domain.policy import Copy, Policy
 from tern.ports import AcceptedApply, NewApply
+from tern.request import read_enqueue
 from tests.world import CHANGE, World
 
 MakeWorld = Callable[..., World]
@@ -223,7 +224,7 @@ def test_a_plan_is_what_was_reviewed(world: World) -> None:
     ("field", "value"),
     [
         ("plan", 5),
-        ("environment", None),
+        ("environment", 1),
         ("deployments", "AB"),
         ("deployments", ["A", 7]),
         ("deployments", {"A": 1}),
@@ -251,9 +252,9 @@ def test_a_message_of_other_types_is_refused_and_never_guessed_at(field: str, va
         "key": "k1",
         "allow_unsafe": True,
     }
-    assert NewApply.from_message(**message).deployments == ("A", "B")
+    assert read_enqueue(message).choice.names == ("A", "B")
     with pytest.raises(UsageError):
-        NewApply.from_message(**{**message, field: value})
+        read_enqueue({**message, field: value})
 
 
 def test_a_plan_that_no_engine_could_take_is_refused(world: World) -> None:

@@ -1,0 +1,11 @@
+"""Which texts can be written down at all."""
+
+import re
+from typing import TypeGuard
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def is_storable(value: object) -> TypeGuard[str]:
+    """A text that PostgreSQL can hold: JSON can spell a NUL and half a surrogate pair, and neither is one."""
+    return isinstance(value, str) and _UNSTORABLE.search(value) is None

@@ -1,0 +1,198 @@
+"""Requests of other services, spelled as plain values, read into what flows take.
+
+Nothing is guessed from a value of another type: the text "false" is no consent, and a text is no list. Everything
+that is wrong with a request is said at once.
+"""
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+from tern.change import POSTGRES, from_ddl, from_entries
+from tern.domain.choice import Choice
+from tern.domain.control import Verb
+from tern.domain.enqueue import Enqueue, NewChange
+from tern.domain.errors import UsageError
+from tern.domain.identity import PlanId
+from tern.domain.policy import Policy
+from tern.domain.selection import Selection
+from tern.domain.states import State
+from tern.domain.subject import Subject
+from tern.domain.text import is_storable
+from tern.ports import Asked
+
+LONGEST_TEXT = 1_000_000
+Word = TypeVar("Word", bound=StrEnum)
+
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
+
+
+def read_enqueue(message: Mapping[str, object]) -> Enqueue:
+    """A rollout; raises UsageError, and Refused for statements that are no change.
+
+    One of plan (an id), ddl (a text) and changes with database_type (see change.py); environment and database,
+    which a kept plan knows by itself; one of deployments (names in rollout order), labels and everywhere, with
+    excepted; policy, as in applies.policy, each key optional; caller, reason, key; allow_unsafe, previews.
+    """
+    fields = _Fields(message)
+    plan, ddl = fields.text("plan"), fields.text("ddl")
+    entries, database_type = fields.taken("changes"), fields.text("database_type", POSTGRES)
+    environment, database = fields.text("environment"), fields.text("database")
+    names, labels = fields.texts("deployments"), fields.labels("labels")
+    everywhere, excepted = fields.flag("everywhere"), fields.texts("excepted")
+    policy = fields.policy("policy")
+    caller, reason, key = fields.text("caller"), fields.text("reason"), fields.text("key")
+    allow_unsafe, previews = fields.flag("allow_unsafe"), fields.flag("previews", default=True)
+    if sum((bool(plan), bool(ddl), bool(entries))) != 1:
+        fields.why.append("one change is given: plan, ddl or changes")
+    fields.end()
+    change: PlanId | NewChange = PlanId(plan)
+    if ddl:
+        change = NewChange(environment, database, POSTGRES, from_ddl(ddl))
+    elif entries:
+        change = NewChange(environment, database, database_type, from_entries(database_type, entries))
+    return Enqueue(
+        change=change,
+        choice=Choice(names, labels, everywhere, frozenset(excepted)),
+        caller=caller,
+        reason=reason,
+        key=key,
+        policy=policy,
+        environment=environment,
+        database=database,
+        allow_unsafe=allow_unsafe,
+        previews=previews,
+    )
+
+
+def read_asked(message: Mapping[str, object]) -> Asked:
+    """A wish; raises UsageError, and ScopeRefused for a malformed operation.
+
+    verb; subject, which is `apl-…` or `apl-…/DEPLOYMENT`; deployments, labels, states, everywhere, excepted;
+    caller, reason; dry_run; expected, a number of operations.
+    """
+    fields = _Fields(message)
+    verb, subject = fields.word("verb", Verb), fields.text("subject")
+    names, labels = fields.texts("deployments"), fields.labels("labels")
+    states = fields.words("states", State)
+    everywhere, excepted = fields.flag("everywhere"), fields.texts("excepted")
+    caller, reason = fields.text("caller"), fields.text("reason")
+    dry_run, expected = fields.flag("dry_run"), fields.number("expected")
+    fields.end()
+    if not reason.strip():
+        what = f"a {verb} needs a reason"
+        raise UsageError(what, next_step="Say why; it stands in the record.")
+    named = Subject.read(subject)
+    if named.deployment and (names or labels or states or everywhere or excepted):
+        what = f"{named.scope} names its operation; no other selector fits"
+        raise UsageError(what)
+    selection = Selection(
+        names or ((named.deployment,) if named.deployment else ()),
+        labels,
+        frozenset(states),
+        everywhere,
+        frozenset(excepted),
+    )
+    return Asked(verb, named.apply_id, selection, caller, reason, dry_run=dry_run, expected=expected)
+
+
+class _Fields:
+    """A message's fields, each taken once by its type; end() raises UsageError with every complaint."""
+
+    def __init__(self, message: Mapping[str, object]) -> None:
+        # None is how JSON and optional arguments say that nothing was said.
+        self._left = {name: value for name, value in message.items() if value is not None}
+        self.why: list[str] = []
+
+    def taken(self, name: str) -> object:
+        """Whatever it is; None where it is not there."""
+        return self._left.pop(name, None)
+
+    def text(self, name: str, default: str = "") -> str:
+        """A text that can be written down."""
+        value = self._left.pop(name, default)
+        if is_storable(value) and len(value) <= LONGEST_TEXT:
+            return value
+        self.why.append(f"{name} is no text, or one that can't be stored")
+        return default
+
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        """True or false, and nothing that looks like it."""
+        value = self._left.pop(name, default)
+        if isinstance(value, bool):
+            return value
+        self.why.append(f"{name} is neither true nor false")
+        return default
+
+    def number(self, name: str) -> int | None:
+        """A count; None where it is not there."""
+        value = self._left.pop(name, None)
+        if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+            return value
+        self.why.append(f"{name} is no number of operations")
+        return None
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of texts, none of them empty."""
+        value = self._left.pop(name, ())
+        found = tuple(value) if isinstance(value, list | tuple) else ()
+        if isinstance(value, list | tuple) and all(is_storable(each) and each for each in found):
+            return found
+        self.why.append(f"{name} is no list of names")
+        return ()
+
+    def labels(self, name: str) -> Mapping[str, str]:
+        """An object of texts."""
+        value = self._left.pop(name, {})
+        found = dict(value) if isinstance(value, Mapping) else {}
+        if isinstance(value, Mapping) and all(_is_label(*pair) for pair in found.items()):
+            return found
+        self.why.append(f"{name} is no object of labels: letters, digits, '.', '_', '/' and '-', at most 63")
+        return {}
+
+    def word(self, name: str, kind: type[Word]) -> Word:
+        """One of a closed set of words."""
+        value = self._left.pop(name, None)
+        known = list(kind)
+        if isinstance(value, str) and value in {each.value for each in known}:
+            return kind(value)
+        self.why.append(f"{name} is one of {', '.join(known)}")
+        return known[0]
+
+    def words(self, name: str, kind: type[Word]) -> tuple[Word, ...]:
+        """A list of such words."""
+        found = self.texts(name)
+        known = {each.value for each in kind}
+        self.why += [f"{name} has no {each!a}" for each in found if each not in known]
+        return tuple(kind(each) for each in found if each in known)
+
+    def policy(self, name: str) -> Policy:
+        """What is said of a policy, over the defaults."""
+        value = self._left.pop(name, {})
+        default = Policy().as_json()
+        if not isinstance(value, Mapping):
+            self.why.append(f"{name} is no object")
+            return Policy()
+        self.why += [f"{name} has no {each!a}" for each in value if each not in default]
+        try:
+            return Policy.from_json({**default, **{each: value[each] for each in value if each in default}})
+        except ValueError as error:
+            self.why.append(f"{name} can't be read: {error}")
+            return Policy()
+
+    def end(self) -> None:
+        """Raises UsageError unless everything was taken and everything could be read."""
+        self.why += [f"{name!a} is not known" for name in self._left]
+        if self.why:
+            what = "the message can't be read"
+            raise UsageError(what, why=tuple(self.why))
+
+
+def _is_label(key: object, value: object) -> bool:
+    return (
+        isinstance(key, str)
+        and LABEL.fullmatch(key) is not None
+        and isinstance(value, str)
+        and (not value or LABEL.fullmatch(value) is not None)
+    )
