@@ -182,7 +182,7 @@ CREATE TABLE control_requests (
     reason text NOT NULL CONSTRAINT control_requests_have_a_reason CHECK (btrim(reason) <> ''),
     outcomes jsonb NOT NULL,
     created_at timestamptz NOT NULL DEFAULT tern_clock(),
-    hash bytea NOT NULL,
+    hash bytea NOT NULL DEFAULT '\\x',
     CONSTRAINT control_requests_releases_say_how_much CHECK (
         (failures_released IS NOT NULL) = (verb = 'release') AND failures_released >= 0)
 );
