@@ -54,5 +54,5 @@ def test_without_refusals_the_next_command_is_printed(world: World, tern: Tern) 
 
 def test_a_plan_says_what_it_is_for(world: World, tern: Tern) -> None:
     done = tern("plan", "--ddl", "-", "-e", "test", stdin=DDL)
-    assert (done.code, "--database is missing" in done.err) == (2, True)
+    assert (done.code, "database is missing" in done.err) == (2, True)
     assert tern("plan", "-e", "test", "-d", "shop").code == 2
