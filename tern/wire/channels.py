@@ -1,6 +1,5 @@
 """gRPC channels: one per address and secrets in a process, opened when first needed, shared by all threads."""
 
-import re
 import threading
 from collections.abc import Callable
 from typing import Any, cast
@@ -11,6 +10,7 @@ from grpc_status import rpc_status
 
 from tern.domain.model import Credentials
 from tern.wire.credentials import Endpoint, Secrets, check_plaintext, read_secrets
+from tern.wire.outcomes import known_reason
 from tern.wire.transport import AnswerT, CallFailed, Metadata, Method, NotSent, RequestT, closing
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
@@ -31,8 +31,6 @@ OPTIONS: dict[str, int] = {
     # Otherwise a new channel inherits the backoff of the one that it replaces.
     "grpc.use_local_subchannel_pool": 1,
 }
-
-_REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 
 
 class Link:
@@ -147,8 +145,8 @@ def _reason(error: grpc.Call) -> str:
         status = rpc_status.from_call(error)
         for detail in status.details if status is not None else ():
             info = error_details_pb2.ErrorInfo()
-            if detail.Unpack(info) and info.domain == "tern" and _REASON.fullmatch(info.reason):
-                return str(info.reason)
+            if detail.Unpack(info) and info.domain == "tern":
+                return known_reason(info.reason)
     except Exception:  # noqa: BLE001 - whatever they hold, the call has failed and its code says how
         return ""
     return ""

@@ -4,6 +4,7 @@ The line between Refused and Unknown is drawn here and nowhere else. A code is R
 begun the work would never send it; a connection reset after the work was done looks like an engine that is down.
 """
 
+import re
 from dataclasses import dataclass
 
 from tern.domain.identity import RemoteId, ScopeName
@@ -26,6 +27,7 @@ REFUSING = frozenset(
 """Status codes by which an engine says that it did not do it."""
 
 _WORDS_MAX = 2_000
+_REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,11 @@ class About:
         if code in REFUSING:
             return self.refused(reason, said, code)
         return self.unknown(reason, said, code)
+
+
+def known_reason(word: str) -> str:
+    """An engine's reason if it has the shape of one; anything else is no word to store or to compare with."""
+    return word if _REASON.fullmatch(word) else ""
 
 
 def tidy(words: str, limit: int = _WORDS_MAX) -> str:

@@ -3,6 +3,7 @@ by number, zero for "not said", `accepted = false` inside an OK answer, ids that
 """
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from types import MappingProxyType
 from typing import Final, TypeVar
 
@@ -28,7 +29,7 @@ from tern.ports import ChangePreview, Cursor, LogLine
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as engine_v1
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
 from tern.wire.guard import usable_remote_id
-from tern.wire.outcomes import About, tidy
+from tern.wire.outcomes import About, known_reason, tidy
 
 _PERCENT_MAX = 100
 _REVISION_MAX = 2**64 - 1
@@ -161,7 +162,8 @@ def read_entry(about: About, cursor: Cursor, entry: engine_v1.ProgressEntry) -> 
                 return about.unknown("STRANGER", f"the answer is about {said}", "OK")
             return Ok(sample(remote_id, entry.progress, entry.revision))
         case "error":
-            return about.coded(code_name(entry.error.code), entry.error.reason, entry.error.message)
+            reason = known_reason(entry.error.reason)
+            return about.coded(code_name(entry.error.code), reason, entry.error.message)
         case _:
             return about.unknown("EMPTY_ENTRY", "the engine mentions it without a word", "OK")
 
@@ -219,7 +221,7 @@ def read_preview(change: engine_v1.ChangePreview) -> ChangePreview:
         unsafe_reason=_reason(change.unsafe_reason, given=change.is_unsafe),
         refused_reason=_reason(change.refused_reason, given=change.refused),
         estimated_rows=max(0, change.estimated_rows),
-        estimated_s=max(0.0, change.estimated_seconds),
+        estimated_s=max(0.0, change.estimated_seconds) if isfinite(change.estimated_seconds) else 0.0,
     )
 
 
