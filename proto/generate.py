@@ -9,9 +9,12 @@ import re
 import sys
 from pathlib import Path
 
+import grpc_tools
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent
+# Timestamp and the like come with the compiler.
+WELL_KNOWN = Path(grpc_tools.__file__).parent / "_proto"
 PACKAGE = "tern.wire.generated"
 OWN_IMPORT = re.compile(r"^(from|import) tern\.((?:engine\.|control\.)?v1)\b", re.MULTILINE)
 OWN_NAME = re.compile(r"(?<![\w./\"'])tern\.((?:engine\.|control\.)?v1)\.(?=\w+_pb2)")
@@ -26,6 +29,7 @@ def generate(destination: Path) -> None:
     arguments = [
         "protoc",
         f"--proto_path={ROOT}",
+        f"--proto_path={WELL_KNOWN}",
         f"--python_out={destination}",
         f"--grpc_python_out={destination}",
         f"--mypy_out={destination}",
