@@ -321,6 +321,8 @@ def read_history(
         )
 
 
-def epoch(moment: str | None) -> float:
+def epoch(moment: str | float | None) -> float:
     """A timestamp out of a row's JSON."""
-    return 0.0 if moment is None else datetime.fromisoformat(moment).timestamp()
+    if not isinstance(moment, str):
+        return moment or 0.0  # a simulated row keeps seconds
+    return datetime.fromisoformat(moment).timestamp()

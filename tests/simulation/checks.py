@@ -1,0 +1,65 @@
+"""What must hold after a run: the rules of the fault harness over its history, and that it came to rest in time."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from tests.faults.history import History, Job
+from tests.faults.invariants import violations
+
+if TYPE_CHECKING:
+    from tests.simulation.run import Result, Run
+
+REST_S = 200.0
+"""From the end of all trouble until everything is at rest: the longest pause before a repetition (75 s), a claim
+that has to run out (30 s), a start's grace (30 s), and the work of a scenario itself.
+"""
+
+
+def check(run: "Run", result: "Result", *, at_rest: bool) -> None:
+    """Adds whatever does not hold to the result."""
+    for engine in run.engines.values():
+        engine.get_on()
+    history = history_of(run)
+    result.told = timeline(history)
+    result.wrong += violations(history) if at_rest else []
+    if result.rest_s > REST_S:
+        result.wrong.append(f"liveness: at rest {result.rest_s:.0f} s after the end of all trouble")
+    if not result.plan and result.states != dict(result.scenario.ends):
+        result.wrong.append(f"control run: it ended as {result.states}")
+    enqueued = Counter(kind for kind, _ in run.acknowledged)["apply"]
+    if len(history.applies) < enqueued:
+        result.wrong.append(f"S13: {enqueued} rollouts were acknowledged, {len(history.applies)} are there")
+
+
+def history_of(run: "Run") -> History:
+    """What the checkers read. A job that its engine has forgotten is what a person said of it."""
+    states = {
+        (f"{one.apply_id}/{each.deployment}", each.remote_id): each.state
+        for one in run.backend.look()
+        for each in one.operations
+    }
+    jobs = [
+        Job(name, job.remote_id, job.operation, job.state)
+        for name, engine in run.engines.items()
+        for job in engine.jobs.values()
+    ]
+    jobs += [
+        Job(name, job.remote_id, job.operation, states[job.operation, job.remote_id])
+        for name, engine in run.engines.items()
+        for job in engine.forgotten
+        if (job.operation, job.remote_id) in states
+    ]
+    return run.backend.history(run.engines.values(), jobs, run.acknowledged)
+
+
+def timeline(history: History) -> list[str]:
+    """The record, and what the engines did, in order."""
+    lines = [
+        f"{event.id:3} {event.operation_id} {event.who}: {event.event} {event.before}->{event.after} {event.why}"
+        for event in history.events
+    ]
+    done = [
+        f"{one.at:.3f} {one.engine} {one.kind} {one.remote_id}{' again' if one.is_duplicate else ''}"
+        for one in history.effects
+    ]
+    return lines + done

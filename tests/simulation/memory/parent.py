@@ -1,0 +1,222 @@
+"""Moving operations, and computing their parent in the same transaction (G14); the twin of tern/store/projection.py."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tern.domain.control import Delivery, Verb, fulfilment
+from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.policy import Copy, Tally, admissible
+from tern.domain.projection import project
+from tern.domain.states import ApplyState, Event, State, advance
+from tern.ports import Due
+from tests.simulation.memory.database import Database
+from tests.simulation.memory.rows import ApplyRow, DeliveryRow, EventRow, OperationRow
+
+FREE: Mapping[str, Any] = {"claim_token": None, "claim_owner": None, "claim_expires_at": None}
+"""No claim."""
+
+THROUGH = frozenset({"completed", "failed", "cancelled", "reverted", "skipped"})
+"""What a table change never leaves again."""
+
+
+def tell(
+    db: Database,
+    apply_pk: int,
+    event: str,
+    who: str,
+    operation_id: int | None = None,
+    why: str = "",
+    before: str = "",
+    after: str = "",
+    detail: Mapping[str, object] | None = None,
+) -> None:
+    """One line of the record (G15)."""
+    number = db.next_id("apply_events")
+    db.insert(
+        EventRow(
+            number, apply_pk, operation_id, db.now, event, who, why, str(before), str(after), dict(detail or {})
+        )
+    )
+    db.event_xids[number] = db.transactions
+
+
+def tally(db: Database, apply_pk: int, position: int | None) -> Tally:
+    """The apply's operations by state, and those before the position."""
+    limit = position if position is not None else -1
+    counts: Counter[State] = Counter()
+    before: Counter[State] = Counter()
+    admitted = 0
+    for row in db.operations_of[apply_pk]:
+        state = State(row.state)
+        counts[state] += 1
+        if row.position < limit:
+            before[state] += 1
+        admitted += row.state == "pending" and row.next_attempt_at is not None
+    return Tally(counts, before, admitted)
+
+
+def move(
+    db: Database,
+    operation: OperationRow,
+    event: Event,
+    who: str,
+    why: str = "",
+    detail: Mapping[str, object] | None = None,
+    **values: Any,
+) -> State:
+    """Takes an operation along one arrow, with its event and what follows from it. Raises IllegalTransition."""
+    before = State(operation.state)
+    after = advance(before, event)
+    times: dict[str, Any] = {"completed_at": db.now if after.is_finished else None, "state_changed_at": db.now}
+    if after is State.RUNNING and operation.started_at is None:
+        times["started_at"] = db.now
+    db.write(operation, state=after.value, **times, **values)
+    if after is not before or why:
+        tell(db, operation.apply_id, event.value, who, operation.id, why, before, after, detail)
+    if after.is_settled:
+        settle_table_changes(db, [operation.id], after)
+    close_fulfilled(db, operation.apply_id, {operation.id: after})
+    return after
+
+
+def settle_table_changes(db: Database, operation_ids: Iterable[int], state: State) -> None:
+    """What an operation's settling makes of its unsettled statements."""
+    for operation_id in operation_ids:
+        for row in db.changes_of[operation_id]:
+            if row.state in THROUGH:
+                continue
+            done: dict[str, Any] = {}
+            if state is State.COMPLETED:
+                copied = row.rows_total if row.rows_total is not None else row.rows_copied
+                done = {"percent": 100, "rows_copied": copied}
+            db.write(row, state=state.value, eta_seconds=None, **done)
+
+
+def close_fulfilled(db: Database, apply_pk: int, states: Mapping[int, State]) -> None:
+    """Closes the open wishes that these operations' states fulfil or outrun, each for itself (G8)."""
+    rows = sorted(
+        (row for key in states for row in db.deliveries_of[key] if row.is_open), key=lambda row: row.id
+    )
+    closing = [
+        (row, fate)
+        for row in rows
+        if (fate := fulfilment(Verb(row.verb), states[row.operation_id])) is not None
+    ]
+    before = {row.id: row.state for row, _ in closing}
+    for row, fate in closing:
+        close_delivery(db, row, fate)
+    for row, fate in closing:
+        caller = db.requests[row.request_id].caller
+        tell(db, apply_pk, f"{row.verb}_{fate.value}", caller, row.operation_id, "", before[row.id], fate)
+    if any(fate is Delivery.ACKNOWLEDGED and row.verb in {"stop", "cancel"} for row, fate in closing):
+        moot_overtaken_starts(db, apply_pk, list(states))
+
+
+def moot_overtaken_starts(db: Database, apply_pk: int, operation_ids: Sequence[int]) -> None:
+    """A start that a later stop has overtaken is never driven again (G9)."""
+    overtaken = [
+        start
+        for key in operation_ids
+        if (start := db.open_delivery(key, "start")) is not None
+        and any(
+            row.verb in {"stop", "cancel"} and row.id > start.id and row.state == "acknowledged"
+            for row in db.deliveries_of[key]
+        )
+    ]
+    words = "a later stop overtook it"
+    for start in sorted(overtaken, key=lambda row: row.id):
+        before = start.state
+        close_delivery(db, start, Delivery.MOOT, words)
+        caller = db.requests[start.request_id].caller
+        tell(db, apply_pk, "start_moot", caller, start.operation_id, words, before, "moot")
+
+
+def close_delivery(db: Database, row: DeliveryRow, fate: Delivery, words: str = "") -> None:
+    """The fate of one wish."""
+    if row.is_open:
+        said = words or row.engine_words
+        db.write(row, state=fate.value, closed_at=db.now, next_attempt_at=None, engine_words=said)
+
+
+def project_parent(db: Database, apply_pk: int, who: str) -> tuple[Due, ...]:
+    """Computes and writes the apply's state with all that belongs to it, and admits what may start."""
+    apply = db.applies[apply_pk]
+    policy = db.policy(apply_pk)
+    counted = tally(db, apply_pk, _front(db, apply_pk))
+    projection = project(policy, counted)
+    if projection.skips_pending:
+        _skip_never_started(db, apply_pk, who)
+    if projection.state.value != apply.state:
+        _write_state(db, apply, projection.state, who)
+    if projection.state.is_settled:
+        for held in [row for row in db.reservations.values() if row.apply_id == apply_pk]:
+            db.delete(held)
+        return ()
+    return _admit(db, apply, admissible(policy, counted), front_only=policy.copy is Copy.ROLLING)
+
+
+def _front(db: Database, apply_pk: int) -> int | None:
+    return min((row.position for row in db.operations_of[apply_pk] if row.state == "pending"), default=None)
+
+
+def _write_state(db: Database, apply: ApplyRow, state: ApplyState, who: str) -> None:
+    message = ""
+    if state in {ApplyState.FAILED, ApplyState.RUNNING_DEGRADED, ApplyState.PAUSED}:
+        failed = [row for row in db.operations_of[apply.id] if row.state == "failed"]
+        if failed:
+            first = min(failed, key=lambda row: row.position)
+            message = f"{first.deployment}: {first.error_message}"
+    before = apply.state
+    db.write(
+        apply,
+        state=state.value,
+        error_message=message,
+        revision=apply.revision + 1,
+        state_changed_at=db.now,
+        verdict_effects_done_at=None,
+        completed_at=db.now if state.is_finished else None,
+    )
+    tell(
+        db, apply.id, "verdict" if state.is_settled else "projected", who, None, message, before, state.value
+    )
+
+
+def _skip_never_started(db: Database, apply_pk: int, who: str) -> None:
+    skipped = [row for row in db.operations_of[apply_pk] if row.state == "pending"]
+    for row in skipped:
+        db.write(
+            row, state="skipped", state_changed_at=db.now, completed_at=db.now, next_attempt_at=None
+        )
+    ids = sorted(row.id for row in skipped)
+    settle_table_changes(db, ids, State.SKIPPED)
+    why = "the rollout is halted and it never started"
+    for key in ids:
+        tell(db, apply_pk, Event.SKIP.value, who, key, why, "pending", "skipped")
+    close_fulfilled(db, apply_pk, dict.fromkeys(ids, State.SKIPPED))
+
+
+def _admit(db: Database, apply: ApplyRow, count: int, *, front_only: bool) -> tuple[Due, ...]:
+    """Makes the next operations of the order due. Which may really go is decided again when they are claimed."""
+    if count <= 0:
+        return ()
+    front = _front(db, apply.id)
+    admitted = [
+        row
+        for row in sorted(db.operations_of[apply.id], key=lambda row: row.position)
+        if row.state == "pending"
+        and row.next_attempt_at is None
+        and not is_drained(db, row.deployment)
+        and db.stop_in_force(row.id) is None
+        and (not front_only or row.position == front)
+    ][:count]
+    for row in admitted:
+        db.write(row, next_attempt_at=db.now)
+    identifier = ApplyId(apply.apply_identifier)
+    return tuple(Due(row.id, ScopeName(identifier, row.deployment)) for row in admitted)
+
+
+def is_drained(db: Database, deployment: str) -> bool:
+    """A deployment that is not there holds nobody."""
+    found = db.deployments.get(deployment)
+    return found is not None and found.drained

@@ -1,0 +1,138 @@
+"""What is due, and who looks; the twin of tern/store/sweep.py."""
+
+import math
+
+from tern.domain.control import Verb
+from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.states import SETTLED_APPLY, ApplyState
+from tern.ports import Due, DueControl, DueWork
+from tern.store.sweep import RING_AGAIN_S, SWEEP_LEASE_S
+from tests.simulation.memory.database import Database
+from tests.simulation.memory.rows import ApplyRow, LeaseRow, OperationRow
+from tests.simulation.memory.scope import Steps, new_token
+
+_DISPATCH_BATCH = 200
+_BATCH = 500
+_STARTED = frozenset(
+    {
+        "running",
+        "waiting_for_cutover",
+        "cutting_over",
+        "revert_window",
+        "reverting",
+        "resuming",
+        "failed_retryable",
+        "uncertain",
+    }
+)
+
+
+class SweepSteps(Steps):
+    """ports.SweepStore in memory."""
+
+    def begin_sweep(self, name: str, owner: str) -> bool:
+        """See ports.SweepStore."""
+        with self.db.transaction():
+            return self.take_lease(name, owner, SWEEP_LEASE_S)
+
+    def take_lease(self, name: str, owner: str, lease_s: float) -> bool:
+        """A lease by name; False while another's runs. Inside the caller's transaction."""
+        db = self.db
+        row = db.leases.get(name)
+        if row is None:
+            db.insert(LeaseRow(name, owner, new_token(db), db.now + lease_s))
+            return True
+        if db.now < row.expires_at <= db.now + 2 * lease_s:
+            return False
+        db.write(row, owner=owner, token=new_token(db), expires_at=db.now + lease_s)
+        return True
+
+    def finish_sweep(self, name: str, owner: str) -> None:
+        """See ports.SweepStore."""
+        db = self.db
+        with db.transaction():
+            row = db.leases.get(name)
+            if row is not None and row.owner == owner:
+                db.write(row, expires_at=db.now, finished_at=db.now, finished_by=owner)
+
+    def seconds_since_sweep(self, name: str) -> tuple[float, str]:
+        """See ports.SweepStore."""
+        row = self.db.leases.get(name)
+        if row is None or row.finished_at is None:
+            return math.inf, ""
+        return self.db.now - row.finished_at, row.finished_by
+
+    def due_work(self) -> DueWork:
+        """See ports.SweepStore. In the order of ids; PostgreSQL promises none."""
+        db = self.db
+        with db.transaction():
+            due = [row for row in db.operations.values() if self._is_due(row)]
+            due.sort(key=lambda row: row.next_attempt_at or 0.0)
+            for row in due[:_DISPATCH_BATCH]:
+                db.write(row, rung_at=db.now)
+            runaway = [row for row in db.operations.values() if self._is_runaway(row)]
+            found = {row.id: row for row in [*due[:_DISPATCH_BATCH], *runaway]}
+            controls = [
+                (db.operations[wish.operation_id], wish.verb)
+                for wish in db.deliveries.values()
+                if wish.is_open
+                and wish.next_attempt_at is not None
+                and wish.next_attempt_at <= db.now
+                and self._is_free(db.operations[wish.operation_id])
+            ]
+            applies = [apply for apply in db.applies.values() if wants_advance(db, apply)]
+            return DueWork(
+                dispatches=tuple(Due(key, self._name(found[key])) for key in sorted(found)),
+                controls=tuple(
+                    DueControl(row.id, self._name(row), Verb(verb))
+                    for row, verb in sorted(controls, key=lambda pair: (pair[0].id, pair[1]))[:_BATCH]
+                ),
+                applies=tuple(sorted(ApplyId(apply.apply_identifier) for apply in applies)),
+            )
+
+    def due_deployments(self) -> tuple[str, ...]:
+        """See ports.SweepStore."""
+        db = self.db
+        with db.transaction():
+            found = {
+                row.deployment
+                for row in db.operations.values()
+                if row.next_poll_at is not None and row.next_poll_at <= db.now
+            }
+            for row in db.operations.values():
+                probe = db.leases.get(f"probe:{row.deployment}")
+                if row.state == "failed_retryable" and (probe is None or probe.expires_at <= db.now):
+                    found.add(row.deployment)
+            return tuple(sorted(found))
+
+    def _is_due(self, row: OperationRow) -> bool:
+        now = self.db.now
+        if row.next_attempt_at is None or row.next_attempt_at > now:
+            return False
+        return (
+            row.rung_at is None or row.rung_at < row.next_attempt_at or row.rung_at < now - RING_AGAIN_S
+        )
+
+    def _is_runaway(self, row: OperationRow) -> bool:
+        late = self.db.now + 2 * self.lease_s
+        expires = row.claim_expires_at
+        return row.next_attempt_at is not None and expires is not None and expires > late
+
+    def _is_free(self, row: OperationRow) -> bool:
+        expires = row.claim_expires_at
+        return expires is None or not self.db.now < expires <= self.db.now + 2 * self.lease_s
+
+    def _name(self, row: OperationRow) -> ScopeName:
+        return ScopeName(ApplyId(self.db.applies[row.apply_id].apply_identifier), row.deployment)
+
+
+def wants_advance(db: Database, apply: ApplyRow) -> bool:
+    """A verdict whose effects nobody has driven; a live apply in which nothing moves although something may."""
+    if ApplyState(apply.state) in SETTLED_APPLY:
+        return apply.verdict_effects_done_at is None
+    if apply.state == "paused":
+        return False
+    return not any(
+        row.state in _STARTED or (row.state == "pending" and row.next_attempt_at is not None)
+        for row in db.operations_of[apply.id]
+    )

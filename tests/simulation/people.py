@@ -1,0 +1,98 @@
+"""Who asks: the people of a scenario, and at the end of everything somebody who looks and helps."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from tern.domain.control import Verb
+from tern.domain.errors import NotFound, Refused
+from tern.domain.identity import ApplyId, RemoteId, ScopeName
+from tern.domain.model import Action, PlannedChange
+from tern.domain.policy import Policy
+from tern.flows.accept import accept_apply, accept_wish
+from tern.ports import NewApply, Ports, Resolved, StorageUnavailable, Wish
+from tests.simulation.backend import ApplyLook, OperationLook
+from tests.simulation.engines import SimEngine
+
+CHANGE = PlannedChange("public", "orders", "ALTER TABLE orders ADD COLUMN note text", Action.ALTER)
+_PATIENCE = 3
+_LONG_S = 50.0
+"""Longer than a lease and a call: whoever was under way has arrived or is dead."""
+_A_WHILE_S = 8.0
+
+
+def enqueue(
+    ports: Ports, deployments: Sequence[str], policy: Policy, key: str, told: Callable[[str, str], None]
+) -> None:
+    """A rollout; who gets no answer asks again with the same key (ID1)."""
+    for _ in range(_PATIENCE):
+        with suppress(StorageUnavailable):
+            plan = ports.store.save_plan(
+                environment="test", database="shop", database_type="postgres", changes=(CHANGE,), caller="ann"
+            )
+            new = NewApply(plan.plan_id, "test", tuple(deployments), policy, "ann", "because", key)
+            with suppress(Refused):
+                told("apply", accept_apply(new, ports).apply_id)
+            return
+
+
+def wish(
+    ports: Ports,
+    verb: Verb,
+    apply_id: str,
+    deployments: Sequence[str] | None,
+    told: Callable[[str, str], None],
+) -> None:
+    """A wish; who gets no answer asks again."""
+    names = None if deployments is None else tuple(deployments)
+    for _ in range(_PATIENCE):
+        with suppress(StorageUnavailable):
+            with suppress(Refused, NotFound):
+                asked = Wish(verb, ApplyId(apply_id), names, "bob", "the night is long")
+                receipt = accept_wish(asked, ports)
+                if receipt.request_id is not None:
+                    told("request", str(receipt.request_id))
+            return
+
+
+def help_out(
+    look: ApplyLook, engines: dict[str, SimEngine], ask: Callable[[Verb, Sequence[str]], None]
+) -> Callable[[Ports], None] | None:
+    """What somebody does who has waited long enough and now looks; None while there is nothing to do.
+
+    An uncertain operation is resolved by what its engine really has; what waits for its cutover gets it; what is
+    paused for good is cancelled.
+    """
+    for one in look.operations:
+        if one.state == "uncertain" and one.age_s > _LONG_S:
+            return _resolution(look, one, engines[one.deployment])
+    waiting = [
+        one.deployment
+        for one in look.operations
+        if one.state == "waiting_for_cutover" and one.age_s > _A_WHILE_S and not one.open_wishes
+    ]
+    if waiting:
+        return lambda _ports: ask(Verb.CUTOVER, waiting)
+    stuck = [one.deployment for one in look.operations if one.state in {"pending", "stopped"}]
+    quiet = all(one.age_s > _A_WHILE_S for one in look.operations)
+    if look.state == "paused" and stuck and quiet:
+        return lambda _ports: ask(Verb.CANCEL, stuck)
+    return None
+
+
+def _resolution(look: ApplyLook, one: OperationLook, engine: SimEngine) -> Callable[[Ports], None] | None:
+    name = ScopeName(ApplyId(look.apply_id), one.deployment)
+    found = next((job for job in engine.jobs.values() if job.operation == str(name)), None)
+    if one.remote_id is not None:
+        if one.remote_id in engine.jobs:
+            return None
+        return lambda ports: _resolve(ports, name, Resolved.ENDED, None)
+    if found is not None:
+        return lambda ports: _resolve(ports, name, Resolved.REMOTE_ID, RemoteId(found.remote_id))
+    if any(job.operation == str(name) for job in engine.forgotten):
+        return lambda ports: _resolve(ports, name, Resolved.ENDED, None)
+    return lambda ports: _resolve(ports, name, Resolved.NOT_STARTED, None)
+
+
+def _resolve(ports: Ports, name: ScopeName, found: Resolved, remote_id: RemoteId | None) -> None:
+    with suppress(Refused, StorageUnavailable):
+        ports.store.resolve_uncertain(name, found, remote_id, "eve", "I looked")

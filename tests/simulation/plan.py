@@ -1,0 +1,177 @@
+"""Fault plans: what goes wrong, and at which port call. Sparse: a call that no fault names goes well.
+
+A plan is written `17 die-after, 30 late`: the number counts the port calls of the run, which is the same in every
+run up to the first fault, and after it the same in every run of that plan.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """One thing that goes wrong at one port call."""
+
+    at: int
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.at} {self.kind}"
+
+
+Plan = tuple[Fault, ...]
+
+
+def read_plan(text: str) -> Plan:
+    """`17 die-after, 30 late`; raises KeyError for a kind that does not exist, ValueError for no number."""
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        number, _, kind = part.partition(" ")
+        assert kind in KINDS, f"there is no fault {kind!r}"
+        found.append(Fault(int(number), kind))
+    return tuple(found)
+
+
+def write_plan(plan: Plan) -> str:
+    """What read_plan reads."""
+    return ", ".join(map(str, plan))
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One port call of a run: a place where something may go wrong. `wrote`: it left something behind."""
+
+    step: int
+    actor: str
+    port: str
+    name: str
+    wrote: bool = False
+
+    @property
+    def is_forward(self) -> bool:
+        """A call after which something may run."""
+        return self.port == "engine" and self.name in {"apply", "start", "cutover"}
+
+    @property
+    def is_metronome(self) -> bool:
+        """Part of a sweep: what it finds is worked on elsewhere."""
+        return self.actor in {"reconcile", "sweep_progress", "self_sweep"}
+
+
+def _driver(point: Point) -> bool:
+    return not point.is_metronome and not point.actor.startswith("person")
+
+
+def _leaves(point: Point) -> bool:
+    """Something is left behind that a death, or a lost answer, can come after."""
+    if point.port == "engine":
+        return point.name not in {"health", "progress", "batch_progress"}
+    return point.port == "store" and point.wrote and not point.actor.startswith("person")
+
+
+def _lost_commit(point: Point) -> bool:
+    return point.port == "store" and point.wrote
+
+
+def _work(point: Point) -> bool:
+    """A call of a driver whose moment matters: before it, somebody else may come."""
+    return _driver(point) and (point.port == "engine" or (point.port == "store" and point.name != "dispatch_budget"))
+
+
+def _begins(point: Point) -> bool:
+    return point.port == "store" and point.name.startswith(("claim_", "begin_look", "advance_apply"))
+
+
+def _engine(point: Point) -> bool:
+    return point.port == "engine"
+
+
+def _look(point: Point) -> bool:
+    return point.port == "engine" and point.name in {"progress", "batch_progress"}
+
+
+def _refusable(point: Point) -> bool:
+    return point.port == "engine" and point.name != "health"
+
+
+def _control(point: Point) -> bool:
+    return point.port == "engine" and point.name not in {"health", "progress", "batch_progress"}
+
+
+def _bell(point: Point) -> bool:
+    return point.port == "bells"
+
+
+def _claim(point: Point) -> bool:
+    return point.port == "store" and point.name in {"claim_dispatch", "claim_delivery"}
+
+
+def _retried(point: Point) -> bool:
+    """Somebody catches the storage error and tries again."""
+    return point.port == "store" and (point.name == "record_remote_id" or point.actor.startswith("person"))
+
+
+def _never(_point: Point) -> bool:
+    return False
+
+
+KINDS: Mapping[str, Callable[[Point], bool]] = {
+    # The worker
+    "die-after": _leaves,
+    "freeze": _work,
+    "yield": _work,
+    # The store
+    "unavailable": _retried,
+    "unknown": _lost_commit,
+    "busy": _claim,
+    "database-down": _begins,
+    # The engine
+    "lost": _engine,
+    "unanswered": _control,
+    "late": _control,
+    "refused": _refusable,
+    "away": _engine,
+    "senseless": _look,
+    "fails": _look,
+    "stops": _look,
+    "forgets": _look,
+    # The broker
+    "lose": _bell,
+    "double": _bell,
+    "race": _bell,
+    "postpone": _bell,
+    "broker-down": _begins,
+    # People
+    "stop": _work,
+    "stop-first": _work,
+    "cancel": _work,
+    "cancel-first": _work,
+    "start": _work,
+    "start-first": _work,
+    "cutover": _work,
+    "cutover-first": _work,
+}
+"""Each kind of fault, and where a single one makes a difference.
+
+die-after: the worker is killed once the call had its effect. To be killed before a call is to be killed after the
+one before it. freeze: the worker stands still for longer than its lease, just before the call. yield: everybody else
+goes first. unavailable, unknown: PostgreSQL does not answer, without or with the effect. busy: somebody else holds
+the row. lost, unanswered: no answer, without or with the effect; late: no answer, and the effect some seconds after.
+away: the engine is gone for a while. senseless: a look that says nothing. fails, stops, forgets: the job does so by
+itself. lose, double, race, postpone: of a message; the second copy of a race is worked on in step with the first.
+stop, cancel, start, cutover: somebody asks for it, for the whole apply; with -first it is also driven before the
+call goes on.
+"""
+
+ASKS = ("stop", "cancel", "start", "cutover")
+
+
+def single_faults(trace: list[Point], kinds: tuple[str, ...] = tuple(KINDS), after: int = 0) -> list[Fault]:
+    """Every fault that makes a difference at some call of the run."""
+    return [
+        Fault(point.step, kind)
+        for point in trace
+        if point.step > after
+        for kind in kinds
+        if KINDS[kind](point)
+    ]

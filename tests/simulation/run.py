@@ -1,0 +1,313 @@
+"""One run: a scenario, a plan of faults, a store; from the first request until everything is at rest."""
+
+import math
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from tern.domain.control import Verb
+from tern.domain.identity import ApplyId
+from tern.domain.model import Capabilities, Deployment
+from tern.flows.advance import advance
+from tern.flows.control import deliver
+from tern.flows.dispatch import dispatch
+from tern.flows.poll import look, poll
+from tern.flows.sweep import reconcile, sweep_progress, sweep_when_nobody_does
+from tern.ports import Ports
+from tests.simulation import people
+from tests.simulation.backend import ApplyLook, MemoryBackend
+from tests.simulation.checks import check
+from tests.simulation.clock import Clock
+from tests.simulation.engines import EngineKind, SimEngine
+from tests.simulation.hub import Actor, Hub, Message
+from tests.simulation.plan import Plan, Point, write_plan
+from tests.simulation.ports import Circumstances, SimBells
+from tests.simulation.scenarios import Ask, Enqueue, Scenario
+
+HORIZON_S = 1_500.0
+STEPS_MAX = 8_000
+IDLE_S = 10.0
+"""The metronome is not played while nothing is due, but never silent for longer than this."""
+HELP_EVERY_S = 5.0
+
+
+class Steady:
+    """ports.Chance without chance."""
+
+    def jitter(self) -> float:
+        """In the middle."""
+        return 0.5
+
+
+@dataclass
+class Result:
+    """What came of a run. `wrong` is empty if everything holds."""
+
+    scenario: Scenario
+    plan: Plan
+    trace: list[Point]
+    wrong: list[str]
+    states: dict[str, str]
+    calm_at: float
+    rest_at: float
+    told: list[str] = field(default_factory=list)
+
+    @property
+    def rest_s(self) -> float:
+        """From the end of all trouble to rest."""
+        return self.rest_at - self.calm_at
+
+    def __str__(self) -> str:
+        wrong = "\n".join(f"  {line}" for line in self.wrong) or "  nothing is wrong"
+        plan = write_plan(self.plan)
+        where = "\n".join(
+            f"    {point.step}: {point.actor} {point.port}.{point.name}"
+            for point in self.trace
+            if any(fault.at == point.step for fault in self.plan)
+        )
+        told = "\n".join(f"    {line}" for line in self.told)
+        return f"{self.scenario.name}: {plan or 'no fault'}\n{where}\n{wrong}\n{told}"
+
+
+class Run:
+    """Plays one scenario. `backend` is made for the run's own clock."""
+
+    def __init__(self, scenario: Scenario, plan: Plan = (), backend: Any = None) -> None:
+        self.scenario = scenario
+        self.clock = backend.clock if backend is not None else Clock()
+        self.backend = backend or MemoryBackend(self.clock)
+        self.hub = Hub(self.clock, plan, ended=self._ended, begin=self._begin)
+        self.engines: dict[str, SimEngine] = {}
+        self.around = Circumstances(
+            self.hub, self.engines, self._asked_by_fault, self.backend.wrote, self.backend.instant, {}
+        )
+        self.acknowledged: list[tuple[str, str]] = []
+        self._acts = list(scenario.acts)
+        self._actors = 0
+        self._changed = True
+        self._helped_at = 0.0
+        self._asked_at = self.clock.now
+        self._swept_at = self.clock.now
+
+    def play(self) -> Result:
+        """To the end."""
+        self._prepare()
+        self._person("person:apply", partial(self._enqueue, self.scenario.deployments, self.scenario.policy))
+        wrong = self._until_rest()
+        rest_at = self.clock.now
+        if not wrong:
+            self._ring_again()
+        looks = self.backend.look()
+        states = {one.deployment: one.state for one in looks[0].operations} if looks else {}
+        result = Result(
+            self.scenario,
+            self.hub.plan,
+            self.hub.trace,
+            [*self.hub.complaints, *wrong],
+            states,
+            max(self.hub.troubled_until, self._asked_at),
+            rest_at,
+        )
+        check(self, result, at_rest=not wrong)
+        return result
+
+    # The stage
+
+    def _prepare(self) -> None:
+        store = self.backend.store("door")
+        for position, name in enumerate(dict.fromkeys(self.scenario.deployments)):
+            kind = self.scenario.engines.get(name, EngineKind())
+            self.engines[name] = SimEngine(name, kind, self.clock, self.backend.instant)
+            store.save_deployment(
+                Deployment(
+                    name=name,
+                    environment="test",
+                    database="shop",
+                    address=f"grpc://{name}:1",
+                    target=f"target-{name}",
+                    position=position,
+                    capabilities=Capabilities(kind.resolves, batch_progress=True, preview=True),
+                    idempotent_dispatch=kind.deduplicates,
+                )
+            )
+
+    def _until_rest(self) -> list[str]:
+        hub = self.hub
+        while True:
+            if hub.steps > STEPS_MAX:
+                return ["liveness: it never comes to rest"]
+            if hub.turn() or self._act():
+                continue
+            if self._is_over():
+                return []
+            moment = self._next_moment()
+            if moment > self.clock.now + HORIZON_S or self.clock.now > 1_000_000.0 + HORIZON_S:
+                return ["liveness: it never comes to rest"]
+            if hub.next_timer is not None and hub.next_timer <= moment:
+                hub.fire()
+            else:
+                self.clock.jump_to(moment)
+                self._tick()
+            self._changed = True
+
+    def _is_over(self) -> bool:
+        if self.hub.frozen or self.hub.next_timer is not None or not self.hub.is_calm:
+            return False
+        looks = self.backend.look()
+        return bool(looks) and all(one.is_over for one in looks)
+
+    # Time
+
+    def _next_moment(self) -> float:
+        """The next whole second at which a sweep finds something, or somebody would sweep anyway."""
+        poll_due, work_due = self.backend.next_due()
+        soonest = math.floor(self.clock.now) + 1
+        work_at = max(soonest, math.ceil(min(work_due, 1e12)))
+        return min(
+            max(soonest, math.ceil(min(poll_due, 1e12))),
+            work_at + work_at % 2,
+            soonest + IDLE_S + soonest % 2,
+        )
+
+    def _tick(self) -> None:
+        """A second of the metronome; of the workers' own sweep where no beat is heard."""
+        hub, beats = self.hub, self.scenario.beats
+        if hub.is_calm and self.clock.now >= self._helped_at + HELP_EVERY_S:
+            self._helped_at = self.clock.now
+            self._help()
+        if not beats or hub.broker_is_down:
+            self._start("self_sweep", self._sweep_itself)
+            return
+        for _ in range(beats):
+            hub.ring(Message("sweep_progress", ()))
+            if round(self.clock.now) % 2 == 0:
+                hub.ring(Message("reconcile", ()))
+
+    # Workers
+
+    def _begin(self, message: Message) -> None:
+        for _ in range(message.copies):
+            after = None
+            if message.kind in {"stop", "start", "cutover", "cancel"}:
+                after = Message("look", message.given, message.direct)
+            self._start(
+                message.kind,
+                partial(self._do, message),
+                direct=message.direct,
+                in_step=message.copies > 1,
+                after=after,
+            )
+
+    def _start(self, kind: str, work: Any, **how: Any) -> None:
+        self._actors += 1
+        self.hub.start(Actor(kind, f"w{self._actors}", work, **how))
+
+    def _do(self, message: Message, actor: Actor) -> None:
+        ports = self._ports(actor)
+        match message.kind:
+            case "dispatch":
+                dispatch(*message.given, ports)
+            case "look":
+                look(*message.given, ports)
+            case "poll":
+                poll(*message.given, ports)
+            case "advance":
+                advance(*message.given, ports)
+            case "reconcile":
+                reconcile("beat", ports)
+            case "sweep_progress":
+                sweep_progress("beat", ports)
+            case verb:
+                deliver(Verb(verb), *message.given, ports)
+
+    def _sweep_itself(self, actor: Actor) -> None:
+        ports = self._ports(actor)
+        direct = Actor(actor.kind, actor.owner, actor.work, direct=True)
+        direct.frame = actor.frame
+        sweep_when_nobody_does("itself", ports, SimBells(self.around, direct))
+
+    def _ports(self, actor: Actor) -> Ports:
+        return self.around.ports(actor, self.backend.store(actor.owner), Steady())
+
+    def _ended(self, _actor: Actor) -> None:
+        self._changed = True
+
+    # People
+
+    def _act(self) -> bool:
+        """The next of the scenario's people, if it is their turn."""
+        if not self._acts or not self._changed:
+            return False
+        self._changed = False
+        looks = self.backend.look()
+        if not looks:
+            return False
+        act = self._acts[0]
+        if not act.when(looks):
+            if self._is_over():
+                self._acts.clear()  # what they waited for never came
+            return False
+        del self._acts[0]
+        self._asked_at = self.clock.now
+        match act:
+            case Ask():
+                names = act.deployments
+                who = partial(self._wish, act.verb, looks[act.apply].apply_id, names)
+                self._person(f"person:{act.verb}", who)
+            case Enqueue():
+                self._person("person:apply", partial(self._enqueue, act.deployments, act.policy))
+        return True
+
+    def _asked_by_fault(self, verb: str) -> None:
+        looks = self.backend.look()
+        if looks:
+            first: ApplyLook = looks[0]
+            names = [one.deployment for one in first.operations]
+            self._person(f"person:{verb}", partial(self._wish, Verb(verb), first.apply_id, names))
+
+    def _help(self) -> None:
+        if self._acts and not self._is_stuck():
+            return
+        for one in self.backend.look():
+            ask = partial(self._ask_for, one.apply_id)
+            action = people.help_out(one, self.engines, ask)
+            if action is not None:
+                self._asked_at = self.clock.now
+                self._start("person:help", lambda actor, action=action: action(self._ports(actor)))
+
+    def _is_stuck(self) -> bool:
+        return self.clock.now > self.hub.troubled_until + 60.0
+
+    def _ask_for(self, apply_id: str, verb: Verb, names: Any) -> None:
+        self._person(f"person:{verb}", partial(self._wish, verb, apply_id, names))
+
+    def _person(self, kind: str, work: Any) -> None:
+        self._start(kind, work)
+
+    def _enqueue(self, deployments: Any, policy: Any, actor: Actor) -> None:
+        key = f"key-{len(self.acknowledged)}"
+        people.enqueue(self._ports(actor), deployments, policy, key, self._told)
+
+    def _wish(self, verb: Verb, apply_id: str, names: Any, actor: Actor) -> None:
+        people.wish(self._ports(actor), verb, apply_id, names, self._told)
+
+    def _told(self, kind: str, name: str) -> None:
+        self.acknowledged.append((kind, name))
+
+    # Afterwards
+
+    def _ring_again(self) -> None:
+        """Late and doubled messages of every kind, after all is over: nothing may come of them (G11)."""
+        for one in self.backend.look():
+            for operation in one.operations:
+                given = (operation.id, f"{one.apply_id}/{operation.deployment}")
+                for kind in ("dispatch", "stop", "start", "cutover", "cancel", "look"):
+                    self.hub.ring(Message(kind, given, direct=True))
+            self.hub.ring(Message("advance", (ApplyId(one.apply_id),), direct=True))
+        while self.hub.turn():
+            pass
+
+
+def play(scenario: Scenario, plan: Plan = (), backend: Any = None) -> Result:
+    """One run."""
+    return Run(scenario, plan, backend).play()

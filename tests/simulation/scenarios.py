@@ -1,0 +1,177 @@
+"""The rollouts into which things go wrong: who asks for what, when, and how it ends when nothing does."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tern.domain.control import Verb
+from tern.domain.policy import Copy, Cutover, OnFailure, Policy
+from tests.simulation.backend import ApplyLook
+from tests.simulation.engines import EngineKind
+
+When = Callable[[tuple[ApplyLook, ...]], bool]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A wish about one apply (the first one is 0), asked for as soon as the condition holds. No deployments: all."""
+
+    verb: Verb
+    when: When
+    deployments: tuple[str, ...] | None = None
+    apply: int = 0
+
+
+@dataclass(frozen=True)
+class Enqueue:
+    """Another rollout, asked for as soon as the condition holds."""
+
+    deployments: tuple[str, ...]
+    when: When
+    policy: Policy = field(default_factory=Policy)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One rollout with all that people ask of it. `ends`: the operations' states of the first apply, at last."""
+
+    name: str
+    ends: Mapping[str, str]
+    policy: Policy = field(default_factory=Policy)
+    acts: tuple[Ask | Enqueue, ...] = ()
+    engines: Mapping[str, EngineKind] = field(default_factory=dict)
+    beats: int = 1
+
+    @property
+    def deployments(self) -> tuple[str, ...]:
+        """In rollout order."""
+        return tuple(self.ends)
+
+
+def _is(state: str, *names: str, apply: int = 0) -> When:
+    return lambda looks: len(looks) > apply and all(looks[apply].state_of(name) == state for name in names)
+
+
+def _has_id(*names: str) -> When:
+    return lambda looks: all(looks[0].has_id(name) for name in names)
+
+
+def _apply_is(state: str, apply: int = 0) -> When:
+    return lambda looks: len(looks) > apply and looks[apply].state == state
+
+
+def _always(_looks: tuple[ApplyLook, ...]) -> bool:
+    return True
+
+
+_PARALLEL = Policy(copy=Copy.PARALLEL)
+_MANUAL = Policy(copy=Copy.PARALLEL, cutover=Cutover.MANUAL)
+_SLOW = EngineKind(works_s=9.0, stops_s=2.0)
+_FAILS = EngineKind(fails=True)
+
+SCENARIOS: Mapping[str, Scenario] = {
+    one.name: one
+    for one in (
+        Scenario("rolling", {"A": "completed", "B": "completed"}),
+        Scenario("single", {"A": "completed"}),
+        Scenario("parallel", {"A": "completed", "B": "completed"}, _PARALLEL),
+        Scenario(
+            "two-slots-for-three",
+            {"A": "completed", "B": "completed", "C": "completed"},
+            Policy(copy=Copy.PARALLEL, max_parallel=2),
+        ),
+        Scenario("no-beat", {"A": "completed", "B": "completed"}, beats=0),
+        Scenario("five-beats", {"A": "completed"}, beats=5),
+        Scenario(
+            "stop-before-dispatch",
+            {"A": "stopped", "B": "stopped"},
+            acts=(Ask(Verb.STOP, _always),),
+        ),
+        Scenario(
+            "stop-after-dispatch",
+            {"A": "stopped", "B": "stopped"},
+            acts=(Ask(Verb.STOP, _has_id("A")),),
+            engines={"A": _SLOW},
+        ),
+        Scenario(
+            "start-after-stop",
+            {"A": "completed", "B": "completed"},
+            acts=(
+                Ask(Verb.STOP, _has_id("A")),
+                Ask(Verb.START, _is("stopped", "A", "B"), ("A", "B")),
+            ),
+        ),
+        Scenario(
+            "start-over-a-stop-under-way",
+            {"A": "completed"},
+            acts=(Ask(Verb.STOP, _is("running", "A")), Ask(Verb.START, _always)),
+            engines={"A": _SLOW},
+        ),
+        Scenario(
+            "manual-cutover",
+            {"A": "completed", "B": "completed"},
+            _MANUAL,
+            acts=(
+                Ask(Verb.CUTOVER, _is("waiting_for_cutover", "A", "B"), ("B",)),
+                Ask(Verb.CUTOVER, _is("completed", "B"), ("A",)),
+            ),
+        ),
+        Scenario(
+            "stop-while-waiting-for-cutover",
+            {"A": "stopped"},
+            Policy(cutover=Cutover.MANUAL),
+            acts=(Ask(Verb.CUTOVER, _is("waiting_for_cutover", "A")), Ask(Verb.STOP, _always)),
+        ),
+        Scenario(
+            "failure-and-halt",
+            {"A": "failed", "B": "skipped"},
+            engines={"A": _FAILS},
+        ),
+        Scenario(
+            "failure-and-continue",
+            {"A": "failed", "B": "completed"},
+            Policy(on_failure=OnFailure.CONTINUE),
+            engines={"A": _FAILS},
+        ),
+        Scenario(
+            "refusal-and-halt",
+            {"A": "failed", "B": "skipped"},
+            engines={"A": EngineKind(refuses=True)},
+        ),
+        Scenario(
+            "cancel",
+            {"A": "cancelled", "B": "cancelled"},
+            acts=(Ask(Verb.CANCEL, _has_id("A")),),
+        ),
+        Scenario(
+            "cancel-what-is-stopped",
+            {"A": "cancelled"},
+            acts=(Ask(Verb.STOP, _has_id("A")), Ask(Verb.CANCEL, _is("stopped", "A"))),
+        ),
+        Scenario("revert-window", {"A": "completed"}, engines={"A": EngineKind(window_s=6.0)}),
+        Scenario(
+            "engine-without-dedup",
+            {"A": "completed"},
+            engines={"A": EngineKind(deduplicates=False)},
+        ),
+        Scenario(
+            "engine-without-resolve",
+            {"A": "stopped", "B": "stopped"},
+            acts=(Ask(Verb.STOP, _has_id("A")),),
+            engines={"A": EngineKind(resolves=False)},
+        ),
+        Scenario(
+            "engine-without-anything",
+            {"A": "completed"},
+            engines={"A": EngineKind(deduplicates=False, resolves=False, fences=False)},
+        ),
+        Scenario(
+            "another-apply-for-the-target",
+            {"A": "stopped", "B": "stopped"},
+            acts=(
+                Ask(Verb.STOP, _has_id("A")),
+                Enqueue(("A",), _apply_is("stopped")),
+                Ask(Verb.START, _is("running", "A", apply=1), ("A",)),
+            ),
+        ),
+    )
+}
