@@ -229,6 +229,9 @@ class EngineClient:
             return about.not_sent(why)
         except CallFailed as failure:
             return about.failed(failure)
+        if translation.is_illegible(answer):
+            words = "nothing of the answer is known to this contract"
+            return about.unknown("ILLEGIBLE", words, "OK")
         return Ok(answer)
 
     def _ask_job(

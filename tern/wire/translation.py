@@ -8,6 +8,8 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 import grpc
+from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from tern.domain.identity import RemoteId
 from tern.domain.model import (
@@ -101,6 +103,11 @@ def apply_request(scope: OperationScope, claim: Claim) -> tern_v1.ApplyRequest:
         caller=scope.caller,
         idempotency_key=claim.key,
     )
+
+
+def is_illegible(answer: Message) -> bool:
+    """Something was said, and none of it in this contract: it would read like "not accepted", and was never that."""
+    return not answer.ListFields() and len(UnknownFieldSet(answer)) > 0
 
 
 def read_apply(about: About, answer: tern_v1.ApplyResponse) -> Outcome[RemoteId]:

@@ -19,6 +19,8 @@ from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
 from tern.wire.outcomes import About
 from tern.wire.routing import EngineDirectory
 from tern.wire.translation import read_apply, read_resolve
+from tests.faults.behaviour import garbage
+from tests.faults.fake_engine import FakeEngine
 from tests.hostile.garbage import TEXTS, Garbage, calls_asked_for
 from tests.hostile.liar import Liar
 from tests.wire.conftest import NAME, call_for, claim_on, cursor_for, deployment_at, scope_at
@@ -35,16 +37,16 @@ def liar() -> Iterator[Liar]:
         yield one
 
 
-def asked(engine: Engine, garbage: Garbage, address: str) -> tuple[str, Any]:
+def asked(engine: Engine, chance: Garbage, address: str) -> tuple[str, Any]:
     """One call of any kind, and what came of it."""
     deployment = deployment_at(address)
     scope = scope_at(deployment)
     claim = claim_on(scope)
-    call = call_for(garbage.one_of(OWN))
-    cursors = [cursor_for(n, own, revision=garbage.one_of((0, 7))) for n, own in enumerate(OWN)]
+    call = call_for(chance.one_of(OWN))
+    cursors = [cursor_for(n, own, revision=chance.one_of((0, 7))) for n, own in enumerate(OWN)]
     verbs: dict[str, Callable[[], Any]] = {
         "apply": lambda: engine.apply(scope, claim),
-        "resolve": lambda: engine.resolve(scope, claim, claim.key, forbid=garbage.happens(0.5)),
+        "resolve": lambda: engine.resolve(scope, claim, claim.key, forbid=chance.happens(0.5)),
         "progress": lambda: engine.progress(call),
         "batch": lambda: engine.batch_progress(cursors),
         "stop": lambda: engine.stop(call),
@@ -56,7 +58,7 @@ def asked(engine: Engine, garbage: Garbage, address: str) -> tuple[str, Any]:
         "preview": lambda: engine.preview(deployment, [one.change for one in scope.changes]),
         "logs": lambda: engine.logs(call, 5),
     }
-    verb = garbage.one_of(list(verbs))
+    verb = chance.one_of(list(verbs))
     return verb, verbs[verb]()
 
 
@@ -65,9 +67,9 @@ def test_ten_thousand_lies_and_no_exception(liar: Liar) -> None:
     doubts: list[str] = []
 
     def listen(number: int) -> None:
-        garbage, directory = Garbage(f"asker {number}"), EngineDirectory(deadline_s=0.3)
+        chance, directory = Garbage(f"asker {number}"), EngineDirectory(deadline_s=0.3)
         for _ in range(calls_asked_for(CALLS) // THREADS):
-            verb, outcome = asked(directory.of(deployment_at(liar.address)), garbage, liar.address)
+            verb, outcome = asked(directory.of(deployment_at(liar.address)), chance, liar.address)
             for one in [look.outcome for look in outcome] if verb == "batch" else [outcome]:
                 seen[type(one).__name__] += 1
                 doubts.extend(f"{verb}: {doubt}" for doubt in doubtful(one))
@@ -145,3 +147,21 @@ def test_an_id_is_storable_or_not_taken(text: str) -> None:
             assert remote_id.strip()
             assert remote_id.isprintable()
             assert remote_id != NAME.apply_id
+
+
+@pytest.mark.parametrize("said", [b"\x0a\x02\xc3\x28", b"\xfa\x7f\x03abc", b"\x98\x06\x01"])
+@pytest.mark.parametrize("method", ["Apply", "Stop", "Cancel"])
+def test_an_answer_of_which_nothing_can_be_read_is_no_refusal(method: str, said: bytes) -> None:
+    """G10: it has the shape of a message whose every field is empty, which would mean "not accepted"."""
+    with FakeEngine("R") as fake:
+        directory = EngineDirectory(deadline_s=5)
+        deployment = deployment_at(fake.address)
+        scope, engine = scope_at(deployment), directory.of(deployment)
+        fake.always(method, garbage(said))
+        if method == "Apply":
+            outcome: Any = engine.apply(scope, claim_on(scope))
+        else:
+            outcome = getattr(engine, method.lower())(call_for("job-1"))
+        directory.close()
+    assert isinstance(outcome, Unknown)
+    assert outcome.reason == "ILLEGIBLE"
