@@ -34,8 +34,8 @@ chaos: .venv/dev.stamp  ## everything is killed while people work: make chaos SE
 mutants: .venv/dev.stamp  ## planted bugs, each of which some test must find
 	$(BIN)/python -m tests.faults.mutants
 
-bench: .venv/dev.stamp  ## figures, each beside a baseline measured in the same run
-	$(BIN)/python -m benchmarks.dispatch
+bench: .venv/bench.stamp  ## figures, each beside a baseline measured in the same run; ONLY=dispatch,poll for some
+	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
 
 proto: .venv/dev.stamp
 	$(BIN)/python proto/generate.py
@@ -43,6 +43,7 @@ proto: .venv/dev.stamp
 lock:
 	uv pip compile $(LOCK) --group build --output-file requirements/run.txt
 	uv pip compile $(LOCK) --group dev --output-file requirements/dev.txt
+	uv pip compile $(LOCK) --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
 
 clean:  ## removes the environment, and the embedded servers' data wherever it lives
 	rm -rf "$$(readlink -f .tern/shelter)" .tern .venv .mypy_cache .ruff_cache .import_linter_cache .hypothesis
