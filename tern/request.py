@@ -5,7 +5,8 @@ that is wrong with a request is said at once.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
@@ -22,48 +23,88 @@ from tern.domain.subject import Subject
 from tern.domain.text import is_storable
 from tern.ports import Asked
 
-LONGEST_TEXT = 1_000_000
+LONGEST_DDL = 1_000_000
+LONGEST_TEXT = 10_000
 Word = TypeVar("Word", bound=StrEnum)
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
 
 
-def read_enqueue(message: Mapping[str, object]) -> Enqueue:
-    """A rollout; raises UsageError, and Refused for statements that are no change.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnqueueRequest:
+    """A rollout as another service asks for it: readable, and not yet understood.
 
-    One of plan (an id), ddl (a text) and changes with database_type (see change.py); environment and database,
-    which a kept plan knows by itself; one of deployments (names in rollout order), labels and everywhere, with
-    excepted; policy, as in applies.policy, each key optional; caller, reason, key; allow_unsafe, previews.
+    One of plan (an id), ddl (a text) and changes with database_type (see change.py); environment and database, which
+    a kept plan knows by itself; one of deployments (names in rollout order), labels and everywhere, with excepted;
+    policy, as in applies.policy, each key optional; caller, reason, key; allow_unsafe, previews.
     """
-    fields = _Fields(message)
-    plan, ddl = fields.text("plan"), fields.text("ddl")
-    entries, database_type = fields.taken("changes"), fields.text("database_type", POSTGRES)
-    environment, database = fields.text("environment"), fields.text("database")
-    names, labels = fields.texts("deployments"), fields.labels("labels")
-    everywhere, excepted = fields.flag("everywhere"), fields.texts("excepted")
-    policy = fields.policy("policy")
-    caller, reason, key = fields.text("caller"), fields.text("reason"), fields.text("key")
-    allow_unsafe, previews = fields.flag("allow_unsafe"), fields.flag("previews", default=True)
-    if sum((bool(plan), bool(ddl), bool(entries))) != 1:
-        fields.why.append("one change is given: plan, ddl or changes")
-    fields.end()
-    change: PlanId | NewChange = PlanId(plan)
-    if ddl:
-        change = NewChange(environment, database, POSTGRES, from_ddl(ddl))
-    elif entries:
-        change = NewChange(environment, database, database_type, from_entries(database_type, entries))
-    return Enqueue(
-        change=change,
-        choice=Choice(names, labels, everywhere, frozenset(excepted)),
-        caller=caller,
-        reason=reason,
-        key=key,
-        policy=policy,
-        environment=environment,
-        database=database,
-        allow_unsafe=allow_unsafe,
-        previews=previews,
-    )
+
+    plan: str = ""
+    ddl: str = ""
+    changes: Sequence[object] = ()
+    database_type: str = POSTGRES
+    environment: str = ""
+    database: str = ""
+    deployments: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    everywhere: bool = False
+    excepted: tuple[str, ...] = ()
+    policy: Policy = field(default_factory=Policy)
+    caller: str = ""
+    reason: str = ""
+    key: str = ""
+    allow_unsafe: bool = False
+    previews: bool = True
+
+    @classmethod
+    def read(cls, message: Mapping[str, object]) -> "EnqueueRequest":
+        """From values of any type; raises UsageError with everything that is none of the above."""
+        fields = _Fields(message)
+        request = cls(
+            plan=fields.text("plan"),
+            ddl=fields.text("ddl", longest=LONGEST_DDL),
+            changes=fields.entries("changes"),
+            database_type=fields.text("database_type", POSTGRES),
+            environment=fields.text("environment"),
+            database=fields.text("database"),
+            deployments=fields.texts("deployments"),
+            labels=fields.labels("labels"),
+            everywhere=fields.flag("everywhere"),
+            excepted=fields.texts("excepted"),
+            policy=fields.policy("policy"),
+            caller=fields.text("caller"),
+            reason=fields.text("reason"),
+            key=fields.text("key"),
+            allow_unsafe=fields.flag("allow_unsafe"),
+            previews=fields.flag("previews", default=True),
+        )
+        if sum((bool(request.plan), bool(request.ddl), bool(request.changes))) != 1:
+            fields.why.append("one change is given: plan, ddl or changes")
+        fields.end()
+        return request
+
+    def understood(self) -> Enqueue:
+        """What is asked for; raises UsageError, and Refused for statements that are no change."""
+        return Enqueue(
+            change=self._change(),
+            choice=Choice(self.deployments, self.labels, self.everywhere, frozenset(self.excepted)),
+            caller=self.caller,
+            reason=self.reason,
+            key=self.key,
+            policy=self.policy,
+            environment=self.environment,
+            database=self.database,
+            allow_unsafe=self.allow_unsafe,
+            previews=self.previews,
+        )
+
+    def _change(self) -> PlanId | NewChange:
+        if self.plan:
+            return PlanId(self.plan)
+        if self.ddl:
+            return NewChange(self.environment, self.database, POSTGRES, from_ddl(self.ddl))
+        changes = from_entries(self.database_type, self.changes)
+        return NewChange(self.environment, self.database, self.database_type, changes)
 
 
 def read_asked(message: Mapping[str, object]) -> Asked:
@@ -80,9 +121,6 @@ def read_asked(message: Mapping[str, object]) -> Asked:
     caller, reason = fields.text("caller"), fields.text("reason")
     dry_run, expected = fields.flag("dry_run"), fields.number("expected")
     fields.end()
-    if not reason.strip():
-        what = f"a {verb} needs a reason"
-        raise UsageError(what, next_step="Say why; it stands in the record.")
     named = Subject.read(subject)
     if named.deployment and (names or labels or states or everywhere or excepted):
         what = f"{named.scope} names its operation; no other selector fits"
@@ -105,17 +143,24 @@ class _Fields:
         self._left = {name: value for name, value in message.items() if value is not None}
         self.why: list[str] = []
 
-    def taken(self, name: str) -> object:
-        """Whatever it is; None where it is not there."""
-        return self._left.pop(name, None)
+    def entries(self, name: str) -> Sequence[object]:
+        """A list of anything; what its entries must be is said where they are understood."""
+        value = self._left.pop(name, ())
+        if isinstance(value, list | tuple):
+            return tuple(value)
+        self.why.append(f"{name} is no list")
+        return ()
 
-    def text(self, name: str, default: str = "") -> str:
+    def text(self, name: str, default: str = "", *, longest: int = LONGEST_TEXT) -> str:
         """A text that can be written down."""
         value = self._left.pop(name, default)
-        if is_storable(value) and len(value) <= LONGEST_TEXT:
-            return value
-        self.why.append(f"{name} is no text, or one that can't be stored")
-        return default
+        if not is_storable(value):
+            self.why.append(f"{name} is no text, or one that can't be stored")
+            return default
+        if len(value) > longest:
+            self.why.append(f"{name} has {len(value)} characters, more than {longest}")
+            return default
+        return value
 
     def flag(self, name: str, *, default: bool = False) -> bool:
         """True or false, and nothing that looks like it."""
@@ -175,6 +220,9 @@ class _Fields:
             self.why.append(f"{name} is no object")
             return Policy()
         self.why += [f"{name} has no {each!a}" for each in value if each not in default]
+        if not _is_storable_throughout(value):
+            self.why.append(f"{name} holds a text that can't be stored")
+            return Policy()
         try:
             return Policy.from_json({**default, **{each: value[each] for each in value if each in default}})
         except ValueError as error:
@@ -187,6 +235,18 @@ class _Fields:
         if self.why:
             what = "the message can't be read"
             raise UsageError(what, why=tuple(self.why))
+
+
+def _is_storable_throughout(value: object) -> bool:
+    match value:
+        case Mapping():
+            return all(_is_storable_throughout(each) for pair in value.items() for each in pair)
+        case list() | tuple():
+            return all(_is_storable_throughout(each) for each in value)
+        case str():
+            return is_storable(value)
+        case _:
+            return True
 
 
 def _is_label(key: object, value: object) -> bool:

@@ -79,9 +79,6 @@ def _command(verb: Verb) -> click.Command:
     ) -> int:
         named = Subject.read(subject)
         selection = read_selection(named, deployments, labels, states, excepted, everywhere=everywhere)
-        if not str(options["reason"]).strip():
-            what = f"a {verb} needs a reason"
-            raise UsageError(what, next_step="Say why with --reason.")
         if options["timeout"] is not None and not options["waits"]:
             what = "--timeout is for --wait"
             raise UsageError(what)

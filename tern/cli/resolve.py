@@ -43,15 +43,9 @@ def resolve(operation: str, *, found: str, reason: str, as_json: bool) -> None:
             what, why=(f"it is one of {', '.join(Resolved)}; remote-id=R names the id",)
         ) from None
     remote_id = RemoteId(value.strip()) if value.strip() else None
-    if (resolved is Resolved.REMOTE_ID) != (remote_id is not None):
-        what = "remote-id=R names the engine's id; the other answers have none"
-        raise UsageError(what)
-    if not reason.strip():
-        what = "an answer needs a reason"
-        raise UsageError(what, next_step="Say how you know with --reason.")
-    ports = reach.ports(ringing=True)
-    ports.store.resolve_uncertain(name, resolved, remote_id, reach.caller(), reason)
-    ports.bells.advance(name.apply_id)
+    from tern.flows import accept  # noqa: PLC0415
+
+    accept.resolve(name, resolved, remote_id, reach.caller(), reason, reach.ports(ringing=True))
     if as_json:
         write_document(
             "resolved", {"scope": str(name), "as": resolved.value, "remote_id": remote_id, "reason": reason}

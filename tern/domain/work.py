@@ -6,6 +6,7 @@ from enum import StrEnum
 from tern.domain.choice import Choice
 from tern.domain.control import ReceiptLine, Step, Verb
 from tern.domain.dispatch import Approach
+from tern.domain.errors import UsageError
 from tern.domain.identity import ApplyId, DispatchKey, PlanId, ScopeName
 from tern.domain.model import Claim, Deployment, OperationScope, RemoteCall
 from tern.domain.outcome import Outcome
@@ -184,8 +185,9 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A wish as a door took it in, before anybody looked at the apply. expected: how many operations the asker
-    thinks that the selection has, None for any number.
+    """A wish as a door took it in, before anybody looked at the apply. Raises UsageError where it has no reason.
+
+    expected: how many operations the asker thinks that the selection has, None for any number.
     """
 
     verb: Verb
@@ -195,6 +197,11 @@ class Asked:
     reason: str
     dry_run: bool = False
     expected: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.reason.strip():
+            what = f"a {self.verb} needs a reason"
+            raise UsageError(what, next_step="Say why; it stands in the record.")
 
 
 @dataclass(frozen=True, slots=True)

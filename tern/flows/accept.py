@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from tern.domain.choice import shortened
 from tern.domain.control import Verb
 from tern.domain.enqueue import Enqueue, NewChange, check_place, is_usable_key, losses, refuse_unsafe
-from tern.domain.errors import Refused, TernError
-from tern.domain.identity import PlanId
+from tern.domain.errors import Refused, TernError, UsageError
+from tern.domain.identity import PlanId, RemoteId, ScopeName
 from tern.domain.model import Deployment, PlannedChange
-from tern.ports import AcceptedApply, Asked, Enqueued, NewApply, Ports, Store, Wish, WishReceipt
+from tern.ports import AcceptedApply, Asked, Enqueued, NewApply, Ports, Resolved, Store, Wish, WishReceipt
 from tern.probing import TargetPreview, preview
-from tern.request import read_enqueue
+from tern.request import EnqueueRequest
 
 MOST_LISTED = 20
 
@@ -44,10 +44,10 @@ def enqueue_message(message: Mapping[str, object], ports: Ports) -> None:
     """A rollout that came as a message. Nobody waits for an answer, so a refusal is left where the sender can find
     it by its key; a message without a usable key writes nothing (G7).
 
-    Raises what enqueue() and read_enqueue() raise.
+    Raises what enqueue() and EnqueueRequest.read() raise.
     """
     try:
-        enqueue(read_enqueue(message), ports)
+        enqueue(EnqueueRequest.read(message).understood(), ports)
     except TernError as refusal:
         key, caller = message.get("key"), message.get("caller")
         if is_usable_key(key):
@@ -72,6 +72,20 @@ def ask(asked: Asked, ports: Ports) -> WishReceipt:
     if asked.dry_run:
         return ports.store.accept_wish(wish, dry_run=True)
     return accept_wish(wish, ports)
+
+
+def resolve(
+    name: ScopeName, found: Resolved, remote_id: RemoteId | None, caller: str, reason: str, ports: Ports
+) -> None:
+    """A person's answer about an uncertain operation. Raises UsageError, Refused, NotFound, StorageUnavailable."""
+    if (found is Resolved.REMOTE_ID) != bool(remote_id):
+        what = "remote-id=R names the engine's id; the other answers have none"
+        raise UsageError(what)
+    if not reason.strip():
+        what = "an answer needs a reason"
+        raise UsageError(what, next_step="Say how you know; it stands in the record.")
+    ports.store.resolve_uncertain(name, found, remote_id, caller, reason)
+    ports.bells.advance(name.apply_id)
 
 
 def accept_wish(wish: Wish, ports: Ports) -> WishReceipt:

@@ -15,7 +15,7 @@ from tern.domain.identity import ApplyId, PlanId
 from tern.domain.model import Action, PlannedChange
 from tern.domain.policy import Copy, Policy
 from tern.ports import AcceptedApply, NewApply
-from tern.request import read_enqueue
+from tern.request import EnqueueRequest
 from tests.world import CHANGE, World
 
 MakeWorld = Callable[..., World]
@@ -252,9 +252,9 @@ def test_a_message_of_other_types_is_refused_and_never_guessed_at(field: str, va
         "key": "k1",
         "allow_unsafe": True,
     }
-    assert read_enqueue(message).choice.names == ("A", "B")
+    assert EnqueueRequest.read(message).deployments == ("A", "B")
     with pytest.raises(UsageError):
-        read_enqueue({**message, field: value})
+        EnqueueRequest.read({**message, field: value})
 
 
 def test_a_plan_that_no_engine_could_take_is_refused(world: World) -> None:

@@ -1,0 +1,250 @@
+"""The door in this process: flows for what is asked, views for what is shown (door.py says what that is)."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from tern.answers import (
+    Apply,
+    Blocker,
+    Event,
+    Explanation,
+    Hold,
+    KeyFate,
+    Operation,
+    Progress,
+    Reason,
+    Receipt,
+    Summary,
+    TableChange,
+    Wish,
+)
+from tern.domain.errors import Refused, UsageError
+from tern.domain.identity import ApplyId, RemoteId, ScopeName
+from tern.domain.scope import require_single
+from tern.domain.states import ApplyState
+from tern.domain.subject import Subject
+from tern.flows import accept
+from tern.ports import Asked, Enqueued, Ports, Resolved
+from tern.request import EnqueueRequest
+from tern.store.paging import Paging
+from tern.view import ApplyView, OperationView, apply_view
+from tern.watching import INTERVAL_S, MOST_WATCHERS, Watching
+
+MOST_BLOCKERS = 50
+MOST_NAMED = 50
+
+
+class Desk:
+    """Everything that Tern can be asked. Shared by all threads of a process."""
+
+    def __init__(
+        self,
+        ports: Ports,
+        reading: Paging,
+        *,
+        close: Callable[[], None] = lambda: None,
+        interval_s: float = INTERVAL_S,
+        most_watchers: int = MOST_WATCHERS,
+    ) -> None:
+        self._ports = ports
+        self._reading = reading
+        self._close = close
+        self._watching = Watching(self.get, interval_s=interval_s, most=most_watchers)
+
+    def enqueue(self, request: EnqueueRequest) -> Enqueued:
+        """See Door."""
+        return accept.enqueue(request.understood(), self._ports)
+
+    def enqueued(self, key: str) -> KeyFate:
+        """See Door."""
+        if not key.strip():
+            what = "no key was named"
+            raise UsageError(what)
+        return self._reading.fate_of_key(key)
+
+    def ask(self, asked: Asked) -> Receipt:
+        """See Door."""
+        receipt = accept.ask(asked, self._ports)
+        return Receipt(receipt.request_id, receipt.lines)
+
+    def resolve(self, name: ScopeName, found: Resolved, remote_id: str, *, caller: str, reason: str) -> None:
+        """See Door."""
+        accept.resolve(name, found, RemoteId(remote_id) if remote_id else None, caller, reason, self._ports)
+
+    def get(self, apply_id: ApplyId) -> Apply:
+        """See Door."""
+        return answer_of(apply_view(self._reading.apply(apply_id)))
+
+    def applies(
+        self,
+        *,
+        environment: str = "",
+        states: Sequence[ApplyState] = (),
+        limit: int = 50,
+        before: ApplyId | None = None,
+    ) -> tuple[Summary, ...]:
+        """See Door."""
+        return self._reading.page_of_applies(
+            environment=environment, states=states, limit=limit, before=before
+        )
+
+    def watch(
+        self,
+        apply_id: ApplyId,
+        *,
+        revision: int = 0,
+        until_person: bool = False,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> Iterator[Apply]:
+        """See Door."""
+        return self._watching.watch(
+            apply_id, revision=revision, until_person=until_person, is_wanted=is_wanted
+        )
+
+    def explain(self, subject: Subject) -> Explanation:
+        """See Door."""
+        scope = subject.scope
+        facts = self._reading.operation(scope) if scope else self._reading.apply(subject.apply_id)
+        apply = answer_of(apply_view(facts))
+        chosen = (apply.operation(scope.deployment),) if scope else apply.operations
+        return Explanation(replace(apply, operations=()), tuple(_reasons(chosen)))
+
+    def events(self, subject: Subject, *, limit: int = 100, after: int = 0) -> tuple[Event, ...]:
+        """See Door."""
+        if subject.scope:
+            self._reading.progress(subject.scope)
+        else:
+            self._ports.store.members(subject.apply_id)
+        return self._reading.page_of_events(subject.apply_id, subject.deployment, limit=limit, after=after)
+
+    def close(self) -> None:
+        """See Door."""
+        self._watching.close()
+        self._close()
+
+    # What an engine's client may ask about one operation.
+
+    def only_operation(self, apply_id: ApplyId, verb: str) -> ScopeName:
+        """The operation that an unscoped call means; raises ScopeRefused for an apply with more than one (G7)."""
+        members = self._ports.store.members(apply_id)
+        require_single(apply_id, len(members), verb)
+        return ScopeName(apply_id, members[0].deployment)
+
+    def progress(self, name: ScopeName) -> Progress:
+        """One operation alone."""
+        return self._reading.progress(name)
+
+    def deployment_of_target(self, environment: str, database: str, target: str) -> str:
+        """The deployment with this name or target; raises Refused unless there is exactly one."""
+        found = [
+            each.name
+            for each in self._ports.store.load_deployments()
+            if (each.environment, each.database) == (environment, database)
+            and target in {each.name, each.target}
+        ]
+        if len(found) != 1:
+            what = f"{len(found)} deployments of {database} in {environment} are called {target}"
+            raise Refused(
+                what, why=tuple(found), reason="NO_DEPLOYMENTS" if not found else "TARGET_AMBIGUOUS"
+            )
+        return found[0]
+
+    def check_health(self) -> None:
+        """Raises StorageUnavailable while the database does not answer."""
+        self._reading.clock()
+
+
+def answer_of(view: ApplyView) -> Apply:
+    """A view as doors answer it."""
+    facts = view.facts
+    return Apply(
+        apply_id=facts.apply_id,
+        plan_id=facts.plan_id,
+        state=facts.state,
+        headline=view.headline,
+        environment=facts.environment,
+        database=facts.database,
+        caller=facts.caller,
+        reason=facts.reason,
+        policy=facts.policy,
+        created_at=facts.created_at,
+        operation_count=facts.operation_count,
+        counts=view.counts,
+        percent=view.percent,
+        error=facts.error_message,
+        exit_code=view.exit_code,
+        blockers=tuple(
+            Blocker(each.deployment, each.what, each.command, each.consequence)
+            for each in view.blockers[:MOST_BLOCKERS]
+        ),
+        revision=facts.revision,
+        observed_at=facts.observed_at,
+        operations=tuple(_operation(each) for each in view.operations),
+    )
+
+
+def _operation(view: OperationView) -> Operation:
+    record = view.record
+    return Operation(
+        scope=view.scope,
+        deployment=view.deployment,
+        position=record.position,
+        wave=record.wave,
+        target=record.target,
+        state=view.state,
+        remote_id=record.remote_id,
+        attempt=record.attempt,
+        percent=view.percent,
+        rows_copied=view.rows_copied,
+        rows_total=view.rows_total,
+        eta_s=view.eta_s,
+        lost_contact=view.lost_contact,
+        summary=record.summary,
+        error=record.error_message,
+        error_reason=record.error_reason,
+        holds=tuple(Hold(each.kind.value, each.detail, each.cleared_by, each.until_s) for each in view.holds),
+        wishes=tuple(
+            Wish(
+                each.request_id,
+                each.verb.value,
+                each.fate,
+                each.caller,
+                each.reason,
+                each.attempts,
+                each.engine_words,
+                each.age_s,
+            )
+            for each in record.wishes
+        ),
+        tables=tuple(
+            TableChange(
+                each.namespace,
+                each.table_name,
+                each.ddl,
+                each.action,
+                each.unsafe_reason,
+                each.state,
+                each.done_percent,
+                each.rows_copied,
+                each.rows_total,
+                each.eta_s,
+                each.detail,
+                each.error,
+            )
+            for each in record.tables
+        ),
+        state_age_s=record.state_age_s,
+        worked_s=record.worked_s,
+        sampled_age_s=record.sampled_age_s,
+    )
+
+
+def _reasons(operations: Sequence[Operation]) -> Iterator[Reason]:
+    """Each hold once, with the operations that it holds."""
+    held: dict[Hold, list[str]] = defaultdict(list)
+    for operation in operations:
+        for hold in operation.holds:
+            held[hold].append(operation.deployment)
+    for hold, names in held.items():
+        yield Reason(hold, len(names), tuple(names[:MOST_NAMED]))

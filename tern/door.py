@@ -1,0 +1,66 @@
+"""What Tern can be asked, whoever asks and wherever it runs: the protocol behind every way in.
+
+Two keep it: desk.py in this process, wire/control/client.py over gRPC. The command line, Python services, messages
+and ControlService all ask one of them, so that validation, idempotency and reasons are the same everywhere.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from tern.answers import Apply, Event, Explanation, KeyFate, Receipt, Summary
+from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.states import ApplyState
+from tern.domain.subject import Subject
+from tern.ports import Asked, Enqueued, Resolved
+from tern.request import EnqueueRequest
+
+
+class Door(Protocol):
+    """Raises TernError and its kinds for whatever is refused or does not answer, and nothing else on purpose."""
+
+    def enqueue(self, request: EnqueueRequest) -> Enqueued:
+        """Takes a rollout in: the one that the same key made before, or a new one."""
+
+    def enqueued(self, key: str) -> KeyFate:
+        """What became of a key."""
+
+    def ask(self, asked: Asked) -> Receipt:
+        """Takes a wish in: one outcome per operation. Accepted is not done."""
+
+    def resolve(self, name: ScopeName, found: Resolved, remote_id: str, *, caller: str, reason: str) -> None:
+        """Says what became of an uncertain operation."""
+
+    def get(self, apply_id: ApplyId) -> Apply:
+        """One apply with all of its operations."""
+
+    def applies(
+        self,
+        *,
+        environment: str = "",
+        states: Sequence[ApplyState] = (),
+        limit: int = 50,
+        before: ApplyId | None = None,
+    ) -> tuple[Summary, ...]:
+        """The newest applies that are older than `before`, newest first. No states means all."""
+
+    def watch(
+        self,
+        apply_id: ApplyId,
+        *,
+        revision: int = 0,
+        until_person: bool = False,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> Iterator[Apply]:
+        """Every change that can be seen, until it is settled; at once, or once the revision is another one.
+
+        until_person: ends as well where nothing moves without a person. is_wanted is asked from time to time.
+        """
+
+    def explain(self, subject: Subject) -> Explanation:
+        """All reasons why an apply, or one operation, does not move."""
+
+    def events(self, subject: Subject, *, limit: int = 100, after: int = 0) -> tuple[Event, ...]:
+        """The oldest events that are newer than `after`; for an operation its own and the apply's."""
+
+    def close(self) -> None:
+        """Gives back what it holds."""
