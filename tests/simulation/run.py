@@ -95,6 +95,7 @@ class Run:
         self._person("person:apply", partial(self._enqueue, self.scenario.deployments, self.scenario.policy))
         wrong = self._until_rest()
         rest_at = self.clock.now
+        trace = list(self.hub.trace)
         if not wrong:
             self._ring_again()
         looks = self.backend.look()
@@ -102,7 +103,7 @@ class Run:
         result = Result(
             self.scenario,
             self.hub.plan,
-            self.hub.trace,
+            trace,
             [*self.hub.complaints, *wrong],
             states,
             max(self.hub.troubled_until, self._asked_at),
