@@ -61,7 +61,8 @@ def serve(
     where = _dsn(dsn)
     from tern.engine.errors import EngineError  # noqa: PLC0415 - gRPC comes with it
     from tern.engine.identity import EngineIdentity  # noqa: PLC0415
-    from tern.engine.server import EngineServer, run  # noqa: PLC0415
+    from tern.engine.server import EngineServer  # noqa: PLC0415
+    from tern.wire.listening import run  # noqa: PLC0415
 
     try:
         server = EngineServer(
@@ -74,7 +75,7 @@ def serve(
             token=_token(token_ref) if token_ref else None,
             insecure_plaintext=insecure_plaintext,
         )
-        run(server, port_file=port_file, announce=talk)
+        run(server, lambda port: talk(f"engine listens on port {port}"), port_file=port_file)
     except EngineError as error:
         what = "the engine can't work on its database"
         raise Unreachable(what, why=(error.message,), reason=error.reason) from None

@@ -1,14 +1,9 @@
 """The door for gRPC: thin adapters over service.py, errors with their reasons, credentials, health and reflection."""
 
-import contextlib
 import hmac
-import ipaddress
 import secrets
-import signal
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -28,6 +23,7 @@ from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as ours
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2_grpc as ours_grpc
 from tern.wire.generated.tern.v1 import tern_pb2 as contract
 from tern.wire.generated.tern.v1 import tern_pb2_grpc as contract_grpc
+from tern.wire.listening import OPTIONS, bind, check_plaintext, server_credentials
 
 DOMAIN = "tern"
 OPERATION_KEY = "tern-operation"
@@ -76,12 +72,8 @@ class EngineServer:
         token: str | None = None,
         insecure_plaintext: bool = False,
     ) -> None:
-        credentials = _credentials(tls_cert, tls_key, tls_client_ca)
-        if credentials is None and not insecure_plaintext and not is_loopback(listen):
-            message = (
-                f"{listen} is no loopback address: give a TLS certificate, or ask for plaintext explicitly"
-            )
-            raise ValueError(message)
+        credentials = server_credentials(tls_cert, tls_key, tls_client_ca)
+        check_plaintext(listen, credentials, asked_for=insecure_plaintext)
         self.service = EngineService(dsn, identity, name="engine")
         self._listen = listen
         self._credentials = credentials
@@ -95,12 +87,7 @@ class EngineServer:
         server = grpc.server(
             ThreadPoolExecutor(THREADS, thread_name_prefix="tern-rpc"),
             interceptors=[_TokenCheck(self._token)] if self._token else [],
-            options=[
-                ("grpc.so_reuseport", 0),
-                # Clients may ask every ten seconds whether we are there, also between calls.
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-            ],
+            options=OPTIONS,
         )
         contract_grpc.add_TernServicer_to_server(_adapters(contract_grpc.TernServicer, self.service), server)
         ours_grpc.add_EngineServiceServicer_to_server(
@@ -116,7 +103,7 @@ class EngineServer:
             server,
         )
         # Bound before the service starts: a port that is taken must not have adopted anybody's jobs.
-        self.port = _bind(server, self._listen, self._credentials)
+        self.port = bind(server, self._listen, self._credentials)
         self.service.start()
         server.start()
         self._server = server
@@ -158,41 +145,6 @@ def serve(
     )
     server.start()
     return server
-
-
-def run(
-    server: EngineServer, *, port_file: Path | None = None, announce: Callable[[str], None] = print
-) -> None:
-    """Serves until SIGTERM or SIGINT. Only for a process's main thread.
-
-    `announce` is told the address; `port_file` receives the port in one write, so that a reader never sees half.
-    """
-    done = threading.Event()
-    previous = {
-        number: signal.signal(number, lambda *_: done.set()) for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        port = server.start()
-        if port_file is not None:
-            draft = port_file.with_name(f"{port_file.name}.{secrets.token_hex(4)}")
-            draft.write_text(f"{port}\n")
-            draft.replace(port_file)
-        announce(f"engine listens on port {port}")
-        done.wait()
-    finally:
-        server.stop()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def is_loopback(listen: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if listen.startswith(("unix:", "unix-abstract:")):
-        return True
-    host = listen.rpartition(":")[0].strip("[]")
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def rich_status(error: EngineError) -> Any:
@@ -246,34 +198,6 @@ def _call_context(context: grpc.ServicerContext) -> CallContext:
 
 def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode(errors="replace")
-
-
-def _credentials(cert: str | None, key: str | None, client_ca: str | None) -> grpc.ServerCredentials | None:
-    if cert is None and key is None and client_ca is None:
-        return None
-    if cert is None or key is None:
-        message = "TLS needs both a certificate and its key"
-        raise ValueError(message)
-    return grpc.ssl_server_credentials(
-        [(Path(key).read_bytes(), Path(cert).read_bytes())],
-        root_certificates=None if client_ca is None else Path(client_ca).read_bytes(),
-        require_client_auth=client_ca is not None,
-    )
-
-
-def _bind(server: grpc.Server, listen: str, credentials: grpc.ServerCredentials | None) -> int:
-    try:
-        port = (
-            server.add_insecure_port(listen)
-            if credentials is None
-            else server.add_secure_port(listen, credentials)
-        )
-    except RuntimeError:
-        port = 0
-    if port == 0:
-        message = f"can't listen on {listen}"
-        raise OSError(message)
-    return port
 
 
 class _TokenCheck(grpc.ServerInterceptor):

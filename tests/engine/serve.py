@@ -4,8 +4,10 @@ import sys
 from pathlib import Path
 
 from tern.engine.identity import EngineIdentity
-from tern.engine.server import EngineServer, run
+from tern.engine.server import EngineServer
+from tern.wire.listening import run
 
 if __name__ == "__main__":
     dsn, port_file = sys.argv[1:]
-    run(EngineServer(dsn, "127.0.0.1:0", EngineIdentity("prod", "orders", "eu-1")), port_file=Path(port_file))
+    engine = EngineServer(dsn, "127.0.0.1:0", EngineIdentity("prod", "orders", "eu-1"))
+    run(engine, print, port_file=Path(port_file))

@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from tern.engine.identity import EngineIdentity
-from tern.engine.server import EngineServer, is_loopback, serve
+from tern.engine.server import EngineServer, serve
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as ours
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2_grpc as ours_grpc
 from tern.wire.generated.tern.v1 import tern_pb2 as contract
@@ -259,12 +259,6 @@ def test_plaintext_to_the_world_has_to_be_asked_for(listen: str) -> None:
     with pytest.raises(ValueError, match="no loopback address"):
         EngineServer("postgresql://", listen, EngineIdentity("e", "d", "t"))
     EngineServer("postgresql://", listen, EngineIdentity("e", "d", "t"), insecure_plaintext=True)
-
-
-def test_loopback_addresses_are_known() -> None:
-    assert all(
-        is_loopback(each) for each in ("127.0.0.1:0", "127.9.9.9:1", "[::1]:5", "localhost:5", "unix:/tmp/x")
-    )
 
 
 def test_a_port_that_is_taken_adopts_nobody(server: EngineServer, database_url: str) -> None:

@@ -1,0 +1,105 @@
+"""What every server of ours needs before it can answer: a port, TLS or a reason to do without, and a quiet end."""
+
+import contextlib
+import ipaddress
+import secrets
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import grpc
+
+OPTIONS = (
+    # A second process on the same port must fail, not take every other call.
+    ("grpc.so_reuseport", 0),
+    # Clients may ask every ten seconds whether we are there, also between calls.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+)
+
+
+class Listener(Protocol):
+    """Something that serves between start and stop."""
+
+    def start(self) -> int:
+        """Serves from now on; returns the port. Raises OSError, ValueError."""
+
+    def stop(self) -> None:
+        """Ends calls; idempotent."""
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if listen.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = listen.rpartition(":")[0].strip("[]")
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def server_credentials(
+    cert: str | None, key: str | None, client_ca: str | None
+) -> grpc.ServerCredentials | None:
+    """TLS from files; None where none is named. With a client_ca, clients show a certificate too.
+
+    Raises ValueError where one half is missing, OSError for a file that can't be read.
+    """
+    if cert is None and key is None and client_ca is None:
+        return None
+    if cert is None or key is None:
+        message = "TLS needs both a certificate and its key"
+        raise ValueError(message)
+    return grpc.ssl_server_credentials(
+        [(Path(key).read_bytes(), Path(cert).read_bytes())],
+        root_certificates=None if client_ca is None else Path(client_ca).read_bytes(),
+        require_client_auth=client_ca is not None,
+    )
+
+
+def check_plaintext(listen: str, credentials: grpc.ServerCredentials | None, *, asked_for: bool) -> None:
+    """What anybody on the way could read is said to this machine only, or explicitly; raises ValueError."""
+    if credentials is None and not asked_for and not is_loopback(listen):
+        message = f"{listen} is no loopback address: give a TLS certificate, or ask for plaintext explicitly"
+        raise ValueError(message)
+
+
+def bind(server: grpc.Server, listen: str, credentials: grpc.ServerCredentials | None) -> int:
+    """The port; raises OSError where it can't be had."""
+    try:
+        port = (
+            server.add_insecure_port(listen)
+            if credentials is None
+            else server.add_secure_port(listen, credentials)
+        )
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        message = f"can't listen on {listen}"
+        raise OSError(message)
+    return port
+
+
+def run(server: Listener, announce: Callable[[int], None], *, port_file: Path | None = None) -> None:
+    """Serves until SIGTERM or SIGINT. Only for a process's main thread.
+
+    `announce` is told the port; `port_file` receives it in one write, so that a reader never sees half.
+    """
+    done = threading.Event()
+    previous = {
+        number: signal.signal(number, lambda *_: done.set()) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        port = server.start()
+        if port_file is not None:
+            draft = port_file.with_name(f"{port_file.name}.{secrets.token_hex(4)}")
+            draft.write_text(f"{port}\n")
+            draft.replace(port_file)
+        announce(port)
+        done.wait()
+    finally:
+        server.stop()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
