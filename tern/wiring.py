@@ -11,6 +11,7 @@ from tern.domain.errors import Misconfigured, Unreachable
 from tern.ports import Bells, Ports, StorageUnavailable
 from tern.settings import Settings
 from tern.store.reading import Reading
+from tern.store.record import Record
 from tern.store.revision import require_migrated
 from tern.store.session import connect
 from tern.store.store import PostgresStore
@@ -64,6 +65,11 @@ def open_store(settings: Settings) -> PostgresStore:
 def open_reading(settings: Settings) -> Reading:
     """The read-only side on a migrated database; raises Misconfigured, Unreachable."""
     return Reading(_checked(settings))
+
+
+def open_record(settings: Settings) -> Record:
+    """The record of applies, read-only, on a migrated database; raises Misconfigured, Unreachable."""
+    return Record(_checked(settings))
 
 
 def open_ports(settings: Settings, bells: Bells, *, run_local_jobs: bool = True) -> Ports:

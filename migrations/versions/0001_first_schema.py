@@ -499,7 +499,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.get_bind().exec_driver_sql(
         """
-        DROP TABLE sweep_leases, worker_canaries, enqueue_refusals, event_chains, apply_events, previews, target_reservations,
+        DROP TABLE sweep_leases, worker_canaries, enqueue_refusals, event_chains, apply_events, previews,
+            target_reservations,
             control_deliveries, control_requests, table_changes, apply_operations, applies, plan_changes, plans,
             deployments;
         DROP FUNCTION apply_events_are_chained, control_requests_are_hashed, tern_hashed,

@@ -21,6 +21,7 @@ from tern.store.reading import Reading
 
 LOOK_EVERY_S = 1.0
 MOST_AT_ONCE = 10_000
+LONGEST_TRANSACTION_S = 60.0
 
 
 @click.command()
@@ -58,16 +59,28 @@ def logs(subject: str, *, limit: int, follows: bool, of_engine: bool, jsonl: boo
 
 
 def _follow(reading: Reading, asked: Subject, events: Sequence[Happened], *, jsonl: bool) -> int:
-    last = events[-1].event_id if events else 0
+    after, seen = 0, {event.event_id for event in events}
+    if events:
+        after = _settled(events, events[0].event_id - 1)
     try:
         while True:
             time.sleep(LOOK_EVERY_S)
-            new = reading.events(asked.apply_id, deployment=asked.deployment, limit=MOST_AT_ONCE, after=last)
-            _say(new, jsonl=jsonl)
-            last = new[-1].event_id if new else last
+            found = reading.events(
+                asked.apply_id, deployment=asked.deployment, limit=MOST_AT_ONCE, after=after
+            )
+            _say([event for event in found if event.event_id not in seen], jsonl=jsonl)
+            after = _settled(found, after)
+            seen = {event.event_id for event in found if event.event_id > after}
     except KeyboardInterrupt:
         talk("")
         return INTERRUPTED
+
+
+def _settled(events: Sequence[Happened], before: int) -> int:
+    """The id up to which nothing more can appear. Operations write their events side by side, so one may be
+    committed after another of a higher id; but none is longer under way than a transaction may be.
+    """
+    return max((event.event_id for event in events if event.age_s > LONGEST_TRANSACTION_S), default=before)
 
 
 def _of_engine(asked: Subject, limit: int, *, as_json: bool) -> int:

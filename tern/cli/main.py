@@ -39,6 +39,9 @@ COMMANDS: Mapping[str, Entry] = {
     "wait": Entry("Look", "watch", "wait", "Wait silently for one outcome."),
     "explain": Entry("Look", "explain", "explain", "All reasons why something does not move."),
     "logs": Entry("Look", "logs", "logs", "Who did what, when, and what came of it."),
+    "audit": Entry(
+        "Look", "audit", "audit", "Who asked for what, what came of it, and whether the record holds."
+    ),
     "stop": Entry("Control", "control", "stop", "Halt, so that it can be resumed."),
     "start": Entry("Control", "control", "start", "Resume what was stopped."),
     "cutover": Entry("Control", "control", "cutover", "Let the application see the change."),

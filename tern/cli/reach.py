@@ -14,6 +14,7 @@ from tern.ports import Bells, Due, DueControl, Ports
 if TYPE_CHECKING:
     from tern.settings import Settings
     from tern.store.reading import Reading
+    from tern.store.record import Record
     from tern.store.store import PostgresStore
 
 BROKER_PATIENCE_S = 1.0
@@ -34,6 +35,15 @@ def reading() -> "Reading":
     from tern import wiring  # noqa: PLC0415
 
     found = wiring.open_reading(settings())
+    _when_done(found.close)
+    return found
+
+
+def record() -> "Record":
+    """The way to look at what happened; raises Misconfigured and Unreachable in words."""
+    from tern import wiring  # noqa: PLC0415
+
+    found = wiring.open_record(settings())
     _when_done(found.close)
     return found
 

@@ -1,23 +1,32 @@
-"""`tern get`: one apply, or one of its operations, as it is now. Reads only."""
+"""`tern get`: one apply, or one of its operations, as it is now or as it was at a time. Reads only."""
 
 import click
 from rich.text import Text
 
 from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
+from tern.cli.past import show_past
 from tern.cli.picture import operation_line, picture, show, table_lines
 from tern.cli.words import ago, duration, one_line
+from tern.domain.moment import read_moment
 from tern.domain.subject import Subject
 from tern.view import ApplyView, OperationView, apply_view
 
 
 @click.command()
 @click.argument("subject", metavar="AP[/DEPLOYMENT]")
+@click.option("--at", default="", metavar="TIME", help="As it was then: RFC 3339, or 10m ago.")
 @json_option
-def get(subject: str, *, as_json: bool) -> None:
-    """Show one apply, or one operation of it, as it is now."""
+def get(subject: str, *, at: str, as_json: bool) -> None:
+    """Show one apply, or one operation of it, as it is now; with --at, as the record tells that it was."""
     asked = Subject.read(subject)
     reading = reach.reading()
+    if at:
+        if asked.scope:
+            reading.operation(asked.scope)
+        past = reach.record().as_of(asked.apply_id, read_moment(at, reading.clock()))
+        show_past(past, asked.deployment, as_json=as_json)
+        return
     facts = reading.operation(asked.scope) if asked.scope else reading.apply(asked.apply_id)
     view = apply_view(facts)
     operation = view.operation(asked.deployment) if asked.deployment else None

@@ -97,8 +97,8 @@ class Reading:
 
     def apply(self, apply_id: ApplyId) -> ApplyFacts:
         """One apply with everything below it: four statements, however many operations."""
-        with self._snapshot() as tx:
-            row = _find(tx, apply_id)
+        with snapshot(self._engine) as tx:
+            row = find_apply(tx, apply_id)
             tables = _grouped(tx, _TABLES, row["id"], _table)
             wishes = _grouped(tx, _WISHES, row["id"], _wish)
             operations = tuple(
@@ -139,7 +139,7 @@ class Reading:
     ) -> tuple[ApplyLine, ...]:
         """The newest applies, newest first."""
         words = None if states is None else [state.value for state in states]
-        with self._snapshot() as tx:
+        with snapshot(self._engine) as tx:
             rows = tx.execute(_LIST, {"environment": environment, "states": words, "limit": limit}).mappings()
             return tuple(
                 ApplyLine(
@@ -161,8 +161,8 @@ class Reading:
         self, apply_id: ApplyId, *, deployment: str | None = None, limit: int = 100, after: int = 0
     ) -> tuple[Happened, ...]:
         """The newest events in the order in which they happened; a deployment's own and the apply's."""
-        with self._snapshot() as tx:
-            found = _find(tx, apply_id)
+        with snapshot(self._engine) as tx:
+            found = find_apply(tx, apply_id)
             rows = tx.execute(
                 _EVENTS, {"id": found["id"], "deployment": deployment, "limit": limit, "after": after}
             ).mappings()
@@ -183,13 +183,13 @@ class Reading:
 
     def knows_key(self, idempotency_key: str) -> bool:
         """Whether an apply was made under this key."""
-        with self._snapshot() as tx:
+        with snapshot(self._engine) as tx:
             statement = text("SELECT 1 FROM applies WHERE idempotency_key = :key")
             return tx.execute(statement, {"key": idempotency_key}).scalar_one_or_none() is not None
 
     def held_targets(self) -> tuple[Held, ...]:
         """Every target that a live apply holds."""
-        with self._snapshot() as tx:
+        with snapshot(self._engine) as tx:
             return tuple(
                 Held(
                     environment=row["environment"],
@@ -206,24 +206,27 @@ class Reading:
 
     def sweeps(self) -> tuple[tuple[str, str, float], ...]:
         """Name, sweeper and age of each sweep that was ever finished, newest first: whether anybody works."""
-        with self._snapshot() as tx:
+        with snapshot(self._engine) as tx:
             rows = tx.execute(_SWEEPS)
             return tuple((row.name, row.finished_by, row.age_s) for row in rows)
 
     def clock(self) -> datetime:
         """What time it is."""
-        with self._snapshot() as tx:
+        with snapshot(self._engine) as tx:
             now: datetime = tx.execute(text("SELECT tern_clock()")).scalar_one()
             return now
 
-    @contextmanager
-    def _snapshot(self) -> Iterator[Connection]:
-        with transaction(self._engine) as tx:
-            tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-            yield tx
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """One look: everything that is read inside belongs together. Raises StorageUnavailable."""
+    with transaction(engine) as tx:
+        tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        yield tx
 
 
-def _find(tx: Connection, apply_id: ApplyId) -> RowMapping:
+def find_apply(tx: Connection, apply_id: ApplyId) -> RowMapping:
+    """The apply's row, with its plan and its ages; raises NotFound."""
     row = tx.execute(_APPLY, {"apply": apply_id}).mappings().one_or_none()
     if row is None:
         what = f"there is no apply {apply_id}"

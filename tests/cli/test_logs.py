@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from sqlalchemy import text
 
 from tern.cli import logs
 from tests.cli.conftest import Tern
@@ -54,6 +55,33 @@ def test_following_shows_what_comes_and_ends_with_an_interrupt(
     assert done.code == 130
     assert done.out.count("accepted  by ann") == 1
     assert "pending → running" in done.out
+
+
+def test_following_misses_no_event_that_is_committed_late(
+    world: World, tern: Tern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Operations write side by side: the first to take a number may be the last to commit."""
+    apply_id = world.apply()
+    late = world.database.connect()
+    insert = (
+        "INSERT INTO apply_events (apply_id, operation_id, event, who)"
+        " SELECT apply_id, id, :event, 'eve' FROM apply_operations WHERE deployment = :deployment"
+    )
+    late.execute(text(insert), {"event": "late", "deployment": "A"})
+    rounds = iter(
+        [lambda: world.write(insert, event="early", deployment="B"), late.commit, lambda: None, lambda: None]
+    )
+
+    def sleep(_seconds: float) -> None:
+        try:
+            next(rounds)()
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(logs.time, "sleep", sleep)
+    done = tern("logs", apply_id, "--follow")
+    late.close()
+    assert (done.out.count("early"), done.out.count("late")) == (1, 1)
 
 
 def test_the_engine_s_own_log_is_asked_for_by_its_own_id(world: World, tern: Tern) -> None:

@@ -31,7 +31,7 @@ HEAVY = (
     "postgast",
     "alembic",
 )
-LATER = ("audit", "retry", "skip", "release", "revert", "skip-revert", "volume", "serve")
+LATER = ("retry", "skip", "release", "revert", "skip-revert", "volume", "serve")
 
 
 def python(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from tern.domain.model import Deployment
 from tern.domain.policy import Copy, Policy
 from tern.domain.states import ApplyState, State
 from tern.ports import StorageUnavailable
-from tern.store.reading import Reading
+from tern.store.reading import Reading, snapshot
 from tests.flows.conftest import database, make_world, world
 from tests.world import World
 
@@ -90,8 +90,8 @@ def test_statements_don_t_grow_with_the_operations(world: World, reading: Readin
     assert numbers[0] == numbers[1]
 
 
-def test_looking_can_t_write(reading: Reading) -> None:
-    with pytest.raises(StorageUnavailable, match="read-only"), reading._snapshot() as tx:
+def test_looking_can_t_write(world: World) -> None:
+    with pytest.raises(StorageUnavailable, match="read-only"), snapshot(world.database) as tx:
         tx.execute(text("DELETE FROM deployments"))
 
 
