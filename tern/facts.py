@@ -6,6 +6,7 @@ Ages and waits are seconds by the database's clock at the moment of the look; no
 from dataclasses import dataclass
 from datetime import datetime
 
+from tern.domain.barrier import Refusals
 from tern.domain.control import Delivery, Verb
 from tern.domain.identity import ApplyId, PlanId, RemoteId
 from tern.domain.model import Action
@@ -65,6 +66,7 @@ class WishFacts:
     attempts: int
     engine_words: str
     age_s: float
+    closed_s_ago: float | None = None
 
     def as_json(self) -> dict[str, object]:
         """For `--json`."""
@@ -82,11 +84,15 @@ class WishFacts:
 
 @dataclass(frozen=True, slots=True)
 class OperationRecord:
-    """One operation. due_for_s: how long it has been waiting for a driver to take it; None when it is not due."""
+    """One operation. due_for_s: how long it has been waiting for a driver to take it; None when it is not due.
+
+    was_seen: it failed before the newest release.
+    """
 
     operation_id: int
     deployment: str
     position: int
+    wave: int
     target: str
     state: State
     remote_id: RemoteId | None
@@ -94,6 +100,8 @@ class OperationRecord:
     fence: int
     is_admitted: bool
     state_age_s: float
+    ended_s_ago: float | None
+    was_seen: bool
     worked_s: float | None
     sampled_age_s: float | None
     poll_failures: int
@@ -114,6 +122,19 @@ class OperationRecord:
     def open_wishes(self) -> tuple[WishFacts, ...]:
         """Those that are still worked on."""
         return tuple(wish for wish in self.wishes if wish.fate.is_open)
+
+    @property
+    def refusals(self) -> Refusals:
+        """The cutovers that came to nothing since it was last started."""
+        refused: list[WishFacts] = []
+        for wish in self.wishes:
+            if wish.verb is Verb.START and wish.fate is Delivery.ACKNOWLEDGED:
+                refused.clear()
+            elif wish.verb is Verb.CUTOVER and wish.fate is Delivery.FAILED:
+                refused.append(wish)
+        if not refused:
+            return Refusals()
+        return Refusals(len(refused), refused[-1].closed_s_ago or 0.0, refused[-1].engine_words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +158,8 @@ class ApplyFacts:
     took_s: float | None
     observed_at: datetime
     operations: tuple[OperationRecord, ...]
+    released: int | None = None
+    """How many failures the newest release opened; None when nothing was ever released."""
 
 
 @dataclass(frozen=True, slots=True)

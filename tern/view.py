@@ -8,17 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tern.domain.policy import (
-    ClearedBy,
-    Cutover,
-    Hold,
-    HoldKind,
-    OperationFacts,
-    Tally,
-    holds,
-    is_halted,
-)
+from tern.domain.holds import ClearedBy, Hold, HoldKind, OperationFacts, holds
 from tern.domain.states import ApplyState, State
+from tern.domain.tally import UNPASSED, Standing, Tally
 from tern.domain.timing import LOST_CONTACT_AFTER
 from tern.facts import ApplyFacts, OperationRecord, TableFacts
 
@@ -47,6 +39,8 @@ _MOVES_BY_ITSELF = frozenset(
     }
 )
 
+
+_CLEARED_BY_TIME = {HoldKind.CLAIMED, HoldKind.BACKOFF, HoldKind.BAKE}
 
 _DONE_OR_NOT_BEGUN = frozenset({"pending", *(state.value for state in State if state.is_settled)})
 
@@ -132,14 +126,15 @@ class OperationView:
     @property
     def moves_by_itself(self) -> bool:
         """Something is going to happen to it without a person."""
-        if self.state in _MOVES_BY_ITSELF:
+        if self.state in _MOVES_BY_ITSELF or self.record.open_wishes:
             return True
-        if self.state is State.PENDING:
-            return all(hold.kind in {HoldKind.CLAIMED, HoldKind.BACKOFF} for hold in self.holds)
-        wishes = {wish.verb.value for wish in self.record.open_wishes}
-        if self.state is State.STOPPED:
-            return bool(wishes & {"start", "cancel"})
-        return self.state is State.WAITING_FOR_CUTOVER and bool(wishes)
+        match self.state:
+            case State.PENDING:
+                return all(hold.kind in _CLEARED_BY_TIME for hold in self.holds)
+            case State.WAITING_FOR_CUTOVER:
+                return any(hold.kind is HoldKind.REFUSED and hold.until_s is not None for hold in self.holds)
+            case _:
+                return False
 
     def as_json(self) -> dict[str, object]:
         """For `--json`."""
@@ -245,60 +240,70 @@ class ApplyView:
 def apply_view(facts: ApplyFacts) -> ApplyView:
     """Makes sense of one look."""
     operations = tuple(
-        OperationView(f"{facts.apply_id}/{record.deployment}", record, _holds(facts, record, tally))
-        for record, tally in _with_tallies(facts)
+        OperationView(f"{facts.apply_id}/{record.deployment}", record, found)
+        for record, found in _held(facts)
     )
     return ApplyView(facts, operations, tuple(_blockers(facts, operations)))
 
 
-def _with_tallies(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, Tally]]:
-    """Each operation with the same counts that admission looks at, in one pass over all."""
-    counts = Counter(record.state for record in facts.operations)
-    admitted = sum(record.state is State.PENDING and record.is_admitted for record in facts.operations)
-    before: Counter[State] = Counter()
+def standing(record: OperationRecord) -> Standing:
+    """An operation as policy and projection count it."""
+    return Standing(
+        position=record.position,
+        state=record.state,
+        wave=record.wave,
+        is_admitted=record.is_admitted,
+        is_wished=bool(record.open_wishes),
+        has_remote_id=record.remote_id is not None,
+        was_seen=record.was_seen,
+        ended_s_ago=record.ended_s_ago,
+    )
+
+
+def _held(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, tuple[Hold, ...]]]:
+    """Each operation with its holds, in one pass over all: what stands before it in the order goes before it."""
+    tally = Tally.of(map(standing, facts.operations), facts.released)
+    ahead: Counter[int] = Counter()
+    stuck: dict[int, str] = {}
+    before = ""
     for record in facts.operations:
-        yield record, Tally(counts, dict(before), admitted)
-        before[record.state] += 1
-
-
-def _holds(facts: ApplyFacts, record: OperationRecord, tally: Tally) -> tuple[Hold, ...]:
-    """Why it does not move: the answer of admission where that is the question, else what its state waits for."""
-    match record.state:
-        case State.PENDING | State.FAILED_RETRYABLE:
-            return holds(
+        is_stuck = (
+            record.drained or record.stop_in_force is not None or record.target_holder != facts.apply_id
+        )
+        is_outside = record.state is State.PENDING and not record.is_admitted
+        yield (
+            record,
+            holds(
                 facts.policy,
                 OperationFacts(
                     state=record.state,
                     tally=tally,
+                    position=record.position,
+                    wave=record.wave,
+                    is_admitted=record.is_admitted,
+                    ahead=ahead[record.wave],
+                    stuck_ahead=stuck.get(record.wave, "") if is_outside else "",
+                    before=before,
                     stop_in_force=record.stop_in_force,
                     wait_s=record.wait_s,
                     claimed_for_s=record.claimed_for_s,
                     drained=record.drained,
                     holds_target=record.target_holder == facts.apply_id,
                     target_holder=record.target_holder,
+                    wished=frozenset(wish.verb.value for wish in record.open_wishes),
+                    refusals=record.refusals,
+                    silent_looks=record.poll_failures,
+                    silent_for_s=record.sampled_age_s,
+                    error=record.error_message if record.state is State.UNCERTAIN else record.poll_error,
                 ),
-            )
-        case State.WAITING_FOR_CUTOVER:
-            return tuple(_cutover_holds(facts, record, tally))
-        case State.UNCERTAIN:
-            text = record.error_message or "nobody here can tell whether the engine did it"
-            return (Hold(HoldKind.UNCERTAIN, text, ClearedBy.FIX),)
-        case State.STOPPED if not _is_wished(record, "start"):
-            return (Hold(HoldKind.STOP, "it was stopped and waits for a start", ClearedBy.FIX),)
-        case _:
-            return ()
-
-
-def _cutover_holds(facts: ApplyFacts, record: OperationRecord, tally: Tally) -> Iterator[Hold]:
-    if _is_wished(record, "cutover"):
-        return
-    if record.stop_in_force:
-        yield Hold(HoldKind.STOP, f"an operator's {record.stop_in_force} covers it", ClearedBy.FIX)
-    if is_halted(facts.policy, tally):
-        text = "the rollout is halted; only an explicit cutover or cancel leads out"
-        yield Hold(HoldKind.FAILURES, text, ClearedBy.FIX)
-    if facts.policy.cutover is Cutover.MANUAL:
-        yield Hold(HoldKind.CUTOVER, "it is ready; a person says when it cuts over", ClearedBy.FIX)
+            ),
+        )
+        if is_outside and is_stuck:
+            stuck.setdefault(record.wave, record.deployment)
+        elif is_outside:
+            ahead[record.wave] += 1
+        if not before and record.state in UNPASSED:
+            before = f"{record.deployment} ({record.state.value.replace('_', ' ')})"
 
 
 def _blockers(facts: ApplyFacts, operations: tuple[OperationView, ...]) -> Iterator[Blocker]:

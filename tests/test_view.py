@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 import pytest
 
 from tern.domain.control import Delivery, Verb
+from tern.domain.holds import HoldKind
 from tern.domain.identity import ApplyId, PlanId, RemoteId
 from tern.domain.model import Action
-from tern.domain.policy import Copy, Cutover, HoldKind, Policy
+from tern.domain.policy import Copy, Cutover, Policy
 from tern.domain.states import ApplyState, State
 from tern.facts import ApplyFacts, OperationRecord, TableFacts, WishFacts
 from tern.view import NEEDS_PERSON, READY_FOR_CUTOVER, apply_view
@@ -43,6 +44,7 @@ def record(deployment: str, state: State = State.PENDING, **fields: object) -> O
         operation_id=1,
         deployment=deployment,
         position=0,
+        wave=0,
         target=f"target-{deployment}",
         state=state,
         remote_id=None if state is State.PENDING else RemoteId(f"job-{deployment}"),
@@ -50,6 +52,8 @@ def record(deployment: str, state: State = State.PENDING, **fields: object) -> O
         fence=1,
         is_admitted=False,
         state_age_s=5.0,
+        ended_s_ago=None,
+        was_seen=False,
         worked_s=4.0,
         sampled_age_s=2.0,
         poll_failures=0,
@@ -148,11 +152,11 @@ def test_holds_of_a_pending_one_are_those_of_admission() -> None:
     assert [hold.kind for hold in view.operation("c").holds] == [HoldKind.STOP, HoldKind.ORDER]
 
 
-def test_the_tally_of_each_counts_those_before_it() -> None:
+def test_what_comes_before_it_in_the_order_is_named() -> None:
     done = [record(f"d{n}", State.COMPLETED) for n in range(3)]
     view = apply_view(facts(*done, record("next"), record("later")))
     assert view.operation("next").holds == ()
-    assert view.operation("later").holds[0].detail.startswith("1 before it")
+    assert view.operation("later").holds[0].detail == "next (pending) comes before it in the order"
 
 
 def test_a_target_that_another_apply_holds_is_named() -> None:

@@ -11,7 +11,7 @@ from tern.cli.envelope import json_option, write_document
 from tern.cli.picture import details, picture, show, sign_of
 from tern.cli.show import operation_picture
 from tern.cli.words import duration, one_line, plural
-from tern.domain.policy import ClearedBy, Hold
+from tern.domain.holds import ClearedBy, Hold
 from tern.domain.states import State
 from tern.domain.subject import Subject
 from tern.view import ApplyView, OperationView, apply_view

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tern.domain.policy import ClearedBy
+from tern.domain.holds import ClearedBy
 from tern.domain.states import ApplyState, State
 
 MINUTE = 60

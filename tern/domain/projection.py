@@ -1,11 +1,15 @@
-"""An apply's state as a function of its operations (G14). The store runs it inside every transaction that
-changes an operation; nothing else writes an apply's state.
+"""An apply's state as a function of its operations, its policy and the open requests (G14). The store runs it inside
+every transaction that changes an operation; nothing else writes an apply's state.
 """
 
 from dataclasses import dataclass
 
-from tern.domain.policy import Copy, Policy, Tally, is_halted
+from tern.domain.barrier import is_blocked
+from tern.domain.budget import is_spent
+from tern.domain.opening import is_blocked_for_good
+from tern.domain.policy import OnFailure, Policy
 from tern.domain.states import ApplyState, State
+from tern.domain.tally import Tally
 
 _PHASES: tuple[tuple[tuple[State, ...], ApplyState], ...] = (
     (
@@ -32,32 +36,36 @@ class Projection:
 def project(policy: Policy, tally: Tally) -> Projection:
     """First match of: something is live; everything left is held by the policy; everything is settled.
 
-    `tally.before` must hold what stands before the first pending operation in the order.
+    An operation with an open wish is live whatever its state: nothing is settled while a delivery is open, and a
+    stopped rollout with a start on its way is none.
     """
-    pending = tally.count(State.PENDING)
-    waiting = tally.count(State.WAITING_FOR_CUTOVER)
-    halted = is_halted(policy, tally)
-    blocked = _is_order_blocked(policy, tally)
-    # A halted rollout holds what waits for its cutover too: it leads out only by a person's word (CU7).
-    held_waiting = waiting if halted else 0
-    startable = 0 if halted or blocked else pending
-    moving = sum(tally.count(*states) for states, _ in _PHASES) - held_waiting
-
-    if moving or startable:
+    if tally.wished or _moves(policy, tally) or _may_start(policy, tally):
         return Projection(_live_state(tally))
-    if held_waiting or (blocked and pending and not halted):
+    pending, waiting = tally.count(State.PENDING), tally.count(State.WAITING_FOR_CUTOVER)
+    never_starts = is_spent(policy, tally) and policy.on_failure is OnFailure.HALT
+    if waiting or (pending and not never_starts):
         return Projection(ApplyState.PAUSED)
     return Projection(_verdict(tally, skipped=pending), skips_pending=pending > 0)
 
 
-def _is_order_blocked(policy: Policy, tally: Tally) -> bool:
-    """A stopped operation stands before the first pending one, and the order can't go around it."""
-    return policy.copy is Copy.ROLLING and tally.count_before(State.STOPPED) > 0
+def _moves(policy: Policy, tally: Tally) -> bool:
+    """Something has started and goes on: by itself, by Tern, or by the person whose cutover the policy asks for."""
+    started = sum(tally.count(*states) for states, _ in _PHASES)
+    waiting = tally.count(State.WAITING_FOR_CUTOVER)
+    # A spent budget holds what waits for its cutover too: it leads out only by a person's word (CU7).
+    is_held = policy.defers_cutover and (is_spent(policy, tally) or is_blocked(policy, tally))
+    return started > (waiting if is_held else 0)
+
+
+def _may_start(policy: Policy, tally: Tally) -> bool:
+    return tally.count(State.PENDING) > 0 and not is_blocked_for_good(policy, tally)
 
 
 def _live_state(tally: Tally) -> ApplyState:
     if tally.count(*_SET_ASIDE):
         return ApplyState.RUNNING_DEGRADED
+    if any(group.wished for group in tally.groups if group.state is State.STOPPED):
+        return ApplyState.RUNNING
     for states, phase in _PHASES:
         if tally.count(*states):
             return phase

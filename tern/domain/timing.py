@@ -30,6 +30,8 @@ LOST_CONTACT_AFTER = 10
 """Failed polls in a row after which contact counts as lost."""
 
 CONTROL_REFUSALS_MAX = 10
+CUTOVER_REFUSALS_MAX = 5
+"""So often Tern asks for a cutover that an engine refuses, with pauses; then a person decides."""
 
 
 @dataclass(frozen=True, slots=True)

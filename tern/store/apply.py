@@ -11,6 +11,7 @@ from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.model import Plan
 from tern.domain.states import State
+from tern.domain.waves import Place, divide
 from tern.ports import AcceptedApply, Due, NewApply
 from tern.store.deployment import load_named
 from tern.store.event import Happening, append, append_all
@@ -31,12 +32,12 @@ class ApplySteps(Steps):
             if _key_is_used(tx, new):
                 return _same_request(tx, new, body)
             plan_pk, plan = load_plan(tx, new.plan_id)
-            targets = _check(tx, new, plan)
+            places, targets = _check(tx, new, plan)
             apply_id = ApplyId(new_identifier("apl"))
             apply_pk = _insert_apply(tx, new, plan_pk, plan, apply_id, body)
             if apply_pk is None:
                 return _same_request(tx, new, body)
-            _insert_operations(tx, apply_pk, plan_pk, new.deployments, targets)
+            _insert_operations(tx, apply_pk, plan_pk, places, targets)
             taken = take(
                 tx,
                 apply_pk=apply_pk,
@@ -116,9 +117,9 @@ def request_body(new: NewApply) -> dict[str, object]:
     }
 
 
-def _check(tx: Connection, new: NewApply, plan: Plan) -> Mapping[str, str]:
-    """Every reason against the request at once; returns the target of each deployment."""
-    why: list[str] = []
+def _check(tx: Connection, new: NewApply, plan: Plan) -> tuple[Sequence[Place], Mapping[str, str]]:
+    """Every reason against the request at once; returns the rollout in its order and the target of each deployment."""
+    why = list(new.policy.contradictions())
     if not new.deployments:
         why.append("no deployment was chosen")
     doubled = sorted({name for name in new.deployments if new.deployments.count(name) > 1})
@@ -147,10 +148,13 @@ def _check(tx: Connection, new: NewApply, plan: Plan) -> Mapping[str, str]:
                 f"deployment {name} is for {deployment.environment}/{deployment.database},"
                 f" the plan for {plan.environment}/{plan.database}"
             )
+    known = {name: found[name].labels for name in new.deployments if name in found}
+    division = divide(new.policy.waves, known)
+    why += division.why
     if why:
         message = "the rollout was refused"
         raise Refused(message, why=tuple(why), reason="APPLY_REFUSED")
-    return {name: deployment.target for name, deployment in found.items()}
+    return division.places, {name: deployment.target for name, deployment in found.items()}
 
 
 def _insert_apply(
@@ -181,19 +185,21 @@ def _insert_apply(
 
 
 def _insert_operations(
-    tx: Connection, apply_pk: int, plan_pk: int, deployments: Sequence[str], targets: Mapping[str, str]
+    tx: Connection, apply_pk: int, plan_pk: int, places: Sequence[Place], targets: Mapping[str, str]
 ) -> None:
     tx.execute(
         text(
-            "INSERT INTO apply_operations (apply_id, deployment, position, target)"
-            " SELECT :apply, name, number - 1, target"
-            " FROM unnest(CAST(:names AS text[]), CAST(:targets AS text[])) WITH ORDINALITY"
-            " AS wanted(name, target, number)"
+            "INSERT INTO apply_operations (apply_id, deployment, position, wave, target)"
+            " SELECT :apply, name, position, wave, target FROM unnest(CAST(:names AS text[]),"
+            " CAST(:positions AS integer[]), CAST(:waves AS integer[]), CAST(:targets AS text[]))"
+            " AS wanted(name, position, wave, target)"
         ),
         {
             "apply": apply_pk,
-            "names": list(deployments),
-            "targets": [targets[name] for name in deployments],
+            "names": [place.deployment for place in places],
+            "positions": [place.position for place in places],
+            "waves": [place.wave for place in places],
+            "targets": [targets[place.deployment] for place in places],
         },
     )
     tx.execute(

@@ -11,7 +11,8 @@ from tern.domain.states import Event, State, origins
 from tern.ports import DispatchClaimed, Fenced, NotClaimed
 from tern.store.event import Happening, append
 from tern.store.gate import claim_runs_for_s, gather_holds, is_echo, lock_operation, step_back
-from tern.store.projection import STOP_IN_FORCE, move, project_parent
+from tern.store.halt import STOP_IN_FORCE
+from tern.store.projection import move, project_parent
 from tern.store.scope import load_scope, store_remote_id
 from tern.store.session import transaction
 from tern.store.step import HeldOperation, Steps, hold, lock_apply_of, new_token

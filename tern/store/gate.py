@@ -5,12 +5,14 @@ Everything here is read in statements after the apply's lock was taken, except f
 
 from sqlalchemy import Connection, Row, text
 
+from tern.domain.holds import Hold, HoldKind, OperationFacts, holds
 from tern.domain.identity import ScopeName
 from tern.domain.model import OperationScope
-from tern.domain.policy import Hold, HoldKind, OperationFacts, holds
 from tern.domain.states import State
 from tern.domain.timing import HELD_AGAIN_S
-from tern.store.projection import STOP_IN_FORCE, project_parent, tally
+from tern.store.halt import STOP_IN_FORCE
+from tern.store.projection import STUCK, project_parent
+from tern.store.tally import tally
 
 _LOCK_OPERATION = text(
     "SELECT o.*, a.operation_count, a.external_id, a.apply_identifier, a.environment, a.database,"
@@ -27,6 +29,23 @@ _GATES = text(
     "   WHERE t.environment = a.environment AND t.database = a.database AND t.deployment = o.deployment) AS holder,"
     " a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = :id"
 )
+
+_AHEAD = text(
+    "SELECT count(*) FILTER (WHERE NOT stuck) AS ahead,"
+    " (array_agg(deployment ORDER BY position) FILTER (WHERE stuck))[1] AS stuck_ahead FROM ("
+    f" SELECT o.deployment, o.position, {STUCK} AS stuck FROM apply_operations o WHERE o.apply_id = :id"
+    " AND o.wave = :wave AND o.state = 'pending' AND o.next_attempt_at IS NULL AND o.position < :position) x"
+)
+
+_ROLLOUT = {
+    HoldKind.FAILURES,
+    HoldKind.STRICT,
+    HoldKind.WAVE,
+    HoldKind.BAKE,
+    HoldKind.ORDER,
+    HoldKind.SLOTS,
+}
+"""Holds of which the projection knows when they are gone."""
 
 
 def is_echo(tx: Connection, operation_id: int, name: ScopeName) -> bool:
@@ -59,9 +78,17 @@ def gather_holds(
 ) -> tuple[Hold, ...]:
     """Every reason against dispatching this operation now, read in statements after the apply's lock."""
     gates = tx.execute(_GATES, {"id": row.id}).one()
+    # Who is let in has its place; only of one that a stray bell is about it matters who would come before it.
+    is_outside = State(row.state) is State.PENDING and row.next_attempt_at is None
+    ahead, stuck_ahead = _those_ahead(tx, row) if is_outside else (0, "")
     facts = OperationFacts(
         state=State(row.state),
-        tally=tally(tx, row.apply_id, row.position),
+        tally=tally(tx, row.apply_id),
+        position=row.position,
+        wave=row.wave,
+        is_admitted=row.next_attempt_at is not None,
+        ahead=ahead,
+        stuck_ahead=stuck_ahead,
         stop_in_force=gates.stop_in_force,
         wait_s=row.wait_s or 0.0 if State(row.state) is State.FAILED_RETRYABLE else 0.0,
         claimed_for_s=claim_runs_for_s(row, lease_s),
@@ -72,13 +99,26 @@ def gather_holds(
     return holds(scope_policy.policy, facts)
 
 
+def _those_ahead(tx: Connection, row: Row[tuple[object, ...]]) -> tuple[int, str]:
+    """How many of its wave would be let in before it, and the first that is held for a reason of its own."""
+    given = {
+        "id": row.apply_id,
+        "environment": row.environment,
+        "database": row.database,
+        "wave": row.wave,
+        "position": row.position,
+    }
+    found = tx.execute(_AHEAD, given).one()
+    return found.ahead, found.stuck_ahead or ""
+
+
 def step_back(tx: Connection, row: Row[tuple[object, ...]], kinds: set[HoldKind], who: str) -> None:
     """An admitted operation that may not go after all would stand before others at the head of the queue (CL4)."""
     if State(row.state) is not State.PENDING or row.next_attempt_at is None:
         return
     given = {"apply": row.apply_id, "id": row.id}
-    if kinds & {HoldKind.FAILURES, HoldKind.ORDER, HoldKind.SLOTS}:
-        # The projection admits it again in the very transaction that changes what holds it. A halt holds all
+    if kinds & _ROLLOUT:
+        # The projection admits it again in the very transaction that changes what holds it. A spent budget holds all
         # that are left, so they step back together.
         which = "apply_id = :apply AND state = 'pending'" if HoldKind.FAILURES in kinds else "id = :id"
         tx.execute(text(f"UPDATE apply_operations SET next_attempt_at = NULL WHERE {which}"), given)

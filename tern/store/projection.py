@@ -11,36 +11,15 @@ from sqlalchemy import Connection, text
 
 from tern.domain.control import Delivery, Verb, fulfilment
 from tern.domain.identity import ApplyId, ScopeName
-from tern.domain.policy import Copy, Policy, Tally, admissible
+from tern.domain.opening import Opening, opening, opens_in_s
+from tern.domain.policy import Policy
 from tern.domain.projection import project
 from tern.domain.states import ApplyState, Event, State, advance
 from tern.ports import Due
+from tern.store.barrier import cut_over_next
 from tern.store.event import Happening, append, append_all
-
-_TALLY = text(
-    "SELECT state, count(*) AS n, count(*) FILTER (WHERE position < :position) AS before,"
-    " count(*) FILTER (WHERE state = 'pending' AND next_attempt_at IS NOT NULL) AS admitted"
-    " FROM apply_operations WHERE apply_id = :apply GROUP BY state"
-)
-_FRONT = text("SELECT min(position) FROM apply_operations WHERE apply_id = :apply AND state = 'pending'")
-STOP_IN_FORCE = (
-    "(SELECT d.verb FROM control_deliveries d WHERE d.operation_id = o.id AND d.verb IN ('stop', 'cancel')"
-    " AND d.state IN ('pending', 'sent', 'acknowledged')"
-    " AND (d.verb = 'cancel' OR NOT EXISTS (SELECT 1 FROM control_deliveries s"
-    " WHERE s.operation_id = d.operation_id AND s.verb = 'start' AND s.id > d.id AND s.state <> 'failed'))"
-    " ORDER BY d.verb = 'cancel' DESC LIMIT 1)"
-)
-"""The stop or cancel that covers operation o and that no accepted start has superseded, or NULL (G9)."""
-
-
-def tally(tx: Connection, apply_pk: int, position: int | None) -> Tally:
-    """The apply's operations by state, and those before the position."""
-    rows = tx.execute(_TALLY, {"apply": apply_pk, "position": position if position is not None else -1}).all()
-    return Tally(
-        counts={State(row.state): row.n for row in rows},
-        before={State(row.state): row.before for row in rows if row.before},
-        admitted=sum(row.admitted for row in rows),
-    )
+from tern.store.halt import STOP_IN_FORCE
+from tern.store.tally import tally
 
 
 def move(
@@ -176,9 +155,13 @@ def close_deliveries(tx: Connection, fates: Mapping[int, Delivery], words: str =
 
 @dataclass(frozen=True, slots=True)
 class _Parent:
+    apply_pk: int
     apply_id: ApplyId
     state: ApplyState
     policy: Policy
+    environment: str
+    database: str
+    is_timed: bool
 
 
 def project_parent(tx: Connection, apply_pk: int, who: str) -> tuple[Due, ...]:
@@ -187,11 +170,22 @@ def project_parent(tx: Connection, apply_pk: int, who: str) -> tuple[Due, ...]:
     Returns the operations that have just become due for dispatch.
     """
     row = tx.execute(
-        text("SELECT apply_identifier, state, policy FROM applies WHERE id = :id"), {"id": apply_pk}
+        text(
+            "SELECT apply_identifier, state, policy, environment, database, next_advance_at FROM applies"
+            " WHERE id = :id"
+        ),
+        {"id": apply_pk},
     ).one()
-    parent = _Parent(ApplyId(row.apply_identifier), ApplyState(row.state), Policy.from_json(row.policy))
-    front = tx.execute(_FRONT, {"apply": apply_pk}).scalar_one()
-    counted = tally(tx, apply_pk, front)
+    parent = _Parent(
+        apply_pk,
+        ApplyId(row.apply_identifier),
+        ApplyState(row.state),
+        Policy.from_json(row.policy),
+        row.environment,
+        row.database,
+        row.next_advance_at is not None,
+    )
+    counted = tally(tx, apply_pk)
     projection = project(parent.policy, counted)
     if projection.skips_pending:
         _skip_never_started(tx, apply_pk, who)
@@ -199,8 +193,26 @@ def project_parent(tx: Connection, apply_pk: int, who: str) -> tuple[Due, ...]:
         _write_state(tx, apply_pk, parent, projection.state, who)
     if projection.state.is_settled:
         tx.execute(text("DELETE FROM target_reservations WHERE apply_id = :id"), {"id": apply_pk})
+        _come_back(tx, parent, None)
         return ()
-    return _admit(tx, apply_pk, parent, admissible(parent.policy, counted))
+    waits_s = cut_over_next(tx, apply_pk, parent.policy, counted)
+    times = [each for each in (waits_s, opens_in_s(parent.policy, counted)) if each is not None]
+    _come_back(tx, parent, min(times, default=None))
+    opened = opening(parent.policy, counted)
+    return () if opened is None else _admit(tx, parent, opened)
+
+
+def _come_back(tx: Connection, parent: _Parent, in_s: float | None) -> None:
+    """Writes down when something clears by itself, so that a sweep advances the apply then; None for nothing."""
+    if in_s is None and not parent.is_timed:
+        return
+    tx.execute(
+        text(
+            "UPDATE applies SET next_advance_at = CASE WHEN CAST(:in_s AS float) IS NOT NULL"
+            " THEN tern_clock() + make_interval(secs => :in_s) END WHERE id = :id"
+        ),
+        {"in_s": in_s, "id": parent.apply_pk},
+    )
 
 
 def _write_state(tx: Connection, apply_pk: int, parent: _Parent, state: ApplyState, who: str) -> None:
@@ -247,28 +259,47 @@ def _skip_never_started(tx: Connection, apply_pk: int, who: str) -> None:
     close_fulfilled(tx, apply_pk, dict.fromkeys(ids, State.SKIPPED))
 
 
-def _admit(tx: Connection, apply_pk: int, parent: _Parent, count: int) -> tuple[Due, ...]:
+STUCK = (
+    f"({STOP_IN_FORCE} IS NOT NULL"
+    " OR coalesce((SELECT n.drained FROM deployments n WHERE n.name = o.deployment), false)"
+    " OR NOT EXISTS (SELECT 1 FROM target_reservations t WHERE t.environment = :environment"
+    "   AND t.database = :database AND t.deployment = o.deployment AND t.apply_id = o.apply_id))"
+)
+"""A pending operation o is held for a reason of its own, whatever the rollout's policy says."""
+
+_OUTSIDE = (
+    "SELECT o.id, o.deployment, o.position, {stuck} AS stuck FROM apply_operations o WHERE o.apply_id = :id"
+    " AND o.wave = :wave AND o.state = 'pending' AND o.next_attempt_at IS NULL{open} ORDER BY o.position"
+    " LIMIT CAST(:room AS bigint)"
+)
+_ADMIT = (
+    "UPDATE apply_operations SET next_attempt_at = tern_clock() FROM ({chosen}) c WHERE c.id = apply_operations.id"
+    " RETURNING c.id, c.deployment, c.position"
+)
+_ADMIT_ANY = text(
+    # What is held for a reason of its own is walked around.
+    _ADMIT.format(chosen=_OUTSIDE.format(stuck="false", open=f" AND NOT {STUCK}"))
+)
+_ADMIT_IN_ORDER = text(
+    # Nobody goes before one that is held.
+    _ADMIT.format(
+        chosen="SELECT * FROM (SELECT x.*, bool_or(x.stuck) OVER (ORDER BY x.position) AS blocked"
+        f" FROM ({_OUTSIDE.format(stuck=STUCK, open='')}) x) y WHERE NOT blocked"
+    )
+)
+
+
+def _admit(tx: Connection, parent: _Parent, opened: Opening) -> tuple[Due, ...]:
     """Makes the next operations of the order due. Which may really go is decided again when they are claimed."""
-    if count <= 0:
-        return ()
-    # In a rolling order only the front may go; a drained or stopped front is not walked around.
-    front_only = parent.policy.copy is Copy.ROLLING
     rows = tx.execute(
-        text(
-            "UPDATE apply_operations SET next_attempt_at = tern_clock() WHERE id IN ("
-            " SELECT o.id FROM apply_operations o LEFT JOIN deployments n ON n.name = o.deployment"
-            " WHERE o.apply_id = :id AND o.state = 'pending' AND o.next_attempt_at IS NULL"
-            " AND NOT coalesce(n.drained, false)"
-            f" AND {STOP_IN_FORCE} IS NULL"
-            + (
-                " AND o.position = (SELECT min(position) FROM apply_operations"
-                " WHERE apply_id = :id AND state = 'pending')"
-                if front_only
-                else ""
-            )
-            + " ORDER BY o.position LIMIT :count) RETURNING id, deployment, position"
-        ),
-        {"id": apply_pk, "count": count},
+        _ADMIT_IN_ORDER if opened.in_order else _ADMIT_ANY,
+        {
+            "id": parent.apply_pk,
+            "environment": parent.environment,
+            "database": parent.database,
+            "wave": opened.wave,
+            "room": opened.room,
+        },
     ).all()
     ordered = sorted(rows, key=lambda row: row.position)
     return tuple(Due(row.id, ScopeName(parent.apply_id, row.deployment)) for row in ordered)

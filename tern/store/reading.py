@@ -20,7 +20,7 @@ from tern.domain.policy import Policy
 from tern.domain.states import ApplyState, State
 from tern.domain.timing import LEASE_S
 from tern.facts import ApplyFacts, ApplyLine, Happened, Held, OperationRecord, TableFacts, WishFacts
-from tern.store.projection import STOP_IN_FORCE
+from tern.store.halt import STOP_IN_FORCE
 from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
 
@@ -28,13 +28,19 @@ _APPLY = text(
     "SELECT a.*, p.plan_identifier, tern_clock() AS observed_at,"
     " extract(epoch FROM tern_clock() - a.created_at)::float AS age_s,"
     " extract(epoch FROM tern_clock() - a.state_changed_at)::float AS state_age_s,"
-    " extract(epoch FROM a.completed_at - a.created_at)::float AS took_s"
-    " FROM applies a JOIN plans p ON p.id = a.plan_id WHERE a.apply_identifier = :apply"
+    " extract(epoch FROM a.completed_at - a.created_at)::float AS took_s,"
+    " r.failures_released, r.created_at AS released_at"
+    " FROM applies a JOIN plans p ON p.id = a.plan_id"
+    " LEFT JOIN LATERAL (SELECT failures_released, created_at FROM control_requests"
+    "   WHERE apply_id = a.id AND verb = 'release' ORDER BY id DESC LIMIT 1) r ON true"
+    " WHERE a.apply_identifier = :apply"
 )
 _OPERATIONS = text(
     f"SELECT o.*, {REMOTE_ID} AS remote_id, {STOP_IN_FORCE} AS stop_in_force,"
     " coalesce(n.drained, false) AS drained, h.apply_identifier AS target_holder,"
     " o.next_attempt_at IS NOT NULL AS is_admitted,"
+    " o.state = 'failed' AND coalesce(o.completed_at <= CAST(:released_at AS timestamptz), false) AS was_seen,"
+    " extract(epoch FROM tern_clock() - o.completed_at)::float AS ended_s_ago,"
     " extract(epoch FROM tern_clock() - o.state_changed_at)::float AS state_age_s,"
     " extract(epoch FROM coalesce(o.completed_at, CASE WHEN o.state = 'stopped' THEN o.state_changed_at END,"
     "   tern_clock()) - o.started_at)::float AS worked_s,"
@@ -50,7 +56,8 @@ _OPERATIONS = text(
 )
 _TABLES = text("SELECT * FROM table_changes WHERE apply_id = :id ORDER BY operation_id, ordinal")
 _WISHES = text(
-    "SELECT d.*, r.caller, r.reason, extract(epoch FROM tern_clock() - d.created_at)::float AS age_s"
+    "SELECT d.*, r.caller, r.reason, extract(epoch FROM tern_clock() - d.created_at)::float AS age_s,"
+    " extract(epoch FROM tern_clock() - d.closed_at)::float AS closed_s_ago"
     " FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
     " WHERE d.apply_id = :id ORDER BY d.operation_id, d.id"
 )
@@ -103,7 +110,9 @@ class Reading:
             wishes = _grouped(tx, _WISHES, row["id"], _wish)
             operations = tuple(
                 _operation(each, self._lease_s, tables[each["id"]], wishes[each["id"]])
-                for each in tx.execute(_OPERATIONS, {"id": row["id"]}).mappings()
+                for each in tx.execute(
+                    _OPERATIONS, {"id": row["id"], "released_at": row["released_at"]}
+                ).mappings()
             )
         return ApplyFacts(
             apply_id=ApplyId(row["apply_identifier"]),
@@ -123,6 +132,7 @@ class Reading:
             took_s=row["took_s"],
             observed_at=row["observed_at"],
             operations=operations,
+            released=row["failures_released"],
         )
 
     def operation(self, name: ScopeName) -> ApplyFacts:
@@ -270,6 +280,7 @@ def _wish(row: RowMapping) -> WishFacts:
         attempts=row["attempts"],
         engine_words=row["engine_words"],
         age_s=row["age_s"],
+        closed_s_ago=row["closed_s_ago"],
     )
 
 
@@ -289,6 +300,7 @@ def _operation(
         operation_id=row["id"],
         deployment=row["deployment"],
         position=row["position"],
+        wave=row["wave"],
         target=row["target"],
         state=state,
         remote_id=RemoteId(row["remote_id"]) if row["remote_id"] else None,
@@ -296,6 +308,8 @@ def _operation(
         fence=row["fence"],
         is_admitted=row["is_admitted"],
         state_age_s=row["state_age_s"],
+        ended_s_ago=row["ended_s_ago"],
+        was_seen=row["was_seen"],
         worked_s=row["worked_s"],
         sampled_age_s=row["sampled_age_s"],
         poll_failures=row["poll_failures"],

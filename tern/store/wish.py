@@ -14,7 +14,7 @@ from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ScopeName
 from tern.domain.states import State
 from tern.ports import DueControl, Wish, WishReceipt
-from tern.store.projection import STOP_IN_FORCE
+from tern.store.halt import STOP_IN_FORCE
 from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
 from tern.store.step import Steps

@@ -23,7 +23,7 @@ def test_every_reason_of_one_operation_is_listed(world: World, tern: Tern) -> No
     for words in (
         "fix   an operator's stop covers it",
         "ask   its deployment is drained",
-        "wait  2 before it",
+        "wait  A (running) comes before it in the order",
     ):
         assert words in done.out
     assert "3 reasons above" in done.out

@@ -42,7 +42,7 @@ def test_a_small_rollout_is_shown_in_its_order_with_its_statements() -> None:
         "      ✔ completed            ALTER TABLE orders ADD x int",
         "      ◐ building index 40 %  ALTER TABLE orders ADD x int",
         "        loading tuples",
-        "  ◷ ap-south  waiting    1 before it in the order are not through yet",
+        "  ◷ ap-south  waiting    eu-west (running) comes before it in the order",
         "",
         "  tern watch apl-1               follows it; Ctrl-C leaves the rollout alone",
         "  tern stop apl-1 --reason '…'   halts it; it can be resumed",

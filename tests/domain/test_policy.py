@@ -1,186 +1,89 @@
-"""The policy: one function says who may go, to the claim, to the projection and to whoever asks why."""
+"""The policy as it is agreed on: what survives its column, what makes no sense, what bounds each wave."""
 
-from collections import Counter
-from collections.abc import Sequence
+import json
+from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
-from tern.domain.policy import (
-    COPYING,
-    PASSED,
-    Copy,
-    Cutover,
-    HoldKind,
-    OnFailure,
-    OperationFacts,
-    Policy,
-    Tally,
-    admissible,
-    holds,
-    is_halted,
-)
-from tern.domain.states import State
-
-ROLLOUT = {HoldKind.ORDER, HoldKind.SLOTS, HoldKind.FAILURES}
-POLICIES = st.builds(
-    Policy,
-    copy=st.sampled_from(Copy),
-    on_failure=st.sampled_from(OnFailure),
-    cutover=st.sampled_from(Cutover),
-    max_parallel=st.none() | st.integers(1, 4),
-    max_failures=st.integers(0, 3),
-)
-STATES = st.lists(st.sampled_from(State), min_size=1, max_size=8)
+from tern.domain.policy import Copy, Cutover, OnFailure, Policy, Rules, Wave
+from tests.domain.rollouts import policies
 
 
-def tally_at(states: Sequence[State], position: int, admitted: int = 0) -> Tally:
-    return Tally(Counter(states), Counter(states[:position]), admitted)
-
-
-def front(states: Sequence[State]) -> int | None:
-    return next((index for index, state in enumerate(states) if state is State.PENDING), None)
-
-
-@given(POLICIES, STATES)
-def test_no_hold_means_admissible_for_the_front_and_the_other_way_round(
-    policy: Policy, states: list[State]
-) -> None:
-    """Admission and claim never disagree: else one would let in for ever what the other turns away."""
-    position = front(states)
-    if position is None:
-        assert admissible(policy, tally_at(states, 0)) == 0
-        return
-    tally = tally_at(states, position)
-    free = not holds(policy, OperationFacts(State.PENDING, tally))
-    assert free is (admissible(policy, tally) > 0)
-
-
-@given(POLICIES, st.integers(1, 8), st.data())
-def test_a_rollout_never_has_more_under_way_than_it_may(
-    policy: Policy, size: int, data: st.DataObject
-) -> None:
-    """S18: admitted one by one in any interleaving with endings, order, slots and halt hold."""
-    states = [State.PENDING] * size
-    for _ in range(24):
-        position = front(states)
-        if position is not None and admissible(policy, tally_at(states, position)) > 0:
-            failed = states.count(State.FAILED)
-            assert policy.on_failure is OnFailure.CONTINUE or failed <= policy.max_failures
-            states[position] = State.RUNNING
-        else:
-            under_way = [index for index, state in enumerate(states) if state in COPYING]
-            if not under_way:
-                break
-            chosen = data.draw(st.sampled_from(under_way))
-            states[chosen] = data.draw(
-                st.sampled_from([State.COMPLETED, State.FAILED, State.FAILED_RETRYABLE])
-            )
-        copying = sum(state in COPYING for state in states)
-        if policy.copy is Copy.ROLLING:
-            assert copying <= 1
-            started = [state for state in states if state is not State.PENDING]
-            assert all(state in PASSED for state in started[:-1])
-        elif policy.max_parallel is not None:
-            assert copying <= policy.max_parallel
-
-
-@given(POLICIES, STATES, st.integers(0, 4))
-def test_what_was_admitted_counts(policy: Policy, states: list[State], admitted: int) -> None:
-    """Two projections in a row let nobody in twice."""
-    position = front(states) or 0
-    more = admissible(policy, tally_at(states, position, admitted))
-    assert more >= 0
-    if policy.copy is Copy.PARALLEL and policy.max_parallel is not None and more:
-        copying = sum(state in COPYING for state in states)
-        assert copying + admitted + more <= policy.max_parallel
-    assert more <= max(0, states.count(State.PENDING) - admitted)
-
-
-@given(POLICIES, STATES, st.sampled_from(["stop", "cancel"]))
-def test_a_stop_holds_whatever_else_speaks_for_going(policy: Policy, states: list[State], verb: str) -> None:
-    """G9: pending or retryable, first or last: a stop in force is a hold."""
-    for state in (State.PENDING, State.FAILED_RETRYABLE, State.RUNNING):
-        found = holds(policy, OperationFacts(state, tally_at(states, 0), stop_in_force=verb))
-        assert HoldKind.STOP in {hold.kind for hold in found}
-
-
-@given(POLICIES, STATES)
-def test_all_reasons_are_listed(policy: Policy, states: list[State]) -> None:
-    """`explain` shows everything that holds an operation, not the first thing."""
-    facts = OperationFacts(
-        State.PENDING,
-        tally_at(states, len(states)),
-        stop_in_force="stop",
-        wait_s=3.0,
-        claimed_for_s=2.0,
-        drained=True,
-        holds_target=False,
-        target_holder="apl-2",
-    )
-    kinds = {hold.kind for hold in holds(policy, facts)}
-    assert kinds >= {
-        HoldKind.STOP,
-        HoldKind.RESERVATION,
-        HoldKind.CLAIMED,
-        HoldKind.BACKOFF,
-        HoldKind.DRAINED,
-    }
-    assert (HoldKind.FAILURES in kinds) is is_halted(policy, facts.tally)
-
-
-@given(POLICIES, STATES)
-def test_a_retryable_operation_keeps_slot_and_place(policy: Policy, states: list[State]) -> None:
-    """PL2: order, slots and failures are not asked again of one that has started."""
-    facts = OperationFacts(State.FAILED_RETRYABLE, tally_at(states, len(states)), drained=True)
-    assert not {hold.kind for hold in holds(policy, facts)} & (ROLLOUT | {HoldKind.DRAINED})
+@given(policies())
+def test_a_policy_survives_its_column(policy: Policy) -> None:
+    """PL1: what is frozen with an apply is read back as it was."""
+    assert Policy.from_json(json.loads(json.dumps(policy.as_json()))) == policy
 
 
 @pytest.mark.parametrize(
-    ("states", "policy", "held_by"),
-    [
-        ([State.RUNNING], Policy(), HoldKind.ORDER),
-        ([State.WAITING_FOR_CUTOVER], Policy(), HoldKind.ORDER),
-        ([State.REVERT_WINDOW], Policy(), HoldKind.ORDER),
-        ([State.STOPPED], Policy(), HoldKind.ORDER),
-        ([State.UNCERTAIN], Policy(), HoldKind.ORDER),
-        ([State.FAILED_RETRYABLE], Policy(), HoldKind.ORDER),
-        ([State.COMPLETED], Policy(), None),
-        ([State.CANCELLED], Policy(), None),
-        ([State.SKIPPED], Policy(), None),
-        ([State.FAILED], Policy(), HoldKind.FAILURES),
-        ([State.FAILED], Policy(max_failures=1), None),
-        ([State.FAILED], Policy(on_failure=OnFailure.CONTINUE), None),
-        ([State.FAILED], Policy(copy=Copy.PARALLEL), HoldKind.FAILURES),
-        ([State.RUNNING], Policy(copy=Copy.PARALLEL), None),
-        ([State.RUNNING], Policy(copy=Copy.PARALLEL, max_parallel=1), HoldKind.SLOTS),
-        ([State.WAITING_FOR_CUTOVER], Policy(copy=Copy.PARALLEL, max_parallel=1), None),
-        ([State.UNCERTAIN], Policy(copy=Copy.PARALLEL, max_parallel=1), HoldKind.SLOTS),
-        ([State.FAILED_RETRYABLE], Policy(copy=Copy.PARALLEL, max_parallel=1), HoldKind.SLOTS),
-        ([State.RESUMING], Policy(copy=Copy.PARALLEL, max_parallel=1), HoldKind.SLOTS),
-        ([State.STOPPED], Policy(copy=Copy.PARALLEL, max_parallel=1), None),
-    ],
+    "wrong", [{"max_parallel": 0}, {"max_parallel": -1}, {"max_failures": -1}], ids=lambda each: str(each)
 )
-def test_who_holds_the_next_one(states: list[State], policy: Policy, held_by: HoldKind | None) -> None:
-    """CL2, CU8, PL2: what stands before it, in each order."""
-    found = holds(policy, OperationFacts(State.PENDING, tally_at([*states, State.PENDING], len(states))))
-    assert [hold.kind for hold in found] == ([held_by] if held_by else [])
-    assert all(hold.detail for hold in found)
-
-
-@given(POLICIES)
-def test_a_policy_survives_its_column(policy: Policy) -> None:
-    """PL1: what is frozen with an apply is read back as it was."""
-    assert Policy.from_json(policy.as_json()) == policy
-
-
-@pytest.mark.parametrize("wrong", [{"max_parallel": 0}, {"max_parallel": -1}, {"max_failures": -1}])
 def test_a_policy_that_makes_no_sense(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must"):
         Policy(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="must"):
+        Wave(**wrong)  # type: ignore[arg-type]
 
 
-def test_manual_cutover_tells_the_engine_to_wait() -> None:
+@pytest.mark.parametrize(
+    ("waves", "words"),
+    [
+        ({"labels": {}}, "waves is no list"),
+        (["canary"], "wave 1: a wave is an object"),
+        ([{}, {"label": {}}], "wave 2: a wave has no 'label'"),
+        ([{"labels": {"region": 1}}], "wave 1: the labels of a wave are an object of texts"),
+        ([{"labels": ["region"]}], "wave 1: the labels"),
+        ([{"deployments": "a,b"}], "wave 1: the deployments of a wave are a list of names"),
+        ([{"deployments": [1]}], "wave 1: the deployments"),
+        ([{"bake_s": "10m"}], "wave 1: bake_s must be a number"),
+        ([{"bake_s": True}], "wave 1: bake_s must be a number"),
+        ([{"bake_s": -1}], "wave 1: bake_s must be a number"),
+        ([{"max_parallel": 0}], "wave 1: max_parallel must be at least 1"),
+        ([{"labels": {"a": "b"}, "deployments": ["c"]}], "wave 1: .* not by both"),
+    ],
+)
+def test_waves_that_cant_be_read_say_which_and_why(waves: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Policy.from_json({**Policy().as_json(), "waves": waves})
+
+
+def test_strict_is_true_or_false() -> None:
+    with pytest.raises(ValueError, match="strict is neither true nor false"):
+        Policy.from_json({**Policy().as_json(), "strict": "false"})
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (Policy(max_parallel=2), "rolling is one after the other"),
+        (Policy(waves=(Wave(max_parallel=2),)), "rolling is one after the other"),
+        (Policy(on_failure=OnFailure.CONTINUE, strict=True), "strict never goes beyond"),
+        (Policy(waves=(Wave({"a": "b"}), Wave(bake_s=1.0))), "wave 2 bakes, but no wave comes after it"),
+    ],
+)
+def test_what_was_asked_for_and_taken_back_is_a_contradiction(policy: Policy, words: str) -> None:
+    (why,) = policy.contradictions()
+    assert words in why
+
+
+def test_what_makes_sense_is_no_contradiction() -> None:
+    canary = Wave({"region": "canary"}, max_parallel=1, bake_s=600.0)
+    barrier = Policy(Copy.BARRIER, OnFailure.PAUSE, max_parallel=3, strict=True, waves=(canary, Wave()))
+    assert Policy().contradictions() == barrier.contradictions() == ()
+
+
+def test_a_wave_has_the_rollouts_bounds_where_it_has_none_of_its_own() -> None:
+    policy = Policy(
+        Copy.PARALLEL, max_parallel=9, max_failures=2, waves=(Wave({"a": "b"}, (), 1, 0, 60.0), Wave())
+    )
+    assert policy.rules(1) == Rules(1, 0, 60.0)
+    assert policy.rules(2) == Rules(9, 2, 0.0)
+    assert Policy(Copy.PARALLEL, max_parallel=3).rules(0) == Rules(3, 0, 0.0)
+
+
+def test_who_tells_the_engine_to_wait_for_a_cutover() -> None:
     assert Policy(cutover=Cutover.MANUAL).defers_cutover
+    assert Policy(Copy.BARRIER).defers_cutover
     assert not Policy().defers_cutover
+    assert not Policy(Copy.PARALLEL).defers_cutover

@@ -237,11 +237,12 @@ class Office:
     def _new(self, free: list[str]) -> NewApply:
         self._number += 1
         count = min(len(free), self.draw.choice((1, 2, 3, 4, 5)))
+        copy = self.draw.choice((Copy.ROLLING, Copy.PARALLEL))
         policy = Policy(
-            copy=self.draw.choice((Copy.ROLLING, Copy.PARALLEL)),
-            on_failure=self.draw.choice(tuple(OnFailure)),
+            copy=copy,
+            on_failure=self.draw.choice((OnFailure.HALT, OnFailure.CONTINUE)),
             cutover=self.draw.choice((Cutover.AUTO, Cutover.AUTO, Cutover.AUTO, Cutover.MANUAL)),
-            max_parallel=self.draw.choice((None, 2)),
+            max_parallel=None if copy is Copy.ROLLING else self.draw.choice((None, 2)),
         )
         plan = self._store.save_plan(
             environment="test", database="shop", database_type="postgres", changes=(CHANGE,), caller="ann"

@@ -10,9 +10,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tern.domain.policy import COPYING, PASSED, Copy, Tally, is_halted
+from tern.domain.budget import is_spent
+from tern.domain.policy import Copy
 from tern.domain.projection import project
 from tern.domain.states import SETTLED, SETTLED_APPLY, TRANSITIONS, ApplyState, Event, State
+from tern.domain.tally import COPYING, PASSED, Standing, Tally
 from tests.faults.history import History, Operation, Recorded, epoch
 
 Checker = Callable[[History], Iterator[str]]
@@ -310,11 +312,7 @@ def parent_is_the_projection(history: History) -> Iterator[str]:
         by_apply[operation.apply_pk].append(operation)
     for apply in history.applies if history.at_rest else ():
         operations = sorted(by_apply[apply.pk], key=lambda operation: operation.position)
-        front = next((o.position for o in operations if o.state == "pending"), -1)
-        tally = Tally(
-            Counter(State(o.state) for o in operations),
-            Counter(State(o.state) for o in operations if o.position < front),
-        )
+        tally = Tally.of(Standing(o.position, State(o.state)) for o in operations)
         projected = project(apply.policy, tally)
         if projected.state != apply.state or projected.skips_pending:
             yield f"{apply.identifier} is {apply.state}, its operations amount to {projected.state}"
@@ -580,8 +578,8 @@ def policy_holds(history: History) -> Iterator[str]:
             continue
         apply, now = applies[event.apply_pk], states[event.apply_pk]
         if event.event == "claim" and event.before == "pending":
-            tally = Tally(Counter(now.values()))
-            if is_halted(apply.policy, tally):
+            tally = Tally.of(Standing(positions[key], state) for key, state in now.items())
+            if is_spent(apply.policy, tally):
                 yield f"operation {event.operation_id} was started in a halted rollout"
             mine = positions[event.operation_id]
             ahead = [key for key, state in now.items() if positions[key] < mine and state not in PASSED]

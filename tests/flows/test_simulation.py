@@ -33,11 +33,12 @@ class Story:
         self.world = world
         self.chance = random.Random(seed)  # noqa: S311 - repeatable by its seed
         self.told: list[str] = []
+        copy = self.chance.choice([Copy.ROLLING, Copy.PARALLEL])
         self.policy = Policy(
-            copy=self.chance.choice(list(Copy)),
-            on_failure=self.chance.choice(list(OnFailure)),
+            copy=copy,
+            on_failure=self.chance.choice([OnFailure.HALT, OnFailure.CONTINUE]),
             cutover=self.chance.choice(list(Cutover)),
-            max_parallel=self.chance.choice([None, 1, 2]),
+            max_parallel=None if copy is Copy.ROLLING else self.chance.choice([None, 1, 2]),
             max_failures=self.chance.choice([0, 1]),
         )
         names = self.chance.sample("ABC", self.chance.choice([1, 2, 3, 3]))

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.sql.elements import TextClause
 
-from tern.store import poll, projection, sweep
+from tern.store import poll, projection, sweep, tally
 from tern.store.schema import migrate
 from tern.store.session import connect
 
@@ -128,13 +128,13 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
         {"apply_operations_polled_at|apply_operations_due_for_poll"},
     ),
     "an apply's tally": (
-        projection._TALLY,
-        {"apply": 3, "position": 4},
+        tally._COUNT,
+        {"apply": 3},
         {"apply_operations_by_state|apply_operations_one_per_deployment|apply_operations_one_per_position"},
     ),
     "the front of an order": (
-        projection._FRONT,
-        {"apply": 3},
+        projection._ADMIT_ANY,
+        {"id": 3, "wave": 0, "room": 1, "environment": "test", "database": "shop"},
         {"apply_operations_by_state|apply_operations_one_per_position"},
     ),
     "an apply by its key": (

@@ -1,0 +1,264 @@
+"""Every reason why an operation does not move. Admission and `tern explain` both call holds(); there is no second
+opinion anywhere.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tern.domain.barrier import Refusals, asks_again_in_s, is_its_turn
+from tern.domain.budget import counted_failures, is_spent, strict_room
+from tern.domain.opening import bakes_for_s, free_slots, waves_before
+from tern.domain.policy import Copy, Cutover, OnFailure, Policy
+from tern.domain.states import State
+from tern.domain.tally import UNDER_WAY, UNPASSED, Group, Tally
+from tern.domain.timing import LOST_CONTACT_AFTER
+
+
+class HoldKind(StrEnum):
+    """Why an operation does not move."""
+
+    STOP = "stop"
+    RESERVATION = "reservation"
+    CLAIMED = "claimed"
+    DRAINED = "drained"
+    FAILURES = "failures"
+    STRICT = "strict"
+    WAVE = "wave"
+    BAKE = "bake"
+    ORDER = "order"
+    SLOTS = "slots"
+    BACKOFF = "backoff"
+    TURN = "turn"
+    CUTOVER = "cutover"
+    REFUSED = "refused"
+    UNCERTAIN = "uncertain"
+    SILENT = "silent"
+
+
+class ClearedBy(StrEnum):
+    """Who makes a hold go away: `fix` the reader, `wait` nobody (it clears by itself), `ask` somebody else."""
+
+    FIX = "fix"
+    WAIT = "wait"
+    ASK = "ask"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """One reason, in words; until_s is in how many seconds it clears by itself, where that is known."""
+
+    kind: HoldKind
+    detail: str
+    cleared_by: ClearedBy
+    until_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OperationFacts:
+    """What decides whether one operation moves now.
+
+    tally counts the whole apply, this operation included. Times are seconds.
+    """
+
+    state: State
+    tally: Tally
+    position: int = 0
+    wave: int = 0
+    is_admitted: bool = False
+    ahead: int = 0
+    """Pending operations of its wave that are let in before it, when it is not let in itself."""
+    stuck_ahead: str = ""
+    """The first of its wave that stands before it outside and is held for a reason of its own."""
+    before: str = ""
+    """The first in the order that is not through, with its state; empty where nobody has to know."""
+    stop_in_force: str | None = None
+    """The verb, `stop` or `cancel`, that holds it and has not been superseded by a start."""
+    wait_s: float = 0.0
+    """Until next_attempt_at; not positive when due."""
+    claimed_for_s: float = 0.0
+    """How long another driver's claim still runs; not positive when free."""
+    drained: bool = False
+    holds_target: bool = True
+    target_holder: str | None = None
+    wished: frozenset[str] = frozenset()
+    """The verbs that are asked for and open."""
+    refusals: Refusals = field(default_factory=Refusals)
+    """Its cutovers that came to nothing."""
+    silent_looks: int = 0
+    """Looks in a row that got no usable answer."""
+    silent_for_s: float | None = None
+    """Since the last answer; None when there never was one."""
+    error: str = ""
+    """What is known about its trouble."""
+
+
+def holds(policy: Policy, facts: OperationFacts) -> tuple[Hold, ...]:
+    """All reasons why the operation stands where it stands. Of a pending or retryable one, none means: it goes.
+
+    A retryable one keeps its slot and its place in the order, so those rules apply to pending ones only. What works
+    at its engine is held by nobody; that its engine is silent, or that a driver has it just now, is said all the same.
+    """
+    match facts.state:
+        case State.PENDING:
+            return (*_gates(facts), *_rollout(policy, facts))
+        case State.FAILED_RETRYABLE:
+            return (*_gates(facts), *_backoff(facts))
+        case State.WAITING_FOR_CUTOVER:
+            return (*_cutover(policy, facts), *_claim(facts), *_silence(facts))
+        case State.UNCERTAIN:
+            words = facts.error or "nobody here can tell whether the engine did it"
+            return (Hold(HoldKind.UNCERTAIN, words, ClearedBy.FIX), *_claim(facts))
+        case State.STOPPED:
+            if facts.wished & {"start", "cancel", "skip"}:
+                return tuple(_claim(facts))
+            return (
+                Hold(HoldKind.STOP, "it was stopped and waits for a start", ClearedBy.FIX),
+                *_claim(facts),
+            )
+        case _ if facts.state.is_live:
+            return (*_claim(facts), *_silence(facts))
+        case _:
+            return ()
+
+
+def _gates(facts: OperationFacts) -> Iterator[Hold]:
+    if facts.stop_in_force is not None:
+        words = f"an operator's {facts.stop_in_force} covers it"
+        words += "; `tern start` supersedes a stop" if facts.stop_in_force == "stop" else ""
+        yield Hold(HoldKind.STOP, words, ClearedBy.FIX)
+    if not facts.holds_target:
+        words = f"its target is held by {facts.target_holder or 'no apply'}"
+        yield Hold(HoldKind.RESERVATION, words, ClearedBy.ASK)
+    yield from _claim(facts)
+
+
+def _claim(facts: OperationFacts) -> Iterator[Hold]:
+    if facts.claimed_for_s > 0:
+        yield Hold(HoldKind.CLAIMED, "a driver is working on it", ClearedBy.WAIT, facts.claimed_for_s)
+
+
+def _backoff(facts: OperationFacts) -> Iterator[Hold]:
+    if facts.wait_s > 0:
+        words = "the engine gave no usable answer; the same dispatch is repeated after a pause"
+        yield Hold(HoldKind.BACKOFF, words, ClearedBy.WAIT, facts.wait_s)
+
+
+def _silence(facts: OperationFacts) -> Iterator[Hold]:
+    if not facts.silent_looks:
+        return
+    since = "ever" if facts.silent_for_s is None else f"for {facts.silent_for_s:.0f} s"
+    words = f"its engine has not answered {since}, {facts.silent_looks} looks in a row"
+    words += f" ({facts.error})" if facts.error else ""
+    lost = facts.silent_looks >= LOST_CONTACT_AFTER
+    yield Hold(HoldKind.SILENT, words, ClearedBy.ASK if lost else ClearedBy.WAIT)
+
+
+def _rollout(policy: Policy, facts: OperationFacts) -> Iterator[Hold]:
+    """Whether the rollout lets a pending operation in. opening() says the same of all at once."""
+    tally, wave = facts.tally, facts.wave
+    if facts.drained:
+        words = "its deployment is drained; `tern deployments undrain` opens it"
+        yield Hold(HoldKind.DRAINED, words, ClearedBy.ASK)
+    if is_spent(policy, tally):
+        yield _spent(policy, tally)
+    if _is_full(facts, strict_room(policy, tally, wave)):
+        yield _strict(policy, tally, wave)
+    if missing := waves_before(tally, wave):
+        words = f"{missing} of earlier waves are not through: {_first(facts)} comes before it"
+        yield _in_the_way(HoldKind.WAVE, words, tally, lambda group: group.wave < wave)
+    elif (left := bakes_for_s(policy, tally, wave)) > 0:
+        yield Hold(HoldKind.BAKE, "the wave before it is through and bakes", ClearedBy.WAIT, left)
+    yield from _order(policy, facts)
+    if policy.copy is not Copy.ROLLING and _is_full(facts, free_slots(policy, tally, wave)):
+        words = f"{policy.rules(wave).max_parallel} may copy at once, and none of these slots is free for it"
+        yield Hold(HoldKind.SLOTS, words, ClearedBy.WAIT)
+
+
+def _is_full(facts: OperationFacts, room: int | None) -> bool:
+    """No room for it: those that are let in before it take what there is. One that is in has taken its own already."""
+    if room is None:
+        return False
+    return room < 0 if facts.is_admitted else room <= facts.ahead
+
+
+def _spent(policy: Policy, tally: Tally) -> Hold:
+    failed = tally.count(State.FAILED)
+    if policy.on_failure is OnFailure.PAUSE:
+        words = f"{failed} failed, more than are borne: the rollout is paused; `tern release` opens it once"
+    else:
+        words = f"{failed} failed, more than are borne: the rollout is halted"
+    return Hold(HoldKind.FAILURES, words, ClearedBy.FIX)
+
+
+def _strict(policy: Policy, tally: Tally, wave: int) -> Hold:
+    own = tally.within(wave)
+    failed = counted_failures(tally, wave)
+    words = (
+        f"strict: {failed} failed and {own.count(*UNDER_WAY) + own.admitted + own.resumable} that may still fail are as"
+        f" many as {policy.rules(wave).max_failures} borne failures allow"
+    )
+    # Stopped work that may still fail keeps its place in the budget until a person starts or cancels it.
+    by_itself = own.count(*UNDER_WAY) + own.admitted > 0
+    return Hold(HoldKind.STRICT, words, ClearedBy.WAIT if by_itself else ClearedBy.FIX)
+
+
+def _order(policy: Policy, facts: OperationFacts) -> Iterator[Hold]:
+    """Within its wave; what stands before the wave is the wave's matter."""
+    position, wave = facts.position, facts.wave
+    match policy.copy:
+        case Copy.ROLLING:
+            first = facts.tally.within(wave).first(*UNPASSED)
+            if first is not None and first < position:
+                words = f"{_first(facts)} comes before it in the order"
+                yield _in_the_way(
+                    HoldKind.ORDER,
+                    words,
+                    facts.tally,
+                    lambda group: group.wave == wave and group.first < position,
+                )
+        case Copy.BARRIER:
+            if facts.stuck_ahead:
+                words = f"{facts.stuck_ahead} begins before it and is held"
+                yield Hold(HoldKind.ORDER, words, ClearedBy.WAIT)
+        case Copy.PARALLEL:
+            pass
+
+
+def _in_the_way(kind: HoldKind, words: str, tally: Tally, stands_before: Callable[[Group], bool]) -> Hold:
+    """What stands before it clears by itself, unless a person has to move it first."""
+    needs_person = any(
+        group.state in {State.STOPPED, State.UNCERTAIN} and stands_before(group) for group in tally.groups
+    )
+    return Hold(kind, words, ClearedBy.FIX if needs_person else ClearedBy.WAIT)
+
+
+def _first(facts: OperationFacts) -> str:
+    return facts.before or "another one"
+
+
+def _cutover(policy: Policy, facts: OperationFacts) -> Iterator[Hold]:
+    """Why an operation that waits for its cutover does not have it yet."""
+    if facts.stop_in_force is not None:
+        yield Hold(HoldKind.STOP, f"an operator's {facts.stop_in_force} covers it", ClearedBy.FIX)
+    in_turn = is_its_turn(policy, facts.tally, facts.position)
+    if not in_turn:
+        words = f"cutovers follow the order, and {_first(facts)} comes before it"
+        yield _in_the_way(HoldKind.TURN, words, facts.tally, lambda group: group.first < facts.position)
+    if "cutover" in facts.wished or not policy.defers_cutover:
+        return
+    if is_spent(policy, facts.tally):
+        words = f"{_spent(policy, facts.tally).detail}; an explicit `tern cutover` leads out as well"
+        yield Hold(HoldKind.FAILURES, words, ClearedBy.FIX)
+    elif policy.cutover is Cutover.MANUAL:
+        yield Hold(HoldKind.CUTOVER, "it is ready; a person says when it cuts over", ClearedBy.FIX)
+    elif facts.refusals.count and in_turn:
+        yield _refused(facts.refusals)
+
+
+def _refused(refusals: Refusals) -> Hold:
+    words = f"its engine refused the cutover {refusals.count} times ({refusals.words or 'without a reason'})"
+    again_s = asks_again_in_s(refusals)
+    if again_s is None:
+        return Hold(HoldKind.REFUSED, f"{words}; `tern cutover` asks once more", ClearedBy.FIX)
+    return Hold(HoldKind.REFUSED, words, ClearedBy.WAIT, max(0.0, again_s))
