@@ -88,7 +88,7 @@ class MemoryBackend:
                 expires = db.operations[wish.operation_id].claim_expires_at
                 work = min(work, max(wish.next_attempt_at, expires or 0.0))
         if any(wants_advance(db, apply) for apply in db.applies.values()):
-            work = db.now
+            work = min(work, db.now)
         return poll, work
 
     def look(self) -> tuple[ApplyLook, ...]:
@@ -106,7 +106,7 @@ class MemoryBackend:
                 db.remote_id(row),
                 row.attempt,
                 row.dispatch_key,
-                db.now - row.state_changed_at,
+                round(db.now - row.state_changed_at, 6),
                 sum(wish.is_open for wish in db.deliveries_of[row.id]),
             )
             for row in db.operations_of[pk]

@@ -123,7 +123,7 @@ class PollSteps(SweepSteps):
                 and row.next_poll_at <= db.now
                 and db.remote_id(row) is not None
             ]
-            due.sort(key=lambda row: (row.next_poll_at, row.id))
+            due.sort(key=lambda row: row.id)
             has_retryable = any(row.state == "failed_retryable" for row in here)
             probes = has_retryable and self.take_lease(f"probe:{deployment}", owner, PROBE_INTERVAL_S)
             cursors = tuple(self._cursor(row, self._revision(row)) for row in due[:_BATCH])
