@@ -16,6 +16,7 @@ from tern.domain.control import Verb
 from tern.domain.enqueue import Enqueue, NewChange
 from tern.domain.errors import UsageError
 from tern.domain.identity import PlanId
+from tern.domain.model import PlannedChange
 from tern.domain.policy import Policy
 from tern.domain.selection import Selection
 from tern.domain.states import State
@@ -103,26 +104,29 @@ class EnqueueRequest:
             return PlanId(self.plan)
         if self.ddl:
             return NewChange(self.environment, self.database, POSTGRES, from_ddl(self.ddl))
-        changes = from_entries(self.database_type, self.changes)
-        return NewChange(self.environment, self.database, self.database_type, changes)
+        return NewChange(self.environment, self.database, self.database_type, self.spelled_out())
+
+    def spelled_out(self) -> tuple[PlannedChange, ...]:
+        """The changes that came spelled out; raises UsageError."""
+        return from_entries(self.database_type, self.changes)
 
 
 def read_asked(message: Mapping[str, object]) -> Asked:
     """A wish; raises UsageError, and ScopeRefused for a malformed operation.
 
-    verb; subject, which is `apl-…` or `apl-…/DEPLOYMENT`; deployments, labels, states, everywhere, excepted;
+    verb; subject, which is `apl-…` or `apl-…/DEPLOYMENT`; deployments, labels, states, wave, everywhere, excepted;
     caller, reason; dry_run; expected, a number of operations.
     """
     fields = _Fields(message)
     verb, subject = fields.word("verb", Verb), fields.text("subject")
     names, labels = fields.texts("deployments"), fields.labels("labels")
-    states = fields.words("states", State)
+    states, wave = fields.words("states", State), fields.number("wave")
     everywhere, excepted = fields.flag("everywhere"), fields.texts("excepted")
     caller, reason = fields.text("caller"), fields.text("reason")
     dry_run, expected = fields.flag("dry_run"), fields.number("expected")
     fields.end()
     named = Subject.read(subject)
-    if named.deployment and (names or labels or states or everywhere or excepted):
+    if named.deployment and (names or labels or states or everywhere or excepted or wave is not None):
         what = f"{named.scope} names its operation; no other selector fits"
         raise UsageError(what)
     selection = Selection(
@@ -131,6 +135,7 @@ def read_asked(message: Mapping[str, object]) -> Asked:
         frozenset(states),
         everywhere,
         frozenset(excepted),
+        wave,
     )
     return Asked(verb, named.apply_id, selection, caller, reason, dry_run=dry_run, expected=expected)
 
@@ -175,7 +180,7 @@ class _Fields:
         value = self._left.pop(name, None)
         if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
             return value
-        self.why.append(f"{name} is no number of operations")
+        self.why.append(f"{name} is no number")
         return None
 
     def texts(self, name: str) -> tuple[str, ...]:

@@ -159,6 +159,37 @@ CLEARED_BY_ASK: ClearedBy.ValueType  # 3
 """Somebody else."""
 Global___ClearedBy: _TypeAlias = ClearedBy  # noqa: Y015
 
+class _Fate:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fate.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FATE_UNSPECIFIED: _Fate.ValueType  # 0
+    FATE_PENDING: _Fate.ValueType  # 1
+    """Written down."""
+    FATE_SENT: _Fate.ValueType  # 2
+    """The engine took the call; its effect was not seen yet."""
+    FATE_ACKNOWLEDGED: _Fate.ValueType  # 3
+    FATE_FAILED: _Fate.ValueType  # 4
+    FATE_MOOT: _Fate.ValueType  # 5
+    """Another wish made it pointless."""
+    FATE_TOO_LATE: _Fate.ValueType  # 6
+
+class Fate(_Fate, metaclass=_FateEnumTypeWrapper): ...
+
+FATE_UNSPECIFIED: Fate.ValueType  # 0
+FATE_PENDING: Fate.ValueType  # 1
+"""Written down."""
+FATE_SENT: Fate.ValueType  # 2
+"""The engine took the call; its effect was not seen yet."""
+FATE_ACKNOWLEDGED: Fate.ValueType  # 3
+FATE_FAILED: Fate.ValueType  # 4
+FATE_MOOT: Fate.ValueType  # 5
+"""Another wish made it pointless."""
+FATE_TOO_LATE: Fate.ValueType  # 6
+Global___Fate: _TypeAlias = Fate  # noqa: Y015
+
 @_typing.final
 class Apply(_message.Message):
     """A rollout without its operations."""
@@ -468,8 +499,7 @@ class Wish(_message.Message):
     request_id: _builtins.int
     verb: _builtins.str
     """As on the command line, such as `skip-revert`."""
-    fate: _builtins.str
-    """pending, sent, acknowledged, failed, moot or too_late."""
+    fate: Global___Fate.ValueType
     caller: _builtins.str
     reason: _builtins.str
     attempts: _builtins.int
@@ -480,7 +510,7 @@ class Wish(_message.Message):
         *,
         request_id: _builtins.int = ...,
         verb: _builtins.str = ...,
-        fate: _builtins.str = ...,
+        fate: Global___Fate.ValueType = ...,
         caller: _builtins.str = ...,
         reason: _builtins.str = ...,
         attempts: _builtins.int = ...,

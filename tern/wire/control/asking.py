@@ -1,0 +1,156 @@
+"""Requests between messages and what the door takes. What a caller sends is judged where every request is
+(tern/request.py); here it only changes its shape.
+"""
+
+from collections.abc import Mapping
+
+from tern.domain.subject import Subject
+from tern.ports import Asked
+from tern.request import EnqueueRequest, read_asked
+from tern.wire.control import writing
+from tern.wire.control.words import ACTIONS, COPIES, CUTOVERS, ON_FAILURE, OPERATION_STATES, VERBS
+from tern.wire.generated.tern.control.v1 import policy_pb2
+from tern.wire.generated.tern.control.v1 import control_service_pb2 as control_v1
+
+
+def read_enqueue(said: control_v1.EnqueueRequest, caller: str) -> EnqueueRequest:
+    """A rollout in the caller's name; raises UsageError."""
+    return EnqueueRequest.read(
+        {
+            "plan": said.plan_id,
+            "ddl": said.ddl,
+            "changes": [_entry(each) for each in said.changes.entries],
+            "database_type": said.changes.database_type or None,
+            "environment": said.environment,
+            "database": said.database,
+            "deployments": tuple(said.targets.deployments),
+            "labels": dict(said.targets.labels),
+            "everywhere": said.targets.all,
+            "excepted": tuple(said.targets.excepted),
+            "policy": _policy(said.policy),
+            "caller": caller,
+            "reason": said.reason,
+            "key": said.idempotency_key,
+            "allow_unsafe": said.allow_unsafe,
+            "previews": not said.skip_preview,
+        }
+    )
+
+
+def read_control(said: control_v1.ControlRequest, caller: str) -> Asked:
+    """A wish in the caller's name; raises UsageError, ScopeRefused."""
+    selection = said.selection
+    return read_asked(
+        {
+            "verb": VERBS.said(said.verb),
+            "subject": said.subject,
+            "deployments": tuple(selection.deployments),
+            "labels": dict(selection.labels),
+            "states": tuple(OPERATION_STATES.said(state) or "nothing" for state in selection.states),
+            "wave": selection.wave if selection.HasField("wave") else None,
+            "everywhere": selection.all,
+            "excepted": tuple(selection.excepted),
+            "caller": caller,
+            "reason": said.reason,
+            "dry_run": said.dry_run,
+            "expected": said.expect if said.HasField("expect") else None,
+        }
+    )
+
+
+def enqueue_message(request: EnqueueRequest) -> control_v1.EnqueueRequest:
+    """A rollout as it travels; the caller is whom the token names."""
+    message = control_v1.EnqueueRequest(
+        idempotency_key=request.key,
+        reason=request.reason,
+        environment=request.environment,
+        database=request.database,
+        targets=control_v1.Targets(
+            deployments=request.deployments,
+            labels=dict(request.labels),
+            all=request.everywhere,
+            excepted=request.excepted,
+        ),
+        policy=writing.policy(request.policy),
+        allow_unsafe=request.allow_unsafe,
+        skip_preview=not request.previews,
+    )
+    if request.plan:
+        message.plan_id = request.plan
+    elif request.ddl:
+        message.ddl = request.ddl
+    else:
+        message.changes.CopyFrom(
+            control_v1.Changes(
+                database_type=request.database_type,
+                entries=[
+                    control_v1.NewTableChange(
+                        namespace=each.namespace,
+                        table=each.table_name,
+                        ddl=each.ddl,
+                        action=ACTIONS.number(each.action),
+                        unsafe_reason=each.unsafe_reason,
+                    )
+                    for each in request.spelled_out()
+                ],
+            )
+        )
+    return message
+
+
+def control_message(asked: Asked) -> control_v1.ControlRequest:
+    """A wish as it travels; the caller is whom the token names."""
+    selection = asked.selection
+    return control_v1.ControlRequest(
+        verb=VERBS.number(asked.verb),
+        subject=asked.apply_id,
+        selection=control_v1.Selection(
+            deployments=selection.deployments,
+            labels=dict(selection.labels),
+            states=[OPERATION_STATES.number(state) for state in sorted(selection.states)],
+            wave=selection.wave,
+            all=selection.everywhere,
+            excepted=sorted(selection.excepted),
+        ),
+        reason=asked.reason,
+        dry_run=asked.dry_run,
+        expect=asked.expected,
+    )
+
+
+def subject_text(subject: Subject) -> str:
+    """`apl-…`, or `apl-…/DEPLOYMENT`."""
+    return str(subject.scope or subject.apply_id)
+
+
+def _entry(said: control_v1.NewTableChange) -> Mapping[str, object]:
+    return {
+        "namespace": said.namespace,
+        "table": said.table,
+        "ddl": said.ddl,
+        "action": ACTIONS.said(said.action),
+        "unsafe_reason": said.unsafe_reason,
+    }
+
+
+def _policy(said: policy_pb2.Policy) -> Mapping[str, object]:
+    """What was said of it; the rest has the defaults of every door."""
+    policy: dict[str, object] = {
+        "copy": COPIES.said(said.copy),
+        "on_failure": ON_FAILURE.said(said.on_failure),
+        "cutover": CUTOVERS.said(said.cutover),
+        "max_parallel": said.max_parallel if said.HasField("max_parallel") else None,
+        "max_failures": said.max_failures if said.HasField("max_failures") else None,
+        "strict": said.strict,
+        "waves": [
+            {
+                "labels": dict(wave.labels),
+                "deployments": list(wave.deployments),
+                "max_parallel": wave.max_parallel if wave.HasField("max_parallel") else None,
+                "max_failures": wave.max_failures if wave.HasField("max_failures") else None,
+                "bake_s": wave.bake_seconds,
+            }
+            for wave in said.waves
+        ],
+    }
+    return {name: value for name, value in policy.items() if value is not None}
