@@ -2,10 +2,12 @@
 
 from celery import Celery
 
+from tasks import transport
 from tasks.config import celery_config
 from tern.settings import load
 
 settings = load()
+transport.use()
 app = Celery("tern", include=["tasks.operation", "tasks.apply", "tasks.sweep", "tasks.worker"])
 app.Task.Strategy = "tasks.strategy:checked"
 app.config_from_object(celery_config(settings))

@@ -1,12 +1,11 @@
 """Ringing through the broker: best effort, after the commit, never an error (G11)."""
 
 import logging
-import threading
 import time
 
 from celery import Celery, Signature, chain
-from kombu.exceptions import OperationalError
 
+from tern.domain.errors import TernError
 from tern.domain.identity import ApplyId
 from tern.ports import Due, DueControl
 
@@ -19,8 +18,7 @@ class CeleryBells:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._quiet_until = 0.0
-        self._lock = threading.Lock()
+        self._quiet_until: dict[str, float] = {}
 
     def dispatch(self, due: Due) -> None:
         """tern.operation.dispatch."""
@@ -51,12 +49,16 @@ class CeleryBells:
         return self._app.signature(name, kwargs=kwargs, immutable=True)
 
     def _ring(self, signature: Signature) -> None:
-        if time.monotonic() < self._quiet_until:
+        name = str(signature.task)
+        if time.monotonic() < self._quiet_until.get(name, 0.0):
             return
         try:
             signature.apply_async()
-        except (OperationalError, OSError) as error:
-            # A broker that hangs would cost every ringer its time-out; the rows don't need it.
-            with self._lock:
-                self._quiet_until = time.monotonic() + _SILENCE_S
-            _log.warning("the broker does not answer, the sweeps take over: %s", type(error).__name__)
+        except TernError:
+            # A bell that must not be rung is a bug of ours, not the broker's.
+            raise
+        except Exception as error:  # noqa: BLE001 - nothing that a broker or its library does may undo a commit
+            # One that hangs would cost every ringer its time-out; the rows don't need it. One that refuses a single
+            # queue is still there for the others.
+            self._quiet_until[name] = time.monotonic() + _SILENCE_S
+            _log.warning("the broker does not take %s, the sweeps take over: %r", name, error)

@@ -47,6 +47,8 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         # The default makes a worker give up after a hundred tries.
         "broker_connection_max_retries": None,
+        # Celery's own ends the worker at any error that it doesn't take for a lost connection.
+        "worker_consumer": "tasks.consumer:Listener",
         "broker_transport_options": {
             # Longer than any task with all its deadlines; redelivery is no recovery, the sweeps are.
             "visibility_timeout": 120,

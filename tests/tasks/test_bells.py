@@ -67,3 +67,13 @@ def test_broker_that_is_away_costs_the_ringer_one_try() -> None:
         for number in range(1, 1000):
             bells.dispatch(Due(number, NAME))
         assert time.monotonic() - begun < max(one * 20, 0.5)
+
+
+def test_broker_that_refuses_disturbs_nobody(broker_url: str) -> None:
+    """G11: what was committed before the bell stays answered as committed; other bells are rung."""
+    with app_for(broker_url) as app, redis.Redis.from_url(broker_url) as client:
+        client.set("dispatch", "somebody else's")
+        bells = CeleryBells(app)
+        bells.dispatch(Due(7, NAME))
+        bells.poll("us-east")
+        assert client.llen("poll") == 1
