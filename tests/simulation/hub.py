@@ -7,7 +7,7 @@ rung for, and time passes only when nobody has anything to do.
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from greenlet import getcurrent, greenlet
@@ -198,7 +198,8 @@ class Hub:
             self.suspend(actor)
         self.steps += 1
         self.clock.pass_(ENGINE_CALL_S if port == "engine" else STORE_CALL_S)
-        self.trace.append(Point(self.steps, actor.kind, port, name))
+        alone = not (self.queue or self.waiting or self.lockstep)
+        self.trace.append(Point(self.steps, actor.kind, port, name, alone))
         found = self._by_step.get(self.steps, ())
         if found:
             self.troubled()
@@ -207,4 +208,4 @@ class Hub:
     def wrote(self, step: int) -> None:
         """The call left something behind."""
         point = self.trace[step - 1]
-        self.trace[step - 1] = Point(point.step, point.actor, point.port, point.name, wrote=True)
+        self.trace[step - 1] = replace(point, wrote=True)

@@ -4,7 +4,7 @@ A plan is written `17 die-after, 30 late`: the number counts the port calls of t
 run up to the first fault, and after it the same in every run of that plan.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,18 +39,16 @@ def write_plan(plan: Plan) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One port call of a run: a place where something may go wrong. `wrote`: it left something behind."""
+    """One port call of a run: a place where something may go wrong. `alone`: nobody else could go just then;
+    `wrote`: it left something behind.
+    """
 
     step: int
     actor: str
     port: str
     name: str
+    alone: bool = False
     wrote: bool = False
-
-    @property
-    def is_forward(self) -> bool:
-        """A call after which something may run."""
-        return self.port == "engine" and self.name in {"apply", "start", "cutover"}
 
     @property
     def is_metronome(self) -> bool:
@@ -79,7 +77,16 @@ def _work(point: Point) -> bool:
 
 
 def _begins(point: Point) -> bool:
+    """The first call of a tick: before it, a frozen worker is no more than a late message."""
     return point.port == "store" and point.name.startswith(("claim_", "begin_look", "advance_apply"))
+
+
+def _amid(point: Point) -> bool:
+    return _work(point) and not _begins(point)
+
+
+def _in_company(point: Point) -> bool:
+    return _amid(point) and not point.alone
 
 
 def _engine(point: Point) -> bool:
@@ -111,15 +118,11 @@ def _retried(point: Point) -> bool:
     return point.port == "store" and (point.name == "record_remote_id" or point.actor.startswith("person"))
 
 
-def _never(_point: Point) -> bool:
-    return False
-
-
 KINDS: Mapping[str, Callable[[Point], bool]] = {
     # The worker
     "die-after": _leaves,
-    "freeze": _work,
-    "yield": _work,
+    "freeze": _amid,
+    "yield": _in_company,
     # The store
     "unavailable": _retried,
     "unknown": _lost_commit,
@@ -166,12 +169,9 @@ call goes on.
 ASKS = ("stop", "cancel", "start", "cutover")
 
 
-def single_faults(trace: list[Point], kinds: tuple[str, ...] = tuple(KINDS), after: int = 0) -> list[Fault]:
-    """Every fault that makes a difference at some call of the run."""
+def single_faults(trace: list[Point], after: int = 0, without: Container[str] = ()) -> list[Fault]:
+    """Every fault that makes a difference at some call of the run behind `after`."""
+    kinds = [(kind, fits) for kind, fits in KINDS.items() if kind not in without]
     return [
-        Fault(point.step, kind)
-        for point in trace
-        if point.step > after
-        for kind in kinds
-        if KINDS[kind](point)
+        Fault(point.step, kind) for point in trace if point.step > after for kind, fits in kinds if fits(point)
     ]

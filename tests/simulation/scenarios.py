@@ -46,6 +46,17 @@ class Scenario:
         """In rollout order."""
         return tuple(self.ends)
 
+    @property
+    def pointless(self) -> frozenset[str]:
+        """Wishes that are merely answered `already` or refused, wherever they come alone."""
+        asked = {act.verb for act in self.acts if isinstance(act, Ask)}
+        found = set()
+        if not asked & {Verb.STOP, Verb.CANCEL}:
+            found |= {"start", "start-first"}
+        if self.policy.cutover is Cutover.AUTO:
+            found |= {"cutover", "cutover-first"}
+        return frozenset(found)
+
 
 def _is(state: str, *names: str, apply: int = 0) -> When:
     return lambda looks: len(looks) > apply and all(looks[apply].state_of(name) == state for name in names)
