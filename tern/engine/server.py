@@ -73,7 +73,7 @@ class EngineServer:
         insecure_plaintext: bool = False,
     ) -> None:
         credentials = server_credentials(tls_cert, tls_key, tls_client_ca)
-        check_plaintext(listen, credentials, asked_for=insecure_plaintext)
+        check_plaintext(listen, credentials, asked_for=insecure_plaintext, has_token=bool(token))
         self.service = EngineService(dsn, identity, name="engine")
         self._listen = listen
         self._credentials = credentials

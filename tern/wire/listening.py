@@ -59,8 +59,15 @@ def server_credentials(
     )
 
 
-def check_plaintext(listen: str, credentials: grpc.ServerCredentials | None, *, asked_for: bool) -> None:
-    """What anybody on the way could read is said to this machine only, or explicitly; raises ValueError."""
+def check_plaintext(
+    listen: str, credentials: grpc.ServerCredentials | None, *, asked_for: bool, has_token: bool = False
+) -> None:
+    """What anybody on the way could read is said to this machine only, or explicitly; a token never. Raises
+    ValueError.
+    """
+    if credentials is None and has_token and not is_loopback(listen):
+        message = f"{listen} is no loopback address, and tokens would come in the clear: give a TLS certificate"
+        raise ValueError(message)
     if credentials is None and not asked_for and not is_loopback(listen):
         message = f"{listen} is no loopback address: give a TLS certificate, or ask for plaintext explicitly"
         raise ValueError(message)
