@@ -52,6 +52,7 @@ class FakeEngine:
         deduplicates: bool = True,
         complete_after_s: float | None = None,
         complete_after_polls: int | None = None,
+        unlucky: int = 0,
         ledger: Ledger | None = None,
         tls: grpc.ServerCredentials | None = None,
         token: str = "",
@@ -66,6 +67,7 @@ class FakeEngine:
             deduplicates=deduplicates,
             complete_after_s=complete_after_s,
             complete_after_polls=complete_after_polls,
+            unlucky=unlucky,
         )
         self.offers_engine_service = offers_engine_service
         self.max_concurrent = 0
@@ -226,6 +228,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--complete-after-polls", type=int)
     parser.add_argument("--no-engine-service", action="store_true")
     parser.add_argument("--no-dedup", action="store_true")
+    parser.add_argument("--unlucky", type=int, default=0, help="one change in so many fails, one is refused")
     given = parser.parse_args(arguments)
     ends = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -238,6 +241,7 @@ def main(arguments: list[str] | None = None) -> None:
         deduplicates=not given.no_dedup,
         complete_after_s=given.complete_after,
         complete_after_polls=given.complete_after_polls,
+        unlucky=given.unlucky,
         ledger=Ledger(given.ledger, remembers=False),
     )
     engine.jobs.replay(known)

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,7 @@ class FakeJobs:
         deduplicates: bool,
         complete_after_s: float | None,
         complete_after_polls: int | None,
+        unlucky: int = 0,
     ) -> None:
         self.by_id: dict[str, Job] = {}
         self.by_key: dict[str, Job] = {}
@@ -62,6 +64,7 @@ class FakeJobs:
         self._deduplicates = deduplicates
         self._after_s = complete_after_s
         self._after_polls = complete_after_polls
+        self._unlucky = unlucky
         self._lock = threading.RLock()
         self._offered: Mapping[str, Callable[[Any, dict[str, str]], Message]] = {
             "Apply": self._apply,
@@ -129,6 +132,8 @@ class FakeJobs:
             self._check_operation(known, operation)
             self._note("apply", known, is_duplicate=True)
             return tern_v1.ApplyResponse(accepted=True, apply_id=known.remote_id)
+        if self._is_unlucky("refuse", key):
+            return tern_v1.ApplyResponse(accepted=False, error_message="there is no such table")
         job = Job(
             remote_id=f"{self._name}-{len(self.by_id) + 1}",
             key=key,
@@ -248,7 +253,14 @@ class FakeJobs:
         job.polls += 1
         in_time = self._after_s is not None and time.monotonic() - job.running_since >= self._after_s
         if in_time or (self._after_polls is not None and job.polls >= self._after_polls):
+            if self._is_unlucky("fail", job.key):
+                self.set_state(job.remote_id, "failed", error="a duplicate key")
+                return
             self.set_state(job.remote_id, "waiting_for_cutover" if job.defers_cutover else "completed")
+
+    def _is_unlucky(self, how: str, key: str) -> bool:
+        """One in so many, and always the same: an engine that was killed does not change its mind."""
+        return bool(self._unlucky) and zlib.crc32(f"{how} {key}".encode()) % self._unlucky == 0
 
     def _keep(self, job: Job) -> None:
         job.running_since = time.monotonic()
