@@ -14,6 +14,7 @@ _SECRET = {"token", "claim_token"}
 _OWN = {
     "apply_events": {"id", "number", "previous_hash", "hash"},
     "sweep_leases": {"token"},
+    "control_requests": {"hash"},
     "table_changes": {"id"},
 }
 """Columns in which the stores may differ: the chain is the database's own, and an order that SQL leaves open."""

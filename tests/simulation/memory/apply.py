@@ -8,6 +8,7 @@ from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.model import Plan
 from tern.domain.states import SETTLED_APPLY, ApplyState, State
+from tern.domain.waves import Place, divide
 from tern.ports import AcceptedApply, Due, NewApply
 from tern.store.apply import _digest, request_body
 from tests.simulation.memory.database import Database
@@ -39,7 +40,7 @@ class ApplySteps(RegisterSteps):
                     raise Refused(message, reason="KEY_REUSED")
                 return AcceptedApply(ApplyId(known.apply_identifier), is_new=False)
             plan_pk, plan = plan_named(db, new.plan_id)
-            _check(db, new, plan)
+            places = _check(db, new, plan)
             apply_id = ApplyId(self.identifier("apl"))
             apply_pk = db.next_id("applies")
             db.insert(
@@ -60,7 +61,7 @@ class ApplySteps(RegisterSteps):
                     db.now,
                 )
             )
-            self._insert_operations(apply_pk, plan_pk, new.deployments)
+            self._insert_operations(apply_pk, plan_pk, places)
             if not take(db, apply_pk, plan.environment, plan.database, new.deployments):
                 message = "the rollout was refused: another apply holds a target"
                 raise Refused(message, reason="TARGET_HELD")
@@ -68,13 +69,13 @@ class ApplySteps(RegisterSteps):
             tell(db, apply_pk, "accepted", new.caller, None, new.reason, detail=detail)
             return AcceptedApply(apply_id, is_new=True, first=project_parent(db, apply_pk, new.caller))
 
-    def _insert_operations(self, apply_pk: int, plan_pk: int, deployments: Sequence[str]) -> None:
+    def _insert_operations(self, apply_pk: int, plan_pk: int, places: Sequence[Place]) -> None:
         db = self.db
-        for position, name in enumerate(deployments):
+        for place in places:
+            name = place.deployment
             target = db.deployments[name].target
-            db.insert(
-                OperationRow(db.next_id("apply_operations"), apply_pk, name, position, target, db.now)
-            )
+            number = db.next_id("apply_operations")
+            db.insert(OperationRow(number, apply_pk, name, place.position, target, db.now, place.wave))
         for operation in db.operations_of[apply_pk]:
             for ordinal, change in enumerate(db.plan_changes[plan_pk]):
                 db.insert(
@@ -90,6 +91,11 @@ class ApplySteps(RegisterSteps):
                         change.unsafe_reason,
                     )
                 )
+
+    def knows_key(self, idempotency_key: str) -> bool:
+        """See ports.ApplyStore."""
+        with self.db.transaction():
+            return any(row.idempotency_key == idempotency_key for row in self.db.applies.values())
 
     def advance_apply(self, apply_id: ApplyId) -> tuple[Due, ...]:
         """See ports.ApplyStore."""
@@ -151,11 +157,15 @@ def holder_in_words(db: Database, environment: str, database: str, deployment: s
     return f"{apply.apply_identifier} ({apply.state}, {done} of {apply.operation_count} completed)"
 
 
-def _check(db: Database, new: NewApply, plan: Plan) -> None:
+def _check(db: Database, new: NewApply, plan: Plan) -> Sequence[Place]:
+    labels = {name: db.deployments[name].labels for name in new.deployments if name in db.deployments}
+    division = divide(new.policy.waves, labels)
     found = [db.deployments.get(name) for name in new.deployments]
     home = (plan.environment, plan.database)
     wrong = (
-        not new.deployments
+        new.policy.contradictions()
+        or division.why
+        or not new.deployments
         or len(set(new.deployments)) < len(new.deployments)
         or not new.reason.strip()
         or not new.idempotency_key
@@ -166,6 +176,7 @@ def _check(db: Database, new: NewApply, plan: Plan) -> None:
     if wrong:
         message = "the rollout was refused"
         raise Refused(message, reason="APPLY_REFUSED")
+    return division.places
 
 
 def _settle_undispatched(db: Database, apply_pk: int) -> None:

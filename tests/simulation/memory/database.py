@@ -190,6 +190,15 @@ class Database:
             (row for row in self.deliveries_of[operation_id] if row.verb == verb and row.is_open), None
         )
 
+    def is_wished(self, operation_id: int) -> bool:
+        """Somebody's wish about it is open."""
+        return any(row.is_open for row in self.deliveries_of[operation_id])
+
+    def newest_release(self, apply_pk: int) -> RequestRow | None:
+        """The last time that somebody opened a pause."""
+        found = [row for row in self.requests.values() if row.apply_id == apply_pk and row.verb == "release"]
+        return max(found, key=lambda row: row.id, default=None)
+
     def holder(self, environment: str, database: str, deployment: str) -> ApplyRow | None:
         """The apply that holds a target."""
         row = self.reservations.get((environment, database, deployment))

@@ -1,17 +1,18 @@
 """Moving operations, and computing their parent in the same transaction (G14); the twin of tern/store/projection.py."""
 
-from collections import Counter
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tern.domain.control import Delivery, Verb, fulfilment
 from tern.domain.identity import ApplyId, ScopeName
-from tern.domain.policy import Copy, Tally, admissible
+from tern.domain.opening import Opening, opening, opens_in_s
 from tern.domain.projection import project
 from tern.domain.states import ApplyState, Event, State, advance
 from tern.ports import Due
 from tests.simulation.memory.database import Database
 from tests.simulation.memory.rows import ApplyRow, DeliveryRow, EventRow, OperationRow
+from tests.simulation.memory.tally import cut_over_next, is_stuck, tally
 
 FREE: Mapping[str, Any] = {"claim_token": None, "claim_owner": None, "claim_expires_at": None}
 """No claim."""
@@ -39,21 +40,6 @@ def tell(
         )
     )
     db.event_xids[number] = db.transactions
-
-
-def tally(db: Database, apply_pk: int, position: int | None) -> Tally:
-    """The apply's operations by state, and those before the position."""
-    limit = position if position is not None else -1
-    counts: Counter[State] = Counter()
-    before: Counter[State] = Counter()
-    admitted = 0
-    for row in db.operations_of[apply_pk]:
-        state = State(row.state)
-        counts[state] += 1
-        if row.position < limit:
-            before[state] += 1
-        admitted += row.state == "pending" and row.next_attempt_at is not None
-    return Tally(counts, before, admitted)
 
 
 def move(
@@ -143,7 +129,7 @@ def project_parent(db: Database, apply_pk: int, who: str) -> tuple[Due, ...]:
     """Computes and writes the apply's state with all that belongs to it, and admits what may start."""
     apply = db.applies[apply_pk]
     policy = db.policy(apply_pk)
-    counted = tally(db, apply_pk, _front(db, apply_pk))
+    counted = tally(db, apply_pk)
     projection = project(policy, counted)
     if projection.skips_pending:
         _skip_never_started(db, apply_pk, who)
@@ -152,12 +138,19 @@ def project_parent(db: Database, apply_pk: int, who: str) -> tuple[Due, ...]:
     if projection.state.is_settled:
         for held in [row for row in db.reservations.values() if row.apply_id == apply_pk]:
             db.delete(held)
+        _come_back(db, apply, None)
         return ()
-    return _admit(db, apply, admissible(policy, counted), front_only=policy.copy is Copy.ROLLING)
+    waits_s = cut_over_next(db, apply_pk, policy, counted)
+    times = [each for each in (waits_s, opens_in_s(policy, counted)) if each is not None]
+    _come_back(db, apply, min(times, default=None))
+    opened = opening(policy, counted)
+    return () if opened is None else _admit(db, apply, opened)
 
 
-def _front(db: Database, apply_pk: int) -> int | None:
-    return min((row.position for row in db.operations_of[apply_pk] if row.state == "pending"), default=None)
+def _come_back(db: Database, apply: ApplyRow, in_s: float | None) -> None:
+    """When something clears by itself; None for nothing."""
+    if in_s is not None or apply.next_advance_at is not None:
+        db.write(apply, next_advance_at=None if in_s is None else db.now + in_s)
 
 
 def _write_state(db: Database, apply: ApplyRow, state: ApplyState, who: str) -> None:
@@ -196,27 +189,19 @@ def _skip_never_started(db: Database, apply_pk: int, who: str) -> None:
     close_fulfilled(db, apply_pk, dict.fromkeys(ids, State.SKIPPED))
 
 
-def _admit(db: Database, apply: ApplyRow, count: int, *, front_only: bool) -> tuple[Due, ...]:
+def _admit(db: Database, apply: ApplyRow, opened: Opening) -> tuple[Due, ...]:
     """Makes the next operations of the order due. Which may really go is decided again when they are claimed."""
-    if count <= 0:
-        return ()
-    front = _front(db, apply.id)
-    admitted = [
+    outside = [
         row
         for row in sorted(db.operations_of[apply.id], key=lambda row: row.position)
-        if row.state == "pending"
-        and row.next_attempt_at is None
-        and not is_drained(db, row.deployment)
-        and db.stop_in_force(row.id) is None
-        and (not front_only or row.position == front)
-    ][:count]
-    for row in admitted:
+        if row.wave == opened.wave and row.state == "pending" and row.next_attempt_at is None
+    ]
+    if opened.in_order:
+        # Nobody goes before one that is held.
+        outside = list(itertools.takewhile(lambda row: not is_stuck(db, row), outside[: opened.room]))
+    else:
+        outside = [row for row in outside if not is_stuck(db, row)][: opened.room]
+    for row in outside:
         db.write(row, next_attempt_at=db.now)
     identifier = ApplyId(apply.apply_identifier)
-    return tuple(Due(row.id, ScopeName(identifier, row.deployment)) for row in admitted)
-
-
-def is_drained(db: Database, deployment: str) -> bool:
-    """A deployment that is not there holds nobody."""
-    found = db.deployments.get(deployment)
-    return found is not None and found.drained
+    return tuple(Due(row.id, ScopeName(identifier, row.deployment)) for row in outside)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from tern.domain.enqueue import NewChange
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import DEPLOYMENT_NAME, PlanId
 from tern.domain.model import Capabilities, Deployment, Plan, PlannedChange
@@ -47,6 +48,15 @@ class RegisterSteps(Steps):
         """See ports.ApplyStore."""
         with self.db.transaction():
             return plan_named(self.db, plan_id)[1]
+
+    def find_plan(self, change: NewChange) -> PlanId | None:
+        """See ports.ApplyStore."""
+        place = (change.environment, change.database, plan_digest(change.database_type, change.changes))
+        with self.db.transaction():
+            for row in self.db.plans.values():
+                if (row.environment, row.database, row.digest) == place:
+                    return PlanId(row.plan_identifier)
+            return None
 
     def save_deployment(self, deployment: Deployment) -> None:
         """See ports.DeploymentStore."""

@@ -53,6 +53,8 @@ class PlanRow(Row):
     digest: str
     caller: str
     created_at: float
+    targets: list[Any] = field(default_factory=list)
+    policy: dict[str, Any] | None = None
 
 
 @dataclass
@@ -115,6 +117,7 @@ class OperationRow(Row):
     target: str
     state_changed_at: float
     wave: int = 0
+    change_digest: str = ""
     state: str = "pending"
     engine_resume_context: str | None = None
     engine_resume_metadata: dict[str, Any] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from tern.domain.errors import ScopeRefused
+from tern.domain.holds import Hold, HoldKind, OperationFacts, holds
 from tern.domain.identity import ApplyId, PlanId, RemoteIdHome, ScopeName, home_of_remote_id
 from tern.domain.model import (
     Action,
@@ -14,13 +15,24 @@ from tern.domain.model import (
     PlannedChange,
     TableChange,
 )
-from tern.domain.policy import Hold, HoldKind, OperationFacts, holds
 from tern.domain.scope import FoundOperation, validate
 from tern.domain.states import State
 from tern.domain.timing import HELD_AGAIN_S, LEASE_S, PollPace
 from tests.simulation.memory.database import Database
-from tests.simulation.memory.parent import is_drained, project_parent, tally
+from tests.simulation.memory.parent import project_parent
 from tests.simulation.memory.rows import DeploymentRow, OperationRow
+from tests.simulation.memory.tally import is_drained, is_stuck, tally
+
+_ROLLOUT = {
+    HoldKind.FAILURES,
+    HoldKind.STRICT,
+    HoldKind.WAVE,
+    HoldKind.BAKE,
+    HoldKind.ORDER,
+    HoldKind.SLOTS,
+}
+"""Holds of which the projection knows when they are gone."""
+
 
 class Steps:
     """A process's way into the store; the twin of tern/store/step.py."""
@@ -148,9 +160,17 @@ def gather_holds(
     holder = db.holder(apply.environment, apply.database, row.deployment)
     name = None if holder is None else holder.apply_identifier
     waits = State(row.state) is State.FAILED_RETRYABLE and row.next_attempt_at is not None
+    is_outside = row.state == "pending" and row.next_attempt_at is None
+    before = _those_before(db, row) if is_outside else []
+    stuck = [one for one in before if is_stuck(db, one)]
     facts = OperationFacts(
         state=State(row.state),
-        tally=tally(db, row.apply_id, row.position),
+        tally=tally(db, row.apply_id),
+        position=row.position,
+        wave=row.wave,
+        is_admitted=row.next_attempt_at is not None,
+        ahead=len(before) - len(stuck),
+        stuck_ahead=stuck[0].deployment if stuck else "",
         stop_in_force=db.stop_in_force(row.id),
         wait_s=(row.next_attempt_at or 0.0) - db.now if waits else 0.0,
         claimed_for_s=claim_runs_for_s(db, row, lease_s),
@@ -161,11 +181,23 @@ def gather_holds(
     return holds(scope.policy, facts)
 
 
+def _those_before(db: Database, row: OperationRow) -> list[OperationRow]:
+    """Of its wave, outside too, and before it in the order."""
+    return [
+        one
+        for one in sorted(db.operations_of[row.apply_id], key=lambda one: one.position)
+        if one.wave == row.wave
+        and one.state == "pending"
+        and one.next_attempt_at is None
+        and one.position < row.position
+    ]
+
+
 def step_back(db: Database, row: OperationRow, kinds: set[HoldKind], who: str) -> None:
     """An admitted operation that may not go after all would stand before others (CL4)."""
     if row.state != "pending" or row.next_attempt_at is None:
         return
-    if kinds & {HoldKind.FAILURES, HoldKind.ORDER, HoldKind.SLOTS}:
+    if kinds & _ROLLOUT:
         all_of_them = HoldKind.FAILURES in kinds
         for other in db.operations_of[row.apply_id]:
             if other is row or (all_of_them and other.state == "pending"):

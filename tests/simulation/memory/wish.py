@@ -1,15 +1,14 @@
 """Accepting an operator's wish; the twin of tern/store/wish.py."""
 
-from collections.abc import Sequence
-
 from tern.domain.control import AdmissionFacts, Receipt, ReceiptLine, Verb, admit
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.states import State
 from tern.ports import DueControl, Member, Wish, WishReceipt
 from tests.simulation.memory.database import Database
-from tests.simulation.memory.rows import DeliveryRow, OperationRow, RequestRow
+from tests.simulation.memory.rows import OperationRow
 from tests.simulation.memory.scope import Steps
+from tests.simulation.memory.tally import ask, deliver
 
 
 class WishSteps(Steps):
@@ -45,7 +44,7 @@ class WishSteps(Steps):
             outcomes = [
                 {"deployment": x.deployment, "outcome": x.outcome.value, "reason": x.reason} for x in lines
             ]
-            request_id = ask(db, apply.id, wish.verb, wish.caller, wish.reason, outcomes)
+            request_id = ask(db, apply.id, wish.verb, wish.caller, wish.reason, [*outcomes]).id
             for row in sorted(accepted, key=lambda row: row.id):
                 deliver(db, request_id, row, wish.verb)
             return WishReceipt(
@@ -56,21 +55,6 @@ class WishSteps(Steps):
                     for row in accepted
                 ),
             )
-
-
-def ask(
-    db: Database, apply_pk: int, verb: Verb, caller: str, reason: str, outcomes: Sequence[object]
-) -> int:
-    """The request's row."""
-    number = db.next_id("control_requests")
-    db.insert(RequestRow(number, apply_pk, verb.value, caller, reason, list(outcomes), db.now))
-    return number
-
-
-def deliver(db: Database, request_id: int, row: OperationRow, verb: Verb) -> None:
-    """One delivery's row."""
-    number = db.next_id("control_deliveries")
-    db.insert(DeliveryRow(number, request_id, row.apply_id, row.id, verb.value, db.now, db.now))
 
 
 def _select(wish: Wish, rows: list[OperationRow]) -> list[OperationRow]:
@@ -113,4 +97,4 @@ def wish_stop_again(db: Database, row: OperationRow, why: str) -> None:
     if db.open_delivery(row.id, "stop") is not None:
         return
     outcomes = [{"deployment": row.deployment, "outcome": "accepted", "reason": why}]
-    deliver(db, ask(db, row.apply_id, Verb.STOP, "tern", why, outcomes), row, Verb.STOP)
+    deliver(db, ask(db, row.apply_id, Verb.STOP, "tern", why, [*outcomes]).id, row, Verb.STOP)
