@@ -1,9 +1,10 @@
 """A change as somebody gives it: PostgreSQL statements as text, or statements of any database spelled out."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from tern.domain.choice import shortened
-from tern.domain.errors import UsageError
+from tern.domain.errors import Refused, UsageError
 from tern.domain.model import Action, PlannedChange
 from tern.domain.text import is_storable
 
@@ -19,7 +20,9 @@ def from_ddl(text: str) -> tuple[PlannedChange, ...]:
 
 
 def from_entries(database_type: object, entries: object) -> tuple[PlannedChange, ...]:
-    """`[{"namespace", "table", "ddl", "action", "unsafe_reason"}]`; raises UsageError with all that is wrong."""
+    """`[{"namespace", "table", "ddl", "action", "unsafe_reason"}]`; raises UsageError with all that is wrong, and
+    Refused for PostgreSQL statements that are no change.
+    """
     why: list[str] = []
     if not is_storable(database_type) or not database_type.strip():
         why.append("database_type is missing")
@@ -30,7 +33,24 @@ def from_entries(database_type: object, entries: object) -> tuple[PlannedChange,
     if why:
         what = "the changes can't be read"
         raise UsageError(what, why=shortened(why))
-    return tuple(change for change in changes if change is not None)
+    read = tuple(change for change in changes if change is not None)
+    return tuple(_parsed(change) for change in read) if database_type == POSTGRES else read
+
+
+def _parsed(change: PlannedChange) -> PlannedChange:
+    """PostgreSQL's own statements are looked at whoever spells them out: what one loses isn't left to the sender."""
+    statements = from_ddl(change.ddl)
+    if len(statements) != 1:
+        what = f"the change of {change.table_name} holds {len(statements)} statements"
+        raise Refused(what, why=("a change is one statement on one table",), reason="STATEMENT_REFUSED")
+    (found,) = statements
+    return replace(
+        change,
+        namespace=change.namespace or found.namespace,
+        ddl=found.ddl,
+        action=found.action,
+        unsafe_reason=change.unsafe_reason or found.unsafe_reason,
+    )
 
 
 def _change(number: int, entry: object, why: list[str]) -> PlannedChange | None:

@@ -1,7 +1,7 @@
 """The door in this process: flows for what is asked, views for what is shown (door.py says what that is)."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 
 from tern.answers import (
@@ -96,7 +96,7 @@ class Desk:
         revision: int = 0,
         until_person: bool = False,
         is_wanted: Callable[[], bool] = lambda: True,
-    ) -> Iterator[Apply]:
+    ) -> Generator[Apply, None, None]:
         """See Door."""
         return self._watching.watch(
             apply_id, revision=revision, until_person=until_person, is_wanted=is_wanted
@@ -120,7 +120,7 @@ class Desk:
 
     def close(self) -> None:
         """See Door."""
-        self._watching.close()
+        self.end_watches()
         self._close()
 
     # What an engine's client may ask about one operation.
@@ -134,6 +134,22 @@ class Desk:
     def progress(self, name: ScopeName) -> Progress:
         """One operation alone."""
         return self._reading.progress(name)
+
+    def newest_events(self, name: ScopeName, limit: int) -> tuple[Event, ...]:
+        """The newest lines about one operation and the apply itself, oldest first."""
+        return tuple(
+            Event(
+                each.event_id,
+                each.at,
+                each.deployment,
+                each.event,
+                each.who,
+                each.why,
+                each.before,
+                each.after,
+            )
+            for each in self._reading.events(name.apply_id, deployment=name.deployment, limit=limit)
+        )
 
     def deployment_of_target(self, environment: str, database: str, target: str) -> str:
         """The deployment with this name or target; raises Refused unless there is exactly one."""
@@ -149,6 +165,10 @@ class Desk:
                 what, why=tuple(found), reason="NO_DEPLOYMENTS" if not found else "TARGET_AMBIGUOUS"
             )
         return found[0]
+
+    def end_watches(self) -> None:
+        """Whoever watches is told to come back: this process ends."""
+        self._watching.close()
 
     def check_health(self) -> None:
         """Raises StorageUnavailable while the database does not answer."""

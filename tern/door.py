@@ -4,10 +4,10 @@ Two keep it: desk.py in this process, wire/control/client.py over gRPC. The comm
 and ControlService all ask one of them, so that validation, idempotency and reasons are the same everywhere.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
-from tern.answers import Apply, Event, Explanation, KeyFate, Receipt, Summary
+from tern.answers import Apply, Event, Explanation, KeyFate, Progress, Receipt, Summary
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
@@ -50,7 +50,7 @@ class Door(Protocol):
         revision: int = 0,
         until_person: bool = False,
         is_wanted: Callable[[], bool] = lambda: True,
-    ) -> Iterator[Apply]:
+    ) -> Generator[Apply, None, None]:
         """Every change that can be seen, until it is settled; at once, or once the revision is another one.
 
         until_person: ends as well where nothing moves without a person. is_wanted is asked from time to time.
@@ -64,3 +64,25 @@ class Door(Protocol):
 
     def close(self) -> None:
         """Gives back what it holds."""
+
+
+class FrontDesk(Door, Protocol):
+    """A door at which an engine's own clients may ask as well, one operation at a time."""
+
+    def only_operation(self, apply_id: ApplyId, verb: str) -> ScopeName:
+        """The operation that an unscoped call means; raises ScopeRefused for an apply with more than one (G7)."""
+
+    def progress(self, name: ScopeName) -> Progress:
+        """One operation alone."""
+
+    def newest_events(self, name: ScopeName, limit: int) -> tuple[Event, ...]:
+        """The newest lines about one operation and the apply itself, oldest first."""
+
+    def deployment_of_target(self, environment: str, database: str, target: str) -> str:
+        """The deployment with this name or target; raises Refused unless there is exactly one."""
+
+    def check_health(self) -> None:
+        """Raises StorageUnavailable while the database does not answer."""
+
+    def end_watches(self) -> None:
+        """Whoever watches is told to come back: this process ends."""

@@ -6,7 +6,7 @@ nobody watches.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 
 from tern.answers import Apply
@@ -60,7 +60,7 @@ class Watching:
         revision: int = 0,
         until_person: bool = False,
         is_wanted: Callable[[], bool] = lambda: True,
-    ) -> Iterator[Apply]:
+    ) -> Generator[Apply, None, None]:
         """Each look that differs from the one before; operations that didn't change are the very same objects.
 
         With a revision nothing comes until it is another one. Ends with a settled apply, or when nobody wants it any

@@ -4,17 +4,22 @@ import os
 import random
 import socket
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
 from tern.domain.errors import Misconfigured, Unreachable
-from tern.ports import Bells, Ports, StorageUnavailable
+from tern.domain.identity import ApplyId
+from tern.ports import Bells, Due, DueControl, Ports, StorageUnavailable
 from tern.settings import Settings
 from tern.store.reading import Reading
 from tern.store.record import Record
 from tern.store.revision import require_migrated
 from tern.store.session import connect
 from tern.store.store import PostgresStore
+
+if TYPE_CHECKING:
+    from tern.desk import Desk
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,25 @@ class Dice:
     def jitter(self) -> float:
         """In [0, 1)."""
         return random.random()  # noqa: S311 - spreads load, protects nothing
+
+
+class Silent:
+    """Rings nowhere: workers sweep, and find what is due a few seconds later."""
+
+    def dispatch(self, due: Due) -> None:
+        """See ports.Bells."""
+
+    def control(self, due: DueControl) -> None:
+        """See ports.Bells."""
+
+    def progress(self, due: Due) -> None:
+        """See ports.Bells."""
+
+    def poll(self, deployment: str) -> None:
+        """See ports.Bells."""
+
+    def advance(self, apply_id: ApplyId) -> None:
+        """See ports.Bells."""
 
 
 def owner_name() -> str:
@@ -83,6 +107,19 @@ def open_ports(settings: Settings, bells: Bells, *, run_local_jobs: bool = True)
     store = open_store(settings)
     engines = EngineDirectory(deadline_s=settings.rpc_deadline_seconds, run_local_jobs=run_local_jobs)
     return Ports(store, engines, bells, Dice())
+
+
+def open_desk(settings: Settings, bells: Bells, *, most_watchers: int = 0) -> "Desk":
+    """The door in this process, for as long as it lives; raises Misconfigured, Unreachable."""
+    from tern.desk import Desk  # noqa: PLC0415 - most commands need less
+    from tern.store.paging import Paging  # noqa: PLC0415
+    from tern.watching import MOST_WATCHERS  # noqa: PLC0415
+
+    ports = open_ports(settings, bells, run_local_jobs=False)
+    assert isinstance(ports.store, PostgresStore)  # noqa: S101 - as made above
+    reading = Paging(ports.store.engine, lease_s=settings.lease_seconds)
+    watchers = most_watchers or MOST_WATCHERS
+    return Desk(ports, reading, close=lambda: close_ports(ports), most_watchers=watchers)
 
 
 def close_ports(ports: Ports) -> None:

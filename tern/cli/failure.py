@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import click
 
 from tern.cli.envelope import write_document
-from tern.domain.errors import TernError, UsageError
+from tern.domain.errors import TernError, UsageError, storage_unavailable
 from tern.ports import StorageUnavailable
 
 _WORDS: Mapping[int, str] = {
@@ -24,13 +24,6 @@ _USAGE = 2
 
 class UnexpectedError(TernError):
     """A mistake in Tern itself, or in what it stands on."""
-
-
-class StorageSilent(TernError):  # noqa: N818 - reads as the outcome that it is
-    """PostgreSQL did not answer, so nobody can say whether the last step was written."""
-
-    exit_code = 69
-    default_reason = "STORAGE_UNAVAILABLE"
 
 
 def tell(error: Exception, *, as_json: bool) -> int:
@@ -76,12 +69,7 @@ def _shaped(error: Exception) -> TernError:
         case TernError():
             return error
         case StorageUnavailable():
-            return StorageSilent(
-                "PostgreSQL did not answer",
-                why=(str(error),) if str(error) else (),
-                unchanged="It is not known whether the last step was written; look before you repeat it.",
-                next_step="`tern doctor` says what can be reached.",
-            )
+            return storage_unavailable(*((str(error),) if str(error) else ()))
         case click.ClickException():
             return _usage(error)
         case UnicodeEncodeError():

@@ -47,6 +47,7 @@ COMMANDS: Mapping[str, Entry] = {
     "cutover": Entry("Control", "control", "cutover", "Let the application see the change."),
     "cancel": Entry("Control", "control", "cancel", "End it for good."),
     "resolve": Entry("Control", "resolve", "resolve", "Say what became of an uncertain operation."),
+    "serve": Entry("Run", "serve", "serve", "Tern's door for other services, over gRPC."),
     "engine": Entry("Run", "engine", "engine", "The PostgreSQL engine of one deployment."),
     "worker": Entry("Run", "process", "worker", "A worker that drives rollouts."),
     "beat": Entry("Run", "process", "beat", "The regular bells."),

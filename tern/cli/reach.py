@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from tern.ports import Bells, Due, DueControl, Ports
+from tern.ports import Bells, Ports
 
 if TYPE_CHECKING:
     from tern.settings import Settings
@@ -62,7 +62,7 @@ def ports(*, ringing: bool = False) -> Ports:
     from tern import wiring  # noqa: PLC0415
 
     found = settings()
-    opened = wiring.open_ports(found, bells(found) if ringing else Silent(), run_local_jobs=False)
+    opened = wiring.open_ports(found, bells(found) if ringing else wiring.Silent(), run_local_jobs=False)
     _when_done(lambda: wiring.close_ports(opened))
     return opened
 
@@ -74,25 +74,6 @@ def caller() -> str:
     return name(settings())
 
 
-class Silent:
-    """Rings nowhere: workers sweep, and find what is due a few seconds later."""
-
-    def dispatch(self, due: Due) -> None:
-        """See ports.Bells."""
-
-    def control(self, due: DueControl) -> None:
-        """See ports.Bells."""
-
-    def progress(self, due: Due) -> None:
-        """See ports.Bells."""
-
-    def poll(self, deployment: str) -> None:
-        """See ports.Bells."""
-
-    def advance(self, apply_id: str) -> None:
-        """See ports.Bells."""
-
-
 def bells(found: "Settings") -> Bells:
     """Celery's bells; silent ones, with a warning, where the broker does not answer."""
     trouble = broker_trouble(found.broker_url)
@@ -102,6 +83,8 @@ def bells(found: "Settings") -> Bells:
             " workers find it by their own sweep, a few seconds later.",
             err=True,
         )
+        from tern.wiring import Silent  # noqa: PLC0415
+
         return Silent()
     import importlib  # noqa: PLC0415
 

@@ -97,5 +97,16 @@ class Misconfigured(TernError):  # noqa: N818
     default_reason = "MISCONFIGURED"
 
 
+def storage_unavailable(*why: str) -> Unreachable:
+    """What a silent database means for whoever asked; each door decides whether its own words may be shown."""
+    return Unreachable(
+        "PostgreSQL did not answer",
+        why=why,
+        unchanged="It is not known whether the last step was written; look before you repeat it.",
+        next_step="`tern doctor` says what can be reached.",
+        reason="STORAGE_UNAVAILABLE",
+    )
+
+
 class IllegalTransition(AssertionError):  # noqa: N818
     """A state was about to change along an arrow that the table in states.py does not have."""

@@ -30,6 +30,15 @@ class Subject:
         return cls(ApplyId(text))
 
     @classmethod
+    def read_apply(cls, text: str) -> ApplyId:
+        """Where only a whole apply will do; raises UsageError for anything else."""
+        subject = cls.read(text)
+        if subject.scope is not None:
+            what = f"{text} is one operation, and this is about a whole apply"
+            raise UsageError(what, next_step=f"Name it: {subject.apply_id}.")
+        return subject.apply_id
+
+    @classmethod
     def read_operation(cls, text: str) -> ScopeName:
         """Where only an operation will do; raises UsageError for a whole apply."""
         subject = cls.read(text)

@@ -14,7 +14,7 @@ from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.model import Action
 from tern.domain.states import ApplyState, State
 from tern.domain.timing import LOST_CONTACT_AFTER
-from tern.store.reading import Reading
+from tern.store.reading import Reading, snapshot
 from tern.store.scope import REMOTE_ID
 
 MOST_REFUSALS = 20
@@ -56,7 +56,7 @@ class Paging(Reading):
         """The newest applies that are older than `before`, newest first; no states means all."""
         words = [state.value for state in states] or None
         given = {"environment": environment, "states": words, "limit": limit, "before": before}
-        with self._snapshot() as tx:
+        with snapshot(self._engine) as tx:
             return tuple(_summary(row) for row in tx.execute(_APPLIES, given).mappings())
 
     def page_of_events(
@@ -64,7 +64,7 @@ class Paging(Reading):
     ) -> tuple[Event, ...]:
         """The oldest events that are newer than `after`, in the order in which they happened."""
         given = {"apply": apply_id, "deployment": deployment, "limit": limit, "after": after}
-        with self._snapshot() as tx:
+        with snapshot(self._engine) as tx:
             return tuple(
                 Event(
                     event_id=row["id"],
@@ -81,7 +81,7 @@ class Paging(Reading):
 
     def progress(self, name: ScopeName) -> Progress:
         """One operation alone."""
-        with self._snapshot() as tx:
+        with snapshot(self._engine) as tx:
             row = (
                 tx.execute(_OPERATION, {"apply": name.apply_id, "deployment": name.deployment})
                 .mappings()
@@ -107,7 +107,7 @@ class Paging(Reading):
 
     def fate_of_key(self, key: str) -> KeyFate:
         """The apply that a key made, and the messages under it that were refused, newest first."""
-        with self._snapshot() as tx:
+        with snapshot(self._engine) as tx:
             apply_id = tx.execute(_KEY, {"key": key}).scalar_one_or_none()
             rows = tx.execute(_REFUSALS, {"key": key, "limit": MOST_REFUSALS}).mappings()
             refusals = tuple(

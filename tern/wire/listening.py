@@ -11,7 +11,7 @@ from typing import Protocol
 
 import grpc
 
-OPTIONS = (
+OPTIONS: tuple[tuple[str, int], ...] = (
     # A second process on the same port must fail, not take every other call.
     ("grpc.so_reuseport", 0),
     # Clients may ask every ten seconds whether we are there, also between calls.

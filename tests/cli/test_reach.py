@@ -6,6 +6,7 @@ import pytest
 
 from tern.cli import reach
 from tern.settings import Settings
+from tern.wiring import Silent
 
 
 def test_a_broker_that_listens_is_no_trouble(broker_url: str) -> None:
@@ -25,5 +26,5 @@ def test_each_trouble_with_a_broker_is_told_without_its_password() -> None:
 
 
 def test_without_a_broker_bells_are_silent_and_the_person_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert isinstance(reach.bells(Settings(broker_url="")), reach.Silent)
+    assert isinstance(reach.bells(Settings(broker_url="")), Silent)
     assert "written down all the same" in capsys.readouterr().err

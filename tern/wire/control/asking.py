@@ -9,8 +9,8 @@ from tern.ports import Asked
 from tern.request import EnqueueRequest, read_asked
 from tern.wire.control import writing
 from tern.wire.control.words import ACTIONS, COPIES, CUTOVERS, ON_FAILURE, OPERATION_STATES, VERBS
-from tern.wire.generated.tern.control.v1 import policy_pb2
 from tern.wire.generated.tern.control.v1 import control_service_pb2 as control_v1
+from tern.wire.generated.tern.control.v1 import policy_pb2
 
 
 def read_enqueue(said: control_v1.EnqueueRequest, caller: str) -> EnqueueRequest:
@@ -47,7 +47,6 @@ def read_control(said: control_v1.ControlRequest, caller: str) -> Asked:
             "deployments": tuple(selection.deployments),
             "labels": dict(selection.labels),
             "states": tuple(OPERATION_STATES.said(state) or "nothing" for state in selection.states),
-            "wave": selection.wave if selection.HasField("wave") else None,
             "everywhere": selection.all,
             "excepted": tuple(selection.excepted),
             "caller": caller,
@@ -108,7 +107,6 @@ def control_message(asked: Asked) -> control_v1.ControlRequest:
             deployments=selection.deployments,
             labels=dict(selection.labels),
             states=[OPERATION_STATES.number(state) for state in sorted(selection.states)],
-            wave=selection.wave,
             all=selection.everywhere,
             excepted=sorted(selection.excepted),
         ),

@@ -22,6 +22,7 @@ from tern.domain.errors import (
     TryAgain,
     Unreachable,
     UsageError,
+    storage_unavailable,
 )
 from tern.ports import StorageUnavailable
 from tern.wire.control.tokens import UNAUTHENTICATED
@@ -72,22 +73,13 @@ def code_of(error: TernError) -> grpc.StatusCode:
     return _CODES.get(next(kinds, TernError), grpc.StatusCode.INTERNAL)
 
 
-def storage_unavailable() -> Unreachable:
-    """What a silent database means for a caller; its own words stay in our log."""
-    return Unreachable(
-        "Tern's PostgreSQL did not answer",
-        unchanged="It is not known whether the last step was written; look, or repeat with the same key.",
-        next_step="Try again.",
-        reason="STORAGE_UNAVAILABLE",
-    )
-
-
 def as_told(error: Exception, mark: str) -> TernError:
     """The error as it is told to a caller; anything unexpected shows no more than a mark, to be found in our log."""
     match error:
         case TernError():
             return error
         case StorageUnavailable():
+            # Its own words stay in our log.
             return storage_unavailable()
         case _:
             what = f"unexpected; see the log of `tern serve`, id {mark}"

@@ -133,6 +133,7 @@ def enqueued(answer: Enqueued) -> control_service_pb2.EnqueueResponse:
         environment=answer.environment,
         database=answer.database,
         deployments=answer.deployments,
+        caller=answer.caller,
     )
 
 

@@ -302,12 +302,15 @@ class EnqueueResponse(_message.Message):
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     DATABASE_FIELD_NUMBER: _builtins.int
     DEPLOYMENTS_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     apply_id: _builtins.str
     is_new: _builtins.bool
     """False where the same key made it before."""
     plan_id: _builtins.str
     environment: _builtins.str
     database: _builtins.str
+    caller: _builtins.str
+    """Whose token it was."""
     @_builtins.property
     def deployments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -319,10 +322,11 @@ class EnqueueResponse(_message.Message):
         environment: _builtins.str = ...,
         database: _builtins.str = ...,
         deployments: _abc.Iterable[_builtins.str] | None = ...,
+        caller: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_id", b"apply_id", "database", b"database", "deployments", b"deployments", "environment", b"environment", "is_new", b"is_new", "plan_id", b"plan_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_id", b"apply_id", "caller", b"caller", "database", b"database", "deployments", b"deployments", "environment", b"environment", "is_new", b"is_new", "plan_id", b"plan_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -692,7 +696,7 @@ class ListEventsResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Never empty: asked again later, it continues with what has happened since."""
+    """Empty on the last page. Operations write side by side, so a line may appear below one that was read already."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_apply_pb2.Event]: ...
     def __init__(

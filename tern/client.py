@@ -1,0 +1,258 @@
+"""Tern for Python services: `import tern; tern.Client()`.
+
+    with tern.Client() as client:
+        made = client.enqueue(
+            ddl="ALTER TABLE orders ADD COLUMN note text", environment="production", database="shop",
+            labels={"region": "eu"}, reason="notes, as reviewed", key="notes-2026-11",
+        )
+        for apply in client.watch(made.apply_id):
+            print(apply.headline)
+
+Two ways lead in, and both answer alike. With an address it asks a ControlService (`tern serve`): a token and a
+certificate authority are all that a service needs to hold, the token says who it is and what it may do, and nothing of
+Tern's database is handed out. That is the way for every service that isn't Tern's own. Without one it uses Tern's
+database directly, with the same flows as the command line; whoever may do that may do everything.
+
+Nothing here imports Celery. In the direct way workers find what is asked for by their own sweep, a few seconds later;
+a process that has a broker may give `bells` that ring at once (tasks.bells.CeleryBells).
+"""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Self, TypedDict, TypeVar, Unpack
+
+from tern.answers import Apply, Event, Explanation, KeyFate, Receipt, Summary
+from tern.domain.control import Verb
+from tern.domain.errors import storage_unavailable
+from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.model import Credentials
+from tern.domain.policy import Policy
+from tern.domain.states import ApplyState, State
+from tern.domain.subject import Subject
+from tern.door import Door
+from tern.ports import Bells, Enqueued, Resolved, StorageUnavailable
+from tern.request import EnqueueRequest, read_asked
+
+ADDRESS = "TERN_CONTROL_ADDRESS"
+TOKEN = "TERN_CONTROL_TOKEN"  # noqa: S105 - the name of a variable
+AUTHORITY = "TERN_CONTROL_CA"
+Answer = TypeVar("Answer")
+
+
+class Selectors(TypedDict, total=False):
+    """Which operations, and how. Selectors of several kinds narrow each other down, as on the command line.
+
+    deployments, labels, states; everywhere: every operation, explicitly; excepted: but not these. dry_run: answer for
+    each operation and write nothing. expected: refuse unless so many operations are selected.
+    """
+
+    deployments: Sequence[str]
+    labels: Mapping[str, str]
+    states: Sequence[State]
+    everywhere: bool
+    excepted: Sequence[str]
+    dry_run: bool
+    expected: int
+
+
+class Client:
+    """One way to Tern, for all threads of a process. Every method raises TernError and its kinds (tern.domain.errors).
+
+    address: `grpcs://HOST:PORT` of a ControlService; TERN_CONTROL_ADDRESS where it is empty. Secrets are given by
+    reference, `env:NAME` or `file:/path`: token (TERN_CONTROL_TOKEN where it is empty and that is set), tls_ca
+    (TERN_CONTROL_CA, a path), tls_cert and tls_key for mutual TLS. Plaintext goes to this machine only.
+
+    With no address at all: Tern's own database, database_url or TERN_DATABASE_URL, in the name of `caller`.
+    """
+
+    def __init__(
+        self,
+        address: str = "",
+        *,
+        token: str = "",
+        tls_ca: str = "",
+        tls_cert: str = "",
+        tls_key: str = "",
+        database_url: str = "",
+        caller: str = "",
+        bells: Bells | None = None,
+    ) -> None:
+        where = address or ("" if database_url else os.environ.get(ADDRESS, ""))
+        self._caller = caller
+        self._door: Door
+        if where:
+            from tern.wire.control.client import RemoteDesk  # noqa: PLC0415 - the direct way needs none of it
+
+            credentials = Credentials(
+                token=token or (f"env:{TOKEN}" if os.environ.get(TOKEN) else ""),
+                tls_ca=tls_ca or (f"file:{os.environ[AUTHORITY]}" if os.environ.get(AUTHORITY) else ""),
+                tls_cert=tls_cert,
+                tls_key=tls_key,
+            )
+            self._door = RemoteDesk(where, credentials)
+            return
+        from tern import settings, wiring  # noqa: PLC0415 - as above, the other way round
+
+        found = settings.load()
+        if database_url:
+            found = found.model_copy(update={"database_url": database_url})
+        self._caller = caller or settings.caller(found)
+        self._door = wiring.open_desk(found, bells or wiring.Silent())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives connections back."""
+        self._door.close()
+
+    def enqueue(
+        self,
+        *,
+        reason: str,
+        key: str = "",
+        plan: str = "",
+        ddl: str = "",
+        changes: Sequence[Mapping[str, str]] = (),
+        database_type: str = "",
+        environment: str = "",
+        database: str = "",
+        deployments: Sequence[str] = (),
+        labels: Mapping[str, str] | None = None,
+        everywhere: bool = False,
+        excepted: Sequence[str] = (),
+        policy: Policy | None = None,
+        allow_unsafe: bool = False,
+        previews: bool = True,
+    ) -> Enqueued:
+        """Takes a rollout in; accepted is written down, not done.
+
+        The change is a kept plan, ddl, or changes spelled out. Deployments are named in rollout order, or chosen by
+        label or all (everywhere). With a key of its own a call may be repeated until it is answered: the same key and
+        request are the same apply for ever. Without one, a repeated call is another rollout.
+        """
+        request = EnqueueRequest.read(
+            {
+                "plan": plan,
+                "ddl": ddl,
+                "changes": list(changes),
+                "database_type": database_type or None,
+                "environment": environment,
+                "database": database,
+                "deployments": _listed(deployments),
+                "labels": labels,
+                "everywhere": everywhere,
+                "excepted": _listed(excepted),
+                "policy": (policy or Policy()).as_json(),
+                "caller": self._caller,
+                "reason": reason,
+                "key": key or secrets.token_hex(16),
+                "allow_unsafe": allow_unsafe,
+                "previews": previews,
+            }
+        )
+        return _told(lambda: self._door.enqueue(request))
+
+    def enqueued(self, key: str) -> KeyFate:
+        """What became of a key: for rollouts that were asked for by message (`tern.apply.enqueue`)."""
+        return _told(lambda: self._door.enqueued(key))
+
+    def get(self, apply_id: str) -> Apply:
+        """One apply with all of its operations."""
+        name = _apply(apply_id)
+        return _told(lambda: self._door.get(name))
+
+    def applies(
+        self,
+        *,
+        environment: str = "",
+        states: Sequence[ApplyState] = (),
+        limit: int = 50,
+        before: str = "",
+    ) -> tuple[Summary, ...]:
+        """The newest applies, newest first; older than `before` where that is given."""
+        older_than = _apply(before) if before else None
+        return _told(
+            lambda: self._door.applies(environment=environment, states=states, limit=limit, before=older_than)
+        )
+
+    def watch(self, apply_id: str, *, revision: int = 0, until_person: bool = False) -> Iterator[Apply]:
+        """Every change that can be seen, until it is settled, or nothing moves without a person (until_person).
+
+        With the revision of an earlier look nothing comes until it is another one: so a watch goes on after a break.
+        """
+        seen = self._door.watch(_apply(apply_id), revision=revision, until_person=until_person)
+        try:
+            while (apply := _told(lambda: next(seen, None))) is not None:
+                yield apply
+        finally:
+            seen.close()
+
+    def explain(self, subject: str) -> Explanation:
+        """All reasons why `apl-…` or `apl-…/DEPLOYMENT` does not move, and who can change each."""
+        named = Subject.read(subject)
+        return _told(lambda: self._door.explain(named))
+
+    def events(self, subject: str, *, limit: int = 100, after: int = 0) -> tuple[Event, ...]:
+        """Who did what, when, why, oldest first, after an event's id."""
+        named = Subject.read(subject)
+        return _told(lambda: self._door.events(named, limit=limit, after=after))
+
+    def stop(self, subject: str, reason: str, **selectors: Unpack[Selectors]) -> Receipt:
+        """Halts, so that it can be resumed. A whole apply needs no selector."""
+        return self._ask(Verb.STOP, subject, reason, selectors)
+
+    def start(self, subject: str, reason: str, **selectors: Unpack[Selectors]) -> Receipt:
+        """Resumes what was stopped."""
+        return self._ask(Verb.START, subject, reason, selectors)
+
+    def cutover(self, subject: str, reason: str, **selectors: Unpack[Selectors]) -> Receipt:
+        """Lets the application see the change, where it is ready."""
+        return self._ask(Verb.CUTOVER, subject, reason, selectors)
+
+    def cancel(self, subject: str, reason: str, **selectors: Unpack[Selectors]) -> Receipt:
+        """Ends it for good. A whole apply needs no selector."""
+        return self._ask(Verb.CANCEL, subject, reason, selectors)
+
+    def resolve(self, scope: str, found: Resolved, reason: str, *, remote_id: str = "") -> None:
+        """Says what became of an uncertain operation, by somebody who looked at the engine."""
+        name = ScopeName.parse(scope)
+        _told(lambda: self._door.resolve(name, found, remote_id, caller=self._caller, reason=reason))
+
+    def _ask(self, verb: Verb, subject: str, reason: str, selectors: Selectors) -> Receipt:
+        asked = read_asked(
+            {
+                **selectors,
+                "verb": verb.value,
+                "subject": subject,
+                "deployments": _listed(selectors.get("deployments", ())),
+                "states": [str(state) for state in selectors.get("states", ())],
+                "excepted": _listed(selectors.get("excepted", ())),
+                "caller": self._caller,
+                "reason": reason,
+            }
+        )
+        return _told(lambda: self._door.ask(asked))
+
+
+def _apply(text: str) -> ApplyId:
+    return Subject.read_apply(text)
+
+
+def _listed(names: Sequence[str]) -> object:
+    """A list, for the reader to judge; a text stays the text that it is."""
+    return names if isinstance(names, str) else list(names)
+
+
+def _told(ask: Callable[[], Answer]) -> Answer:
+    try:
+        return ask()
+    except StorageUnavailable as silence:
+        raise storage_unavailable(str(silence)) from None

@@ -1,0 +1,325 @@
+"""The public contract tern.v1.Tern for Tern's own applies: clients that know engines can drive a rollout.
+
+`apl-…/DEPLOYMENT` is one operation; `apl-…` is the one operation of a single apply, and of a multi apply nothing: the
+call is refused with the number of operations, and nothing is sent (G7). A control is a durable wish like any other,
+never a call to an engine from here. Progress tells what Tern knows: it is what every other door shows, and looking
+must not cost an engine a call for everybody who looks; its age is in the metadata.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from google.protobuf.message import Message
+
+from tern.answers import Event, Progress, TableChange
+from tern.change import POSTGRES
+from tern.domain.control import Receipt as Outcome
+from tern.domain.control import ReceiptLine, Verb
+from tern.domain.errors import NotFound, Refused, UsageError
+from tern.domain.identity import APPLY_ID, ApplyId, ScopeName
+from tern.domain.model import Action
+from tern.domain.selection import Selection
+from tern.domain.states import State
+from tern.door import FrontDesk
+from tern.ports import Asked
+from tern.request import EnqueueRequest
+from tern.wire.control.adapter import Call, Rpc
+from tern.wire.control.tokens import Capability
+from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
+
+NAME: Final = tern_v1.DESCRIPTOR.services_by_name["Tern"].full_name
+USUAL_LOGS = 100
+MOST_LOGS = 500
+
+_STATES: Final[Mapping[State, Any]] = {
+    State.PENDING: tern_v1.STATE_PENDING,
+    State.RUNNING: tern_v1.STATE_RUNNING,
+    State.WAITING_FOR_CUTOVER: tern_v1.STATE_WAITING_FOR_CUTOVER,
+    State.CUTTING_OVER: tern_v1.STATE_CUTTING_OVER,
+    State.REVERT_WINDOW: tern_v1.STATE_REVERT_WINDOW,
+    State.REVERTING: tern_v1.STATE_REVERTING,
+    State.RESUMING: tern_v1.STATE_RECOVERING,
+    State.FAILED_RETRYABLE: tern_v1.STATE_PENDING,
+    # It may run, and it may not: the contract has no word for that, and this one claims no end.
+    State.UNCERTAIN: tern_v1.STATE_RECOVERING,
+    State.COMPLETED: tern_v1.STATE_COMPLETED,
+    State.FAILED: tern_v1.STATE_FAILED,
+    State.CANCELLED: tern_v1.STATE_CANCELLED,
+    State.REVERTED: tern_v1.STATE_REVERTED,
+    State.SKIPPED: tern_v1.STATE_CANCELLED,
+    State.STOPPED: tern_v1.STATE_STOPPED,
+}
+_CHANGE_TYPES: Final[Mapping[int, Action]] = {
+    tern_v1.CHANGE_TYPE_OTHER: Action.OTHER,
+    tern_v1.CHANGE_TYPE_CREATE: Action.CREATE,
+    tern_v1.CHANGE_TYPE_ALTER: Action.ALTER,
+    tern_v1.CHANGE_TYPE_DROP: Action.DROP,
+}
+_TYPE_NUMBERS: Final[Mapping[Action, Any]] = {
+    Action.CREATE: tern_v1.CHANGE_TYPE_CREATE,
+    Action.ALTER: tern_v1.CHANGE_TYPE_ALTER,
+    Action.DROP: tern_v1.CHANGE_TYPE_DROP,
+    Action.OTHER: tern_v1.CHANGE_TYPE_OTHER,
+}
+_Asked = TypeVar(
+    "_Asked",
+    tern_v1.StopRequest,
+    tern_v1.StartRequest,
+    tern_v1.CutoverRequest,
+    tern_v1.CancelRequest,
+)
+
+
+class Facade:
+    """The contract over one door."""
+
+    def __init__(self, desk: FrontDesk) -> None:
+        self._desk = desk
+
+    def rpcs(self) -> Mapping[str, Rpc]:
+        """Every RPC by its name in the contract."""
+        read, act = Capability.READ, Capability.ACT
+        offered = {
+            "Apply": Rpc(act, self.apply, tern_v1.ApplyRequest),
+            "Progress": Rpc(read, self.progress, tern_v1.ProgressRequest),
+            "Logs": Rpc(read, self.logs, tern_v1.LogsRequest),
+            "Stop": Rpc(act, self.stop, tern_v1.StopRequest),
+            "Start": Rpc(act, self.start, tern_v1.StartRequest),
+            "Cutover": Rpc(act, self.cutover, tern_v1.CutoverRequest),
+            "Cancel": Rpc(act, self.cancel, tern_v1.CancelRequest),
+            "Health": Rpc(read, self.health, tern_v1.HealthRequest),
+        }
+        others: Mapping[str, type[Message]] = {
+            "PullSchema": tern_v1.PullSchemaRequest,
+            "Plan": tern_v1.PlanRequest,
+            "PlanDiff": tern_v1.PlanRequest,
+            "Revert": tern_v1.RevertRequest,
+            "SkipRevert": tern_v1.SkipRevertRequest,
+            "Volume": tern_v1.VolumeRequest,
+        }
+        return {
+            **offered,
+            **{name: Rpc(read, _not_offered(name), request) for name, request in others.items()},
+        }
+
+    def apply(self, request: tern_v1.ApplyRequest, call: Call) -> tern_v1.ApplyResponse:
+        """A rollout to the one deployment that the target names."""
+        options = _Options(request.options)
+        if request.schema_files or request.target_shards:
+            what = "schema files and shards are not offered"
+            raise Refused(what, next_step="Send the statements in ddl_changes.", reason="NOT_OFFERED")
+        if not request.target:
+            what = "the target is empty: it names one deployment"
+            raise UsageError(what)
+        target = self._desk.deployment_of_target(request.environment, request.database, request.target)
+        behalf = f", on behalf of {request.caller}" if request.caller else ""
+        enqueued = self._desk.enqueue(
+            EnqueueRequest.read(
+                {
+                    # A plan's id is its maker's own; the changes say what it holds.
+                    "plan": "" if request.ddl_changes else request.plan_id,
+                    "changes": [_entry(each) for each in request.ddl_changes],
+                    "database_type": request.type or POSTGRES,
+                    "environment": request.environment,
+                    "database": request.database,
+                    "deployments": (target,),
+                    "policy": {"cutover": "manual" if options.flag("defer_cutover") else "auto"},
+                    "caller": call.caller,
+                    "reason": f"Apply over {NAME}{behalf}",
+                    "key": request.idempotency_key,
+                    "allow_unsafe": options.flag("allow_unsafe"),
+                }
+            )
+        )
+        scope = ScopeName(enqueued.apply_id, enqueued.deployments[0])
+        return tern_v1.ApplyResponse(accepted=True, apply_id=enqueued.apply_id, apply_operation_id=str(scope))
+
+    def progress(self, request: tern_v1.ProgressRequest, _call: Call) -> tern_v1.ProgressResponse:
+        """How far an operation is, as far as Tern knows."""
+        known = self._desk.progress(self._scope(request.apply_id, "progress"))
+        _check_environment(known, request.environment)
+        return _progress(request.apply_id, known)
+
+    def logs(self, request: tern_v1.LogsRequest, _call: Call) -> tern_v1.LogsResponse:
+        """The newest lines of an operation's record."""
+        if request.limit < 0:
+            what = "limit is negative"
+            raise UsageError(what)
+        known = self._desk.progress(self._scope(request.apply_id, "logs"))
+        _check_environment(known, request.environment)
+        events = self._desk.newest_events(
+            ScopeName.parse(known.scope), min(request.limit or USUAL_LOGS, MOST_LOGS)
+        )
+        return tern_v1.LogsResponse(apply_id=request.apply_id, logs=[_log(each) for each in events])
+
+    def stop(self, request: tern_v1.StopRequest, call: Call) -> tern_v1.StopResponse:
+        """Halts, resumably."""
+        line = self._ask(Verb.STOP, request, call)
+        met = line.outcome is Outcome.ACCEPTED
+        return tern_v1.StopResponse(
+            accepted=_is_taken(line),
+            error_message=_words(line),
+            stopped_count=int(met),
+            skipped_count=int(not met),
+        )
+
+    def start(self, request: tern_v1.StartRequest, call: Call) -> tern_v1.StartResponse:
+        """Resumes what was stopped."""
+        line = self._ask(Verb.START, request, call)
+        met = line.outcome is Outcome.ACCEPTED
+        return tern_v1.StartResponse(
+            accepted=_is_taken(line),
+            error_message=_words(line),
+            started_count=int(met),
+            skipped_count=int(not met),
+        )
+
+    def cutover(self, request: tern_v1.CutoverRequest, call: Call) -> tern_v1.CutoverResponse:
+        """Lets the application see the change."""
+        line = self._ask(Verb.CUTOVER, request, call)
+        return tern_v1.CutoverResponse(accepted=_is_taken(line), error_message=_words(line))
+
+    def cancel(self, request: tern_v1.CancelRequest, call: Call) -> tern_v1.CancelResponse:
+        """Ends it for good."""
+        line = self._ask(Verb.CANCEL, request, call)
+        met = line.outcome is Outcome.ACCEPTED
+        return tern_v1.CancelResponse(
+            accepted=_is_taken(line),
+            error_message=_words(line),
+            cancelled_count=int(met),
+            skipped_count=int(not met),
+        )
+
+    def health(self, _request: tern_v1.HealthRequest, _call: Call) -> tern_v1.HealthResponse:
+        """`ok` while the database answers."""
+        self._desk.check_health()
+        return tern_v1.HealthResponse(status="ok")
+
+    def _ask(self, verb: Verb, request: _Asked, call: Call) -> ReceiptLine:
+        name = self._scope(request.apply_id, verb.value)
+        if request.environment:
+            _check_environment(self._desk.progress(name), request.environment)
+        reason = f"{verb.value} over {NAME}"
+        receipt = self._desk.ask(
+            Asked(verb, name.apply_id, Selection((name.deployment,)), call.caller, reason)
+        )
+        return receipt.lines[0]
+
+    def _scope(self, apply_id: str, verb: str) -> ScopeName:
+        """The one operation that is meant; raises UsageError, NotFound, ScopeRefused."""
+        if not apply_id:
+            what = "apply_id is empty, and an empty one could mean any"
+            raise UsageError(what)
+        if "/" in apply_id:
+            return ScopeName.parse(apply_id)
+        if APPLY_ID.fullmatch(apply_id) is None:
+            what = f"there is no apply {apply_id[:80]!a} here"
+            raise NotFound(what)
+        return self._desk.only_operation(ApplyId(apply_id), verb)
+
+
+class _Options:
+    """The options of the contract; one that is silently ignored would be a promise broken."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        self._given = dict(given)
+        unknown = sorted(self._given.keys() - {"defer_cutover", "allow_unsafe", "enable_revert", "volume"})
+        if unknown:
+            what = f"the option {unknown[0]!a} is not known"
+            raise UsageError(what)
+        if "volume" in self._given or self.flag("enable_revert"):
+            what = "a volume and a revert window are not offered at Apply"
+            raise Refused(what, reason="NOT_OFFERED")
+
+    def flag(self, name: str) -> bool:
+        """Raises UsageError for what is neither true nor false."""
+        word = self._given.get(name, "false")
+        if word not in {"true", "false"}:
+            what = f"the option {name} is neither true nor false"
+            raise UsageError(what)
+        return word == "true"
+
+
+def _not_offered(method: str) -> Any:
+    def refuse(_request: Message, _call: Call) -> Message:
+        what = f"{method} is not offered for an apply of Tern's"
+        raise Refused(what, reason="NOT_OFFERED")
+
+    return refuse
+
+
+def _entry(change: tern_v1.TableChange) -> Mapping[str, object]:
+    unsafe = change.unsafe_reason or "its sender calls it unsafe"
+    return {
+        "namespace": change.namespace,
+        "table": change.table_name,
+        "ddl": change.ddl,
+        "action": _CHANGE_TYPES.get(change.change_type, Action.OTHER).value,
+        "unsafe_reason": unsafe if change.is_unsafe else "",
+    }
+
+
+def _check_environment(known: Progress, environment: str) -> None:
+    if environment and environment != known.environment:
+        what = f"{known.scope} is in environment {known.environment}, not {environment}"
+        raise Refused(what, reason="TARGET_MISMATCH")
+
+
+def _is_taken(line: ReceiptLine) -> bool:
+    return line.outcome in {Outcome.ACCEPTED, Outcome.ALREADY}
+
+
+def _words(line: ReceiptLine) -> str:
+    return "" if _is_taken(line) else line.reason
+
+
+def _progress(asked_for: str, known: Progress) -> tern_v1.ProgressResponse:
+    words = [known.summary]
+    if known.state is State.UNCERTAIN:
+        words.append("uncertain: nobody here can tell whether the engine did it")
+    if known.lost_contact:
+        words.append("lost contact: its engine does not answer")
+    metadata = {"operation": known.scope, "state": known.state.value}
+    if known.remote_id:
+        metadata["remote_id"] = known.remote_id
+    if known.sampled_age_s is not None:
+        metadata["sampled_age_s"] = f"{known.sampled_age_s:.1f}"
+    return tern_v1.ProgressResponse(
+        apply_id=asked_for,
+        state=_STATES[known.state],
+        engine=tern_v1.ENGINE_POSTGRES,
+        summary="; ".join(word for word in words if word),
+        error_message=known.error,
+        tables=[_table(each) for each in known.tables],
+        started_at=known.started_at.isoformat() if known.started_at else "",
+        completed_at=known.completed_at.isoformat() if known.completed_at else "",
+        metadata=metadata,
+    )
+
+
+def _table(table: TableChange) -> tern_v1.TableProgress:
+    return tern_v1.TableProgress(
+        namespace=table.namespace,
+        table_name=table.table,
+        ddl=table.ddl,
+        status=table.state,
+        rows_copied=table.rows_copied or 0,
+        rows_total=table.rows_total or 0,
+        percent_complete=table.percent,
+        eta_seconds=table.eta_s or 0,
+        progress_detail=table.detail,
+        change_type=_TYPE_NUMBERS[table.action],
+    )
+
+
+def _log(event: Event) -> tern_v1.ApplyLog:
+    return tern_v1.ApplyLog(
+        id=event.event_id,
+        level="info",
+        event_type=event.event,
+        source=event.who,
+        message=event.why,
+        old_state=event.before,
+        new_state=event.after,
+        created_at=event.at.isoformat(),
+    )
