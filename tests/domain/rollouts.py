@@ -9,7 +9,7 @@ from tern.domain.holds import HoldKind, OperationFacts, holds
 from tern.domain.opening import opening
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy, Wave
 from tern.domain.states import State
-from tern.domain.tally import Standing, Tally
+from tern.domain.tally import PASSED, Standing, Tally
 
 
 @dataclass(frozen=True)
@@ -111,15 +111,19 @@ def policies(draw: st.DrawFn, waves: int | None = None) -> Policy:
 
 @st.composite
 def members(draw: st.DrawFn, policy: Policy) -> list[Member]:
-    """Any operations of such a rollout, in any states; positions follow the waves."""
+    """Any operations of such a rollout, in any states; positions follow the waves. Mostly those of the waves before
+    some wave are through, as they are in a rollout that nobody has meddled with.
+    """
     size = draw(st.integers(1, 8))
     waves = sorted(draw(st.integers(1, len(policy.waves))) if policy.waves else 0 for _ in range(size))
+    under_way = draw(st.sampled_from([0, *waves]))
     likely = [State.PENDING, State.PENDING, State.PENDING, State.COMPLETED, *State]
+    through = [State.COMPLETED, State.COMPLETED, *PASSED]
     return [
         Member(
             Standing(
                 place,
-                (state := draw(st.sampled_from(likely))),
+                (state := draw(st.sampled_from(through if waves[place] < under_way else likely))),
                 waves[place],
                 is_admitted=state is State.PENDING and draw(st.booleans()),
                 has_remote_id=state is not State.PENDING and draw(st.booleans()),
