@@ -152,9 +152,15 @@ def test_what_was_retried_and_fails_again_is_a_new_failure() -> None:
 def test_a_bake_counts_from_the_last_ending_of_its_wave() -> None:
     policy = Policy(waves=CANARY)
     done = rollout(State.COMPLETED, State.COMPLETED, State.PENDING, waves=(1, 1, 2))
-    tally = Tally.of([replace(done[0], ended_s_ago=900.0), replace(done[1], ended_s_ago=100.0), done[2]])
+    ages = (900.0, 100.0, None)
+    baking = [Member(replace(each, ended_s_ago=age)) for each, age in zip(done, ages, strict=True)]
+    tally = Tally.of(each.standing for each in baking)
     assert bakes_for_s(policy, tally, 2) == 500.0
     assert opens_in_s(policy, tally) == 500.0
+    assert let_in(policy, baking) == set()
+    baked = [Member(replace(each, ended_s_ago=601.0)) for each in done]
+    assert let_in(policy, baked) == {2}
+    assert opens_in_s(policy, Tally.of(each.standing for each in baked)) is None
     assert bakes_for_s(policy, tally, 1) <= 0
 
 
