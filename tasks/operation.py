@@ -36,6 +36,36 @@ def operation_cancel(*, operation_id: str, scope: str) -> None:
     control.deliver(Verb.CANCEL, operation_id, scope, ports())
 
 
+@app.task(name="tern.operation.retry", throws=EXPECTED)
+def operation_retry(*, operation_id: str, scope: str) -> None:
+    """Brings a retry forward."""
+    control.deliver(Verb.RETRY, operation_id, scope, ports())
+
+
+@app.task(name="tern.operation.skip", throws=EXPECTED)
+def operation_skip(*, operation_id: str, scope: str) -> None:
+    """Brings a skip forward."""
+    control.deliver(Verb.SKIP, operation_id, scope, ports())
+
+
+@app.task(name="tern.operation.revert", throws=EXPECTED)
+def operation_revert(*, operation_id: str, scope: str) -> None:
+    """Brings a revert forward."""
+    control.deliver(Verb.REVERT, operation_id, scope, ports())
+
+
+@app.task(name="tern.operation.skip-revert", throws=EXPECTED)
+def operation_skip_revert(*, operation_id: str, scope: str) -> None:
+    """Brings the end of a revert window forward."""
+    control.deliver(Verb.SKIP_REVERT, operation_id, scope, ports())
+
+
+@app.task(name="tern.operation.volume", throws=EXPECTED)
+def operation_volume(*, operation_id: str, scope: str) -> None:
+    """Brings a change of pace forward."""
+    control.deliver(Verb.VOLUME, operation_id, scope, ports())
+
+
 @app.task(name="tern.operation.progress", throws=EXPECTED)
 def operation_progress(*, operation_id: str, scope: str) -> None:
     """Looks at the operation."""

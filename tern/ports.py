@@ -41,7 +41,6 @@ from tern.domain.work import (
     NotClaimed,
     Poll,
     Resolved,
-    Wish,
     WishReceipt,
 )
 
@@ -96,10 +95,17 @@ class ControlStore(Protocol):
     def members(self, apply_id: ApplyId) -> tuple[Member, ...]:
         """The apply's operations as selectors see them, in rollout order; raises NotFound."""
 
-    def accept_wish(self, wish: Wish, *, dry_run: bool = False) -> WishReceipt:
-        """Request and deliveries are inserted; nothing is locked that a driver could hold (ST11).
+    def accept_wish(self, asked: Asked) -> WishReceipt:
+        """Selected among the rows as they are now, counted, answered; request and deliveries are inserted.
 
-        With dry_run the same answer is computed and nothing is written.
+        Nothing is locked that a driver could hold (ST11), and there are as many statements for ten thousand
+        operations as for one. With dry_run the same answer is computed and nothing is written. Raises NotFound,
+        Refused.
+        """
+
+    def settle_uncalled(self, apply_id: ApplyId, most: int) -> int:
+        """Wishes that need no call are carried out, for as many as `most` operations of the apply at once: what was
+        never dispatched is stopped, cancelled, skipped or put back in line. Returns for how many; raises NotFound.
         """
 
     def claim_delivery(
@@ -112,6 +118,9 @@ class ControlStore(Protocol):
 
     def record_sent(self, claim: Claim, delivery_id: int) -> Fenced:
         """The engine took the call; the wish stays open until its effect is observed."""
+
+    def record_volume(self, claim: Claim, delivery_id: int, volume: int) -> Fenced:
+        """The engine works at this volume now: its answer is the effect, and the wish is acknowledged."""
 
     def record_undelivered(self, claim: Claim, delivery_id: int, message: str, *, delay_s: float) -> Fenced:
         """No usable answer: the wish stays open and is repeated."""
@@ -258,6 +267,15 @@ class Engine(Protocol):
     def cancel(self, call: RemoteCall) -> Outcome[None]:
         """Asks for the permanent end."""
 
+    def revert(self, call: RemoteCall) -> Outcome[None]:
+        """Asks to undo a change that is in its revert window."""
+
+    def skip_revert(self, call: RemoteCall) -> Outcome[None]:
+        """Asks to close the revert window, so that the change stays."""
+
+    def volume(self, call: RemoteCall, volume: int) -> Outcome[int]:
+        """Asks to work at this volume, 1 to 11; the one that holds from now on."""
+
     def health(self) -> Outcome[str]:
         """Whether the engine answers at all."""
 
@@ -349,6 +367,5 @@ __all__ = [
     "StorageUnavailable",
     "Store",
     "SweepStore",
-    "Wish",
     "WishReceipt",
 ]

@@ -18,13 +18,14 @@ from tern.domain.control import Receipt, Verb
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.model import Action, Capabilities, Deployment, PlannedChange
 from tern.domain.policy import Policy
-from tern.flows.accept import accept_apply, accept_wish
+from tern.domain.selection import Selection
+from tern.flows.accept import accept_apply, ask
 from tern.flows.advance import advance
 from tern.flows.control import deliver
 from tern.flows.dispatch import dispatch
 from tern.flows.poll import look, poll
 from tern.flows.sweep import reconcile, sweep_progress
-from tern.ports import Due, DueControl, NewApply, Ports, Wish, WishReceipt
+from tern.ports import Asked, Due, DueControl, NewApply, Ports, WishReceipt
 from tern.store.store import PostgresStore
 from tern.wire.routing import EngineDirectory
 from tests.faults.fake_engine import FakeEngine
@@ -128,9 +129,16 @@ class World:
         self.last = accept_apply(new, self.ports).apply_id
         return self.last
 
-    def ask(self, verb: Verb, *deployments: str, apply_id: ApplyId | None = None) -> WishReceipt:
-        wish = Wish(verb, apply_id or self.last, deployments or None, "bob", "the night is long")
-        return accept_wish(wish, self.ports)
+    def ask(
+        self, verb: Verb, *deployments: str, apply_id: ApplyId | None = None, volume: int | None = None
+    ) -> WishReceipt:
+        return self.ask_for(verb, Selection(deployments), apply_id=apply_id, volume=volume)
+
+    def ask_for(
+        self, verb: Verb, selection: Selection, *, apply_id: ApplyId | None = None, **more: Any
+    ) -> WishReceipt:
+        asked = Asked(verb, apply_id or self.last, selection, "bob", "the night is long", **more)
+        return ask(asked, self.ports)
 
     def outcomes(self, receipt: WishReceipt) -> dict[str, Receipt]:
         return {line.deployment: line.outcome for line in receipt.lines}

@@ -132,6 +132,7 @@ CREATE TABLE apply_operations (
     poll_failures integer NOT NULL DEFAULT 0,
     poll_error text NOT NULL DEFAULT '',
     start_sent_at timestamptz,
+    volume integer CONSTRAINT apply_operations_volume_is_one CHECK (volume BETWEEN 1 AND 11),
     summary text NOT NULL DEFAULT '',
     error_reason text NOT NULL DEFAULT '',
     error_message text NOT NULL DEFAULT '',
@@ -178,13 +179,16 @@ CREATE TABLE control_requests (
         CHECK (verb IN ('stop', 'start', 'cutover', 'cancel', 'retry', 'skip', 'release', 'revert', 'skip-revert',
                         'volume')),
     failures_released integer,
+    volume integer,
     caller text NOT NULL,
     reason text NOT NULL CONSTRAINT control_requests_have_a_reason CHECK (btrim(reason) <> ''),
     outcomes jsonb NOT NULL,
     created_at timestamptz NOT NULL DEFAULT tern_clock(),
     hash bytea NOT NULL DEFAULT '\\x',
     CONSTRAINT control_requests_releases_say_how_much CHECK (
-        (failures_released IS NOT NULL) = (verb = 'release') AND failures_released >= 0)
+        (failures_released IS NOT NULL) = (verb = 'release') AND failures_released >= 0),
+    CONSTRAINT control_requests_volumes_are_named CHECK (
+        (volume IS NOT NULL) = (verb = 'volume') AND volume BETWEEN 1 AND 11)
 );
 
 CREATE TABLE control_deliveries (
@@ -198,10 +202,12 @@ CREATE TABLE control_deliveries (
     attempts integer NOT NULL DEFAULT 0,
     refusals integer NOT NULL DEFAULT 0,
     next_attempt_at timestamptz DEFAULT tern_clock(),
+    called_at timestamptz,
     sent_at timestamptz,
     engine_words text NOT NULL DEFAULT '',
     created_at timestamptz NOT NULL DEFAULT tern_clock(),
     closed_at timestamptz,
+    CONSTRAINT control_deliveries_sent_ones_are_dated CHECK (state <> 'sent' OR sent_at IS NOT NULL),
     CONSTRAINT control_deliveries_closed_ones_are_dated CHECK (
         (closed_at IS NULL) = (state IN ('pending', 'sent'))),
     CONSTRAINT control_deliveries_closed_ones_are_not_due CHECK (

@@ -1,31 +1,71 @@
-"""An operator's wishes: where each verb is welcome, what to do next about one, and when it is fulfilled.
+"""An operator's wishes: the verbs and their fates, what to do next about a wish, and when it is fulfilled.
 
-Precedence: cancel before stop before everything else. All functions are pure; the store and the flows do.
+Where each verb is welcome stands in admission.py. Precedence: cancel before stop before everything else. All
+functions are pure; the store and the flows do.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
 from tern.domain.states import State
 
 
 class Verb(StrEnum):
-    """What an operator may ask of an operation."""
+    """What an operator may ask of an operation; release alone is asked of an apply as a whole."""
 
     STOP = "stop"
     START = "start"
     CUTOVER = "cutover"
     CANCEL = "cancel"
+    RETRY = "retry"
+    SKIP = "skip"
+    RELEASE = "release"
+    REVERT = "revert"
+    SKIP_REVERT = "skip-revert"
+    VOLUME = "volume"
+
+    @property
+    def is_halting(self) -> bool:
+        """It ends work; stopping is cheap, so a whole apply needs no selection."""
+        return self in {Verb.STOP, Verb.CANCEL}
 
     @property
     def is_forward(self) -> bool:
-        """It makes something happen at the engine, and needs an explicit selection on a multi apply (G7)."""
-        return self in {Verb.START, Verb.CUTOVER}
+        """It makes something happen, so no stop or cancel may be in force (G9)."""
+        return self not in {Verb.STOP, Verb.CANCEL, Verb.SKIP}
+
+    @property
+    def needs_selection(self) -> bool:
+        """On a multi apply somebody has to say which operations are meant (G7)."""
+        return self not in {Verb.STOP, Verb.CANCEL, Verb.RELEASE}
 
     @property
     def precedence(self) -> int:
         """Lower is driven first."""
         return {Verb.CANCEL: 0, Verb.STOP: 1}.get(self, 2)
+
+
+MOMENT = {
+    Verb.CUTOVER: State.WAITING_FOR_CUTOVER,
+    Verb.REVERT: State.REVERT_WINDOW,
+    Verb.SKIP_REVERT: State.REVERT_WINDOW,
+}
+"""Verbs that fit one state only, in which nothing moves by itself. Their call is made on a look that shows it, and
+repeated only on a look from after the call's deadline: before that, the state proves nothing (CU3).
+"""
+
+ADJUSTABLE = frozenset({State.RUNNING, State.WAITING_FOR_CUTOVER, State.CUTTING_OVER})
+"""Where an engine works on a job whose pace can be set."""
+
+CALLS_ONLY = frozenset({Verb.CUTOVER, Verb.REVERT, Verb.SKIP_REVERT, Verb.VOLUME})
+"""Verbs that mean nothing without a call. The others are carried out here where nothing was dispatched."""
+
+VOLUMES = range(1, 12)
+"""How fast an engine may work, from a whisper to full force."""
+
+CONTRARY = {Verb.REVERT: Verb.SKIP_REVERT, Verb.SKIP_REVERT: Verb.REVERT}
+"""Of two wishes that exclude each other the earlier one counts."""
 
 
 class Delivery(StrEnum):
@@ -55,71 +95,14 @@ class Receipt(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReceiptLine:
-    """One operation's answer to a wish, with the reason where it is not simply accepted."""
+    """One operation's answer to a wish, with the reason where it is not simply accepted.
+
+    deployment is empty where the answer is the whole apply's.
+    """
 
     deployment: str
     outcome: Receipt
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AdmissionFacts:
-    """What decides whether a wish is taken for one operation."""
-
-    state: State
-    has_remote_id: bool
-    stop_in_force: str | None = None
-    same_verb_open: bool = False
-    start_open: bool = False
-    """A start is on its way, so that `stopped` won't last."""
-    target_holder: str | None = None
-    """Another apply that holds the target, where this one no longer does."""
-    deployment: str = ""
-
-
-def admit(verb: Verb, facts: AdmissionFacts) -> ReceiptLine:
-    """Whether a wish is written down for an operation; every unmet condition is in the reason."""
-    deployment, state = facts.deployment, facts.state
-
-    def refused(*why: str) -> ReceiptLine:
-        return ReceiptLine(deployment, Receipt.REFUSED, "; ".join(why))
-
-    if facts.same_verb_open:
-        return ReceiptLine(deployment, Receipt.ALREADY, f"a {verb} is already on its way")
-    match verb:
-        case Verb.STOP:
-            if state is State.STOPPED and not facts.start_open:
-                return ReceiptLine(deployment, Receipt.ALREADY, "it is stopped")
-            if state is State.STOPPED:
-                return ReceiptLine(deployment, Receipt.ACCEPTED)
-            if state.is_settled:
-                return ReceiptLine(deployment, Receipt.TOO_LATE, f"it is {state}")
-            return ReceiptLine(deployment, Receipt.ACCEPTED)
-        case Verb.CANCEL:
-            if state is State.CANCELLED:
-                return ReceiptLine(deployment, Receipt.ALREADY, "it is cancelled")
-            if state.is_finished:
-                return ReceiptLine(deployment, Receipt.TOO_LATE, f"it is {state}")
-            return ReceiptLine(deployment, Receipt.ACCEPTED)
-        case Verb.START:
-            if facts.stop_in_force == Verb.CANCEL.value and not state.is_finished:
-                return refused("a cancel covers it, and cancelling is permanent")
-            if facts.target_holder is not None:
-                return refused(f"its target is held by {facts.target_holder}")
-            if state is State.STOPPED or (state.is_live and facts.stop_in_force is not None):
-                return ReceiptLine(deployment, Receipt.ACCEPTED)
-            if state.is_live:
-                return ReceiptLine(deployment, Receipt.ALREADY, f"it is {state}")
-            return ReceiptLine(deployment, Receipt.TOO_LATE, f"it is {state}")
-        case Verb.CUTOVER:
-            if state in {State.CUTTING_OVER, State.COMPLETED, State.REVERT_WINDOW}:
-                return ReceiptLine(deployment, Receipt.ALREADY, f"it is {state}")
-            why = []
-            if facts.stop_in_force is not None:
-                why.append(f"a {facts.stop_in_force} covers it that no start has superseded")
-            if state is not State.WAITING_FOR_CUTOVER:
-                why.append(f"it is {state}, not waiting for its cutover")
-            return refused(*why) if why else ReceiptLine(deployment, Receipt.ACCEPTED)
 
 
 class Step(StrEnum):
@@ -152,8 +135,15 @@ class DriveFacts:
     stop_open: bool = False
     """A stop or cancel is open on the same operation, besides this wish."""
     stop_was_sent: bool = False
-    fresh_waiting_sample: bool = False
-    """Its own sample, taken in this attempt and after the last call, says that it waits for its cutover."""
+    contrary_came_first: bool = False
+    """An earlier wish that excludes this one is open."""
+    is_fresh: bool = False
+    """Its own sample was taken in this attempt, and after the last call's deadline."""
+
+    @property
+    def was_never_dispatched(self) -> bool:
+        """Nothing was sent, or its key is dead: nothing runs at the engine, nor ever will (S17)."""
+        return not self.has_remote_id and (not self.has_intent or self.key_is_dead)
 
 
 def next_step(verb: Verb, facts: DriveFacts) -> Step:
@@ -162,19 +152,42 @@ def next_step(verb: Verb, facts: DriveFacts) -> Step:
     A dispatch whose answer is lost is first resolved (S17): stopping must never leave a live remote behind, and
     must never call Apply in order to find out.
     """
-    match verb:
-        case Verb.STOP | Verb.CANCEL:
-            return _next_halting_step(verb, facts)
-        case Verb.START:
-            return _next_start_step(facts)
-        case Verb.CUTOVER:
-            if facts.state in {State.CUTTING_OVER, State.COMPLETED, State.REVERT_WINDOW}:
-                return Step.ACKNOWLEDGE
-            if facts.state.is_settled:
-                return Step.TOO_LATE
-            if facts.stop_open or facts.state is not State.WAITING_FOR_CUTOVER:
-                return Step.FAIL
-            return Step.SEND if facts.fresh_waiting_sample else Step.WAIT
+    if verb.is_halting:
+        return _next_halting_step(verb, facts)
+    if verb is Verb.START:
+        return _next_start_step(facts)
+    fate = fulfilment(verb, facts.state)
+    if fate is not None:
+        return Step.ACKNOWLEDGE if fate is Delivery.ACKNOWLEDGED else Step.TOO_LATE
+    if unmet(verb, facts):
+        return Step.FAIL
+    if verb is Verb.RETRY:
+        return Step.REQUEUE
+    if verb is Verb.SKIP:
+        return Step.SETTLE_LOCALLY
+    return Step.SEND if facts.is_fresh or verb not in MOMENT else Step.WAIT
+
+
+def unmet(verb: Verb, facts: DriveFacts) -> tuple[str, ...]:
+    """Every reason why a wish that was welcome when it was accepted can't be carried out any more."""
+    why: list[str] = []
+    if facts.stop_open and verb.is_forward:
+        why.append("a stop or cancel came between")
+    if verb in MOMENT and facts.state is not MOMENT[verb]:
+        why.append(f"it is {facts.state}, not {MOMENT[verb]}")
+    if facts.contrary_came_first:
+        why.append(f"a {CONTRARY[verb]} was asked for first")
+    if verb is Verb.RELEASE:
+        why.append("a release is about the whole apply")
+    if verb is Verb.VOLUME and not (facts.state in ADJUSTABLE and facts.has_remote_id):
+        why.append(f"it is {facts.state}, and no engine works on it")
+    if verb is Verb.RETRY and facts.has_remote_id:
+        why.append("it has a remote id, which is never replaced")
+    if verb is Verb.SKIP and not (
+        facts.state in {State.PENDING, State.STOPPED} and facts.was_never_dispatched
+    ):
+        why.append(f"it is {facts.state}, and its engine may have work of it: cancel ends that")
+    return tuple(why)
 
 
 def _next_halting_step(verb: Verb, facts: DriveFacts) -> Step:
@@ -187,7 +200,7 @@ def _next_halting_step(verb: Verb, facts: DriveFacts) -> Step:
         return Step.TOO_LATE
     if facts.has_remote_id:
         return Step.SEND
-    if not facts.has_intent or facts.key_is_dead:
+    if facts.was_never_dispatched:
         return Step.SETTLE_LOCALLY
     return Step.RESOLVE if facts.offers_resolve else Step.ASK_PERSON
 
@@ -210,22 +223,32 @@ def fulfilment(verb: Verb, state: State) -> Delivery | None:
     """What an operation's state makes of an open wish; None while it stays open."""
     match verb:
         case Verb.STOP:
-            if state is State.STOPPED:
-                return Delivery.ACKNOWLEDGED
-            return Delivery.TOO_LATE if state.is_settled else None
+            done, late = state is State.STOPPED, state.is_settled
         case Verb.CANCEL:
-            if state is State.CANCELLED:
-                return Delivery.ACKNOWLEDGED
-            return Delivery.TOO_LATE if state.is_finished else None
+            done, late = state is State.CANCELLED, state.is_finished
         case Verb.CUTOVER:
-            if state in {State.CUTTING_OVER, State.COMPLETED, State.REVERT_WINDOW}:
-                return Delivery.ACKNOWLEDGED
-            return Delivery.TOO_LATE if state.is_settled else None
+            done = state in {State.CUTTING_OVER, State.COMPLETED, State.REVERT_WINDOW}
+            late = state.is_settled
         case Verb.START:
             if state in {State.STOPPED, State.RESUMING, State.UNCERTAIN}:
                 return None
-            return (
-                Delivery.TOO_LATE
-                if state.is_finished and state is not State.COMPLETED
-                else Delivery.ACKNOWLEDGED
-            )
+            done, late = state.is_live or state is State.COMPLETED, True
+        case Verb.RETRY:
+            done, late = state.is_live, state is not State.FAILED
+        case Verb.SKIP:
+            done, late = state is State.SKIPPED, state.is_finished
+        case Verb.REVERT:
+            done, late = state in {State.REVERTING, State.REVERTED}, state.is_settled
+        case Verb.SKIP_REVERT:
+            done, late = state is State.COMPLETED, state.is_settled or state is State.REVERTING
+        case Verb.VOLUME:
+            # Its answer is its effect; no state shows it.
+            done, late = False, state.is_settled
+        case Verb.RELEASE:
+            # Asked of an apply, it has no fate on an operation.
+            return None
+        case _:
+            assert_never(verb)
+    if done:
+        return Delivery.ACKNOWLEDGED
+    return Delivery.TOO_LATE if late else None

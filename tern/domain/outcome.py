@@ -25,6 +25,13 @@ class Refused:
     reason: str = ""
     code: str = ""
 
+    @property
+    def was_sent(self) -> bool:
+        """The engine said no. What we refused before sending (no credentials, no way there) has no status code, and
+        says nothing about the engine.
+        """
+        return bool(self.code)
+
 
 @dataclass(frozen=True, slots=True)
 class Unknown:

@@ -7,6 +7,8 @@ from tern.domain.errors import NotFound, Refused, UsageError
 from tern.domain.identity import ApplyId
 from tern.domain.states import State
 
+MOST_LISTED = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -15,6 +17,8 @@ class Member:
     deployment: str
     state: State
     labels: Mapping[str, str] = field(default_factory=dict)
+    wave: int = 0
+    """Counted from 1; 0 in a rollout without waves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +33,11 @@ class Selection:
     states: frozenset[State] = frozenset()
     everywhere: bool = False
     excepted: frozenset[str] = frozenset()
+    wave: int | None = None
 
     def __post_init__(self) -> None:
-        if self.everywhere and (self.deployments or self.labels or self.states):
-            what = "--all means every operation; it can't be narrowed down by --deployment, -l or --state"
+        if self.everywhere and (self.deployments or self.labels or self.states or self.wave is not None):
+            what = "--all means every operation; it can't be narrowed down by --deployment, -l, --wave or --state"
             raise UsageError(what)
 
     @property
@@ -43,15 +48,18 @@ class Selection:
     @property
     def is_explicit(self) -> bool:
         """It says which operations go forward; taking some away says nothing about the others."""
-        return bool(self.deployments or self.labels or self.states or self.everywhere)
+        return bool(
+            self.deployments or self.labels or self.states or self.everywhere or self.wave is not None
+        )
 
     def choose(self, apply_id: ApplyId, members: Sequence[Member]) -> tuple[str, ...]:
         """The deployments meant, in rollout order; raises NotFound and Refused."""
         known = {member.deployment for member in members}
         unknown = [name for name in (*self.deployments, *sorted(self.excepted)) if name not in known]
         if unknown:
-            what = f"{apply_id} has no operation on {', '.join(unknown)}"
-            raise NotFound(what, next_step=f"`tern get {apply_id}` shows them.")
+            what = f"{apply_id} has no operation on {', '.join(repr(name) for name in unknown)}"
+            listed = ", ".join([member.deployment for member in members][:MOST_LISTED])
+            raise NotFound(what, why=(f"it has {listed}",), next_step=f"`tern get {apply_id}` shows them.")
         chosen = tuple(member.deployment for member in members if self._wants(member))
         if not chosen:
             what = f"no operation of {apply_id} was selected"
@@ -63,6 +71,7 @@ class Selection:
         return (
             (not self.deployments or member.deployment in self.deployments)
             and (not self.states or member.state in self.states)
+            and (self.wave is None or member.wave == self.wave)
             and self.labels.items() <= member.labels.items()
             and member.deployment not in self.excepted
         )

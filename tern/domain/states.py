@@ -232,6 +232,8 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
         Event.RESUME: State.RESUMING,
         Event.REQUEUE: State.PENDING,
         Event.WITHDRAW_CANCELLED: State.CANCELLED,
+        # Only what was never dispatched: a stopped one that blocks the order is left behind by a person's word.
+        Event.SKIP: State.SKIPPED,
         **_sampled(State.COMPLETED, State.FAILED, State.CANCELLED),
     },
     State.FAILED: {

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tern.domain.choice import Choice
-from tern.domain.control import ReceiptLine, Step, Verb
+from tern.domain.control import VOLUMES, ReceiptLine, Step, Verb
 from tern.domain.dispatch import Approach
 from tern.domain.errors import UsageError
 from tern.domain.identity import ApplyId, DispatchKey, PlanId, ScopeName
@@ -52,6 +52,7 @@ class DeliveryClaimed:
     step: Step
     key: DispatchKey | None = None
     attempts: int = 0
+    volume: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,21 +174,12 @@ class Enqueued:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What somebody asks of some operations of one apply. `deployments` None means all."""
-
-    verb: Verb
-    apply_id: ApplyId
-    deployments: tuple[str, ...] | None
-    caller: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Asked:
-    """A wish as a door took it in, before anybody looked at the apply. Raises UsageError where it has no reason.
+    """A wish as a door took it in, before anybody looked at the apply. Raises UsageError where it has no reason, or
+    a volume that no engine has.
 
     expected: how many operations the asker thinks that the selection has, None for any number.
+    volume: 1 to 11, of the verb volume alone.
     """
 
     verb: Verb
@@ -197,11 +189,18 @@ class Asked:
     reason: str
     dry_run: bool = False
     expected: int | None = None
+    volume: int | None = None
 
     def __post_init__(self) -> None:
         if not self.reason.strip():
             what = f"a {self.verb} needs a reason"
             raise UsageError(what, next_step="Say why; it stands in the record.")
+        if (self.verb is Verb.VOLUME) != (self.volume is not None):
+            what = "a volume is named by the verb volume, and by no other"
+            raise UsageError(what)
+        if self.volume is not None and self.volume not in VOLUMES:
+            what = f"{self.volume} is no volume"
+            raise UsageError(what, why=(f"it is one of {VOLUMES[0]} to {VOLUMES[-1]}",))
 
 
 @dataclass(frozen=True, slots=True)

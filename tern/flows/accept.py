@@ -3,16 +3,17 @@
 from collections.abc import Mapping, Sequence
 
 from tern.domain.choice import shortened
-from tern.domain.control import Verb
+from tern.domain.control import CALLS_ONLY
 from tern.domain.enqueue import Enqueue, NewChange, check_place, is_usable_key, losses, refuse_unsafe
 from tern.domain.errors import Refused, TernError, UsageError
 from tern.domain.identity import PlanId, RemoteId, ScopeName
 from tern.domain.model import Deployment, PlannedChange
-from tern.ports import AcceptedApply, Asked, Enqueued, NewApply, Ports, Resolved, Store, Wish, WishReceipt
+from tern.ports import AcceptedApply, Asked, Enqueued, NewApply, Ports, Resolved, Store, WishReceipt
 from tern.probing import TargetPreview, preview
 from tern.request import EnqueueRequest
 
-MOST_LISTED = 20
+RUNG_AT_ONCE = 500
+"""Bells for one wish; the sweeps ring for the others, and whoever asked has an answer at once."""
 
 
 def enqueue(asked: Enqueue, ports: Ports) -> Enqueued:
@@ -68,10 +69,15 @@ def ask(asked: Asked, ports: Ports) -> WishReceipt:
 
     With dry_run the same answer is computed and nothing is written. Raises Refused, NotFound, StorageUnavailable.
     """
-    wish = Wish(asked.verb, asked.apply_id, _selected(asked, ports.store), asked.caller, asked.reason)
-    if asked.dry_run:
-        return ports.store.accept_wish(wish, dry_run=True)
-    return accept_wish(wish, ports)
+    receipt = ports.store.accept_wish(asked)
+    if receipt.request_id is None:
+        return receipt
+    if asked.verb not in CALLS_ONLY:
+        # Carries out at once what needs no call, before the single bells arrive.
+        ports.bells.advance(asked.apply_id)
+    for due in receipt.due[:RUNG_AT_ONCE]:
+        ports.bells.control(due)
+    return receipt
 
 
 def resolve(
@@ -86,17 +92,6 @@ def resolve(
         raise UsageError(what, next_step="Say how you know; it stands in the record.")
     ports.store.resolve_uncertain(name, found, remote_id, caller, reason)
     ports.bells.advance(name.apply_id)
-
-
-def accept_wish(wish: Wish, ports: Ports) -> WishReceipt:
-    """A wish, one outcome per operation. Raises Refused, NotFound, StorageUnavailable."""
-    receipt = ports.store.accept_wish(wish)
-    if receipt.due and wish.verb in {Verb.STOP, Verb.CANCEL}:
-        # Settles all that was never dispatched in one statement, before the single bells arrive.
-        ports.bells.advance(wish.apply_id)
-    for due in receipt.due:
-        ports.bells.control(due)
-    return receipt
 
 
 def _change(asked: Enqueue, store: Store) -> NewChange:
@@ -155,20 +150,3 @@ def _review(
         raise Refused(what, why=shortened(silent), next_step=step, reason="ENGINE_UNREACHABLE")
     if not allow_unsafe:
         refuse_unsafe([f"{found.deployment}: {unsafe}" for found in previews for unsafe in found.unsafe])
-
-
-def _selected(asked: Asked, store: Store) -> tuple[str, ...] | None:
-    """The deployments meant, None for the whole apply; raises Refused where the number is another."""
-    selection = asked.selection
-    if not selection.is_made and asked.expected is None:
-        return None
-    members = store.members(asked.apply_id)
-    if asked.verb.is_forward and len(members) > 1 and not selection.is_explicit:
-        # Left to the store, which names the operations: nothing may narrow a choice that was not made (G7).
-        return None
-    chosen = selection.choose(asked.apply_id, members)
-    if asked.expected is not None and len(chosen) != asked.expected:
-        what = f"{len(chosen)} operation{'' if len(chosen) == 1 else 's'} selected, not {asked.expected}"
-        why = (", ".join(chosen[:MOST_LISTED]),)
-        raise Refused(what, why=why, reason="EXPECTATION_MISSED")
-    return chosen if selection.is_made else None

@@ -1,8 +1,8 @@
-"""Bringing an operator's wish forward on one operation: stop, start, cutover, cancel (G2, G8, G9)."""
+"""Bringing an operator's wish forward on one operation: one call with its own id, or none (G2, G8, G9)."""
 
 from typing import assert_never
 
-from tern.domain.control import Step, Verb
+from tern.domain.control import MOMENT, Step, Verb
 from tern.domain.identity import RemoteId
 from tern.domain.model import Forbidden, NeverStarted, RemoteCall, Started, Unsupported
 from tern.domain.outcome import Ok, Outcome, Refused, Unknown
@@ -56,15 +56,24 @@ def _call(claimed: DeliveryClaimed, engine: Engine, ports: Ports) -> None:
     goes_already = claimed.verb is Verb.START and _goes_already(engine, call)
     if claimed.verb.is_forward and not _may_go_forward(claimed, ports):
         return
-    match Ok(None) if goes_already else _send(claimed.verb, engine, call):
+    match Ok(None) if goes_already else _send(claimed, engine, call):
+        case Ok(volume) if volume is not None:
+            ports.store.record_volume(claimed.claim, claimed.delivery_id, volume)
         case Ok():
             if ports.store.record_sent(claimed.claim, claimed.delivery_id) is Fenced.DONE:
                 ports.bells.progress(Due(claimed.claim.operation_id, claimed.scope.name))
-        case Refused(message):
-            _refused(claimed, message, ports)
+        case Refused() as refused if claimed.verb.is_halting and not refused.was_sent:
+            # Nobody was asked: what keeps us from asking (a missing secret) is no answer of the engine's, and the
+            # work may go on there. The wish stays open, with the words, until somebody has mended it.
+            delay_s = _pause_s(claimed, ports)
+            ports.store.record_undelivered(
+                claimed.claim, claimed.delivery_id, refused.message, delay_s=delay_s
+            )
+        case Refused(message, code=code):
+            _refused(claimed, _with_way_out(claimed, message, code), ports)
         case Unknown(message):
             delay_s = _pause_s(claimed, ports)
-            if claimed.verb is Verb.CUTOVER:
+            if claimed.verb in MOMENT:
                 # The call may still be on its way; only what is seen after its deadline tells (CU3).
                 delay_s += RPC_DEADLINE_S
             ports.store.record_undelivered(claimed.claim, claimed.delivery_id, message, delay_s=delay_s)
@@ -74,7 +83,7 @@ def _call(claimed: DeliveryClaimed, engine: Engine, ports: Ports) -> None:
 def _pause_s(claimed: DeliveryClaimed, ports: Ports) -> float:
     """Until the next try after no answer. A halt never waits long: the engine may be back by now, and run on."""
     delay_s = backoff_s(claimed.attempts, ports.chance.jitter())
-    return delay_s if claimed.verb.is_forward else min(delay_s, HALT_RETRY_MAX_S)
+    return min(delay_s, HALT_RETRY_MAX_S) if claimed.verb.is_halting else delay_s
 
 
 def _may_go_forward(claimed: DeliveryClaimed, ports: Ports) -> bool:
@@ -95,8 +104,17 @@ def _goes_already(engine: Engine, call: RemoteCall) -> bool:
             return False
 
 
-def _send(verb: Verb, engine: Engine, call: RemoteCall) -> Outcome[None]:
-    match verb:
+def _with_way_out(claimed: DeliveryClaimed, message: str, code: str) -> str:
+    """A job that its engine does not know can't be ended there: only a person who looked leads out."""
+    if code != "NOT_FOUND":
+        return message
+    command = f"tern resolve {claimed.scope.name} --as ended --reason '…'"
+    return f"{message}; its engine does not know it: look there, and if nothing runs any more: {command}"
+
+
+def _send(claimed: DeliveryClaimed, engine: Engine, call: RemoteCall) -> Outcome[int] | Outcome[None]:
+    """The one call of a verb; its answer is a volume where that is what was asked for."""
+    match claimed.verb:
         case Verb.STOP:
             return engine.stop(call)
         case Verb.START:
@@ -105,8 +123,17 @@ def _send(verb: Verb, engine: Engine, call: RemoteCall) -> Outcome[None]:
             return engine.cutover(call)
         case Verb.CANCEL:
             return engine.cancel(call)
+        case Verb.REVERT:
+            return engine.revert(call)
+        case Verb.SKIP_REVERT:
+            return engine.skip_revert(call)
+        case Verb.VOLUME if claimed.volume is not None:
+            return engine.volume(call, claimed.volume)
+        case Verb.RETRY | Verb.SKIP | Verb.RELEASE | Verb.VOLUME:
+            # next_step never sends these; a request for a volume names it (a constraint).
+            return Refused(f"{claimed.verb} is no call to an engine", "NO_CALL")
         case _:
-            assert_never(verb)
+            assert_never(claimed.verb)
 
 
 def _refused(claimed: DeliveryClaimed, message: str, ports: Ports) -> None:

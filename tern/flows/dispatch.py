@@ -128,7 +128,12 @@ def _settle_by_resolve(
                 case _:
                     assert_never(resolution)
         case (Refused() | Unknown()) as unresolved:
-            _repeat_or_ask(claimed, message, ports, engine_answers=isinstance(unresolved, Refused))
+            _repeat_or_ask(
+                claimed,
+                message,
+                ports,
+                engine_answers=isinstance(unresolved, Refused) and unresolved.was_sent,
+            )
 
 
 def _repeat_or_ask(claimed: DispatchClaimed, message: str, ports: Ports, *, engine_answers: bool) -> None:

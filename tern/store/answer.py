@@ -14,6 +14,7 @@ from tern.store.event import Happening, append
 from tern.store.projection import close_deliveries, move, project_parent
 from tern.store.session import transaction
 from tern.store.step import HeldOperation, Steps, hold
+from tern.store.uncalled import WITHDRAWS
 
 RELEASE = "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL"
 
@@ -41,11 +42,30 @@ class AnswerSteps(Steps):
         return self._after_call(
             claim,
             delivery_id,
-            "state = 'sent', sent_at = tern_clock(), engine_words = '',"
+            "state = 'sent', sent_at = coalesce(sent_at, tern_clock()), called_at = tern_clock(), engine_words = '',"
             " next_attempt_at = tern_clock() + make_interval(secs => :delay_s)",
             delay_s=RESEND_S,
             event="sent",
         )
+
+    def record_volume(self, claim: Claim, delivery_id: int, volume: int) -> Fenced:
+        """See ports.ControlStore."""
+        with transaction(self.engine) as tx:
+            held = hold(tx, claim)
+            if held is None:
+                return Fenced.LOST
+            wish = _wish(tx, delivery_id)
+            tx.execute(
+                text("UPDATE apply_operations SET volume = :volume WHERE id = :id"),
+                {"volume": volume, "id": held.operation_id},
+            )
+            tx.execute(
+                text("UPDATE control_deliveries SET sent_at = tern_clock() WHERE id = :id"),
+                {"id": delivery_id},
+            )
+            close_wish(tx, held, wish, Verb.VOLUME, Delivery.ACKNOWLEDGED, f"the volume is {volume}")
+            _release(tx, held, is_start=False)
+            return Fenced.DONE
 
     def record_undelivered(self, claim: Claim, delivery_id: int, message: str, *, delay_s: float) -> Fenced:
         """See ports.ControlStore."""
@@ -53,7 +73,7 @@ class AnswerSteps(Steps):
             claim,
             delivery_id,
             # The call may have had its effect after all: only a sample taken after this instant counts.
-            "sent_at = tern_clock(), engine_words = :words,"
+            "called_at = tern_clock(), engine_words = :words,"
             " next_attempt_at = tern_clock() + make_interval(secs => :delay_s)",
             delay_s=delay_s,
             event="unanswered",
@@ -76,16 +96,13 @@ class AnswerSteps(Steps):
                 {"id": delivery_id, "delay_s": delay_s, "words": words},
             )
             _release(tx, held, is_start=wish.verb == Verb.START.value and event == "sent")
-            append(
-                tx,
-                Happening(
-                    held.apply_pk,
-                    f"{wish.verb}_{event}",
-                    wish.caller,
-                    held.operation_id,
-                    words or wish.reason,
-                ),
-            )
+            if not words or words != wish.engine_words:
+                # The same silence is told once, not every few seconds of an outage.
+                why = words or wish.reason
+                append(
+                    tx,
+                    Happening(held.apply_pk, f"{wish.verb}_{event}", wish.caller, held.operation_id, why),
+                )
             return Fenced.DONE
 
     def record_delivery_refused(
@@ -98,7 +115,7 @@ class AnswerSteps(Steps):
                 return Fenced.LOST
             wish = _wish(tx, delivery_id)
             verb = Verb(wish.verb)
-            if verb in {Verb.STOP, Verb.CANCEL} and wish.refusals + 1 < CONTROL_REFUSALS_MAX:
+            if verb.is_halting and wish.refusals + 1 < CONTROL_REFUSALS_MAX:
                 tx.execute(
                     text(
                         "UPDATE control_deliveries SET refusals = refusals + 1, engine_words = :words,"
@@ -166,7 +183,7 @@ def settle_locally(tx: Connection, held: HeldOperation, verb: Verb, wish: Row[tu
         operation_id=held.operation_id,
         apply_pk=held.apply_pk,
         state=held.state,
-        event=Event.WITHDRAW_CANCELLED if verb is Verb.CANCEL else Event.WITHDRAW_STOPPED,
+        event=WITHDRAWS[verb],
         who=wish.caller,
         why=f"{verb} by {wish.caller}; nothing runs on {held.deployment}: {wish.reason}",
         detail={"deployment": held.deployment, "operation": held.operation_id},
@@ -209,7 +226,7 @@ def postpone(tx: Connection, delivery_id: int, delay_s: float | None) -> None:
 def _wish(tx: Connection, delivery_id: int) -> Row[tuple[object, ...]]:
     return tx.execute(
         text(
-            "SELECT d.id, d.verb, d.state, d.refusals, r.caller, r.reason FROM control_deliveries d"
+            "SELECT d.id, d.verb, d.state, d.refusals, d.engine_words, r.caller, r.reason FROM control_deliveries d"
             " JOIN control_requests r ON r.id = d.request_id WHERE d.id = :id FOR UPDATE OF d"
         ),
         {"id": delivery_id},

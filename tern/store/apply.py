@@ -10,13 +10,12 @@ from sqlalchemy import Connection, text
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.model import Plan
-from tern.domain.states import State
 from tern.domain.waves import Place, divide
 from tern.ports import AcceptedApply, Due, NewApply
 from tern.store.deployment import load_named
-from tern.store.event import Happening, append, append_all
+from tern.store.event import Happening, append
 from tern.store.plan import load_plan, new_identifier, plan_digest
-from tern.store.projection import close_fulfilled, project_parent, settle_table_changes
+from tern.store.projection import project_parent
 from tern.store.reservation import holder_of, take
 from tern.store.session import transaction
 from tern.store.step import Steps, lock_apply
@@ -68,7 +67,6 @@ class ApplySteps(Steps):
                 message = f"there is no apply {apply_id}"
                 raise NotFound(message)
             lock_apply(tx, apply_pk)
-            _settle_undispatched(tx, apply_pk)
             project_parent(tx, apply_pk, self.owner)
             rows = tx.execute(
                 text(
@@ -262,49 +260,3 @@ def _target_refusal(tx: Connection, apply_pk: int, plan: Plan, deployments: Sequ
 
 def _digest(body: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _settle_undispatched(tx: Connection, apply_pk: int) -> None:
-    """All operations of the apply that were never dispatched and that a stop or cancel covers, in one statement."""
-    rows = tx.execute(
-        text(
-            "WITH wished AS MATERIALIZED ("
-            "  SELECT DISTINCT ON (d.operation_id) d.operation_id, d.verb, r.caller, r.reason"
-            "  FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
-            "  WHERE d.apply_id = :id AND d.state = 'pending' AND d.verb IN ('stop', 'cancel')"
-            "  AND NOT EXISTS (SELECT 1 FROM control_deliveries s WHERE s.operation_id = d.operation_id"
-            "    AND s.verb = 'start' AND s.id > d.id AND s.state <> 'failed')"
-            "  ORDER BY d.operation_id, d.verb = 'cancel' DESC),"
-            " free AS MATERIALIZED ("
-            "  SELECT o.id, o.state, w.verb, w.caller, w.reason FROM apply_operations o"
-            "  JOIN wished w ON w.operation_id = o.id"
-            "  WHERE o.state = 'pending' AND o.dispatch_key IS NULL AND o.claim_token IS NULL"
-            "  ORDER BY o.id FOR NO KEY UPDATE OF o SKIP LOCKED)"
-            " UPDATE apply_operations o SET state = CASE free.verb WHEN 'stop' THEN 'stopped' ELSE 'cancelled' END,"
-            " completed_at = CASE free.verb WHEN 'cancel' THEN tern_clock() END, state_changed_at = tern_clock(),"
-            " next_attempt_at = NULL FROM free WHERE o.id = free.id"
-            " RETURNING o.id, o.deployment, o.state, free.verb, free.caller, free.reason"
-        ),
-        {"id": apply_pk},
-    ).all()
-    for state in (State.STOPPED, State.CANCELLED):
-        ids = [row.id for row in rows if row.state == state.value]
-        if ids:
-            settle_table_changes(tx, ids, state)
-            close_fulfilled(tx, apply_pk, dict.fromkeys(ids, state))
-    append_all(
-        tx,
-        [
-            Happening(
-                apply_pk,
-                f"withdraw_{row.state}",
-                row.caller,
-                row.id,
-                f"{row.verb} by {row.caller}; nothing runs on {row.deployment}: {row.reason}",
-                "pending",
-                row.state,
-                {"deployment": row.deployment, "operation": row.id},
-            )
-            for row in rows
-        ],
-    )

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, Row, text
 
-from tern.domain.control import Delivery, DriveFacts, Step, Verb, next_step
+from tern.domain.control import CONTRARY, Delivery, DriveFacts, Step, Verb, next_step, unmet
 from tern.domain.errors import ScopeRefused
 from tern.domain.identity import DispatchKey, ScopeName
 from tern.domain.model import Claim, OperationScope
@@ -15,18 +15,19 @@ from tern.ports import DeliveryClaimed, DeliverySettled, NotClaimed
 from tern.store.answer import ask_person, close_wish, postpone, settle_locally
 from tern.store.event import Happening, append
 from tern.store.gate import claim_runs_for_s, lock_operation
-from tern.store.projection import close_deliveries, moot_overtaken_starts, move, project_parent
+from tern.store.projection import close_deliveries, moot_overtaken, move, project_parent
 from tern.store.reservation import holder_of, take
 from tern.store.scope import load_scope
 from tern.store.session import transaction
 from tern.store.step import HeldOperation, Steps, lock_apply_of, new_token
+from tern.store.uncalled import Revival, put_back_in_line, reopen_table_changes
 
 _OPEN_WISHES = text(
-    "SELECT d.id, d.verb, d.state, d.attempts, d.sent_at, r.caller, r.reason,"
+    "SELECT d.id, d.verb, d.state, d.attempts, r.caller, r.reason, r.volume,"
     " d.next_attempt_at <= tern_clock() AS is_due,"
     # A call that was begun may act until its deadline: only what is seen after that speaks about its effect (CU3).
     " o.sampled_attempt = o.attempt AND o.sampled_at >"
-    "   coalesce(d.sent_at + make_interval(secs => :deadline_s), o.started_at) AS is_fresh"
+    "   coalesce(d.called_at + make_interval(secs => :deadline_s), o.started_at) AS is_fresh"
     " FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
     " JOIN apply_operations o ON o.id = d.operation_id"
     " WHERE d.operation_id = :id AND d.state IN ('pending', 'sent') ORDER BY d.id FOR UPDATE OF d"
@@ -81,12 +82,13 @@ class DeliverySteps(Steps):
         wish: Row[tuple[object, ...]],
         wishes: dict[str, Row[tuple[object, ...]]],
     ) -> DeliveryClaimed | DeliverySettled | NotClaimed:
-        step = next_step(verb, _facts(held, scope, wish, wishes))
+        facts = _facts(held, scope, verb, wish, wishes)
+        step = next_step(verb, facts)
         match step:
             case Step.SETTLE_LOCALLY:
                 settle_locally(tx, held, verb, wish)
             case Step.REQUEUE:
-                if (refused := self._requeue(tx, held, scope, wish)) is not None:
+                if (refused := self._requeue(tx, held, scope, verb, wish)) is not None:
                     return refused
             case Step.RESUME:
                 return self._resume(tx, held, scope, wish)
@@ -101,44 +103,34 @@ class DeliverySteps(Steps):
             case Step.ACKNOWLEDGE:
                 close_wish(tx, held, wish, verb, Delivery.ACKNOWLEDGED, f"it is {held.state}")
                 _moot_unsent_stops(tx, verb, wishes)
-                moot_overtaken_starts(tx, held.apply_pk, [held.operation_id])
+                moot_overtaken(tx, held.apply_pk, [held.operation_id])
             case Step.TOO_LATE:
                 close_wish(tx, held, wish, verb, Delivery.TOO_LATE, f"it is {held.state}")
+                moot_overtaken(tx, held.apply_pk, [held.operation_id])
             case Step.FAIL:
-                words = f"it is {held.state}, not waiting for its cutover, or a stop came between"
-                close_wish(tx, held, wish, verb, Delivery.FAILED, words)
+                close_wish(tx, held, wish, verb, Delivery.FAILED, "; ".join(unmet(verb, facts)))
         project_parent(tx, held.apply_pk, self.owner)
         return DeliverySettled(scope.name, step.value)
 
     def _requeue(
-        self, tx: Connection, held: HeldOperation, scope: OperationScope, wish: Row[tuple[object, ...]]
+        self,
+        tx: Connection,
+        held: HeldOperation,
+        scope: OperationScope,
+        verb: Verb,
+        wish: Row[tuple[object, ...]],
     ) -> DeliverySettled | None:
-        """A stopped operation that was never dispatched goes back to its place in the order (SA2)."""
-        if (refused := self._retake(tx, held, scope, wish)) is not None:
+        """What was never dispatched, or was refused, goes back to its place in the order (SA2)."""
+        if (refused := self._retake(tx, held, scope, verb, wish)) is not None:
             return refused
-        move(
-            tx,
-            operation_id=held.operation_id,
-            apply_pk=held.apply_pk,
-            state=held.state,
-            event=Event.REQUEUE,
-            who=wish.caller,
-            why=wish.reason,
-            # A tombstoned key can never be used again: the next dispatch is of the next generation.
-            assignments=(
-                "dispatch_generation = dispatch_generation + CAST(dispatch_key_is_dead AS integer),"
-                " dispatch_key = NULL, dispatch_intent_at = NULL, dispatch_key_is_dead = false,"
-                " next_attempt_at = NULL, answered_attempts = 0, error_message = '', error_reason = ''"
-            ),
-        )
-        _reopen_table_changes(tx, held.operation_id)
-        close_deliveries(tx, {wish.id: Delivery.ACKNOWLEDGED}, "back in line")
+        revival = Revival(held.operation_id, held.state, verb, wish.caller, wish.reason)
+        put_back_in_line(tx, held.apply_pk, [revival])
         return None
 
     def _resume(
         self, tx: Connection, held: HeldOperation, scope: OperationScope, wish: Row[tuple[object, ...]]
     ) -> DeliveryClaimed | DeliverySettled:
-        if (refused := self._retake(tx, held, scope, wish)) is not None:
+        if (refused := self._retake(tx, held, scope, Verb.START, wish)) is not None:
             return refused
         state = move(
             tx,
@@ -150,11 +142,16 @@ class DeliverySteps(Steps):
             why=wish.reason,
             assignments="start_sent_at = NULL, runs_though_stopped = false",
         )
-        _reopen_table_changes(tx, held.operation_id)
+        reopen_table_changes(tx, [held.operation_id])
         return self._claim_wish(tx, replace(held, state=state), scope, Verb.START, wish, Step.SEND)
 
     def _retake(
-        self, tx: Connection, held: HeldOperation, scope: OperationScope, wish: Row[tuple[object, ...]]
+        self,
+        tx: Connection,
+        held: HeldOperation,
+        scope: OperationScope,
+        verb: Verb,
+        wish: Row[tuple[object, ...]],
     ) -> DeliverySettled | None:
         """Takes the target again in the transaction that makes the apply live; another holder refuses (SA3, G13)."""
         taken = take(
@@ -168,7 +165,7 @@ class DeliverySteps(Steps):
             return None
         holder = holder_of(tx, scope.environment, scope.database, held.deployment)
         words = f"its target is held by {holder}"
-        close_wish(tx, held, wish, Verb.START, Delivery.FAILED, words)
+        close_wish(tx, held, wish, verb, Delivery.FAILED, words)
         return DeliverySettled(scope.name, words)
 
     def _claim_wish(
@@ -207,21 +204,25 @@ class DeliverySteps(Steps):
         tx.execute(
             text(
                 # Whoever dies after the call leaves at least the time from which it may have worked.
-                "UPDATE control_deliveries SET attempts = attempts + 1, sent_at = tern_clock(),"
+                "UPDATE control_deliveries SET attempts = attempts + 1, called_at = tern_clock(),"
                 " next_attempt_at = tern_clock() + make_interval(secs => :lease_s) WHERE id = :id"
             ),
             {"lease_s": self.lease_s, "id": wish.id},
         )
         project_parent(tx, held.apply_pk, self.owner)
-        return DeliveryClaimed(claim, scope, verb, wish.id, step, claim.key or None, wish.attempts + 1)
+        return DeliveryClaimed(
+            claim, scope, verb, wish.id, step, claim.key or None, wish.attempts + 1, wish.volume
+        )
 
 
 def _facts(
     held: HeldOperation,
     scope: OperationScope,
+    verb: Verb,
     wish: Row[tuple[object, ...]],
     wishes: dict[str, Row[tuple[object, ...]]],
 ) -> DriveFacts:
+    contrary = wishes.get(CONTRARY.get(verb, ""))
     halting = [other for verb, other in wishes.items() if verb in {"stop", "cancel"} and other.id != wish.id]
     return DriveFacts(
         state=held.state,
@@ -233,7 +234,8 @@ def _facts(
         runs_though_stopped=held.row.runs_though_stopped,
         stop_open=bool(halting),
         stop_was_sent=any(other.state == Delivery.SENT.value or other.attempts for other in halting),
-        fresh_waiting_sample=bool(wish.is_fresh),
+        contrary_came_first=contrary is not None and contrary.id < wish.id,
+        is_fresh=bool(wish.is_fresh),
     )
 
 
@@ -260,10 +262,3 @@ def _moot_unsent_stops(tx: Connection, verb: Verb, wishes: dict[str, Row[tuple[o
     stop = wishes.get("stop")
     if verb is Verb.START and stop is not None and not stop.attempts:
         close_deliveries(tx, {stop.id: Delivery.MOOT}, "superseded by a start before it was sent")
-
-
-def _reopen_table_changes(tx: Connection, operation_id: int) -> None:
-    tx.execute(
-        text("UPDATE table_changes SET state = 'pending' WHERE operation_id = :id AND state = 'stopped'"),
-        {"id": operation_id},
-    )

@@ -10,7 +10,7 @@ from tern.store.session import transaction
 from tern.store.step import Steps
 
 _MEMBERS = text(
-    "SELECT o.deployment, o.state, coalesce(n.labels, '{}') AS labels FROM applies a"
+    "SELECT o.deployment, o.state, o.wave, coalesce(n.labels, '{}') AS labels FROM applies a"
     " JOIN apply_operations o ON o.apply_id = a.id LEFT JOIN deployments n ON n.name = o.deployment"
     " WHERE a.apply_identifier = :apply ORDER BY o.position"
 )
@@ -27,4 +27,4 @@ class MemberSteps(Steps):
             # An apply has one operation at least (a deferred constraint), so there is no such apply.
             message = f"there is no apply {apply_id}"
             raise NotFound(message, next_step="`tern ls` lists them.")
-        return tuple(Member(row.deployment, State(row.state), row.labels) for row in rows)
+        return tuple(Member(row.deployment, State(row.state), row.labels, row.wave) for row in rows)

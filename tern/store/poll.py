@@ -62,7 +62,7 @@ _SEEN = (
     "   AND (d.state = 'sent' OR d.state = 'pending' AND d.refusals > 0 AND NOT EXISTS ("
     "     SELECT 1 FROM control_deliveries s WHERE s.operation_id = o.id AND s.verb = 'start'"
     "     AND s.state IN ('pending', 'sent')"
-    f"     AND (s.id > d.id OR s.sent_at > tern_clock() - make_interval(secs => {RPC_DEADLINE_S})))))"
+    f"     AND (s.id > d.id OR s.called_at > tern_clock() - make_interval(secs => {RPC_DEADLINE_S})))))"
     "   AS stop_was_sent,"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.verb = 'start'"
     "   AND d.state IN ('pending', 'sent')) AS start_is_open"

@@ -108,18 +108,20 @@ def close_fulfilled(tx: Connection, apply_pk: int, states: Mapping[int, State]) 
         ],
     )
     if any(fate is Delivery.ACKNOWLEDGED and row.verb in {"stop", "cancel"} for row, fate in closing):
-        moot_overtaken_starts(tx, apply_pk, list(states))
+        moot_overtaken(tx, apply_pk, list(states))
 
 
-def moot_overtaken_starts(tx: Connection, apply_pk: int, operation_ids: Sequence[int]) -> None:
-    """A start that a later stop has overtaken is never driven again: the person's last word was stop (G9)."""
+def moot_overtaken(tx: Connection, apply_pk: int, operation_ids: Sequence[int]) -> None:
+    """A start or retry that a later stop has overtaken is never driven again: the person's last word was stop (G9)."""
     rows = tx.execute(
         text(
-            "SELECT s.id, s.operation_id, s.state, r.caller FROM control_deliveries s"
+            "SELECT s.id, s.operation_id, s.verb, s.state, r.caller FROM control_deliveries s"
             " JOIN control_requests r ON r.id = s.request_id"
-            " WHERE s.operation_id = ANY(:ids) AND s.verb = 'start' AND s.state IN ('pending', 'sent')"
+            " WHERE s.operation_id = ANY(:ids) AND s.verb IN ('start', 'retry')"
+            " AND s.state IN ('pending', 'sent')"
             " AND EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = s.operation_id"
-            "   AND d.verb IN ('stop', 'cancel') AND d.id > s.id AND d.state = 'acknowledged')"
+            "   AND d.verb IN ('stop', 'cancel') AND d.id > s.id"
+            "   AND d.state IN ('acknowledged', 'too_late'))"
             " ORDER BY s.id FOR UPDATE OF s"
         ),
         {"ids": list(operation_ids)},
@@ -129,7 +131,7 @@ def moot_overtaken_starts(tx: Connection, apply_pk: int, operation_ids: Sequence
     append_all(
         tx,
         [
-            Happening(apply_pk, "start_moot", row.caller, row.operation_id, words, row.state, "moot")
+            Happening(apply_pk, f"{row.verb}_moot", row.caller, row.operation_id, words, row.state, "moot")
             for row in rows
         ],
     )

@@ -31,6 +31,32 @@ def take(
     return bool(held == len(deployments))
 
 
+def take_each(
+    tx: Connection, *, apply_pk: int, environment: str, database: str, deployments: Sequence[str]
+) -> frozenset[str]:
+    """Takes those targets that nobody else holds, in the same order; which of them the apply holds now."""
+    given = {
+        "names": list(deployments),
+        "environment": environment,
+        "database": database,
+        "apply": apply_pk,
+    }
+    tx.execute(
+        text(
+            "INSERT INTO target_reservations (environment, database, deployment, apply_id)"
+            " SELECT :environment, :database, name, :apply FROM unnest(CAST(:names AS text[])) AS name ORDER BY name"
+            " ON CONFLICT DO NOTHING"
+        ),
+        given,
+    )
+    # In a statement of its own: one that waited for another taker sees who has won.
+    held = text(
+        "SELECT deployment FROM target_reservations WHERE environment = :environment AND database = :database"
+        " AND deployment = ANY(:names) AND apply_id = :apply"
+    )
+    return frozenset(tx.execute(held, given).scalars())
+
+
 def holder_of(tx: Connection, environment: str, database: str, deployment: str) -> str:
     """Who holds a target and how far it is, in words."""
     row = tx.execute(

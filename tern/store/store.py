@@ -11,6 +11,7 @@ from tern.store.plan import PlanSteps
 from tern.store.poll import PollSteps
 from tern.store.refusal import RefusalSteps
 from tern.store.resolve import ResolveSteps
+from tern.store.uncalled import UncalledSteps
 from tern.store.wish import WishSteps
 
 
@@ -20,6 +21,7 @@ class PostgresStore(
     AnswerSteps,
     MemberSteps,
     WishSteps,
+    UncalledSteps,
     ResolveSteps,
     PollSteps,
     PlanSteps,

@@ -120,6 +120,7 @@ class OperationRow(Table):
     next_poll_at: when the next look is due; NULL for what has no remote id or needs no look any more.
     sampled_attempt: the attempt whose sample was taken last; a stale one opens no gate.
     repeat_is_safe: a person allowed one more Apply with the same key; spent by the next claim.
+    volume: what the engine said last about its pace, 1 to 11; NULL until it was asked to change it.
     runs_though_stopped: the last sample contradicts `stopped`, so Stop is sent again.
     """
 
@@ -155,6 +156,7 @@ class OperationRow(Table):
     poll_failures: Mapped[int]
     poll_error: Mapped[str]
     start_sent_at: Mapped[datetime | None]
+    volume: Mapped[int | None]
     summary: Mapped[str]
     error_reason: Mapped[str]
     error_message: Mapped[str]
@@ -191,6 +193,7 @@ class RequestRow(Table):
     """An operator's wish, append-only; `outcomes` is the receipt that was given.
 
     failures_released: of a release, how many failures stood when it was accepted; NULL for every other verb.
+    volume: of the verb volume, 1 to 11; NULL for every other verb.
     """
 
     __tablename__ = "control_requests"
@@ -198,6 +201,7 @@ class RequestRow(Table):
     apply_id: Mapped[int] = _reference()
     verb: Mapped[str]
     failures_released: Mapped[int | None]
+    volume: Mapped[int | None]
     caller: Mapped[str]
     reason: Mapped[str]
     outcomes: Mapped[list[Any]]
@@ -206,7 +210,11 @@ class RequestRow(Table):
 
 
 class DeliveryRow(Table):
-    """A wish's fate on one operation."""
+    """A wish's fate on one operation.
+
+    called_at: when it was last tried at the engine, so that only what is seen after that speaks about its effect.
+    sent_at: when the engine took it, NULL until it did.
+    """
 
     __tablename__ = "control_deliveries"
     id: Mapped[int] = _identity()
@@ -218,6 +226,7 @@ class DeliveryRow(Table):
     attempts: Mapped[int]
     refusals: Mapped[int]
     next_attempt_at: Mapped[datetime | None]
+    called_at: Mapped[datetime | None]
     sent_at: Mapped[datetime | None]
     engine_words: Mapped[str]
     created_at: Mapped[datetime]

@@ -5,92 +5,104 @@ never keep an operator from stopping (ST11).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, Row, text
 
-from tern.domain.control import AdmissionFacts, Receipt, ReceiptLine, Verb, admit
+from tern.domain.admission import AdmissionFacts, admit
+from tern.domain.control import CALLS_ONLY, CONTRARY, Receipt, ReceiptLine, Verb
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ScopeName
+from tern.domain.selection import Member
 from tern.domain.states import State
-from tern.ports import DueControl, Wish, WishReceipt
+from tern.ports import Asked, DueControl, WishReceipt
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
 from tern.store.step import Steps
 
+MOST_NAMED = 20
+_OPEN = "EXISTS (SELECT 1 FROM control_deliveries v WHERE v.operation_id = o.id AND v.state IN ('pending', 'sent')"
 _CANDIDATES = text(
-    f"SELECT o.id, o.deployment, o.state, o.apply_id, {REMOTE_ID} IS NOT NULL AS has_remote_id,"
-    f" {STOP_IN_FORCE} AS stop_in_force, o.dispatch_key IS NOT NULL AS has_intent,"
-    " EXISTS (SELECT 1 FROM control_deliveries v WHERE v.operation_id = o.id AND v.verb = :verb"
-    "   AND v.state IN ('pending', 'sent')) AS same_verb_open,"
-    " EXISTS (SELECT 1 FROM control_deliveries v WHERE v.operation_id = o.id AND v.verb = 'start'"
-    "   AND v.state IN ('pending', 'sent')) AS start_open,"
+    f"SELECT o.id, o.deployment, o.state, o.wave, coalesce(n.labels, '{{}}') AS labels,"
+    f" {REMOTE_ID} IS NOT NULL AS has_remote_id, {STOP_IN_FORCE} AS stop_in_force,"
+    " o.dispatch_key IS NULL OR o.dispatch_key_is_dead AS has_no_live_key,"
+    " own.request_id AS open_request, q.volume AS open_volume,"
+    f" {_OPEN} AND v.verb IN ('start', 'retry')) AS revival_open,"
+    f" {_OPEN} AND v.verb = :contrary) AS contrary_open,"
     " (SELECT h.apply_identifier || ' (' || h.state || ')' FROM target_reservations t JOIN applies h"
     "   ON h.id = t.apply_id WHERE t.environment = a.environment AND t.database = a.database"
     "   AND t.deployment = o.deployment AND t.apply_id <> a.id) AS target_holder"
-    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE a.id = :apply ORDER BY o.position"
+    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id LEFT JOIN deployments n ON n.name = o.deployment"
+    " LEFT JOIN control_deliveries own ON own.operation_id = o.id AND own.verb = :verb"
+    "   AND own.state IN ('pending', 'sent')"
+    " LEFT JOIN control_requests q ON q.id = own.request_id"
+    " WHERE a.id = :apply ORDER BY o.position"
+)
+_INSERT_REQUEST = text(
+    "INSERT INTO control_requests (apply_id, verb, volume, caller, reason, outcomes)"
+    " VALUES (:apply, :verb, :volume, :caller, :reason, CAST(:outcomes AS jsonb)) RETURNING id"
 )
 
 
 class WishSteps(Steps):
     """The accepting half of ports.ControlStore."""
 
-    def accept_wish(self, wish: Wish, *, dry_run: bool = False) -> WishReceipt:
-        """See ports.ControlStore. With dry_run the same answer is computed and nothing is written.
+    def accept_wish(self, asked: Asked) -> WishReceipt:
+        """See ports.ControlStore.
 
-        Raises NotFound for an apply or a deployment that is not there, Refused for a wish without a reason and for
-        a forward verb on a multi apply that names no operations (G7).
+        Raises NotFound for an apply or a deployment that is not there, Refused for a selection of another size than
+        expected, and for a verb that needs a choice among several operations (G7).
         """
+        verb = asked.verb
         with transaction(self.engine) as tx:
             apply = tx.execute(
-                text("SELECT id, operation_count FROM applies WHERE apply_identifier = :id"),
-                {"id": wish.apply_id},
+                text(
+                    "SELECT a.id, p.plan_identifier FROM applies a JOIN plans p ON p.id = a.plan_id"
+                    " WHERE a.apply_identifier = :id"
+                ),
+                {"id": asked.apply_id},
             ).one_or_none()
             if apply is None:
-                message = f"there is no apply {wish.apply_id}"
+                message = f"there is no apply {asked.apply_id}"
                 raise NotFound(message, next_step="`tern ls` lists them.")
-            rows = tx.execute(_CANDIDATES, {"verb": wish.verb.value, "apply": apply.id}).all()
-            selected = _select(wish, rows)
-            answers = [(row, _answer(wish.verb, row)) for row in selected]
+            contrary = CONTRARY.get(verb, verb)
+            given = {"verb": verb.value, "contrary": contrary.value, "apply": apply.id}
+            rows = _selected(asked, tx.execute(_CANDIDATES, given).all())
+            answers = [(row, _answer(asked, row, apply.plan_identifier)) for row in rows]
             lines = tuple(line for _, line in answers)
-            accepted = [row for row, line in answers if line.outcome is Receipt.ACCEPTED]
-            if dry_run:
+            if asked.dry_run:
                 return WishReceipt(None, lines)
             request_id = tx.execute(
-                text(
-                    "INSERT INTO control_requests (apply_id, verb, caller, reason, outcomes)"
-                    " VALUES (:apply, :verb, :caller, :reason, CAST(:outcomes AS jsonb)) RETURNING id"
-                ),
+                _INSERT_REQUEST,
                 {
                     "apply": apply.id,
-                    "verb": wish.verb.value,
-                    "caller": wish.caller,
-                    "reason": wish.reason,
-                    "outcomes": json.dumps(
-                        [
-                            {"deployment": x.deployment, "outcome": x.outcome, "reason": x.reason}
-                            for x in lines
-                        ]
-                    ),
+                    "verb": verb.value,
+                    "volume": asked.volume,
+                    "caller": asked.caller,
+                    "reason": asked.reason,
+                    "outcomes": outcomes(lines),
                 },
             ).scalar_one()
-            inserted = _insert_deliveries(tx, request_id, apply.id, wish.verb, [row.id for row in accepted])
+            accepted = [row.id for row, line in answers if line.outcome is Receipt.ACCEPTED]
+            inserted = _insert_deliveries(tx, request_id, apply.id, verb, accepted)
             return WishReceipt(
                 request_id if inserted else None,
-                # Two equal wishes at the same instant: the one that lost the race is answered like a later one.
+                tuple(_overtaken(verb, line, row.id in inserted) for row, line in answers),
                 tuple(
-                    ReceiptLine(line.deployment, Receipt.ALREADY, f"a {wish.verb} is already on its way")
-                    if line.outcome is Receipt.ACCEPTED and row.id not in inserted
-                    else line
-                    for row, line in answers
-                ),
-                tuple(
-                    DueControl(row.id, ScopeName(wish.apply_id, row.deployment), wish.verb)
-                    for row in accepted
-                    if row.id in inserted
+                    DueControl(row.id, ScopeName(asked.apply_id, row.deployment), verb)
+                    for row in rows
+                    if row.id in inserted and _may_need_a_call(verb, row)
                 ),
             )
+
+
+def outcomes(lines: Iterable[ReceiptLine]) -> str:
+    """The receipt as it stands in control_requests.outcomes."""
+    return json.dumps(
+        [{"deployment": x.deployment, "outcome": x.outcome, "reason": x.reason} for x in lines],
+        ensure_ascii=False,
+    )
 
 
 def _insert_deliveries(
@@ -109,47 +121,71 @@ def _insert_deliveries(
     return frozenset(row.operation_id for row in rows)
 
 
-def _select(wish: Wish, rows: Sequence[Row[tuple[object, ...]]]) -> list[Row[tuple[object, ...]]]:
-    if not wish.reason.strip():
-        message = f"a {wish.verb} needs a reason"
-        raise Refused(message, next_step="Say why with --reason.", reason="REASON_MISSING")
-    if wish.deployments is None:
-        if wish.verb.is_forward and len(rows) > 1:
-            names = ", ".join(f"{row.deployment} ({row.state})" for row in rows[:20])
-            message = f"{wish.verb} of {wish.apply_id} was refused: it has {len(rows)} operations"
-            raise Refused(
-                message,
-                why=(f"the operations are {names}", "going forward needs an explicit choice of operations"),
-                unchanged="Nothing was sent to any engine and nothing was written.",
-                next_step=f"tern {wish.verb} {wish.apply_id}/{rows[0].deployment}, or --all.",
-                reason="SELECTION_MISSING",
-            )
-        return list(rows)
-    by_name = {row.deployment: row for row in rows}
-    unknown = [name for name in wish.deployments if name not in by_name]
-    if unknown:
-        message = f"{wish.apply_id} has no operation on {', '.join(repr(name) for name in unknown)}"
-        raise NotFound(
+def _selected(asked: Asked, rows: Sequence[Row[tuple[object, ...]]]) -> Sequence[Row[tuple[object, ...]]]:
+    """The operations meant, in rollout order, among the rows as they are in this very transaction."""
+    if asked.verb.needs_selection and len(rows) > 1 and not asked.selection.is_explicit:
+        names = ", ".join(f"{row.deployment} ({row.state})" for row in rows[:MOST_NAMED])
+        message = f"{asked.verb} of {asked.apply_id} was refused: it has {len(rows)} operations"
+        raise Refused(
             message,
-            why=(f"it has {', '.join(by_name)}",),
-            next_step=f"`tern get {wish.apply_id}` shows them.",
+            why=(f"the operations are {names}", f"a {asked.verb} needs an explicit choice of operations"),
+            unchanged="Nothing was sent to any engine and nothing was written.",
+            next_step=f"tern {asked.verb} {asked.apply_id}/{rows[0].deployment}, or --all.",
+            reason="SELECTION_MISSING",
         )
-    return [by_name[name] for name in dict.fromkeys(wish.deployments)]
+    if asked.selection.is_made:
+        members = [Member(row.deployment, State(row.state), row.labels, row.wave) for row in rows]
+        chosen = set(asked.selection.choose(asked.apply_id, members))
+        rows = [row for row in rows if row.deployment in chosen]
+    if asked.expected is not None and len(rows) != asked.expected:
+        message = f"{len(rows)} operation{'' if len(rows) == 1 else 's'} selected, not {asked.expected}"
+        names = ", ".join(f"{row.deployment} ({row.state})" for row in rows[:MOST_NAMED])
+        raise Refused(
+            message,
+            why=(names,),
+            unchanged="Nothing was sent to any engine and nothing was written.",
+            next_step="Look again with --dry-run.",
+            reason="EXPECTATION_MISSED",
+        )
+    return rows
 
 
-def _answer(verb: Verb, row: Row[tuple[object, ...]]) -> ReceiptLine:
-    return admit(
-        verb,
-        AdmissionFacts(
-            state=State(row.state),
-            has_remote_id=row.has_remote_id,
-            stop_in_force=row.stop_in_force,
-            same_verb_open=row.same_verb_open,
-            start_open=row.start_open,
-            target_holder=row.target_holder,
-            deployment=row.deployment,
-        ),
+def _answer(asked: Asked, row: Row[tuple[object, ...]], plan_id: str) -> ReceiptLine:
+    facts = AdmissionFacts(
+        state=State(row.state),
+        has_remote_id=row.has_remote_id,
+        deployment=row.deployment,
+        was_never_dispatched=_was_never_dispatched(row),
+        stop_in_force=row.stop_in_force,
+        open_request=row.open_request,
+        open_volume=row.open_volume,
+        revival_open=row.revival_open,
+        contrary_open=row.contrary_open and asked.verb in CONTRARY,
+        target_holder=row.target_holder,
+        scope=str(ScopeName(asked.apply_id, row.deployment)),
+        plan_id=plan_id,
     )
+    return admit(asked.verb, facts, asked.volume)
+
+
+def _was_never_dispatched(row: Row[tuple[object, ...]]) -> bool:
+    return not row.has_remote_id and bool(row.has_no_live_key)
+
+
+def _may_need_a_call(verb: Verb, row: Row[tuple[object, ...]]) -> bool:
+    """The others are carried out for the whole apply at once (store/uncalled.py), and need no bell each."""
+    if verb in {Verb.RETRY, Verb.SKIP}:
+        return False
+    return verb in CALLS_ONLY or not _was_never_dispatched(row)
+
+
+def _overtaken(verb: Verb, line: ReceiptLine, was_inserted: bool) -> ReceiptLine:  # noqa: FBT001 - one line's fact
+    """Two wishes at the same instant: the one that lost the race is answered like a later one."""
+    if line.outcome is not Receipt.ACCEPTED or was_inserted:
+        return line
+    if verb is Verb.VOLUME:
+        return ReceiptLine(line.deployment, Receipt.REFUSED, "another volume was asked for just now")
+    return ReceiptLine(line.deployment, Receipt.ALREADY, f"a {verb} is on its way, asked for just now")
 
 
 def wish_stop_again(tx: Connection, row: Row[tuple[object, ...]], why: str) -> None:
@@ -169,6 +205,6 @@ def wish_stop_again(tx: Connection, row: Row[tuple[object, ...]], why: str) -> N
             "apply": row.apply_id,
             "operation": row.id,
             "why": why,
-            "outcomes": json.dumps([{"deployment": row.deployment, "outcome": "accepted", "reason": why}]),
+            "outcomes": outcomes([ReceiptLine(row.deployment, Receipt.ACCEPTED, why)]),
         },
     )

@@ -38,8 +38,11 @@ from tern.wire.transport import (
     PREVIEW,
     PROGRESS,
     RESOLVE,
+    REVERT,
+    SKIP_REVERT,
     START,
     STOP,
+    VOLUME,
     AnswerT,
     CallFailed,
     Metadata,
@@ -142,6 +145,30 @@ class EngineClient:
         return self._control(
             CANCEL, tern_v1.CancelRequest(apply_id=call.remote_id, environment=call.environment), call
         )
+
+    def revert(self, call: RemoteCall) -> Outcome[None]:
+        """Asks to undo a change that is in its revert window."""
+        return self._control(
+            REVERT, tern_v1.RevertRequest(apply_id=call.remote_id, environment=call.environment), call
+        )
+
+    def skip_revert(self, call: RemoteCall) -> Outcome[None]:
+        """Asks to close the revert window, so that the change stays."""
+        return self._control(
+            SKIP_REVERT,
+            tern_v1.SkipRevertRequest(apply_id=call.remote_id, environment=call.environment),
+            call,
+        )
+
+    def volume(self, call: RemoteCall, volume: int) -> Outcome[int]:
+        """Asks to work at this volume, 1 to 11; the one that holds from now on."""
+        about = self._about("Volume", call)
+        request = tern_v1.VolumeRequest(apply_id=call.remote_id, environment=call.environment, volume=volume)
+        match self._ask_job(about, VOLUME, request, call):
+            case Ok(answer):
+                return translation.read_volume(about, answer, volume)
+            case Refused() | Unknown() as failed:
+                return about.explained(failed)
 
     def health(self) -> Outcome[str]:
         """Whether the engine answers at all."""
@@ -259,7 +286,7 @@ class EngineClient:
             case Ok(answer):
                 return translation.read_acceptance(about, answer)
             case Refused() | Unknown() as failed:
-                return failed
+                return about.explained(failed)
 
     def _ask_progress(self, call: RemoteCall, timeout_s: float) -> Outcome[Sample]:
         about = self._about("Progress", call)

@@ -65,6 +65,13 @@ class About:
         """What a failed call amounts to, by its status code alone."""
         return self.coded(failure.code, failure.reason, failure.message)
 
+    def explained(self, failed: Refused | Unknown) -> Refused | Unknown:
+        """The same, with what UNIMPLEMENTED means to somebody who asked for a control."""
+        if failed.code != "UNIMPLEMENTED":
+            return failed
+        words = f"the engine does not offer {self.verb}, which is its right ({failed.message})"
+        return Refused(words, failed.reason or "NOT_OFFERED", failed.code)
+
     def coded(self, code: str, reason: str, words: str) -> Refused | Unknown:
         """What a status code amounts to."""
         said = f"{code}: {words}" if words else code

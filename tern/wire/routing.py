@@ -90,6 +90,7 @@ class ApplyVerb(StrEnum):
     CANCEL = "cancel"
     VOLUME = "volume"
     REVERT = "revert"
+    SKIP_REVERT = "skip_revert"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from tern.domain.control import VOLUMES
 from tern.domain.identity import RemoteId
 from tern.domain.model import (
     Action,
@@ -24,7 +25,7 @@ from tern.domain.model import (
     Resolution,
     Started,
 )
-from tern.domain.outcome import Ok, Outcome
+from tern.domain.outcome import Ok, Outcome, Refused, Unknown
 from tern.domain.samples import Sample, TableSample
 from tern.domain.states import State
 from tern.ports import ChangePreview, Cursor, LogLine
@@ -72,7 +73,13 @@ _CHANGE_TYPES: Final = MappingProxyType(
 
 AcceptanceT = TypeVar(
     "AcceptanceT",
-    bound=tern_v1.StopResponse | tern_v1.StartResponse | tern_v1.CutoverResponse | tern_v1.CancelResponse,
+    bound=tern_v1.StopResponse
+    | tern_v1.StartResponse
+    | tern_v1.CutoverResponse
+    | tern_v1.CancelResponse
+    | tern_v1.RevertResponse
+    | tern_v1.SkipRevertResponse
+    | tern_v1.VolumeResponse,
 )
 """The answer to a control call."""
 
@@ -149,6 +156,15 @@ def read_acceptance(about: About, answer: AcceptanceT) -> Outcome[None]:
     if answer.accepted:
         return Ok(None)
     return about.refused("NOT_ACCEPTED", answer.error_message or "the engine gives no reason", "OK")
+
+
+def read_volume(about: About, answer: tern_v1.VolumeResponse, asked: int) -> Outcome[int]:
+    """The volume that holds now. An engine that took the wish and names none, or one that there isn't, took ours."""
+    match read_acceptance(about, answer):
+        case Ok():
+            return Ok(answer.new_volume if answer.new_volume in VOLUMES else asked)
+        case Refused() | Unknown() as failed:
+            return failed
 
 
 def read_progress(about: About, call: RemoteCall, answer: tern_v1.ProgressResponse) -> Outcome[Sample]:

@@ -5,14 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tern.domain.admission import AdmissionFacts, admit
 from tern.domain.control import (
-    AdmissionFacts,
     Delivery,
     DriveFacts,
     Receipt,
     Step,
     Verb,
-    admit,
     fulfilment,
     next_step,
 )
@@ -55,7 +54,7 @@ def every_fact() -> Iterator[DriveFacts]:
                 runs_though_stopped=contradicts,
                 stop_open=stop_open,
                 stop_was_sent=stop_sent,
-                fresh_waiting_sample=fresh,
+                is_fresh=fresh,
             )
 
 
@@ -98,7 +97,7 @@ def test_a_cutover_is_sent_only_to_an_engine_that_waits() -> None:
         step = next_step(Verb.CUTOVER, facts)
         if step is Step.SEND:
             assert facts.state is State.WAITING_FOR_CUTOVER
-            assert facts.fresh_waiting_sample
+            assert facts.is_fresh
             assert not facts.stop_open
         assert step not in {Step.SETTLE_LOCALLY, Step.RESOLVE, Step.REQUEUE, Step.RESUME}
 
@@ -134,9 +133,7 @@ def test_when_a_wish_is_fulfilled(state: State) -> None:
 @pytest.mark.parametrize("verb", Verb)
 def test_a_second_equal_wish_is_already_on_its_way(verb: Verb, state: State) -> None:
     """At most one open delivery per operation and verb."""
-    assert (
-        admit(verb, AdmissionFacts(state, has_remote_id=True, same_verb_open=True)).outcome is Receipt.ALREADY
-    )
+    assert admit(verb, AdmissionFacts(state, has_remote_id=True, open_request=7)).outcome is Receipt.ALREADY
 
 
 @pytest.mark.parametrize("state", ALL_STATES)
@@ -181,5 +178,6 @@ def test_a_start_whose_target_is_held_is_refused_by_name() -> None:
 def test_cancel_before_stop_before_the_rest() -> None:
     """RA3: the order in which open wishes are driven."""
     assert sorted(Verb, key=lambda verb: verb.precedence)[:2] == [Verb.CANCEL, Verb.STOP]
-    assert {verb for verb in Verb if verb.is_forward} == {Verb.START, Verb.CUTOVER}
+    assert {verb for verb in Verb if not verb.is_forward} == {Verb.STOP, Verb.CANCEL, Verb.SKIP}
+    assert {verb for verb in Verb if not verb.needs_selection} == {Verb.STOP, Verb.CANCEL, Verb.RELEASE}
     assert {delivery for delivery in Delivery if delivery.is_open} == {Delivery.PENDING, Delivery.SENT}

@@ -53,6 +53,7 @@ def test_settled_is_final_but_for_the_listed_exits() -> None:
         State.COMPLETED,
         State.FAILED,
         State.CANCELLED,
+        State.SKIPPED,
     }
     assert TRANSITIONS[State.FAILED] == {Event.RETRY: State.PENDING}
     for state in SETTLED - {State.STOPPED, State.FAILED}:
@@ -93,7 +94,7 @@ def test_a_sample_leads_to_what_it_says() -> None:
 
 def test_the_verdict_alone_and_people_skip() -> None:
     """PR4: skipping is honest about what never started."""
-    assert origins(Event.SKIP) == {State.PENDING}
+    assert origins(Event.SKIP) == {State.PENDING, State.STOPPED}
     assert MADE_BY[Event.SKIP] == {Party.VERDICT, Party.OPERATOR}
 
 

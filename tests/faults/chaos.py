@@ -34,12 +34,13 @@ from tern.domain.identity import ApplyId, RemoteId, ScopeName
 from tern.domain.model import Action, Capabilities, Deployment, PlannedChange, RemoteCall
 from tern.domain.outcome import Ok
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy
-from tern.flows.accept import accept_apply, accept_wish
+from tern.domain.selection import Selection
+from tern.flows.accept import accept_apply, ask
 from tern.local import postgres, valkey
 from tern.local.account import make_folder, server_account
 from tern.local.embedded import free_port
 from tern.local.supervisor import Program, Running, Supervisor
-from tern.ports import Bells, NewApply, Ports, StorageUnavailable, Wish
+from tern.ports import Asked, Bells, NewApply, Ports, StorageUnavailable
 from tern.store.schema import migrate
 from tern.store.session import connect
 from tern.store.store import PostgresStore
@@ -282,11 +283,9 @@ class Office:
 
     def _ask(self, verb: Verb, row: Any) -> None:
         everyone = not verb.is_forward and self.draw.random() < 0.3
-        names = None if everyone else (row.deployment,)
+        chosen = Selection() if everyone else Selection((row.deployment,))
         with contextlib.suppress(TernError):
-            receipt = accept_wish(
-                Wish(verb, ApplyId(row.apply_identifier), names, "bob", "chaos"), self._ports
-            )
+            receipt = ask(Asked(verb, ApplyId(row.apply_identifier), chosen, "bob", "chaos"), self._ports)
             if receipt.request_id is not None:
                 self.figures[f"{verb} accepted"] += 1
                 self.acknowledged.append(("request", str(receipt.request_id)))

@@ -19,6 +19,13 @@ from tests.faults.ledger import Effect, Ledger
 CURSORS_MAX = 500
 _READS = frozenset({"Progress", "Logs", "Resolve", "Preview"})
 OVER = frozenset({"completed", "failed", "cancelled", "reverted"})
+_FITS = {
+    "Cutover": {"waiting_for_cutover", "cutting_over"},
+    "Revert": {"revert_window", "reverting"},
+    "SkipRevert": {"revert_window"},
+}
+"""The states in which a job takes the call at all."""
+_KIND = {"SkipRevert": "skip-revert"}
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
 _PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 
@@ -39,6 +46,7 @@ class Job:
     revision: int = 1
     polls: int = 0
     running_since: float = 0.0
+    volume: int = 5
 
 
 class FakeJobs:
@@ -78,6 +86,9 @@ class FakeJobs:
             "Start": self._control(tern_v1.StartResponse, "Start", "running"),
             "Cutover": self._control(tern_v1.CutoverResponse, "Cutover", "completed"),
             "Cancel": self._control(tern_v1.CancelResponse, "Cancel", "cancelled"),
+            "Revert": self._control(tern_v1.RevertResponse, "Revert", "reverted"),
+            "SkipRevert": self._control(tern_v1.SkipRevertResponse, "SkipRevert", "completed"),
+            "Volume": self._volume,
         }
 
     def perform(self, method: str, request: Message, metadata: dict[str, str]) -> Message:
@@ -103,6 +114,7 @@ class FakeJobs:
     def replay(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Takes over what the ledger of an earlier process says was done."""
         states = {"stop": "stopped", "start": "running", "cutover": "completed", "cancel": "cancelled"}
+        states |= {"revert": "reverted", "skip-revert": "completed"}
         for line in lines:
             if line["what"] == "call" and line["fence"] is not None and line["method"] not in _READS:
                 self._fences[line["operation"]] = max(line["fence"], self._fences.get(line["operation"], 0))
@@ -211,17 +223,25 @@ class FakeJobs:
             self._check_fence(operation, metadata)
             if job.state in OVER:
                 return answer_type(accepted=False, error_message=f"it is {job.state} already")
-            if method == "Cutover" and job.state not in {"waiting_for_cutover", "cutting_over"}:
-                return answer_type(
-                    accepted=False, error_message=f"it is {job.state}, not waiting for cutover"
-                )
+            if job.state not in _FITS.get(method, {job.state}):
+                return answer_type(accepted=False, error_message=f"it is {job.state}, and {method} fits not")
             is_duplicate = method in self.ignored or job.state == state
             if not is_duplicate:
                 self.set_state(job.remote_id, state)
-            self._note(method.lower(), job, is_duplicate=is_duplicate)
+            self._note(_KIND.get(method, method.lower()), job, is_duplicate=is_duplicate)
             return answer_type(accepted=True)
 
         return act
+
+    def _volume(self, request: tern_v1.VolumeRequest, metadata: dict[str, str]) -> Message:
+        operation = metadata.get("tern-operation", "")
+        job = self._find(request.apply_id, operation)
+        self._check_fence(operation, metadata)
+        if job.state in OVER:
+            return tern_v1.VolumeResponse(accepted=False, error_message=f"it is {job.state} already")
+        before, job.volume = job.volume, request.volume
+        self._note("volume", job, is_duplicate=before == job.volume)
+        return tern_v1.VolumeResponse(accepted=True, previous_volume=before, new_volume=job.volume)
 
     def _find(self, remote_id: str, operation: str) -> Job:
         if not remote_id:

@@ -15,8 +15,9 @@ import pytest
 
 from tern.domain.control import Receipt, Verb
 from tern.domain.errors import Refused
-from tern.flows.accept import accept_wish
-from tern.ports import Ports, StorageUnavailable, Wish
+from tern.domain.selection import Selection
+from tern.flows.accept import ask
+from tern.ports import Asked, Ports, StorageUnavailable
 from tests.flows.steps import (
     MANUAL,
     PARALLEL,
@@ -85,7 +86,7 @@ def wish(verb: Verb) -> Callable[[World, Ports, Witness], None]:
     """Somebody asks, and the worker that hears the bells drives."""
 
     def act(world: World, ports: Ports, witness: Witness) -> None:
-        receipt = accept_wish(Wish(verb, world.last, ("A",), "bob", "now"), ports)
+        receipt = ask(Asked(verb, world.last, Selection(("A",)), "bob", "now"), ports)
         if verb in {Verb.STOP, Verb.CANCEL} and any(
             line.outcome is Receipt.ACCEPTED for line in receipt.lines
         ):

@@ -8,8 +8,9 @@ from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ApplyId, RemoteId, ScopeName
 from tern.domain.model import Action, PlannedChange
 from tern.domain.policy import Policy
-from tern.flows.accept import accept_apply, accept_wish
-from tern.ports import NewApply, Ports, Resolved, StorageUnavailable, Wish
+from tern.domain.selection import Selection
+from tern.flows.accept import accept_apply, ask
+from tern.ports import Asked, NewApply, Ports, Resolved, StorageUnavailable
 from tests.simulation.backend import ApplyLook, OperationLook
 from tests.simulation.engines import SimEngine
 
@@ -43,12 +44,12 @@ def wish(
     told: Callable[[str, str], None],
 ) -> None:
     """A wish; who gets no answer asks again."""
-    names = None if deployments is None else tuple(deployments)
+    chosen = Selection(tuple(deployments or ()))
     for _ in range(_PATIENCE):
         with suppress(StorageUnavailable):
             with suppress(Refused, NotFound):
-                asked = Wish(verb, ApplyId(apply_id), names, "bob", "the night is long")
-                receipt = accept_wish(asked, ports)
+                asked = Asked(verb, ApplyId(apply_id), chosen, "bob", "the night is long")
+                receipt = ask(asked, ports)
                 if receipt.request_id is not None:
                     told("request", str(receipt.request_id))
             return

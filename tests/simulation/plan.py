@@ -73,7 +73,9 @@ def _lost_commit(point: Point) -> bool:
 
 def _work(point: Point) -> bool:
     """A call of a driver whose moment matters: before it, somebody else may come."""
-    return _driver(point) and (point.port == "engine" or (point.port == "store" and point.name != "dispatch_budget"))
+    return _driver(point) and (
+        point.port == "engine" or (point.port == "store" and point.name != "dispatch_budget")
+    )
 
 
 def _begins(point: Point) -> bool:
@@ -173,5 +175,9 @@ def single_faults(trace: list[Point], after: int = 0, without: Container[str] = 
     """Every fault that makes a difference at some call of the run behind `after`."""
     kinds = [(kind, fits) for kind, fits in KINDS.items() if kind not in without]
     return [
-        Fault(point.step, kind) for point in trace if point.step > after for kind, fits in kinds if fits(point)
+        Fault(point.step, kind)
+        for point in trace
+        if point.step > after
+        for kind, fits in kinds
+        if fits(point)
     ]

@@ -97,7 +97,9 @@ class PostgresBackend:
         with self._database.begin() as tx:
             tx.exec_driver_sql(_CLOCK)
             tables = tx.execute(
-                text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
+                text(
+                    "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+                )
             ).scalars()
             self._tables = sorted(tables)
 

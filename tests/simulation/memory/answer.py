@@ -9,6 +9,7 @@ from tern.domain.model import Claim
 from tern.domain.states import Event
 from tern.domain.timing import CONTROL_REFUSALS_MAX, RESEND_S
 from tern.ports import Fenced, Resolved
+from tern.store.uncalled import WITHDRAWS
 from tests.simulation.memory.database import Database
 from tests.simulation.memory.parent import FREE, close_delivery, move, project_parent, tell
 from tests.simulation.memory.rows import DeliveryRow, OperationRow
@@ -34,13 +35,29 @@ class AnswerSteps(Steps):
     def record_sent(self, claim: Claim, delivery_id: int) -> Fenced:
         """See ports.ControlStore."""
         now = self.db.now
-        values = {"state": "sent", "sent_at": now, "engine_words": "", "next_attempt_at": now + RESEND_S}
+        before = self.db.deliveries[delivery_id].sent_at
+        taken = {"state": "sent", "sent_at": now if before is None else before}
+        values = {**taken, "called_at": now, "engine_words": "", "next_attempt_at": now + RESEND_S}
         return self._after_call(claim, delivery_id, "sent", "", values)
+
+    def record_volume(self, claim: Claim, delivery_id: int, volume: int) -> Fenced:
+        """See ports.ControlStore."""
+        db = self.db
+        with db.transaction():
+            row = hold(db, claim)
+            if row is None:
+                return Fenced.LOST
+            wish = db.deliveries[delivery_id]
+            db.write(row, volume=volume)
+            db.write(wish, sent_at=db.now)
+            close_wish(db, row, wish, Verb.VOLUME, Delivery.ACKNOWLEDGED, f"the volume is {volume}")
+            release(db, row, is_start=False)
+            return Fenced.DONE
 
     def record_undelivered(self, claim: Claim, delivery_id: int, message: str, *, delay_s: float) -> Fenced:
         """See ports.ControlStore."""
         now = self.db.now
-        values = {"sent_at": now, "engine_words": message, "next_attempt_at": now + delay_s}
+        values = {"called_at": now, "engine_words": message, "next_attempt_at": now + delay_s}
         return self._after_call(claim, delivery_id, "unanswered", message, values)
 
     def _after_call(
@@ -52,12 +69,14 @@ class AnswerSteps(Steps):
             if row is None:
                 return Fenced.LOST
             wish = db.deliveries[delivery_id]
+            is_news = not words or words != wish.engine_words
             if wish.is_open:
                 db.write(wish, **values)
             release(db, row, is_start=wish.verb == "start" and event == "sent")
             request = db.requests[wish.request_id]
             what = f"{wish.verb}_{event}"
-            tell(db, row.apply_id, what, request.caller, row.id, words or request.reason)
+            if is_news:
+                tell(db, row.apply_id, what, request.caller, row.id, words or request.reason)
             return Fenced.DONE
 
     def record_delivery_refused(
@@ -71,7 +90,7 @@ class AnswerSteps(Steps):
                 return Fenced.LOST
             wish = db.deliveries[delivery_id]
             verb = Verb(wish.verb)
-            if verb in {Verb.STOP, Verb.CANCEL} and wish.refusals + 1 < CONTROL_REFUSALS_MAX:
+            if verb.is_halting and wish.refusals + 1 < CONTROL_REFUSALS_MAX:
                 if wish.is_open:
                     due = db.now + delay_s
                     db.write(wish, refusals=wish.refusals + 1, engine_words=message, next_attempt_at=due)
@@ -182,7 +201,7 @@ def settle_locally(db: Database, row: OperationRow, verb: Verb, wish: DeliveryRo
     move(
         db,
         row,
-        Event.WITHDRAW_CANCELLED if verb is Verb.CANCEL else Event.WITHDRAW_STOPPED,
+        WITHDRAWS[verb],
         request.caller,
         f"{verb} by {request.caller}; nothing runs on {row.deployment}: {request.reason}",
         {"deployment": row.deployment, "operation": row.id},

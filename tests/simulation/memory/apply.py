@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.model import Plan
-from tern.domain.states import SETTLED_APPLY, ApplyState, State
+from tern.domain.states import SETTLED_APPLY, ApplyState
 from tern.domain.waves import Place, divide
 from tern.ports import AcceptedApply, Due, NewApply
 from tern.store.apply import _digest, request_body
 from tests.simulation.memory.database import Database
-from tests.simulation.memory.parent import close_fulfilled, project_parent, settle_table_changes, tell
+from tests.simulation.memory.parent import project_parent, tell
 from tests.simulation.memory.register import RegisterSteps, plan_named
 from tests.simulation.memory.rows import (
     ApplyRow,
-    DeliveryRow,
     OperationRow,
     ReservationRow,
     TableChangeRow,
@@ -105,7 +104,6 @@ class ApplySteps(RegisterSteps):
             if apply is None:
                 message = f"there is no apply {apply_id}"
                 raise NotFound(message)
-            _settle_undispatched(db, apply.id)
             project_parent(db, apply.id, self.owner)
             ready = [
                 row
@@ -135,9 +133,7 @@ class ApplySteps(RegisterSteps):
             return summary
 
 
-def take(
-    db: Database, apply_pk: int, environment: str, database: str, deployments: Sequence[str]
-) -> bool:
+def take(db: Database, apply_pk: int, environment: str, database: str, deployments: Sequence[str]) -> bool:
     """Takes all targets for the apply; what it holds already counts as taken."""
     held = 0
     for name in sorted(deployments):
@@ -177,44 +173,3 @@ def _check(db: Database, new: NewApply, plan: Plan) -> Sequence[Place]:
         message = "the rollout was refused"
         raise Refused(message, reason="APPLY_REFUSED")
     return division.places
-
-
-def _settle_undispatched(db: Database, apply_pk: int) -> None:
-    """All operations that were never dispatched and that a stop or cancel covers, at once."""
-    settled: list[tuple[OperationRow, DeliveryRow]] = []
-    for row in sorted(db.operations_of[apply_pk], key=lambda row: row.id):
-        wish = _halting_wish(db, row.id)
-        free = row.state == "pending" and row.dispatch_key is None and row.claim_token is None
-        if wish is None or not free:
-            continue
-        is_cancel = wish.verb == "cancel"
-        db.write(
-            row,
-            state="cancelled" if is_cancel else "stopped",
-            completed_at=db.now if is_cancel else None,
-            state_changed_at=db.now,
-            next_attempt_at=None,
-        )
-        settled.append((row, wish))
-    for state in (State.STOPPED, State.CANCELLED):
-        ids = [row.id for row, _ in settled if row.state == state.value]
-        if ids:
-            settle_table_changes(db, ids, state)
-            close_fulfilled(db, apply_pk, dict.fromkeys(ids, state))
-    for row, wish in settled:
-        request = db.requests[wish.request_id]
-        why = f"{wish.verb} by {request.caller}; nothing runs on {row.deployment}: {request.reason}"
-        detail = {"deployment": row.deployment, "operation": row.id}
-        event = f"withdraw_{row.state}"
-        tell(db, apply_pk, event, request.caller, row.id, why, "pending", row.state, detail)
-
-
-def _halting_wish(db: Database, operation_id: int) -> DeliveryRow | None:
-    wishes = db.deliveries_of[operation_id]
-    started = max((row.id for row in wishes if row.verb == "start" and row.state != "failed"), default=0)
-    halting = [
-        row
-        for row in wishes
-        if row.state == "pending" and row.verb in {"stop", "cancel"} and row.id > started
-    ]
-    return min(halting, key=lambda row: row.verb, default=None)

@@ -205,7 +205,7 @@ class Database:
         return None if row is None else self.applies[row.apply_id]
 
     def stop_in_force(self, operation_id: int) -> str | None:
-        """The stop or cancel that covers an operation and that no accepted start has superseded (G9)."""
+        """The cancel, skip or stop that covers an operation and that no accepted start has superseded (G9)."""
         wishes = self.deliveries_of[operation_id]
         in_force = [
             row
@@ -214,5 +214,9 @@ class Database:
         ]
         if any(row.verb == "cancel" for row in in_force):
             return "cancel"
-        newest_start = max((row.id for row in wishes if row.verb == "start" and row.state != "failed"), default=0)
+        if any(row.verb == "skip" and row.state == "pending" for row in wishes):
+            return "skip"
+        newest_start = max(
+            (row.id for row in wishes if row.verb == "start" and row.state != "failed"), default=0
+        )
         return "stop" if any(row.id > newest_start for row in in_force) else None

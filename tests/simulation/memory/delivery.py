@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tern.domain.control import Delivery, DriveFacts, Step, Verb, next_step
+from tern.domain.control import CONTRARY, Delivery, DriveFacts, Step, Verb, next_step, unmet
 from tern.domain.errors import ScopeRefused
 from tern.domain.identity import DispatchKey, ScopeName
 from tern.domain.model import Claim, OperationScope
@@ -13,9 +13,17 @@ from tern.ports import DeliveryClaimed, DeliverySettled, NotClaimed
 from tests.simulation.memory.answer import ask_person, close_wish, postpone, settle_locally
 from tests.simulation.memory.apply import holder_in_words, take
 from tests.simulation.memory.database import Database
-from tests.simulation.memory.parent import close_delivery, moot_overtaken_starts, move, project_parent, tell
+from tests.simulation.memory.parent import (
+    close_delivery,
+    close_fulfilled,
+    moot_overtaken,
+    move,
+    project_parent,
+    tell,
+)
 from tests.simulation.memory.rows import DeliveryRow, OperationRow
 from tests.simulation.memory.scope import Steps, claim_runs_for_s, load_scope, new_token
+from tests.simulation.memory.uncalled import put_back_in_line, reopen_table_changes
 
 
 @dataclass
@@ -65,7 +73,8 @@ class DeliverySteps(Steps):
 
     def _drive(self, one: _Driving) -> DeliveryClaimed | DeliverySettled | NotClaimed:
         db, row = self.db, one.row
-        step = next_step(one.verb, _facts(db, one))
+        facts = _facts(db, one)
+        step = next_step(one.verb, facts)
         match step:
             case Step.SETTLE_LOCALLY:
                 settle_locally(db, row, one.verb, one.wish)
@@ -78,7 +87,7 @@ class DeliverySteps(Steps):
                 reason = db.requests[one.wish.request_id].reason
                 caller = db.requests[one.wish.request_id].caller
                 move(db, row, Event.RESUME, caller, reason, start_sent_at=None, runs_though_stopped=False)
-                _reopen_table_changes(db, row.id)
+                reopen_table_changes(db, row.id)
                 return self._claim_wish(one, Step.SEND)
             case Step.SEND | Step.RESOLVE:
                 return self._claim_wish(one, step)
@@ -93,11 +102,12 @@ class DeliverySteps(Steps):
                 stop = one.wishes.get("stop")
                 if one.verb is Verb.START and stop is not None and not stop.attempts:
                     close_delivery(db, stop, Delivery.MOOT, "superseded by a start before it was sent")
-                moot_overtaken_starts(db, row.apply_id, [row.id])
+                moot_overtaken(db, row.apply_id, [row.id])
             case Step.TOO_LATE:
                 close_wish(db, row, one.wish, one.verb, Delivery.TOO_LATE, f"it is {row.state}")
+                moot_overtaken(db, row.apply_id, [row.id])
             case Step.FAIL:
-                words = f"it is {row.state}, not waiting for its cutover, or a stop came between"
+                words = "; ".join(unmet(one.verb, facts))
                 close_wish(db, row, one.wish, one.verb, Delivery.FAILED, words)
         project_parent(db, row.apply_id, self.owner)
         return DeliverySettled(one.scope.name, step.value)
@@ -105,25 +115,8 @@ class DeliverySteps(Steps):
     def _requeue(self, one: _Driving) -> DeliverySettled | None:
         if (refused := self._retake(one)) is not None:
             return refused
-        db, row = self.db, one.row
-        request = db.requests[one.wish.request_id]
-        move(
-            db,
-            row,
-            Event.REQUEUE,
-            request.caller,
-            request.reason,
-            dispatch_generation=row.dispatch_generation + int(row.dispatch_key_is_dead),
-            dispatch_key=None,
-            dispatch_intent_at=None,
-            dispatch_key_is_dead=False,
-            next_attempt_at=None,
-            answered_attempts=0,
-            error_message="",
-            error_reason="",
-        )
-        _reopen_table_changes(db, row.id)
-        close_delivery(db, one.wish, Delivery.ACKNOWLEDGED, "back in line")
+        put_back_in_line(self.db, one.row, one.wish)
+        close_fulfilled(self.db, one.row.apply_id, {one.row.id: State.PENDING})
         return None
 
     def _retake(self, one: _Driving) -> DeliverySettled | None:
@@ -132,7 +125,7 @@ class DeliverySteps(Steps):
         if take(db, one.row.apply_id, *where[:2], [one.row.deployment]):
             return None
         words = f"its target is held by {holder_in_words(db, *where)}"
-        close_wish(db, one.row, one.wish, Verb.START, Delivery.FAILED, words)
+        close_wish(db, one.row, one.wish, one.verb, Delivery.FAILED, words)
         return DeliverySettled(scope.name, words)
 
     def _claim_wish(self, one: _Driving, step: Step) -> DeliveryClaimed:
@@ -154,17 +147,20 @@ class DeliverySteps(Steps):
             claim_expires_at=until,
             progress_revision=0,
         )
-        db.write(wish, attempts=wish.attempts + 1, sent_at=db.now, next_attempt_at=until)
+        db.write(wish, attempts=wish.attempts + 1, called_at=db.now, next_attempt_at=until)
         project_parent(db, row.apply_id, self.owner)
-        return DeliveryClaimed(
-            claim, one.scope, one.verb, wish.id, step, claim.key or None, wish.attempts
-        )
+        volume = db.requests[wish.request_id].volume
+        key = claim.key or None
+        return DeliveryClaimed(claim, one.scope, one.verb, wish.id, step, key, wish.attempts, volume)
 
 
 def _facts(db: Database, one: _Driving) -> DriveFacts:
     row, wish = one.row, one.wish
-    halting = [other for verb, other in one.wishes.items() if verb in {"stop", "cancel"} and other is not wish]
-    since = row.started_at if wish.sent_at is None else wish.sent_at + RPC_DEADLINE_S
+    halting = [
+        other for verb, other in one.wishes.items() if verb in {"stop", "cancel"} and other is not wish
+    ]
+    since = row.started_at if wish.called_at is None else wish.called_at + RPC_DEADLINE_S
+    contrary = one.wishes.get(CONTRARY.get(one.verb, ""))
     seen = row.sampled_attempt == row.attempt and row.sampled_at is not None and since is not None
     return DriveFacts(
         state=State(row.state),
@@ -176,7 +172,8 @@ def _facts(db: Database, one: _Driving) -> DriveFacts:
         runs_though_stopped=row.runs_though_stopped,
         stop_open=bool(halting),
         stop_was_sent=any(other.state == "sent" or other.attempts for other in halting),
-        fresh_waiting_sample=seen and (row.sampled_at or 0.0) > (since or 0.0),
+        contrary_came_first=contrary is not None and contrary.id < wish.id,
+        is_fresh=seen and (row.sampled_at or 0.0) > (since or 0.0),
     )
 
 
@@ -191,9 +188,3 @@ def _outranked_by(verb: Verb, wishes: dict[str, DeliveryRow]) -> str | None:
     stop, start = wishes.get("stop"), wishes.get("start")
     overtaken = verb is Verb.STOP and stop is not None and start is not None and not stop.attempts
     return "start" if overtaken and start is not None and stop is not None and start.id > stop.id else None
-
-
-def _reopen_table_changes(db: Database, operation_id: int) -> None:
-    for row in db.changes_of[operation_id]:
-        if row.state == "stopped":
-            db.write(row, state="pending")

@@ -36,7 +36,16 @@ def tell(
     number = db.next_id("apply_events")
     db.insert(
         EventRow(
-            number, apply_pk, operation_id, db.now, event, who, why, str(before), str(after), dict(detail or {})
+            number,
+            apply_pk,
+            operation_id,
+            db.now,
+            event,
+            who,
+            why,
+            str(before),
+            str(after),
+            dict(detail or {}),
         )
     )
     db.event_xids[number] = db.transactions
@@ -54,7 +63,10 @@ def move(
     """Takes an operation along one arrow, with its event and what follows from it. Raises IllegalTransition."""
     before = State(operation.state)
     after = advance(before, event)
-    times: dict[str, Any] = {"completed_at": db.now if after.is_finished else None, "state_changed_at": db.now}
+    times: dict[str, Any] = {
+        "completed_at": db.now if after.is_finished else None,
+        "state_changed_at": db.now,
+    }
     if after is State.RUNNING and operation.started_at is None:
         times["started_at"] = db.now
     db.write(operation, state=after.value, **times, **values)
@@ -96,17 +108,18 @@ def close_fulfilled(db: Database, apply_pk: int, states: Mapping[int, State]) ->
         caller = db.requests[row.request_id].caller
         tell(db, apply_pk, f"{row.verb}_{fate.value}", caller, row.operation_id, "", before[row.id], fate)
     if any(fate is Delivery.ACKNOWLEDGED and row.verb in {"stop", "cancel"} for row, fate in closing):
-        moot_overtaken_starts(db, apply_pk, list(states))
+        moot_overtaken(db, apply_pk, list(states))
 
 
-def moot_overtaken_starts(db: Database, apply_pk: int, operation_ids: Sequence[int]) -> None:
-    """A start that a later stop has overtaken is never driven again (G9)."""
+def moot_overtaken(db: Database, apply_pk: int, operation_ids: Sequence[int]) -> None:
+    """A start or retry that a later stop has overtaken is never driven again (G9)."""
     overtaken = [
         start
         for key in operation_ids
-        if (start := db.open_delivery(key, "start")) is not None
+        for verb in ("start", "retry")
+        if (start := db.open_delivery(key, verb)) is not None
         and any(
-            row.verb in {"stop", "cancel"} and row.id > start.id and row.state == "acknowledged"
+            row.verb in {"stop", "cancel"} and row.id > start.id and row.state in {"acknowledged", "too_late"}
             for row in db.deliveries_of[key]
         )
     ]
@@ -115,7 +128,7 @@ def moot_overtaken_starts(db: Database, apply_pk: int, operation_ids: Sequence[i
         before = start.state
         close_delivery(db, start, Delivery.MOOT, words)
         caller = db.requests[start.request_id].caller
-        tell(db, apply_pk, "start_moot", caller, start.operation_id, words, before, "moot")
+        tell(db, apply_pk, f"{start.verb}_moot", caller, start.operation_id, words, before, "moot")
 
 
 def close_delivery(db: Database, row: DeliveryRow, fate: Delivery, words: str = "") -> None:
@@ -178,9 +191,7 @@ def _write_state(db: Database, apply: ApplyRow, state: ApplyState, who: str) -> 
 def _skip_never_started(db: Database, apply_pk: int, who: str) -> None:
     skipped = [row for row in db.operations_of[apply_pk] if row.state == "pending"]
     for row in skipped:
-        db.write(
-            row, state="skipped", state_changed_at=db.now, completed_at=db.now, next_attempt_at=None
-        )
+        db.write(row, state="skipped", state_changed_at=db.now, completed_at=db.now, next_attempt_at=None)
     ids = sorted(row.id for row in skipped)
     settle_table_changes(db, ids, State.SKIPPED)
     why = "the rollout is halted and it never started"

@@ -19,12 +19,18 @@ from tern.domain.timing import (
 from tern.ports import Cursor, Due, Looked, NotClaimed, Poll
 from tern.store.poll import FULL_READ_S, POLL_LEASE_S
 from tests.simulation.memory.database import Database
-from tests.simulation.memory.parent import THROUGH, close_delivery, close_fulfilled, move, project_parent, tell
+from tests.simulation.memory.parent import (
+    THROUGH,
+    close_delivery,
+    close_fulfilled,
+    move,
+    project_parent,
+    tell,
+)
 from tests.simulation.memory.rows import OperationRow, TableChangeRow
 from tests.simulation.memory.scope import deployment_from, load_scope, new_token
 from tests.simulation.memory.sweep import SweepSteps
 from tests.simulation.memory.wish import wish_stop_again
-
 
 _BATCH = 500
 CHANCE = 0.5
@@ -95,7 +101,7 @@ def _stop_was_sent(db: Database, row: OperationRow) -> bool:
         if wish.state == "pending" and wish.refusals > 0:
             may_act = start is not None and (
                 start.id > wish.id
-                or (start.sent_at is not None and start.sent_at > db.now - RPC_DEADLINE_S)
+                or (start.called_at is not None and start.called_at > db.now - RPC_DEADLINE_S)
             )
             if not may_act:
                 return True
@@ -138,7 +144,9 @@ class PollSteps(SweepSteps):
             row = self.db.operations[operation_id]
             if State(row.state).is_finished:
                 return NotClaimed(f"it is {row.state}")
-            return Poll(scope.deployment, "", (self._cursor(row, row.progress_revision),), has_retryable=False)
+            return Poll(
+                scope.deployment, "", (self._cursor(row, row.progress_revision),), has_retryable=False
+            )
 
     def _revision(self, row: OperationRow) -> int:
         """The first look in every half minute reads in full."""
@@ -190,9 +198,7 @@ class PollSteps(SweepSteps):
         db, row = self.db, seen.row
         engine = f"engine:{row.deployment}"
         if seen.is_lost:
-            words = (
-                f"the engine at {row.deployment} does not know {db.remote_id(row)}: lost there, or the wrong engine"
-            )
+            words = f"the engine at {row.deployment} does not know {db.remote_id(row)}: lost there, or the wrong engine"
             lost = {"error_reason": "REMOTE_ID_UNKNOWN", "error_message": words, "next_attempt_at": None}
             move(db, row, Event.LOSE_TRACK, engine, words, **lost)
             return

@@ -12,6 +12,7 @@ from tests.simulation.memory.database import Database
 from tests.simulation.memory.rows import DeploymentRow, PlanRow
 from tests.simulation.memory.scope import Steps, deployment_from
 
+
 class RegisterSteps(Steps):
     """ports.DeploymentStore, and the plans of ports.ApplyStore, in memory."""
 
@@ -40,7 +41,9 @@ class RegisterSteps(Steps):
                 if (row.environment, row.database, row.digest) == (environment, database, digest):
                     return plan_named(db, PlanId(row.plan_identifier))[1]
             number = db.next_id("plans")
-            db.insert(PlanRow(number, identifier, environment, database, database_type, digest, caller, db.now))
+            db.insert(
+                PlanRow(number, identifier, environment, database, database_type, digest, caller, db.now)
+            )
             db.plan_changes[number] = tuple(changes)
             return plan_named(db, PlanId(identifier))[1]
 

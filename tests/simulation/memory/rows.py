@@ -91,7 +91,9 @@ class ApplyRow(Row):
         assert self.external_id != "", "an empty id"
         if old:
             assert old["external_id"] in {None, self.external_id}, "the remote id is final"
-        assert (self.completed_at is not None) == (self.state in _FINISHED_APPLY), "finished ones are completed"
+        assert (self.completed_at is not None) == (self.state in _FINISHED_APPLY), (
+            "finished ones are completed"
+        )
 
 
 @dataclass
@@ -142,6 +144,7 @@ class OperationRow(Row):
     poll_failures: int = 0
     poll_error: str = ""
     start_sent_at: float | None = None
+    volume: int | None = None
     summary: str = ""
     error_reason: str = ""
     error_message: str = ""
@@ -152,13 +155,15 @@ class OperationRow(Row):
         """See Row."""
         assert self.engine_resume_context != "", "an empty id"
         if old:
-            assert old["engine_resume_context"] in {None, self.engine_resume_context}, "the remote id is final"
+            assert old["engine_resume_context"] in {None, self.engine_resume_context}, (
+                "the remote id is final"
+            )
             assert self.fence >= old["fence"], "the fence only rises"
             assert self.dispatch_generation >= old["dispatch_generation"], "the generation only rises"
         assert (self.completed_at is not None) == (self.state in _FINISHED), "finished ones are completed"
-        assert (
-            (self.claim_token is None) == (self.claim_expires_at is None) == (self.claim_owner is None)
-        ), "claims are whole"
+        assert (self.claim_token is None) == (self.claim_expires_at is None) == (self.claim_owner is None), (
+            "claims are whole"
+        )
         assert (self.dispatch_key is None) == (self.dispatch_intent_at is None), "intents are whole"
 
 
@@ -200,6 +205,7 @@ class RequestRow(Row):
     outcomes: list[Any]
     created_at: float
     failures_released: int | None = None
+    volume: int | None = None
 
 
 @dataclass
@@ -218,6 +224,7 @@ class DeliveryRow(Row):
     state: str = "pending"
     attempts: int = 0
     refusals: int = 0
+    called_at: float | None = None
     sent_at: float | None = None
     engine_words: str = ""
     closed_at: float | None = None
@@ -231,6 +238,7 @@ class DeliveryRow(Row):
         """See Row."""
         assert (self.closed_at is None) == self.is_open, "closed ones are dated"
         assert self.is_open or self.next_attempt_at is None, "closed ones are not due"
+        assert self.state != "sent" or self.sent_at is not None, "sent ones are dated"
 
 
 @dataclass

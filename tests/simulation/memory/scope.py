@@ -152,9 +152,7 @@ def claim_runs_for_s(db: Database, row: OperationRow, lease_s: float) -> float:
     return 0.0 if left > 2 * lease_s else max(0.0, left)
 
 
-def gather_holds(
-    db: Database, row: OperationRow, scope: OperationScope, lease_s: float
-) -> tuple[Hold, ...]:
+def gather_holds(db: Database, row: OperationRow, scope: OperationScope, lease_s: float) -> tuple[Hold, ...]:
     """Every reason against dispatching this operation now."""
     apply = db.applies[row.apply_id]
     holder = db.holder(apply.environment, apply.database, row.deployment)

@@ -9,8 +9,9 @@ from tests.simulation.memory.apply import ApplySteps
 from tests.simulation.memory.delivery import DeliverySteps
 from tests.simulation.memory.dispatch import DispatchSteps
 from tests.simulation.memory.poll import PollSteps
+from tests.simulation.memory.uncalled import UncalledSteps
 from tests.simulation.memory.wish import WishSteps
 
 
-class MemoryStore(DispatchSteps, DeliverySteps, AnswerSteps, WishSteps, PollSteps, ApplySteps):
+class MemoryStore(DispatchSteps, DeliverySteps, AnswerSteps, WishSteps, UncalledSteps, PollSteps, ApplySteps):
     """One worker's way to the truth."""

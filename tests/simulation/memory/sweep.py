@@ -109,9 +109,7 @@ class SweepSteps(Steps):
         now = self.db.now
         if row.next_attempt_at is None or row.next_attempt_at > now:
             return False
-        return (
-            row.rung_at is None or row.rung_at < row.next_attempt_at or row.rung_at < now - RING_AGAIN_S
-        )
+        return row.rung_at is None or row.rung_at < row.next_attempt_at or row.rung_at < now - RING_AGAIN_S
 
     def _is_runaway(self, row: OperationRow) -> bool:
         late = self.db.now + 2 * self.lease_s

@@ -52,11 +52,17 @@ def is_drained(db: Database, deployment: str) -> bool:
 
 
 def ask(
-    db: Database, apply_pk: int, verb: Verb, caller: str, reason: str, outcomes: list[object]
+    db: Database,
+    apply_pk: int,
+    verb: Verb,
+    caller: str,
+    reason: str,
+    outcomes: list[object],
+    volume: int | None = None,
 ) -> RequestRow:
     """The request's row."""
     number = db.next_id("control_requests")
-    row = RequestRow(number, apply_pk, verb.value, caller, reason, list(outcomes), db.now)
+    row = RequestRow(number, apply_pk, verb.value, caller, reason, list(outcomes), db.now, volume=volume)
     db.insert(row)
     return row
 
@@ -71,9 +77,7 @@ def refusals_of(db: Database, operation_id: int) -> Refusals:
     """The cutovers that came to nothing since the last start."""
     wishes = db.deliveries_of[operation_id]
     since = max((one.id for one in wishes if one.verb == "start" and one.state == "acknowledged"), default=0)
-    failed = [
-        one for one in wishes if one.verb == "cutover" and one.state == "failed" and one.id > since
-    ]
+    failed = [one for one in wishes if one.verb == "cutover" and one.state == "failed" and one.id > since]
     if not failed:
         return Refusals()
     last = max(one.closed_at or 0.0 for one in failed)

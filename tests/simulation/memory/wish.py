@@ -1,10 +1,11 @@
 """Accepting an operator's wish; the twin of tern/store/wish.py."""
 
-from tern.domain.control import AdmissionFacts, Receipt, ReceiptLine, Verb, admit
+from tern.domain.admission import AdmissionFacts, admit
+from tern.domain.control import CALLS_ONLY, CONTRARY, Receipt, ReceiptLine, Verb
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.states import State
-from tern.ports import DueControl, Member, Wish, WishReceipt
+from tern.ports import Asked, DueControl, Member, WishReceipt
 from tests.simulation.memory.database import Database
 from tests.simulation.memory.rows import OperationRow
 from tests.simulation.memory.scope import Steps
@@ -23,73 +24,76 @@ class WishSteps(Steps):
             raise NotFound(message)
         labels = {name: row.labels for name, row in db.deployments.items()}
         return tuple(
-            Member(row.deployment, State(row.state), labels.get(row.deployment, {}))
+            Member(row.deployment, State(row.state), labels.get(row.deployment, {}), row.wave)
             for row in sorted(db.operations_of[apply.id], key=lambda row: row.position)
         )
 
-    def accept_wish(self, wish: Wish, *, dry_run: bool = False) -> WishReceipt:
+    def accept_wish(self, asked: Asked) -> WishReceipt:
         """See ports.ControlStore."""
-        db = self.db
+        db, verb = self.db, asked.verb
         with db.transaction():
-            apply = db.apply_named(wish.apply_id)
+            apply = db.apply_named(asked.apply_id)
             if apply is None:
-                message = f"there is no apply {wish.apply_id}"
+                message = f"there is no apply {asked.apply_id}"
                 raise NotFound(message)
             rows = sorted(db.operations_of[apply.id], key=lambda row: row.position)
-            answers = [(row, _answer(db, wish.verb, row)) for row in _select(wish, rows)]
+            answers = [(row, _answer(db, asked, row)) for row in _selected(asked, rows, self)]
             lines = tuple(line for _, line in answers)
-            if dry_run:
+            if asked.dry_run:
                 return WishReceipt(None, lines)
             accepted = [row for row, line in answers if line.outcome is Receipt.ACCEPTED]
             outcomes = [
                 {"deployment": x.deployment, "outcome": x.outcome.value, "reason": x.reason} for x in lines
             ]
-            request_id = ask(db, apply.id, wish.verb, wish.caller, wish.reason, [*outcomes]).id
+            request_id = ask(db, apply.id, verb, asked.caller, asked.reason, [*outcomes], asked.volume).id
+            due = [
+                DueControl(row.id, ScopeName(asked.apply_id, row.deployment), verb)
+                for row in accepted
+                if verb not in {Verb.RETRY, Verb.SKIP}
+                and (verb in CALLS_ONLY or not _was_never_dispatched(db, row))
+            ]
             for row in sorted(accepted, key=lambda row: row.id):
-                deliver(db, request_id, row, wish.verb)
-            return WishReceipt(
-                request_id if accepted else None,
-                lines,
-                tuple(
-                    DueControl(row.id, ScopeName(wish.apply_id, row.deployment), wish.verb)
-                    for row in accepted
-                ),
-            )
+                deliver(db, request_id, row, verb)
+            return WishReceipt(request_id if accepted else None, lines, tuple(due))
 
 
-def _select(wish: Wish, rows: list[OperationRow]) -> list[OperationRow]:
-    if not wish.reason.strip():
-        message = f"a {wish.verb} needs a reason"
-        raise Refused(message, reason="REASON_MISSING")
-    if wish.deployments is None:
-        if wish.verb.is_forward and len(rows) > 1:
-            message = f"{wish.verb} of {wish.apply_id} was refused: it has {len(rows)} operations"
-            raise Refused(message, reason="SELECTION_MISSING")
-        return rows
-    by_name = {row.deployment: row for row in rows}
-    unknown = [name for name in wish.deployments if name not in by_name]
-    if unknown:
-        message = f"{wish.apply_id} has no operation on {unknown}"
-        raise NotFound(message)
-    return [by_name[name] for name in dict.fromkeys(wish.deployments)]
+def _selected(asked: Asked, rows: list[OperationRow], store: WishSteps) -> list[OperationRow]:
+    if asked.verb.needs_selection and len(rows) > 1 and not asked.selection.is_explicit:
+        message = f"{asked.verb} of {asked.apply_id} was refused: it has {len(rows)} operations"
+        raise Refused(message, reason="SELECTION_MISSING")
+    if asked.selection.is_made:
+        chosen = asked.selection.choose(asked.apply_id, store.members(asked.apply_id))
+        rows = [row for row in rows if row.deployment in chosen]
+    if asked.expected is not None and len(rows) != asked.expected:
+        message = f"{len(rows)} operations selected, not {asked.expected}"
+        raise Refused(message, reason="EXPECTATION_MISSED")
+    return rows
 
 
-def _answer(db: Database, verb: Verb, row: OperationRow) -> ReceiptLine:
+def _was_never_dispatched(db: Database, row: OperationRow) -> bool:
+    return db.remote_id(row) is None and (row.dispatch_key is None or row.dispatch_key_is_dead)
+
+
+def _answer(db: Database, asked: Asked, row: OperationRow) -> ReceiptLine:
     apply = db.applies[row.apply_id]
     holder = db.holder(apply.environment, apply.database, row.deployment)
     other = holder is not None and holder.id != apply.id
-    return admit(
-        verb,
-        AdmissionFacts(
-            state=State(row.state),
-            has_remote_id=db.remote_id(row) is not None,
-            stop_in_force=db.stop_in_force(row.id),
-            same_verb_open=db.open_delivery(row.id, verb) is not None,
-            start_open=db.open_delivery(row.id, "start") is not None,
-            target_holder=f"{holder.apply_identifier} ({holder.state})" if holder and other else None,
-            deployment=row.deployment,
-        ),
+    own = db.open_delivery(row.id, asked.verb)
+    contrary = CONTRARY.get(asked.verb)
+    facts = AdmissionFacts(
+        state=State(row.state),
+        has_remote_id=db.remote_id(row) is not None,
+        deployment=row.deployment,
+        was_never_dispatched=_was_never_dispatched(db, row),
+        stop_in_force=db.stop_in_force(row.id),
+        open_request=None if own is None else own.request_id,
+        open_volume=None if own is None else db.requests[own.request_id].volume,
+        revival_open=any(db.open_delivery(row.id, verb) is not None for verb in ("start", "retry")),
+        contrary_open=contrary is not None and db.open_delivery(row.id, contrary) is not None,
+        target_holder=f"{holder.apply_identifier} ({holder.state})" if holder and other else None,
+        scope=str(ScopeName(asked.apply_id, row.deployment)),
     )
+    return admit(asked.verb, facts, asked.volume)
 
 
 def wish_stop_again(db: Database, row: OperationRow, why: str) -> None:

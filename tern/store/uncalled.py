@@ -1,0 +1,197 @@
+"""Wishes that need no call, carried out for many operations of an apply at once (G8).
+
+What was never dispatched is known here alone: it is stopped, cancelled or skipped, and put back in line by start and
+retry, in a few statements however many there are. What is held by a driver, or needs an answer first, is left to
+the drivers of single wishes (delivery.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from tern.domain.control import Verb
+from tern.domain.errors import NotFound
+from tern.domain.identity import ApplyId
+from tern.domain.states import Event, State, advance
+from tern.store.event import Happening, append_all
+from tern.store.projection import close_fulfilled, project_parent, settle_table_changes
+from tern.store.reservation import take_each
+from tern.store.scope import REMOTE_ID
+from tern.store.session import transaction
+from tern.store.step import Steps, lock_apply
+
+WITHDRAWS = {
+    Verb.STOP: Event.WITHDRAW_STOPPED,
+    Verb.CANCEL: Event.WITHDRAW_CANCELLED,
+    Verb.SKIP: Event.SKIP,
+}
+"""What each verb makes of an operation that was never dispatched."""
+
+_WITHDRAWN = text(
+    "WITH wished AS MATERIALIZED ("
+    "  SELECT DISTINCT ON (d.operation_id) d.operation_id, d.verb, r.caller, r.reason"
+    "  FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
+    "  WHERE d.apply_id = :id AND d.state = 'pending' AND d.verb IN ('stop', 'cancel', 'skip')"
+    "  AND (d.verb <> 'stop' OR NOT EXISTS (SELECT 1 FROM control_deliveries s"
+    "    WHERE s.operation_id = d.operation_id AND s.verb = 'start' AND s.id > d.id AND s.state <> 'failed'))"
+    "  ORDER BY d.operation_id, d.verb = 'cancel' DESC, d.verb = 'skip' DESC)"
+    " SELECT o.id, o.deployment, o.state, w.verb, w.caller, w.reason"
+    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id JOIN wished w ON w.operation_id = o.id"
+    " WHERE (o.state = 'pending' OR o.state = 'stopped' AND w.verb <> 'stop')"
+    f" AND (o.dispatch_key IS NULL OR o.dispatch_key_is_dead) AND {REMOTE_ID} IS NULL AND o.claim_token IS NULL"
+    " ORDER BY o.id LIMIT :most FOR NO KEY UPDATE OF o SKIP LOCKED"
+)
+_WITHDRAW = text(
+    "UPDATE apply_operations o SET state = w.state, state_changed_at = tern_clock(), next_attempt_at = NULL,"
+    " next_poll_at = NULL, completed_at = CASE WHEN w.state <> 'stopped' THEN tern_clock() END"
+    " FROM unnest(CAST(:ids AS bigint[]), CAST(:states AS text[])) AS w(id, state) WHERE o.id = w.id"
+)
+_REVIVABLE = text(
+    "SELECT o.id, o.deployment, o.state, d.verb, r.caller, r.reason, a.environment, a.database"
+    " FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
+    " JOIN apply_operations o ON o.id = d.operation_id JOIN applies a ON a.id = o.apply_id"
+    " WHERE d.apply_id = :id AND d.state = 'pending'"
+    " AND (d.verb = 'start' AND o.state = 'stopped' OR d.verb = 'retry' AND o.state = 'failed')"
+    f" AND {REMOTE_ID} IS NULL AND o.claim_token IS NULL"
+    " AND NOT EXISTS (SELECT 1 FROM control_deliveries s WHERE s.operation_id = o.id"
+    "   AND s.verb IN ('stop', 'cancel', 'skip') AND s.state IN ('pending', 'sent'))"
+    " ORDER BY o.id LIMIT :most FOR NO KEY UPDATE OF o SKIP LOCKED"
+)
+_BACK_IN_LINE = text(
+    "UPDATE apply_operations SET state = 'pending', state_changed_at = tern_clock(), completed_at = NULL,"
+    # A tombstoned key can never be used again: the next dispatch is of the next generation.
+    " dispatch_generation = dispatch_generation + CAST(dispatch_key_is_dead AS integer),"
+    # One whose only sender heard the refusal started nothing: the same key again, as if for the first time. Of one
+    # that a person called ended nobody knows what it started, so its intent stands and is settled first (G4).
+    " dispatch_key = CASE WHEN error_reason = 'ENDED' AND NOT dispatch_key_is_dead THEN dispatch_key END,"
+    " dispatch_intent_at = CASE WHEN error_reason = 'ENDED' AND NOT dispatch_key_is_dead"
+    "   AND dispatch_key IS NOT NULL THEN tern_clock() END,"
+    " dispatch_key_is_dead = false, next_attempt_at = NULL, answered_attempts = 0, error_message = '',"
+    " error_reason = '' WHERE id = ANY(:ids)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Revival:
+    """An operation that goes back to its place in the order, and by whose wish."""
+
+    operation_id: int
+    state: State
+    verb: Verb
+    caller: str
+    reason: str
+
+    @property
+    def event(self) -> Event:
+        """The arrow that it takes."""
+        return Event.RETRY if self.verb is Verb.RETRY else Event.REQUEUE
+
+
+class UncalledSteps(Steps):
+    """The callless half of ports.ControlStore."""
+
+    def settle_uncalled(self, apply_id: ApplyId, most: int) -> int:
+        """See ports.ControlStore."""
+        with transaction(self.engine) as tx:
+            apply_pk = tx.execute(
+                text("SELECT id FROM applies WHERE apply_identifier = :id"), {"id": apply_id}
+            ).scalar_one_or_none()
+            if apply_pk is None:
+                message = f"there is no apply {apply_id}"
+                raise NotFound(message)
+            lock_apply(tx, apply_pk)
+            settled = _withdraw(tx, apply_pk, most)
+            if settled < most:
+                settled += _revive(tx, apply_pk, most - settled)
+            if settled:
+                project_parent(tx, apply_pk, self.owner)
+            return settled
+
+
+def _withdraw(tx: Connection, apply_pk: int, most: int) -> int:
+    rows = tx.execute(_WITHDRAWN, {"id": apply_pk, "most": most}).all()
+    after = {row.id: advance(State(row.state), WITHDRAWS[Verb(row.verb)]) for row in rows}
+    if not after:
+        return 0
+    tx.execute(_WITHDRAW, {"ids": list(after), "states": [state.value for state in after.values()]})
+    for state in sorted(set(after.values())):
+        settle_table_changes(tx, [key for key, other in after.items() if other is state], state)
+    append_all(
+        tx,
+        [
+            Happening(
+                apply_pk,
+                WITHDRAWS[Verb(row.verb)].value,
+                row.caller,
+                row.id,
+                f"{row.verb} by {row.caller}; nothing runs on {row.deployment}: {row.reason}",
+                row.state,
+                after[row.id].value,
+                {"deployment": row.deployment, "operation": row.id},
+            )
+            for row in rows
+        ],
+    )
+    close_fulfilled(tx, apply_pk, after)
+    return len(after)
+
+
+def _revive(tx: Connection, apply_pk: int, most: int) -> int:
+    rows = tx.execute(_REVIVABLE, {"id": apply_pk, "most": most}).all()
+    if not rows:
+        return 0
+    held = take_each(
+        tx,
+        apply_pk=apply_pk,
+        environment=rows[0].environment,
+        database=rows[0].database,
+        deployments=[row.deployment for row in rows],
+    )
+    # A target that another apply has taken meanwhile is left to the driver of that wish, who names the holder.
+    revivals = [
+        Revival(row.id, State(row.state), Verb(row.verb), row.caller, row.reason)
+        for row in rows
+        if row.deployment in held
+    ]
+    put_back_in_line(tx, apply_pk, revivals)
+    return len(revivals)
+
+
+def put_back_in_line(tx: Connection, apply_pk: int, revivals: Sequence[Revival]) -> None:
+    """Stopped or failed operations that hold their targets again wait for their turn (SA2); the caller has locked
+    their rows, and none of them has a remote id (D18).
+    """
+    if not revivals:
+        return
+    ids = [revival.operation_id for revival in revivals]
+    after = {revival.operation_id: advance(revival.state, revival.event) for revival in revivals}
+    tx.execute(_BACK_IN_LINE, {"ids": ids})
+    reopen_table_changes(tx, ids)
+    append_all(
+        tx,
+        [
+            Happening(
+                apply_pk,
+                revival.event.value,
+                revival.caller,
+                revival.operation_id,
+                revival.reason,
+                revival.state.value,
+                after[revival.operation_id].value,
+            )
+            for revival in revivals
+        ],
+    )
+    close_fulfilled(tx, apply_pk, after)
+
+
+def reopen_table_changes(tx: Connection, operation_ids: Sequence[int]) -> None:
+    """What the operations' settling had settled is to be done again."""
+    tx.execute(
+        text(
+            "UPDATE table_changes SET state = 'pending', error = ''"
+            " WHERE operation_id = ANY(:ids) AND state IN ('stopped', 'failed')"
+        ),
+        {"ids": list(operation_ids)},
+    )
