@@ -1,0 +1,1 @@
+"""ControlService and the public contract, called as any client calls them."""
