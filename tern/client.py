@@ -44,13 +44,14 @@ Answer = TypeVar("Answer")
 class Selectors(TypedDict, total=False):
     """Which operations, and how. Selectors of several kinds narrow each other down, as on the command line.
 
-    deployments, labels, states; everywhere: every operation, explicitly; excepted: but not these. dry_run: answer for
-    each operation and write nothing. expected: refuse unless so many operations are selected.
+    deployments, labels, states; wave, counted from 1; everywhere: every operation, explicitly; excepted: but not
+    these. dry_run: answer for each operation and write nothing. expected: refuse unless so many are selected.
     """
 
     deployments: Sequence[str]
     labels: Mapping[str, str]
     states: Sequence[State]
+    wave: int
     everywhere: bool
     excepted: Sequence[str]
     dry_run: bool
@@ -221,12 +222,38 @@ class Client:
         """Ends it for good. A whole apply needs no selector."""
         return self._ask(Verb.CANCEL, subject, reason, selectors)
 
+    def retry(self, subject: str, reason: str, **selectors: Unpack[Selectors]) -> Receipt:
+        """Dispatches failed operations once more that no engine has given an id."""
+        return self._ask(Verb.RETRY, subject, reason, selectors)
+
+    def skip(self, subject: str, reason: str, **selectors: Unpack[Selectors]) -> Receipt:
+        """Leaves deployments behind."""
+        return self._ask(Verb.SKIP, subject, reason, selectors)
+
+    def release(self, subject: str, reason: str, **selectors: Unpack[Selectors]) -> Receipt:
+        """Opens one pause of a whole apply, once."""
+        return self._ask(Verb.RELEASE, subject, reason, selectors)
+
+    def revert(self, subject: str, reason: str, **selectors: Unpack[Selectors]) -> Receipt:
+        """Takes the change back, in its revert window."""
+        return self._ask(Verb.REVERT, subject, reason, selectors)
+
+    def skip_revert(self, subject: str, reason: str, **selectors: Unpack[Selectors]) -> Receipt:
+        """Closes the revert window early."""
+        return self._ask(Verb.SKIP_REVERT, subject, reason, selectors)
+
+    def volume(self, subject: str, volume: int, reason: str, **selectors: Unpack[Selectors]) -> Receipt:
+        """How hard the engines may work, 1 to 11."""
+        return self._ask(Verb.VOLUME, subject, reason, selectors, volume)
+
     def resolve(self, scope: str, found: Resolved, reason: str, *, remote_id: str = "") -> None:
         """Says what became of an uncertain operation, by somebody who looked at the engine."""
         name = ScopeName.parse(scope)
         _told(lambda: self._door.resolve(name, found, remote_id, caller=self._caller, reason=reason))
 
-    def _ask(self, verb: Verb, subject: str, reason: str, selectors: Selectors) -> Receipt:
+    def _ask(
+        self, verb: Verb, subject: str, reason: str, selectors: Selectors, volume: int | None = None
+    ) -> Receipt:
         asked = read_asked(
             {
                 **selectors,
@@ -237,6 +264,7 @@ class Client:
                 "excepted": _listed(selectors.get("excepted", ())),
                 "caller": self._caller,
                 "reason": reason,
+                "volume": volume,
             }
         )
         return _told(lambda: self._door.ask(asked))

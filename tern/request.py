@@ -114,19 +114,20 @@ class EnqueueRequest:
 def read_asked(message: Mapping[str, object]) -> Asked:
     """A wish; raises UsageError, and ScopeRefused for a malformed operation.
 
-    verb; subject, which is `apl-…` or `apl-…/DEPLOYMENT`; deployments, labels, states, everywhere, excepted;
-    caller, reason; dry_run; expected, a number of operations.
+    verb; subject, which is `apl-…` or `apl-…/DEPLOYMENT`; deployments, labels, states, wave, everywhere,
+    excepted; caller, reason; dry_run; expected, a number of operations; volume, of the verb volume alone.
     """
     fields = _Fields(message)
     verb, subject = fields.word("verb", Verb), fields.text("subject")
     names, labels = fields.texts("deployments"), fields.labels("labels")
-    states = fields.words("states", State)
+    states, wave = fields.words("states", State), fields.number("wave")
     everywhere, excepted = fields.flag("everywhere"), fields.texts("excepted")
     caller, reason = fields.text("caller"), fields.text("reason")
-    dry_run, expected = fields.flag("dry_run"), fields.number("expected")
+    dry_run, expected, volume = fields.flag("dry_run"), fields.number("expected"), fields.number("volume")
     fields.end()
     named = Subject.read(subject)
-    if named.deployment and (names or labels or states or everywhere or excepted):
+    narrowed = names or labels or states or everywhere or excepted or wave is not None
+    if named.deployment and narrowed:
         what = f"{named.scope} names its operation; no other selector fits"
         raise UsageError(what)
     selection = Selection(
@@ -135,8 +136,11 @@ def read_asked(message: Mapping[str, object]) -> Asked:
         frozenset(states),
         everywhere,
         frozenset(excepted),
+        wave,
     )
-    return Asked(verb, named.apply_id, selection, caller, reason, dry_run=dry_run, expected=expected)
+    return Asked(
+        verb, named.apply_id, selection, caller, reason, dry_run=dry_run, expected=expected, volume=volume
+    )
 
 
 class _Fields:

@@ -37,7 +37,7 @@ class NewChange:
 
 @dataclass(frozen=True, slots=True)
 class Enqueue:
-    """What somebody asks for. Raises UsageError for a request without a reason or a key.
+    """What somebody asks for. Raises UsageError for one without a reason or a key, or that contradicts itself.
 
     change: a plan that was kept, by its id, or a new one. environment, database: what the asker thinks that a kept
     plan is for; empty where they don't say. previews: the engines are asked first what the change would do there.
@@ -65,6 +65,9 @@ class Enqueue:
         if why:
             what = "a rollout needs a reason, which stands in the record, and an idempotency key"
             raise UsageError(what, why=tuple(why), next_step="Say why, and repeat a request with its key.")
+        if contradictions := self.policy.contradictions():
+            what = "the rollout policy contradicts itself"
+            raise UsageError(what, why=contradictions)
 
 
 def is_usable_key(value: object) -> TypeGuard[str]:

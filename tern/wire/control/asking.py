@@ -47,12 +47,14 @@ def read_control(said: control_v1.ControlRequest, caller: str) -> Asked:
             "deployments": tuple(selection.deployments),
             "labels": dict(selection.labels),
             "states": tuple(OPERATION_STATES.said(state) or "nothing" for state in selection.states),
+            "wave": selection.wave if selection.HasField("wave") else None,
             "everywhere": selection.all,
             "excepted": tuple(selection.excepted),
             "caller": caller,
             "reason": said.reason,
             "dry_run": said.dry_run,
             "expected": said.expect if said.HasField("expect") else None,
+            "volume": said.volume if said.HasField("volume") else None,
         }
     )
 
@@ -107,12 +109,14 @@ def control_message(asked: Asked) -> control_v1.ControlRequest:
             deployments=selection.deployments,
             labels=dict(selection.labels),
             states=[OPERATION_STATES.number(state) for state in sorted(selection.states)],
+            wave=selection.wave,
             all=selection.everywhere,
             excepted=sorted(selection.excepted),
         ),
         reason=asked.reason,
         dry_run=asked.dry_run,
         expect=asked.expected,
+        volume=asked.volume,
     )
 
 

@@ -67,6 +67,9 @@ _Asked = TypeVar(
     tern_v1.StartRequest,
     tern_v1.CutoverRequest,
     tern_v1.CancelRequest,
+    tern_v1.RevertRequest,
+    tern_v1.SkipRevertRequest,
+    tern_v1.VolumeRequest,
 )
 
 
@@ -87,15 +90,15 @@ class Facade:
             "Start": Rpc(act, self.start, tern_v1.StartRequest),
             "Cutover": Rpc(act, self.cutover, tern_v1.CutoverRequest),
             "Cancel": Rpc(act, self.cancel, tern_v1.CancelRequest),
+            "Revert": Rpc(act, self.revert, tern_v1.RevertRequest),
+            "SkipRevert": Rpc(act, self.skip_revert, tern_v1.SkipRevertRequest),
+            "Volume": Rpc(act, self.volume, tern_v1.VolumeRequest),
             "Health": Rpc(read, self.health, tern_v1.HealthRequest),
         }
         others: Mapping[str, type[Message]] = {
             "PullSchema": tern_v1.PullSchemaRequest,
             "Plan": tern_v1.PlanRequest,
             "PlanDiff": tern_v1.PlanRequest,
-            "Revert": tern_v1.RevertRequest,
-            "SkipRevert": tern_v1.SkipRevertRequest,
-            "Volume": tern_v1.VolumeRequest,
         }
         return {
             **offered,
@@ -190,18 +193,36 @@ class Facade:
             skipped_count=int(not met),
         )
 
+    def revert(self, request: tern_v1.RevertRequest, call: Call) -> tern_v1.RevertResponse:
+        """Takes the change back, in its revert window."""
+        line = self._ask(Verb.REVERT, request, call)
+        return tern_v1.RevertResponse(accepted=_is_taken(line), error_message=_words(line))
+
+    def skip_revert(self, request: tern_v1.SkipRevertRequest, call: Call) -> tern_v1.SkipRevertResponse:
+        """Closes the revert window early."""
+        line = self._ask(Verb.SKIP_REVERT, request, call)
+        return tern_v1.SkipRevertResponse(accepted=_is_taken(line), error_message=_words(line))
+
+    def volume(self, request: tern_v1.VolumeRequest, call: Call) -> tern_v1.VolumeResponse:
+        """How hard the engine may work."""
+        line = self._ask(Verb.VOLUME, request, call, request.volume)
+        # What it was before is the engine's to say, and nobody asks it for that.
+        return tern_v1.VolumeResponse(
+            accepted=_is_taken(line), error_message=_words(line), new_volume=request.volume
+        )
+
     def health(self, _request: tern_v1.HealthRequest, _call: Call) -> tern_v1.HealthResponse:
         """`ok` while the database answers."""
         self._desk.check_health()
         return tern_v1.HealthResponse(status="ok")
 
-    def _ask(self, verb: Verb, request: _Asked, call: Call) -> ReceiptLine:
+    def _ask(self, verb: Verb, request: _Asked, call: Call, volume: int | None = None) -> ReceiptLine:
         name = self._scope(request.apply_id, verb.value)
         if request.environment:
             _check_environment(self._desk.progress(name), request.environment)
         reason = f"{verb.value} over {NAME}"
         receipt = self._desk.ask(
-            Asked(verb, name.apply_id, Selection((name.deployment,)), call.caller, reason)
+            Asked(verb, name.apply_id, Selection((name.deployment,)), call.caller, reason, volume=volume)
         )
         return receipt.lines[0]
 

@@ -800,7 +800,7 @@ class ControlRequest(_message.Message):
     expect: _builtins.int
     """Refused unless so many operations are selected."""
     volume: _builtins.int
-    """For VERB_VOLUME, 1 to 11."""
+    """For VERB_VOLUME alone, 1 to 11."""
     @_builtins.property
     def selection(self) -> Global___Selection: ...
     def __init__(
@@ -812,15 +812,20 @@ class ControlRequest(_message.Message):
         reason: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
         expect: _builtins.int | None = ...,
-        volume: _builtins.int = ...,
+        volume: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "expect", b"expect", "selection", b"selection"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "_volume", b"_volume", "expect", b"expect", "selection", b"selection", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "dry_run", b"dry_run", "expect", b"expect", "reason", b"reason", "selection", b"selection", "subject", b"subject", "verb", b"verb", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "_volume", b"_volume", "dry_run", b"dry_run", "expect", b"expect", "reason", b"reason", "selection", b"selection", "subject", b"subject", "verb", b"verb", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expect: _TypeAlias = _typing.Literal["expect"]  # noqa: Y015
     _WhichOneofArgType__expect: _TypeAlias = _typing.Literal["_expect", b"_expect"]  # noqa: Y015
+    _WhichOneofReturnType__volume: _TypeAlias = _typing.Literal["volume"]  # noqa: Y015
+    _WhichOneofArgType__volume: _TypeAlias = _typing.Literal["_volume", b"_volume"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expect) -> _WhichOneofReturnType__expect | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__volume) -> _WhichOneofReturnType__volume | None: ...
 
 Global___ControlRequest: _TypeAlias = ControlRequest  # noqa: Y015
 
