@@ -7,6 +7,7 @@ from celery import Celery, Signature, chain
 
 from tern.domain.errors import TernError
 from tern.domain.identity import ApplyId
+from tern.metrics import BELLS
 from tern.ports import Due, DueControl
 
 _log = logging.getLogger("tern.bells")
@@ -54,11 +55,13 @@ class CeleryBells:
             return
         try:
             signature.apply_async()
+            BELLS.add("rung")
         except TernError:
             # A bell that must not be rung is a bug of ours, not the broker's.
             raise
         except Exception as error:  # noqa: BLE001 - nothing that a broker or its library does may undo a commit
             # One that hangs would cost every ringer its time-out; the rows don't need it. One that refuses a single
             # queue is still there for the others.
+            BELLS.add("failed")
             self._quiet_until[name] = time.monotonic() + _SILENCE_S
             _log.warning("the broker does not take %s, the sweeps take over: %r", name, error)

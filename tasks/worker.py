@@ -3,7 +3,7 @@
 import logging
 import threading
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.signals import celeryd_init, setup_logging, worker_shutdown, worker_shutting_down
 
@@ -14,12 +14,17 @@ from tern.domain.errors import TernError
 from tern.flows.sweep import sweep_when_nobody_does
 from tern.observe import configure
 from tern.ports import Bells, Ports, StorageUnavailable
+from tern.wiring import open_exporter
+
+if TYPE_CHECKING:
+    from tern.exporter import Exporter
 
 _log = logging.getLogger("tern.worker")
 _INTERVAL_S = 1.0
 _LAST_TICK_S = 40.0
 """Longer than a tick with all its deadlines, shorter than a supervisor's patience."""
 _stopping = threading.Event()
+_exporters: list["Exporter"] = []
 
 
 @setup_logging.connect
@@ -34,6 +39,8 @@ def _shape_logs(**_: Any) -> None:
 def _begin_sweeping(**_: Any) -> None:
     """Before the first connection to the broker, which may never have been there."""
     _sweeper.start()
+    if (exporter := open_exporter(settings)) is not None:
+        _exporters.append(exporter)
 
 
 @worker_shutting_down.connect
@@ -49,6 +56,8 @@ def _close_parts(**_: Any) -> None:
     _stopping.set()
     _sweeper.join(_LAST_TICK_S)
     close()
+    while _exporters:
+        _exporters.pop().close()
 
 
 def _sweep_for_ever() -> None:

@@ -74,6 +74,11 @@ class Settings(BaseSettings):
     pool_size: Annotated[int, Field(ge=1, le=256)] = 8
     """Connections to PostgreSQL that one process keeps."""
 
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    """Where this process answers Prometheus' scrapes; 0 for nowhere. Each process needs a port of its own."""
+    metrics_address: str = "127.0.0.1"
+    """The address of that port. Whoever reaches it may read states and rates, no names and no DDL."""
+
     @field_validator("broker_url")
     @classmethod
     def _broker_speaks_redis(cls, url: str) -> str:

@@ -1,9 +1,11 @@
 """Where concrete things meet: from settings to the ports that flows use. Entry points bring their own bells."""
 
+import logging
 import os
 import random
 import socket
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
@@ -12,6 +14,8 @@ from tern.domain.errors import Misconfigured, Unreachable
 from tern.domain.identity import ApplyId
 from tern.ports import Bells, Due, DueControl, Ports, StorageUnavailable
 from tern.settings import Settings
+from tern.store.counted import CountedStore
+from tern.store.gauge import read_gauges
 from tern.store.reading import Reading
 from tern.store.record import Record
 from tern.store.revision import require_migrated
@@ -20,6 +24,9 @@ from tern.store.store import PostgresStore
 
 if TYPE_CHECKING:
     from tern.desk import Desk
+    from tern.exporter import Exporter
+
+_log = logging.getLogger("tern.wiring")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ def _checked(settings: Settings) -> Engine:
 
 def open_store(settings: Settings) -> PostgresStore:
     """The store on a migrated database; raises Misconfigured, Unreachable."""
-    return PostgresStore(
+    return CountedStore(
         _checked(settings),
         owner=owner_name(),
         lease_s=settings.lease_seconds,
@@ -97,7 +104,7 @@ def open_record(settings: Settings) -> Record:
 
 
 def open_ports(settings: Settings, bells: Bells, *, run_local_jobs: bool = True) -> Ports:
-    """All parts of a process; raises Misconfigured, Unreachable.
+    """All parts of a process, counted; raises Misconfigured, Unreachable.
 
     A process that lives for one command asks local engines without taking their jobs from the workers.
     """
@@ -120,6 +127,24 @@ def open_desk(settings: Settings, bells: Bells, *, most_watchers: int = 0) -> "D
     reading = Paging(ports.store.engine, lease_s=settings.lease_seconds)
     watchers = most_watchers or MOST_WATCHERS
     return Desk(ports, reading, close=lambda: close_ports(ports), most_watchers=watchers)
+
+
+def open_exporter(settings: Settings) -> "Exporter | None":
+    """The port that answers scrapes, where TERN_METRICS_PORT asks for one. One that can't be had is said and done
+    without: nobody's rollout waits for a dashboard.
+    """
+    if not settings.metrics_port:
+        return None
+    from tern.exporter import Exporter  # noqa: PLC0415 - costs more than all the rest, and few processes need it
+
+    engine = connect(settings.require_database_url(), pool_size=1, name="tern-metrics")
+    try:
+        return Exporter(settings.metrics_address, settings.metrics_port, partial(read_gauges, engine))
+    except OSError as error:
+        engine.dispose()
+        where = f"{settings.metrics_address}:{settings.metrics_port}"
+        _log.error("no metrics: %s can't be listened on: %s", where, error.strerror or error)
+        return None
 
 
 def close_ports(ports: Ports) -> None:

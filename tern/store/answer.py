@@ -3,16 +3,19 @@
 Also what settles a wish without a call, for delivery.py. Each method is one transaction.
 """
 
+from functools import partial
+
 from sqlalchemy import Connection, Row, text
 
 from tern.domain.control import Delivery, Verb
 from tern.domain.model import Claim
 from tern.domain.states import Event, State
 from tern.domain.timing import CONTROL_REFUSALS_MAX, RESEND_S
+from tern.metrics import CONTROL_SECONDS
 from tern.ports import Fenced
 from tern.store.event import Happening, append
 from tern.store.projection import close_deliveries, move, project_parent
-from tern.store.session import transaction
+from tern.store.session import after_commit, transaction
 from tern.store.step import HeldOperation, Steps, hold
 from tern.store.uncalled import WITHDRAWS
 
@@ -96,6 +99,8 @@ class AnswerSteps(Steps):
                 {"id": delivery_id, "delay_s": delay_s, "words": words},
             )
             _release(tx, held, is_start=wish.verb == Verb.START.value and event == "sent")
+            if event == "sent":
+                after_commit(tx, partial(CONTROL_SECONDS.observe, wish.age_s, wish.verb, event))
             if not words or words != wish.engine_words:
                 # The same silence is told once, not every few seconds of an outage.
                 why = words or wish.reason
@@ -226,7 +231,8 @@ def postpone(tx: Connection, delivery_id: int, delay_s: float | None) -> None:
 def _wish(tx: Connection, delivery_id: int) -> Row[tuple[object, ...]]:
     return tx.execute(
         text(
-            "SELECT d.id, d.verb, d.state, d.refusals, d.engine_words, r.caller, r.reason FROM control_deliveries d"
+            "SELECT d.id, d.verb, d.state, d.refusals, d.engine_words, r.caller, r.reason,"
+            " extract(epoch FROM tern_clock() - d.created_at)::float AS age_s FROM control_deliveries d"
             " JOIN control_requests r ON r.id = d.request_id WHERE d.id = :id FOR UPDATE OF d"
         ),
         {"id": delivery_id},

@@ -5,21 +5,29 @@ apply's own events. The caller holds the lock of what the event is about: the op
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from sqlalchemy import Connection, text
+import structlog
+from sqlalchemy import Connection, RowMapping, text
 
-from tern.store.session import log_after_commit
+from tern.domain.states import Event
+from tern.metrics import TRANSITIONS, VERDICTS
+from tern.store.scope import REMOTE_ID
+from tern.store.session import after_commit
 
 _INSERT = text(
-    "INSERT INTO apply_events (apply_id, operation_id, event, who, why, before, after, detail)"
+    "INSERT INTO apply_events AS e (apply_id, operation_id, event, who, why, before, after, detail)"
     " SELECT apply_id, operation_id, event, who, why, before, after, detail"
     " FROM ROWS FROM (json_to_recordset(CAST(:lines AS json)) AS (apply_id bigint, operation_id bigint,"
     "   event text, who text, why text, before text, after text, detail json))"
     "   WITH ORDINALITY AS l(apply_id, operation_id, event, who, why, before, after, detail, number)"
-    " ORDER BY number RETURNING event, who, why, before, after, detail ->> 'remote_id' AS remote_id,"
-    " (SELECT a.apply_identifier FROM applies a WHERE a.id = apply_events.apply_id) AS apply,"
-    " (SELECT o.deployment FROM apply_operations o WHERE o.id = apply_events.operation_id) AS deployment"
+    " ORDER BY number RETURNING operation_id, event, who, why, before, after, detail ->> 'remote_id' AS new_id,"
+    # A subquery and no join: a planner without statistics would read both tables for one row.
+    f" (SELECT ARRAY[a.apply_identifier, o.deployment, {REMOTE_ID}] FROM applies a"
+    "   LEFT JOIN apply_operations o ON o.id = e.operation_id WHERE a.id = e.apply_id) AS named"
 )
+_ARROWS = frozenset(event.value for event in Event)
+_log = structlog.stdlib.get_logger("tern.event")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,5 +66,26 @@ def append_all(tx: Connection, happenings: Sequence[Happening]) -> None:
         }
         for happening in happenings
     ]
-    for row in tx.execute(_INSERT, {"lines": json.dumps(lines)}).mappings():
-        log_after_commit(tx, {key: value for key, value in row.items() if value})
+    rows = tx.execute(_INSERT, {"lines": json.dumps(lines)}).mappings().all()
+    after_commit(tx, partial(_tell, rows))
+
+
+def _tell(rows: Sequence[RowMapping]) -> None:
+    for row in rows:
+        event, before, after = row["event"], row["before"], row["after"]
+        if row["operation_id"] is not None:
+            if event in _ARROWS and before != after:
+                TRANSITIONS.add(before, after)
+        elif event == "verdict":
+            VERDICTS.add(after)
+        apply, deployment, remote_id = row["named"]
+        line = {
+            "apply": apply,
+            "deployment": deployment,
+            "remote_id": row["new_id"] or remote_id,
+            "who": row["who"],
+            "why": row["why"],
+            "before": before,
+            "after": after,
+        }
+        _log.info(event, **{key: value for key, value in line.items() if value})

@@ -6,8 +6,10 @@ Every function here expects the apply's lock to be held by the caller.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from tern.domain.control import Delivery, Verb, fulfilment
 from tern.domain.identity import ApplyId, ScopeName
@@ -15,10 +17,12 @@ from tern.domain.opening import Opening, opening, opens_in_s
 from tern.domain.policy import Policy
 from tern.domain.projection import project
 from tern.domain.states import ApplyState, Event, State, advance
+from tern.metrics import CONTROL_SECONDS
 from tern.ports import Due
 from tern.store.barrier import cut_over_next
 from tern.store.event import Happening, append, append_all
 from tern.store.halt import STOP_IN_FORCE
+from tern.store.session import after_commit
 from tern.store.tally import tally
 
 
@@ -141,18 +145,25 @@ def close_deliveries(tx: Connection, fates: Mapping[int, Delivery], words: str =
     """Writes the fate of wishes, whose rows the caller has locked."""
     if not fates:
         return
-    tx.execute(
+    closed = tx.execute(
         text(
             "UPDATE control_deliveries d SET state = f.fate, closed_at = tern_clock(), next_attempt_at = NULL,"
             " engine_words = CASE WHEN :words = '' THEN d.engine_words ELSE :words END"
             " FROM jsonb_to_recordset(CAST(:fates AS jsonb)) AS f(id bigint, fate text)"
             " WHERE d.id = f.id AND d.state IN ('pending', 'sent')"
+            " RETURNING d.verb, d.state, extract(epoch FROM d.closed_at - d.created_at)::float AS age_s"
         ),
         {
             "words": words,
             "fates": json.dumps([{"id": key, "fate": fate.value} for key, fate in fates.items()]),
         },
-    )
+    ).all()
+    after_commit(tx, partial(_measure, closed))
+
+
+def _measure(closed: Sequence[Row[tuple[Any, ...]]]) -> None:
+    for row in closed:
+        CONTROL_SECONDS.observe(row.age_s, row.verb, row.state)
 
 
 @dataclass(frozen=True, slots=True)

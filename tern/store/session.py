@@ -1,10 +1,9 @@
 """Connections and transactions. What a lost connection or a lost COMMIT answer means is decided here, once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
-import structlog
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -19,8 +18,7 @@ from sqlalchemy.exc import (
 from tern.domain.errors import Misconfigured
 from tern.ports import StorageUnavailable
 
-_LINES = "tern_lines"
-_log = structlog.stdlib.get_logger("tern.event")
+_AFTER = "tern_after_commit"
 
 SERVER_SETTINGS = {
     "statement_timeout": "10s",
@@ -79,8 +77,8 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """
     try:
         with engine.begin() as connection:
-            committed: list[Mapping[str, object]] = []
-            connection.info[_LINES] = committed
+            committed: list[Callable[[], None]] = []
+            connection.info[_AFTER] = committed
             yield connection
     except PoolTimeout as error:
         raise StorageUnavailable(_words(error)) from error
@@ -90,13 +88,13 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         if error.connection_invalidated or isinstance(error.orig, psycopg.OperationalError):
             raise StorageUnavailable(_words(error)) from error
         raise
-    for line in committed:
-        _log.info(str(line["event"]), **{key: value for key, value in line.items() if key != "event"})
+    for tell in committed:
+        tell()
 
 
-def log_after_commit(connection: Connection, line: Mapping[str, object]) -> None:
-    """Writes a log line, `event` and its fields, when the transaction is committed, and none if it is not."""
-    connection.info[_LINES].append(line)
+def after_commit(connection: Connection, tell: Callable[[], None]) -> None:
+    """Logs or counts something once the transaction is committed, and not if it isn't."""
+    connection.info[_AFTER].append(tell)
 
 
 def _words(error: Exception) -> str:

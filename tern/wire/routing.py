@@ -16,7 +16,7 @@ from tern.wire.channels import Channels, GrpcTransport
 from tern.wire.credentials import check_plaintext, parse_address
 from tern.wire.engine_client import DEADLINE_S, EngineClient
 from tern.wire.local_engine import LOCAL_SCHEME, LocalEngines
-from tern.wire.transport import NoTransport, NotSent, Transport
+from tern.wire.transport import NoTransport, NotSent, TimedTransport, Transport
 
 Value = TypeVar("Value")
 
@@ -55,7 +55,8 @@ class EngineDirectory:
             known = self._clients.get(deployment.name)
             if known is not None and known[0] == route:
                 return known[1]
-            client = EngineClient(deployment, self._transport(deployment), deadline_s=self._deadline_s)
+            transport = TimedTransport(self._transport(deployment))
+            client = EngineClient(deployment, transport, deadline_s=self._deadline_s)
             self._clients[deployment.name] = (route, client)
             return client
 

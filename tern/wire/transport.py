@@ -4,12 +4,14 @@ nothing above this module knows which one is taken.
 A transport returns the answer or raises: NotSent when the request provably never left us, CallFailed for all else.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from tern.metrics import RPC_SECONDS
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as engine_v1
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
 
@@ -87,6 +89,29 @@ class NoTransport:
     ) -> AnswerT:
         """Raises NotSent."""
         raise NotSent(self._reason, self._message)
+
+
+class TimedTransport:
+    """Another transport, with each call measured by method and status."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+
+    def call(
+        self, method: Method[RequestT, AnswerT], request: RequestT, *, timeout_s: float, metadata: Metadata
+    ) -> AnswerT:
+        """See Transport."""
+        begun, code = time.monotonic(), "OK"
+        try:
+            return self._inner.call(method, request, timeout_s=timeout_s, metadata=metadata)
+        except NotSent:
+            code = "NOT_SENT"
+            raise
+        except CallFailed as failure:
+            code = failure.code
+            raise
+        finally:
+            RPC_SECONDS.observe(time.monotonic() - begun, method.name, code)
 
 
 _TERN = "/tern.v1.Tern/"

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.sql.elements import TextClause
 
-from tern.store import poll, projection, sweep, tally
+from tern.store import gauge, poll, projection, sweep, tally
 from tern.store.schema import migrate
 from tern.store.session import connect
 
@@ -136,6 +136,18 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
         projection._ADMIT_ANY,
         {"id": 3, "wave": 0, "room": 1, "environment": "test", "database": "shop"},
         {"apply_operations_by_state|apply_operations_one_per_position"},
+    ),
+    "what a scrape is told": (
+        gauge.GAUGES,
+        {},
+        {
+            "applies_live",
+            "apply_operations_by_state|apply_operations_one_per_deployment|apply_operations_one_per_position",
+            "apply_operations_due_for_dispatch",
+            "apply_operations_due_for_poll",
+            "apply_operations_claimed",
+            "control_deliveries_due|control_deliveries_open_of_apply",
+        },
     ),
     "an apply by its key": (
         text("SELECT 1 FROM applies WHERE idempotency_key = :key"),

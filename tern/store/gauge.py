@@ -1,0 +1,91 @@
+"""What is true of the whole database now, for metrics and for `tern doctor`: one statement over partial indexes.
+
+Its cost follows what is under way, never what is over: it reads live applies, due work, open wishes and held claims.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Engine, text
+
+from tern.domain.timing import LOST_CONTACT_AFTER
+from tern.store.reading import snapshot
+
+SWEEPS = ("reconcile", "progress")
+
+GAUGES = text(
+    "WITH live AS MATERIALIZED (SELECT id, state FROM applies"
+    "   WHERE state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped')),"
+    " open AS MATERIALIZED (SELECT verb, created_at FROM control_deliveries WHERE state IN ('pending', 'sent'))"
+    " SELECT 'applies' AS what, state AS label, count(*)::float AS value FROM live GROUP BY state"
+    " UNION ALL SELECT 'operations', o.state, count(*) FROM live"
+    "   CROSS JOIN LATERAL (SELECT state FROM apply_operations WHERE apply_id = live.id) o GROUP BY o.state"
+    " UNION ALL SELECT 'out_of_contact', '', count(*) FROM apply_operations"
+    f"   WHERE poll_failures >= {LOST_CONTACT_AFTER} AND next_poll_at IS NOT NULL"
+    " UNION ALL (SELECT 'due', 'dispatch', extract(epoch FROM (SELECT tern_clock()) - next_attempt_at)"
+    "   FROM apply_operations WHERE next_attempt_at IS NOT NULL AND claim_token IS NULL"
+    "   ORDER BY next_attempt_at LIMIT 1)"
+    " UNION ALL (SELECT 'due', 'control', extract(epoch FROM (SELECT tern_clock()) - next_attempt_at)"
+    "   FROM control_deliveries WHERE state IN ('pending', 'sent') AND next_attempt_at IS NOT NULL"
+    "   ORDER BY next_attempt_at LIMIT 1)"
+    " UNION ALL (SELECT 'due', 'poll', extract(epoch FROM (SELECT tern_clock()) - next_poll_at)"
+    "   FROM apply_operations WHERE next_poll_at IS NOT NULL ORDER BY next_poll_at LIMIT 1)"
+    " UNION ALL SELECT 'open_requests', verb, count(*) FROM open GROUP BY verb"
+    " UNION ALL SELECT 'oldest_request', verb, extract(epoch FROM (SELECT tern_clock()) - min(created_at))"
+    "   FROM open GROUP BY verb"
+    " UNION ALL SELECT 'claims', CASE WHEN claim_expires_at > (SELECT tern_clock()) THEN 'held' ELSE 'expired' END,"
+    "   count(*) FROM apply_operations WHERE claim_token IS NOT NULL GROUP BY 2"
+    " UNION ALL SELECT 'oldest_expired_claim', '', extract(epoch FROM (SELECT tern_clock()) - min(claim_expires_at))"
+    "   FROM apply_operations WHERE claim_token IS NOT NULL AND claim_expires_at <= (SELECT tern_clock())"
+    " UNION ALL SELECT 'sweep', name, extract(epoch FROM (SELECT tern_clock()) - finished_at) FROM sweep_leases"
+    f"   WHERE name IN ({', '.join(repr(name) for name in SWEEPS)}) AND finished_at IS NOT NULL"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """One look. Ages and waits in seconds; what is not there has no entry.
+
+    operations: of applies that are under way, by state. oldest_due_s: by how much the oldest work of a kind is
+    overdue, 0 where none is.
+    """
+
+    applies: Mapping[str, int]
+    operations: Mapping[str, int]
+    out_of_contact: int
+    oldest_due_s: Mapping[str, float]
+    open_requests: Mapping[str, int]
+    oldest_request_s: Mapping[str, float]
+    claims: Mapping[str, int]
+    oldest_expired_claim_s: float
+    sweep_age_s: Mapping[str, float]
+
+
+def read_gauges(engine: Engine) -> Gauges:
+    """Raises StorageUnavailable."""
+    with snapshot(engine) as tx:
+        found = _table(tx)
+    due = found.get("due", {})
+    return Gauges(
+        applies=_counts(found.get("applies", {})),
+        operations=_counts(found.get("operations", {})),
+        out_of_contact=int(found.get("out_of_contact", {}).get("", 0)),
+        oldest_due_s={work: max(0.0, due.get(work, 0.0)) for work in ("dispatch", "control", "poll")},
+        open_requests=_counts(found.get("open_requests", {})),
+        oldest_request_s=found.get("oldest_request", {}),
+        claims={"held": 0, "expired": 0, **_counts(found.get("claims", {}))},
+        oldest_expired_claim_s=found.get("oldest_expired_claim", {}).get("", 0.0),
+        sweep_age_s={name: found.get("sweep", {}).get(name, float("inf")) for name in SWEEPS},
+    )
+
+
+def _table(tx: Connection) -> Mapping[str, Mapping[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for row in tx.execute(GAUGES):
+        if row.value is not None:
+            found.setdefault(row.what, {})[row.label] = float(row.value)
+    return found
+
+
+def _counts(found: Mapping[str, float]) -> Mapping[str, int]:
+    return {label: int(value) for label, value in found.items()}
