@@ -1,0 +1,262 @@
+"""The public contract for Tern's own applies: routed by operation, refused where the operation is not clear (G7)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from tern.domain.control import Verb
+from tern.domain.policy import Copy, Cutover, Policy
+from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
+from tests.doors.calling import READ, Stubs, call, refused
+from tests.world import World
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "Progress": tern_v1.ProgressRequest,
+    "Logs": tern_v1.LogsRequest,
+    "Stop": tern_v1.StopRequest,
+    "Start": tern_v1.StartRequest,
+    "Cutover": tern_v1.CutoverRequest,
+    "Cancel": tern_v1.CancelRequest,
+    "Revert": tern_v1.RevertRequest,
+    "SkipRevert": tern_v1.SkipRevertRequest,
+    "Volume": lambda **fields: tern_v1.VolumeRequest(volume=3, **fields),
+}
+CONTROLS = [name for name in CALLS if name not in {"Progress", "Logs"}]
+CHANGE = tern_v1.TableChange(
+    table_name="orders", ddl="ALTER TABLE orders ADD COLUMN note text", change_type=tern_v1.CHANGE_TYPE_ALTER
+)
+
+
+def apply_request(**fields: Any) -> tern_v1.ApplyRequest:
+    usual = {
+        "database": "shop",
+        "type": "postgres",
+        "environment": "test",
+        "target": "target-A",
+        "idempotency_key": "k1",
+        "ddl_changes": [CHANGE],
+    }
+    return tern_v1.ApplyRequest(**{**usual, **fields})
+
+
+def requests(world: World) -> int:
+    return int(world.one("SELECT count(*) AS n FROM control_requests").n)
+
+
+def sent(world: World) -> dict[str, list[str]]:
+    """Every control that reached an engine."""
+    return {
+        name: [verb for verb in CONTROLS for _ in engine.calls(verb)]
+        for name, engine in world.engines.items()
+    }
+
+
+@pytest.mark.parametrize("method", sorted(CALLS))
+def test_an_apply_of_several_operations_is_refused_with_their_number(
+    method: str, world: World, stubs: Stubs
+) -> None:
+    """G7, S1, visible from outside: nothing is sent, nothing is written."""
+    apply_id = world.apply()
+    world.answer_bells()
+    looks = sum(len(engine.calls("Progress")) for engine in world.engines.values())
+    answer = refused(getattr(stubs.tern, method), CALLS[method](apply_id=apply_id))
+    assert answer[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "APPLY_SCOPED_CALL_ON_MULTI")
+    assert "it has 3 operations" in answer.why[0]
+    assert (requests(world), sent(world)) == (0, {"A": [], "B": [], "C": []})
+    assert sum(len(engine.calls("Progress")) for engine in world.engines.values()) == looks
+
+
+@pytest.mark.parametrize("method", sorted(CALLS))
+@pytest.mark.parametrize(
+    ("apply_id", "code", "reason"),
+    [
+        ("", "INVALID_ARGUMENT", "USAGE"),
+        ("APPLY/", "INVALID_ARGUMENT", "SCOPE_MALFORMED"),
+        ("/A", "INVALID_ARGUMENT", "SCOPE_MALFORMED"),
+        ("APPLY/nowhere", "NOT_FOUND", "NOT_FOUND"),
+        ("apl-0", "NOT_FOUND", "NOT_FOUND"),
+        ("apl-0/A", "NOT_FOUND", "NOT_FOUND"),
+        ("job-77", "NOT_FOUND", "NOT_FOUND"),
+        ("x" * 5000, "NOT_FOUND", "NOT_FOUND"),
+    ],
+)
+def test_an_id_that_is_none_is_refused(
+    method: str, apply_id: str, code: str, reason: str, world: World, stubs: Stubs
+) -> None:
+    known = world.apply()
+    asked = CALLS[method](apply_id=apply_id.replace("APPLY", known))
+    assert refused(getattr(stubs.tern, method), asked)[:2] == (grpc.StatusCode[code], reason)
+    assert requests(world) == 0
+
+
+def test_a_stop_of_one_operation_reaches_that_one_with_its_own_id(world: World, stubs: Stubs) -> None:
+    """G2: the wish goes the way of every wish, and the engine of a sibling hears nothing."""
+    apply_id = world.apply(policy=Policy(copy=Copy.PARALLEL))
+    world.answer_bells()
+    answer = call(stubs.tern.Stop, tern_v1.StopRequest(apply_id=f"{apply_id}/B"))
+    assert (answer.accepted, answer.stopped_count) == (True, 1)
+    assert sent(world) == {"A": [], "B": [], "C": []}
+    world.answer_bells()
+    (stop,) = world.engines["B"].calls("Stop")
+    assert stop.request.apply_id == world.remote_id("B")
+    world.run(until=lambda: world.state("B") == "stopped")
+    assert (world.state("A"), sent(world)["A"], sent(world)["C"]) == ("running", [], [])
+    again = call(stubs.tern.Stop, tern_v1.StopRequest(apply_id=f"{apply_id}/B"))
+    assert (again.accepted, again.stopped_count, again.skipped_count) == (True, 0, 1)
+    event = next(each for each in world.events() if each.event == "accepted")
+    assert event.who == "ann"
+    assert world.one("SELECT caller FROM control_requests LIMIT 1").caller == "deployer"
+
+
+def test_a_single_apply_is_its_one_operation(world: World, stubs: Stubs) -> None:
+    apply_id = world.apply("A")
+    world.answer_bells()
+    seen = call(stubs.tern.Progress, tern_v1.ProgressRequest(apply_id=apply_id), READ)
+    assert (seen.apply_id, seen.state) == (apply_id, tern_v1.STATE_RUNNING)
+    assert call(stubs.tern.Cancel, tern_v1.CancelRequest(apply_id=apply_id)).accepted
+    world.run(until=lambda: world.state("A") == "cancelled")
+    seen = call(stubs.tern.Progress, tern_v1.ProgressRequest(apply_id=f"{apply_id}/A"), READ)
+    assert (seen.state, bool(seen.completed_at)) == (tern_v1.STATE_CANCELLED, True)
+
+
+def test_what_an_operation_does_not_welcome_is_an_answer_and_no_error(world: World, stubs: Stubs) -> None:
+    """The contract says no inside an OK answer."""
+    apply_id = world.apply("A")
+    world.answer_bells()
+    for method in ("Cutover", "Revert", "SkipRevert"):
+        answer = call(getattr(stubs.tern, method), CALLS[method](apply_id=apply_id))
+        assert (answer.accepted, bool(answer.error_message)) == (False, True), method
+    wrong = refused(stubs.tern.Volume, tern_v1.VolumeRequest(apply_id=apply_id, volume=12))
+    assert wrong[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "USAGE")
+    assert not world.engines["A"].calls("Cutover")
+
+
+def test_a_look_tells_what_tern_knows_and_asks_no_engine(world: World, stubs: Stubs) -> None:
+    apply_id = world.apply("A")
+    world.answer_bells()
+    looks = len(world.engines["A"].calls("Progress")) + len(world.engines["A"].calls("BatchProgress"))
+    for _ in range(3):
+        seen = call(stubs.tern.Progress, tern_v1.ProgressRequest(apply_id=f"{apply_id}/A"), READ)
+    assert seen.metadata["remote_id"] == world.remote_id("A")
+    assert seen.metadata["operation"] == f"{apply_id}/A"
+    assert float(seen.metadata["sampled_age_s"]) >= 0
+    assert seen.tables[0].table_name == "orders"
+    assert len(world.engines["A"].calls("Progress")) + len(world.engines["A"].calls("BatchProgress")) == looks
+
+
+def test_another_environment_is_refused(world: World, stubs: Stubs) -> None:
+    apply_id = world.apply("A")
+    for method in sorted(CALLS):
+        asked = CALLS[method](apply_id=apply_id, environment="elsewhere")
+        answer = refused(getattr(stubs.tern, method), asked)
+        assert answer[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "TARGET_MISMATCH"), method
+    assert requests(world) == 0
+
+
+def test_logs_are_the_record_of_the_operation(world: World, stubs: Stubs) -> None:
+    apply_id = world.apply("A", "B")
+    world.answer_bells()
+    said = call(stubs.tern.Logs, tern_v1.LogsRequest(apply_id=f"{apply_id}/A", limit=100), READ)
+    assert {"accepted", "claim"} <= {each.event_type for each in said.logs}
+    assert [each.id for each in said.logs] == sorted(each.id for each in said.logs)
+
+
+def test_an_apply_makes_one_and_its_key_the_same_one(world: World, stubs: Stubs) -> None:
+    made = call(stubs.tern.Apply, apply_request(caller="ci", options={"defer_cutover": "true"}))
+    assert made.accepted
+    assert made.apply_operation_id == f"{made.apply_id}/A"
+    row = world.apply_row(made.apply_id)
+    assert (row.caller, row.operation_count, row.policy["cutover"]) == ("deployer", 1, Cutover.MANUAL)
+    assert "on behalf of ci" in row.reason
+    again = call(stubs.tern.Apply, apply_request(options={"defer_cutover": "true"}))
+    assert again.apply_id == made.apply_id
+    other = refused(stubs.tern.Apply, apply_request())
+    assert other[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "KEY_REUSED")
+    assert any("policy" in line for line in other.why)
+    world.last = made.apply_id
+    world.answer_bells()
+    assert world.state("A") == "running"
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "reason"),
+    [
+        ({"idempotency_key": ""}, "INVALID_ARGUMENT", "USAGE"),
+        ({"target": ""}, "INVALID_ARGUMENT", "USAGE"),
+        ({"target": "nowhere"}, "FAILED_PRECONDITION", "NO_DEPLOYMENTS"),
+        ({"environment": "elsewhere"}, "FAILED_PRECONDITION", "NO_DEPLOYMENTS"),
+        ({"ddl_changes": []}, "INVALID_ARGUMENT", "USAGE"),
+        ({"ddl_changes": [], "plan_id": "pln-0"}, "NOT_FOUND", "NOT_FOUND"),
+        ({"options": {"volume": "3"}}, "UNIMPLEMENTED", "NOT_OFFERED"),
+        ({"options": {"enable_revert": "true"}}, "UNIMPLEMENTED", "NOT_OFFERED"),
+        ({"options": {"allow_unsafe": "yes"}}, "INVALID_ARGUMENT", "USAGE"),
+        ({"options": {"surprise": "1"}}, "INVALID_ARGUMENT", "USAGE"),
+        ({"target_shards": ["a"]}, "UNIMPLEMENTED", "NOT_OFFERED"),
+        ({"schema_files": {"a": {}}}, "UNIMPLEMENTED", "NOT_OFFERED"),
+        (
+            {"ddl_changes": [{"table_name": "orders", "ddl": "ALTER TABLE orders DROP COLUMN x"}]},
+            "FAILED_PRECONDITION",
+            "UNSAFE_CHANGE",
+        ),
+        (
+            {"ddl_changes": [{"table_name": "orders", "ddl": "ALTER TABLE orders ADD a int; DROP TABLE b"}]},
+            "FAILED_PRECONDITION",
+            "STATEMENT_REFUSED",
+        ),
+        ({"ddl_changes": [{"table_name": "orders", "ddl": "SELEC"}]}, "FAILED_PRECONDITION", "DDL_INVALID"),
+        (
+            {"ddl_changes": [{"table_name": "o", "ddl": "x", "is_unsafe": True}], "type": "mysql"},
+            "FAILED_PRECONDITION",
+            "UNSAFE_CHANGE",
+        ),
+    ],
+)
+def test_an_apply_that_can_t_be_taken_writes_nothing(
+    fields: dict[str, Any], code: str, reason: str, world: World, stubs: Stubs
+) -> None:
+    answer = refused(stubs.tern.Apply, apply_request(**fields))
+    assert answer[:2] == (grpc.StatusCode[code], reason), answer
+    assert world.one("SELECT (SELECT count(*) FROM applies) + (SELECT count(*) FROM plans) AS n").n == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "request_type"),
+    [
+        ("PullSchema", tern_v1.PullSchemaRequest),
+        ("Plan", tern_v1.PlanRequest),
+        ("PlanDiff", tern_v1.PlanRequest),
+    ],
+)
+def test_what_is_not_offered_is_unimplemented(method: str, request_type: Any, stubs: Stubs) -> None:
+    answer = refused(getattr(stubs.tern, method), request_type())
+    assert answer[:2] == (grpc.StatusCode.UNIMPLEMENTED, "NOT_OFFERED")
+
+
+def test_it_is_well_while_its_database_answers(stubs: Stubs) -> None:
+    assert call(stubs.tern.Health, tern_v1.HealthRequest(), READ).status == "ok"
+
+
+def test_who_may_only_read_controls_nothing(world: World, stubs: Stubs) -> None:
+    apply_id = world.apply("A")
+    for method in CONTROLS:
+        answer = refused(getattr(stubs.tern, method), CALLS[method](apply_id=apply_id), READ)
+        assert answer[:2] == (grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED"), method
+    assert refused(stubs.tern.Apply, apply_request(), READ).code is grpc.StatusCode.PERMISSION_DENIED
+    assert requests(world) == 0
+
+
+@pytest.mark.parametrize("verb", [Verb.STOP, Verb.START, Verb.CUTOVER])
+def test_a_parent_that_holds_an_id_opens_no_door(verb: Verb, world: World, stubs: Stubs) -> None:
+    """S2: even when somebody wrote an id to the parent by hand, past all that forbids it."""
+    apply_id = world.apply()
+    with world.database.begin() as tx:
+        tx.exec_driver_sql("ALTER TABLE applies DROP CONSTRAINT applies_only_single_ones_hold_a_remote_id")
+        tx.exec_driver_sql("SET session_replication_role = replica")
+        tx.exec_driver_sql("UPDATE applies SET external_id = 'job-1'")
+        tx.exec_driver_sql("SET session_replication_role = DEFAULT")
+    method = verb.value.capitalize()
+    answer = refused(getattr(stubs.tern, method), CALLS[method](apply_id=apply_id))
+    assert answer.reason == "APPLY_SCOPED_CALL_ON_MULTI"
+    assert requests(world) == 0
