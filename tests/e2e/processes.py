@@ -18,10 +18,13 @@ class Process:
     def __init__(self, name: str, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
         self.name = name
         self.log = log
+        self.started = time.monotonic()
+        self.may_end = False
+        """We have told it to; else its end is its own doing."""
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", "tasks.app", *arguments],
-                env={**os.environ, **environment},
+                env={**os.environ, "PYTHONFAULTHANDLER": "1", **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -29,11 +32,25 @@ class Process:
             )
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative for the signal that ended it."""
+        return self._process.poll()
+
+    @property
+    def has_ended_by_itself(self) -> bool:
+        return not self.may_end and not self.is_running
+
     def kill(self) -> None:
         """SIGKILL to the whole group: no handler runs, nothing is given back."""
+        self.may_end = True
         self._signal(signal.SIGKILL)
         self._process.wait()
 
@@ -43,10 +60,22 @@ class Process:
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
+    def leave(self) -> None:
+        """SIGTERM, without waiting."""
+        self.may_end = True
+        self._signal(signal.SIGTERM)
+
     def terminate(self) -> int:
         """SIGTERM, and the exit code."""
-        self._signal(signal.SIGTERM)
+        self.leave()
         return self._process.wait(60)
+
+    def abort(self) -> None:
+        """It ends, and leaves in its log what each of its threads was doing."""
+        self.may_end = True
+        self.thaw()
+        self._signal(signal.SIGABRT)
+        self._process.wait()
 
     def output(self) -> str:
         return self.log.read_text(errors="replace")
@@ -62,18 +91,18 @@ class Fleet:
     def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
         self._environment = environment
         self._folder = folder
-        self._processes: list[Process] = []
+        self.processes: list[Process] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._processes:
+        for process in self.processes:
             process.thaw()
             process.kill()
 
     def worker(self, **environment: str) -> Process:
-        number = len(self._processes) + 1
+        number = len(self.processes) + 1
         arguments = [
             "worker",
             *("-P", "threads", "-c", "4", "-Q", QUEUES, "-n", f"w{number}@%h", "-E"),
@@ -82,15 +111,15 @@ class Fleet:
         return self._start(f"worker-{number}", arguments, environment)
 
     def beat(self) -> Process:
-        return self._start(f"beat-{len(self._processes) + 1}", ["beat"], {})
+        return self._start(f"beat-{len(self.processes) + 1}", ["beat"], {})
 
     def _start(self, name: str, arguments: list[str], environment: Mapping[str, str]) -> Process:
         process = Process(name, arguments, {**self._environment, **environment}, self._folder / f"{name}.log")
-        self._processes.append(process)
+        self.processes.append(process)
         return process
 
     def picture(self) -> str:
-        return "\n".join(f"== {p.name}\n{p.output()[-3000:]}" for p in self._processes)
+        return "\n".join(f"== {p.name}\n{p.output()[-2500:]}" for p in self.processes)
 
 
 def wait_for(condition: Callable[[], bool], picture: Callable[[], str], *, deadline_s: float = 90.0) -> None:

@@ -66,6 +66,15 @@ class Machine(ABC):
         self._programs._let_go(self._running)
         self._running = None
 
+    def freeze(self) -> None:
+        """It takes connections and says nothing."""
+        assert self._running is not None
+        self._running.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._running is not None
+        self._running.process.send_signal(signal.SIGCONT)
+
     def restart(self, away_s: float = 0.0) -> None:
         """Killed, and back after so long."""
         self.kill()
