@@ -159,6 +159,9 @@ def next_step(verb: Verb, facts: DriveFacts) -> Step:
     fate = fulfilment(verb, facts.state)
     if fate is not None:
         return Step.ACKNOWLEDGE if fate is Delivery.ACKNOWLEDGED else Step.TOO_LATE
+    if verb in MOMENT and facts.state is State.UNCERTAIN:
+        # The call may have worked before contact was lost: what became of it is not known yet (G10).
+        return Step.WAIT
     if unmet(verb, facts):
         return Step.FAIL
     if verb is Verb.RETRY:
