@@ -158,6 +158,22 @@ class SimEngine:
         """ports.Engine.cancel."""
         return self._control("Cancel", call, self._cancel)
 
+    def revert(self, call: RemoteCall) -> Outcome[None]:
+        """ports.Engine.revert."""
+        return self._control("Revert", call, self._revert)
+
+    def skip_revert(self, call: RemoteCall) -> Outcome[None]:
+        """ports.Engine.skip_revert."""
+        return self._control("SkipRevert", call, self._skip_revert)
+
+    def volume(self, call: RemoteCall, volume: int) -> Outcome[int]:
+        """ports.Engine.volume."""
+        match self._control("Volume", call, lambda _job: False):
+            case Ok():
+                return Ok(volume)
+            case failed:
+                return failed
+
     def health(self) -> Outcome[str]:
         """ports.Engine.health."""
         return Ok("ok")
@@ -190,6 +206,8 @@ class SimEngine:
                     self.move(job, "waiting_for_cutover")
                 case "running" | "cutting_over" if self.kind.window_s:
                     self.move(job, "revert_window", self.kind.window_s)
+                case "reverting":
+                    self.move(job, "reverted")
                 case _:
                     self.move(job, "completed")
 
@@ -228,7 +246,7 @@ class SimEngine:
             return stale
         self._get_on(job)
         if job.state in OVER:
-            return Refused(f"it is {job.state} already")
+            return Refused(f"it is {job.state} already", "", "FAILED_PRECONDITION")
         match act(job):
             case Refused() as refused:
                 return refused
@@ -262,8 +280,22 @@ class SimEngine:
         if job.state == "cutting_over":
             return True
         if job.state != "waiting_for_cutover":
-            return Refused(f"it is {job.state}, not waiting for cutover")
+            return Refused(f"it is {job.state}, not waiting for cutover", "", "FAILED_PRECONDITION")
         self.move(job, "cutting_over", self.kind.cutover_s)
+        return False
+
+    def _revert(self, job: Job) -> bool | Refused:
+        if job.state == "reverting":
+            return True
+        if job.state != "revert_window":
+            return Refused(f"it is {job.state}, not in its revert window", "", "FAILED_PRECONDITION")
+        self.move(job, "reverting", self.kind.cutover_s)
+        return False
+
+    def _skip_revert(self, job: Job) -> bool | Refused:
+        if job.state != "revert_window":
+            return Refused(f"it is {job.state}, not in its revert window", "", "FAILED_PRECONDITION")
+        self.move(job, "completed")
         return False
 
     def _cancel(self, job: Job) -> bool | Refused:

@@ -189,7 +189,7 @@ class Run:
     def _begin(self, message: Message) -> None:
         for _ in range(message.copies):
             after = None
-            if message.kind in {"stop", "start", "cutover", "cancel"}:
+            if message.kind in set(Verb):
                 after = Message("look", message.given, message.direct)
             self._start(
                 message.kind,
@@ -302,7 +302,7 @@ class Run:
         for one in self.backend.look():
             for operation in one.operations:
                 given = (operation.id, f"{one.apply_id}/{operation.deployment}")
-                for kind in ("dispatch", "stop", "start", "cutover", "cancel", "look"):
+                for kind in ("dispatch", *Verb, "look"):
                     self.hub.ring(Message(kind, given, direct=True))
             self.hub.ring(Message("advance", (ApplyId(one.apply_id),), direct=True))
         while self.hub.turn():
