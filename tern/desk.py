@@ -19,6 +19,7 @@ from tern.answers import (
     TableChange,
     Wish,
 )
+from tern.domain.enqueue import is_usable_key
 from tern.domain.errors import Refused, UsageError
 from tern.domain.identity import ApplyId, RemoteId, ScopeName
 from tern.domain.scope import require_single
@@ -58,8 +59,8 @@ class Desk:
 
     def enqueued(self, key: str) -> KeyFate:
         """See Door."""
-        if not key.strip():
-            what = "no key was named"
+        if not is_usable_key(key):
+            what = "that is no key under which anything can be asked for"
             raise UsageError(what)
         return self._reading.fate_of_key(key)
 

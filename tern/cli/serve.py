@@ -38,7 +38,6 @@ DEFAULT_LISTEN = "127.0.0.1:7430"
 @click.option(
     "--client-ca", type=click.Path(exists=True, dir_okay=False), help="Who signs our clients: mutual TLS."
 )
-@click.option("--insecure-plaintext", is_flag=True, help="Listen without TLS to other machines.")
 @click.option(
     "--max-watchers",
     type=click.IntRange(1, 10_000),
@@ -57,7 +56,6 @@ def serve(
     tls_cert: str | None,
     tls_key: str | None,
     client_ca: str | None,
-    insecure_plaintext: bool,
     max_watchers: int,
     port_file: Path | None,
 ) -> None:
@@ -89,7 +87,6 @@ def serve(
             gate,
             listen,
             credentials=server_credentials(tls_cert, tls_key, client_ca),
-            insecure_plaintext=insecure_plaintext,
             most_watchers=max_watchers,
         )
         host = listen.rpartition(":")[0]

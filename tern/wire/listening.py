@@ -66,7 +66,9 @@ def check_plaintext(
     ValueError.
     """
     if credentials is None and has_token and not is_loopback(listen):
-        message = f"{listen} is no loopback address, and tokens would come in the clear: give a TLS certificate"
+        message = (
+            f"{listen} is no loopback address, and tokens would come in the clear: give a TLS certificate"
+        )
         raise ValueError(message)
     if credentials is None and not asked_for and not is_loopback(listen):
         message = f"{listen} is no loopback address: give a TLS certificate, or ask for plaintext explicitly"

@@ -14,6 +14,7 @@ from tests.hostile.garbage import TEXTS, Garbage, Override, path_of
 
 THREADS = 4
 DEADLINE_S = 20.0
+WATCHED_S = 0.1
 FENCES = (
     "",
     "0",
@@ -113,6 +114,12 @@ class Caller:
     def _one(self, channel: grpc.Channel, garbage: Garbage, method: MethodDescriptor, heard: Heard) -> None:
         path = path_of(method)
         metadata = self._metadata(garbage)
+        if method.server_streaming:
+            # It may have something to tell for as long as somebody listens.
+            self._unary(
+                channel, path, garbage.encoded(method.input_type), metadata, heard, GIVEN_UP, WATCHED_S
+            )
+            return
         match garbage.random.randrange(40):
             case 0:
                 strange = garbage.one_of((f"{path}x", "/", "//", path.lower(), f"/{method.name}", "/a/b/c"))

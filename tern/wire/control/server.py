@@ -32,7 +32,7 @@ HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 class ControlServer:
-    """Everything that `tern serve` answers. Raises ValueError for plaintext that nobody asked for."""
+    """Everything that `tern serve` answers. Raises ValueError for plaintext beyond this machine: tokens travel here."""
 
     def __init__(
         self,
@@ -41,10 +41,9 @@ class ControlServer:
         listen: str,
         *,
         credentials: grpc.ServerCredentials | None = None,
-        insecure_plaintext: bool = False,
         most_watchers: int,
     ) -> None:
-        check_plaintext(listen, credentials, asked_for=insecure_plaintext)
+        check_plaintext(listen, credentials, asked_for=False, has_token=True)
         self._desk = desk
         self._listen = listen
         self._credentials = credentials
