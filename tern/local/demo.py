@@ -193,7 +193,8 @@ Try, in another terminal:
 Logs: {self.programs.log_directory}"""
             )
             while True:
-                self.programs.check()
+                for line in self.programs.revive():
+                    self.say(line)
                 time.sleep(0.5)
         self.say("\nStopping.")
 

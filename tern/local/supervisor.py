@@ -24,6 +24,10 @@ from tern.domain.errors import TernError
 HERE = Path(__file__).parent
 POLL_SECONDS = 0.05
 LAST_LINES = 15
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 30.0
+# A program that ran for so long is not one that dies at its start.
+LASTING_SECONDS = 60.0
 
 
 class ProgramFailed(TernError):  # noqa: N818 - reads as the outcome that it is
@@ -61,6 +65,9 @@ class Running:
     process: subprocess.Popen[bytes]
     log: Path
     started: float = field(default_factory=time.monotonic)
+    pause_seconds: float = 0.0
+    """Before it is started again, if it ended by itself; longer each time that it does not last."""
+    back_at: float | None = None
 
     @property
     def pid(self) -> int:
@@ -152,6 +159,32 @@ class Supervisor:
                     unchanged="The other programs are being stopped.",
                     next_step=f"Read {running.log}",
                 )
+
+    def revive(self) -> Iterator[str]:
+        """Starts again what ended by itself, after a pause; yields a line for people at each end and each start.
+
+        Returns at once; call it again and again.
+        """
+        now = time.monotonic()
+        for running in list(self.running):
+            status = running.process.poll()
+            if status is None:
+                continue
+            name = running.program.name
+            if running.back_at is None:
+                lasted = now - running.started >= LASTING_SECONDS
+                twice = min(2 * running.pause_seconds, LONGEST_PAUSE_SECONDS)
+                running.pause_seconds = FIRST_PAUSE_SECONDS if lasted else max(twice, FIRST_PAUSE_SECONDS)
+                running.back_at = now + running.pause_seconds
+                how = describe_status(status)
+                yield f"{name} ended by itself ({how}); starting it again in {running.pause_seconds:.0f} s"
+            elif now >= running.back_at:
+                # What it left in its group would work beside the new one.
+                _signal_group(running.pid, signal.SIGKILL)
+                self._let_go(running)
+                again = self.start(running.program)
+                again.pause_seconds = running.pause_seconds
+                yield f"{name} runs again; what it said before it ended: {again.log.with_suffix('.log.1')}"
 
     def stop(self) -> None:
         """Stops everything: each its own signal, KILL after its grace. A second Ctrl-C kills at once."""

@@ -16,7 +16,7 @@ from tern.local.supervisor import Supervisor, terminating_signals_raise
 
 
 def run_up(home: Path, *, say: Say = say_on_stdout) -> int:
-    """Runs until Ctrl-C, which is how it ends well; a process that dies ends it with the reason."""
+    """Runs until Ctrl-C, which is how it ends; a process that ends by itself on the way is started again."""
     home = home.absolute()
     with (
         contextlib.suppress(KeyboardInterrupt),
@@ -34,7 +34,8 @@ def run_up(home: Path, *, say: Say = say_on_stdout) -> int:
         say(f"Tern is up. Flower: http://{stack.LOOPBACK}:{port}  Logs: {programs.log_directory}")
         say("Register a deployment with `tern deployments add`; Ctrl-C stops everything.")
         while True:
-            programs.check()
+            for line in programs.revive():
+                say(line)
             time.sleep(0.5)
     return 0
 

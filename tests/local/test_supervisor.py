@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tern.local import supervisor
 from tern.local.discovery import RunningProcess, began
 from tern.local.supervisor import Program, ProgramFailed, Supervisor, terminating_signals_raise
 
@@ -107,6 +108,40 @@ def test_a_program_that_is_killed_is_named_with_the_signal(tmp_path: Path, event
         assert eventually(lambda: running.process.poll() is not None)
         with pytest.raises(ProgramFailed, match=r"worker-1 ended by itself.*SIGKILL"):
             programs.check()
+
+
+def test_a_program_that_ended_is_started_again_later_each_time(
+    tmp_path: Path, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE_SECONDS", 0.1)
+    words = "print('the last words'); raise SystemExit(3)"
+    said: list[str] = []
+    with Supervisor(tmp_path) as programs:
+        healthy = programs.start(Program("healthy", SLEEPER))
+        programs.start(Program("worker-1", (sys.executable, "-c", words)))
+
+        def ended_three_times() -> bool:
+            said.extend(programs.revive())
+            return sum("exit code 3" in line for line in said) == 3
+
+        assert eventually(ended_three_times)
+        assert healthy.process.poll() is None
+        pauses = [running.pause_seconds for running in programs.running if running is not healthy]
+    assert pauses == [0.4]
+    assert said[1] == f"worker-1 runs again; what it said before it ended: {tmp_path / 'worker-1.log.1'}"
+    assert "the last words" in (tmp_path / "worker-1.log.1").read_text()
+
+
+def test_a_program_that_lasted_is_started_again_soon(
+    tmp_path: Path, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "LASTING_SECONDS", 0.0)
+    with Supervisor(tmp_path) as programs:
+        running = programs.start(Program("worker-1", SLEEPER))
+        running.pause_seconds = supervisor.LONGEST_PAUSE_SECONDS
+        running.process.kill()
+        assert eventually(lambda: "SIGKILL" in "".join(programs.revive()))
+        assert running.pause_seconds == supervisor.FIRST_PAUSE_SECONDS
 
 
 def test_a_program_that_is_not_ready_in_time_is_named(tmp_path: Path) -> None:
