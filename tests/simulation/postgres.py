@@ -122,7 +122,7 @@ class PostgresBackend:
         with (
             patch("tern.store.plan.secrets", identifiers),
             patch("tern.store.step.secrets", tokens),
-            patch("tern.store.session._log"),  # some hundred thousand lines
+            patch("tern.store.event._log"),  # some hundred thousand lines
         ):
             yield self
 
