@@ -25,6 +25,7 @@ from tern.domain.identity import ApplyId, RemoteId, ScopeName
 from tern.domain.scope import require_single
 from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
+from tern.domain.text import is_storable
 from tern.flows import accept
 from tern.ports import Asked, Enqueued, Ports, Resolved
 from tern.request import EnqueueRequest
@@ -86,6 +87,9 @@ class Desk:
         before: ApplyId | None = None,
     ) -> tuple[Summary, ...]:
         """See Door."""
+        if not is_storable(environment):
+            what = "that is no environment's name"
+            raise UsageError(what)
         return self._reading.page_of_applies(
             environment=environment, states=states, limit=limit, before=before
         )
