@@ -145,7 +145,7 @@ class PollStore(Protocol):
     def begin_poll(self, deployment: str) -> Poll | NotClaimed:
         """A lease on the deployment's polling and the operations that are due."""
 
-    def record_looks(self, poll: Poll, looks: Sequence[Looked]) -> tuple[Due, ...]:
+    def record_looks(self, poll: Poll, looks: Sequence[Looked]) -> tuple[Due | DueControl, ...]:
         """What was seen, set-based, each row only if remote id and fence are still those that were asked for.
 
         Returns what became due by it.
@@ -206,7 +206,7 @@ class ApplyStore(Protocol):
     def accept_apply(self, new: NewApply) -> AcceptedApply:
         """Apply, operations, table changes and reservations in one transaction; raises Refused, NotFound."""
 
-    def advance_apply(self, apply_id: ApplyId) -> tuple[Due, ...]:
+    def advance_apply(self, apply_id: ApplyId) -> tuple[Due | DueControl, ...]:
         """Undispatched operations under a stop are settled set-based, the parent is projected, and what the policy
         lets in is made due. Returns it.
         """

@@ -321,6 +321,7 @@ CREATE INDEX control_deliveries_due ON control_deliveries (next_attempt_at)
 CREATE INDEX control_deliveries_by_operation ON control_deliveries (operation_id, id);
 CREATE INDEX control_deliveries_open_of_apply ON control_deliveries (apply_id) WHERE state IN ('pending', 'sent');
 CREATE INDEX control_requests_of_apply ON control_requests (apply_id, id);
+CREATE INDEX control_requests_releases ON control_requests (apply_id, id) WHERE verb = 'release';
 CREATE INDEX previews_of_plan ON previews (plan_id, deployment, id) WHERE apply_id IS NULL;
 CREATE UNIQUE INDEX previews_of_apply ON previews (apply_id, deployment) WHERE apply_id IS NOT NULL;
 CREATE INDEX enqueue_refusals_of_key ON enqueue_refusals (idempotency_key, id);

@@ -30,6 +30,8 @@ class AdmissionFacts:
     """A wish that excludes this one is on its way."""
     target_holder: str | None = None
     """Another apply that holds the target, where this one no longer does."""
+    comes_before: str = ""
+    """The operations whose cutovers come before its own, in words, where cutovers follow an order."""
     scope: str = ""
     plan_id: str = ""
 
@@ -102,6 +104,8 @@ def _unmet(verb: Verb, facts: AdmissionFacts) -> list[str]:
         why.append(f"a {CONTRARY[verb]} is on its way")
     if verb in MOMENT and state is not MOMENT[verb]:
         why.append(f"it is {state}, not {_said(MOMENT[verb])}")
+    if verb is Verb.CUTOVER and facts.comes_before:
+        why.append(f"cutovers follow the order, and before it come {facts.comes_before}")
     if verb in {Verb.START, Verb.RETRY} and facts.target_holder is not None:
         why.append(f"its target is held by {facts.target_holder}")
     if verb is Verb.RETRY:

@@ -23,15 +23,35 @@ class Refusals:
 
 
 def turn(policy: Policy, tally: Tally) -> int | None:
-    """The position of the operation that Tern is to cut over now; None when it is nobody's turn.
+    """The position of the operation whose turn to cut over it is; None when it is nobody's.
 
     The first that is not through, if it waits: whatever stands before it, stopped, uncertain or in its revert window,
-    keeps it waiting. With cutover=manual a person says when, and a spent budget leaves it to a person too (CU2).
+    keeps it waiting.
     """
-    if policy.copy is not Copy.BARRIER or policy.cutover is not Cutover.AUTO or is_spent(policy, tally):
+    if policy.copy is not Copy.BARRIER:
         return None
     first = tally.first(*UNPASSED)
     return first if first is not None and first == tally.first(State.WAITING_FOR_CUTOVER) else None
+
+
+def asks_by_itself(policy: Policy, tally: Tally) -> bool:
+    """Tern cuts over whose turn it is. With cutover=manual a person says when, and a spent budget leaves it to a
+    person too (CU2).
+    """
+    return policy.cutover is Cutover.AUTO and not is_spent(policy, tally)
+
+
+def failed_since(policy: Policy, tally: Tally, s_ago: float) -> bool:
+    """A failure that holds the rollout came within the last seconds: what was asked for before it no longer stands."""
+    newest = min(
+        (
+            group.ended_s_ago
+            for group in tally.groups
+            if group.state is State.FAILED and group.ended_s_ago is not None
+        ),
+        default=s_ago,
+    )
+    return is_spent(policy, tally) and newest < s_ago
 
 
 def is_its_turn(policy: Policy, tally: Tally, position: int) -> bool:

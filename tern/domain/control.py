@@ -118,6 +118,7 @@ class Step(StrEnum):
     TOO_LATE = "too_late"
     FAIL = "fail"
     WAIT = "wait"
+    WAIT_FOR_TURN = "wait_for_turn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,10 @@ class DriveFacts:
     """An earlier wish that excludes this one is open."""
     is_fresh: bool = False
     """Its own sample was taken in this attempt, and after the last call's deadline."""
+    out_of_turn: bool = False
+    """Its cutover follows an order, and another operation comes before it."""
+    failed_since: bool = False
+    """A failure has spent the rollout's budget since the wish was accepted."""
 
     @property
     def was_never_dispatched(self) -> bool:
@@ -168,6 +173,8 @@ def next_step(verb: Verb, facts: DriveFacts) -> Step:
         return Step.REQUEUE
     if verb is Verb.SKIP:
         return Step.SETTLE_LOCALLY
+    if verb is Verb.CUTOVER and facts.out_of_turn:
+        return Step.WAIT_FOR_TURN
     return Step.SEND if facts.is_fresh or verb not in MOMENT else Step.WAIT
 
 
@@ -180,6 +187,8 @@ def unmet(verb: Verb, facts: DriveFacts) -> tuple[str, ...]:
         why.append(f"it is {facts.state}, not {MOMENT[verb]}")
     if facts.contrary_came_first:
         why.append(f"a {CONTRARY[verb]} was asked for first")
+    if verb is Verb.CUTOVER and facts.failed_since:
+        why.append("a failure since then holds the rollout: whoever still wants it asks again")
     if verb is Verb.RELEASE:
         why.append("a release is about the whole apply")
     if verb is Verb.VOLUME and not (facts.state in ADJUSTABLE and facts.has_remote_id):

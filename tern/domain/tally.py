@@ -28,9 +28,9 @@ RAN = (State.COMPLETED, State.FAILED, State.REVERTED)
 class Standing:
     """One operation as far as anybody counts it.
 
-    wave: from 1, 0 without waves. is_admitted: pending, let in, and not claimed yet. is_wished: an operator's wish
-    about it is open. has_remote_id: work that was handed over may go on. was_seen: it failed before the newest
-    release. ended_s_ago: seconds since it was finished.
+    wave: from 1, 0 without waves. is_admitted: pending, let in, and not claimed yet. is_wished: a wish about it is
+    open, and driven some time. has_remote_id: work that was handed over may go on. was_seen: it failed before the
+    newest release. ended_s_ago: seconds since it was finished.
     """
 
     position: int
@@ -48,8 +48,8 @@ class Group:
     """The operations of one wave that are in one state.
 
     first: the lowest position. admitted, first_outside: of pending ones, how many are let in, and the lowest position
-    of one that is not. wished: with an open wish. resumable: stopped ones that a start resumes at the engine.
-    seen: failed ones from before the newest release. ended_s_ago: seconds since the newest ending.
+    of one that is not. wished: with an open wish that is driven. resumable: stopped ones that a start resumes at
+    their engines. seen: failed ones from before the newest release. ended_s_ago: seconds since the newest ending.
     """
 
     wave: int

@@ -1,9 +1,10 @@
 """Keeping one apply true to its operations: what never started and is stopped, what may start, its verdict (G14)."""
 
 import logging
+from typing import assert_never
 
 from tern.domain.scope import parse_apply_id
-from tern.ports import Ports
+from tern.ports import Due, DueControl, Ports
 
 AT_ONCE = 1_000
 """Operations settled in one transaction: few statements, and the apply's lock is not held for long."""
@@ -21,6 +22,12 @@ def advance(apply_id: object, ports: Ports) -> None:
     while ports.store.settle_uncalled(name, AT_ONCE) == AT_ONCE:
         pass
     for due in ports.store.advance_apply(name):
-        ports.bells.dispatch(due)
+        match due:
+            case Due():
+                ports.bells.dispatch(due)
+            case DueControl():
+                ports.bells.control(due)
+            case _:
+                assert_never(due)
     if (summary := ports.store.claim_verdict_effects(name)) is not None:
         _log.info(summary)

@@ -1,8 +1,10 @@
 """Looking at what engines do: a deployment's batch, or one operation right after a call (G2, G10)."""
 
+from typing import assert_never
+
 from tern.domain.outcome import Ok
 from tern.domain.scope import parse_deployment, parse_message
-from tern.ports import NotClaimed, Poll, Ports
+from tern.ports import Due, DueControl, NotClaimed, Poll, Ports
 
 
 def poll(deployment: object, ports: Ports) -> None:
@@ -33,4 +35,10 @@ def look(operation_id: object, scope: object, ports: Ports) -> None:
 def _look(begun: Poll, ports: Ports) -> None:
     looks = ports.engines.of(begun.deployment).batch_progress(begun.cursors) if begun.cursors else ()
     for due in ports.store.record_looks(begun, looks):
-        ports.bells.dispatch(due)
+        match due:
+            case Due():
+                ports.bells.dispatch(due)
+            case DueControl():
+                ports.bells.control(due)
+            case _:
+                assert_never(due)

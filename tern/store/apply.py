@@ -11,7 +11,7 @@ from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.model import Plan
 from tern.domain.waves import Place, divide
-from tern.ports import AcceptedApply, Due, NewApply
+from tern.ports import AcceptedApply, Due, DueControl, NewApply
 from tern.store.deployment import load_named
 from tern.store.event import Happening, append
 from tern.store.plan import load_plan, new_identifier, plan_digest
@@ -48,7 +48,8 @@ class ApplySteps(Steps):
                 raise _target_refusal(tx, apply_pk, plan, new.deployments)
             detail = {"plan": new.plan_id, "operations": len(new.deployments)}
             append(tx, Happening(apply_pk, "accepted", new.caller, None, new.reason, detail=detail))
-            first = project_parent(tx, apply_pk, new.caller)
+            due = project_parent(tx, apply_pk, new.caller)
+            first = tuple(each for each in due if isinstance(each, Due))
             return AcceptedApply(apply_id, is_new=True, first=first)
 
     def knows_key(self, idempotency_key: str) -> bool:
@@ -57,7 +58,7 @@ class ApplySteps(Steps):
             statement = text("SELECT 1 FROM applies WHERE idempotency_key = :key")
             return tx.execute(statement, {"key": idempotency_key}).one_or_none() is not None
 
-    def advance_apply(self, apply_id: ApplyId) -> tuple[Due, ...]:
+    def advance_apply(self, apply_id: ApplyId) -> tuple[Due | DueControl, ...]:
         """See ports.ApplyStore."""
         with transaction(self.engine) as tx:
             apply_pk = tx.execute(
@@ -67,7 +68,7 @@ class ApplySteps(Steps):
                 message = f"there is no apply {apply_id}"
                 raise NotFound(message)
             lock_apply(tx, apply_pk)
-            project_parent(tx, apply_pk, self.owner)
+            due = project_parent(tx, apply_pk, self.owner)
             rows = tx.execute(
                 text(
                     "SELECT id, deployment FROM apply_operations WHERE apply_id = :id AND state = 'pending'"
@@ -75,7 +76,8 @@ class ApplySteps(Steps):
                 ),
                 {"id": apply_pk},
             ).all()
-            return tuple(Due(row.id, ScopeName(apply_id, row.deployment)) for row in rows)
+            cutovers = tuple(each for each in due if isinstance(each, DueControl))
+            return (*cutovers, *(Due(row.id, ScopeName(apply_id, row.deployment)) for row in rows))
 
     def claim_verdict_effects(self, apply_id: ApplyId) -> str | None:
         """See ports.ApplyStore."""

@@ -13,6 +13,7 @@ from tern.domain.states import Event, State
 from tern.domain.timing import RPC_DEADLINE_S
 from tern.ports import DeliveryClaimed, DeliverySettled, NotClaimed
 from tern.store.answer import ask_person, close_wish, postpone, settle_locally
+from tern.store.barrier import in_order
 from tern.store.event import Happening, append
 from tern.store.gate import claim_runs_for_s, lock_operation
 from tern.store.projection import close_deliveries, moot_overtaken, move, project_parent
@@ -25,6 +26,7 @@ from tern.store.uncalled import Revival, put_back_in_line, reopen_table_changes
 _OPEN_WISHES = text(
     "SELECT d.id, d.verb, d.state, d.attempts, r.caller, r.reason, r.volume,"
     " d.next_attempt_at <= tern_clock() AS is_due,"
+    " extract(epoch FROM tern_clock() - d.created_at)::float AS age_s,"
     # A call that was begun may act until its deadline: only what is seen after that speaks about its effect (CU3).
     " o.sampled_attempt = o.attempt AND o.sampled_at >"
     "   coalesce(d.called_at + make_interval(secs => :deadline_s), o.started_at) AS is_fresh"
@@ -83,6 +85,8 @@ class DeliverySteps(Steps):
         wishes: dict[str, Row[tuple[object, ...]]],
     ) -> DeliveryClaimed | DeliverySettled | NotClaimed:
         facts = _facts(held, scope, verb, wish, wishes)
+        if verb is Verb.CUTOVER:
+            facts = in_order(tx, held, scope.policy, wish, facts)
         step = next_step(verb, facts)
         match step:
             case Step.SETTLE_LOCALLY:
@@ -100,6 +104,11 @@ class DeliverySteps(Steps):
             case Step.WAIT:
                 postpone(tx, wish.id, 1.0)
                 return NotClaimed("what it waits for has not been observed yet")
+            case Step.WAIT_FOR_TURN:
+                # The projection makes it due in the transaction that brings its turn.
+                postpone(tx, wish.id, None)
+                project_parent(tx, held.apply_pk, self.owner)
+                return NotClaimed("its turn to cut over has not come")
             case Step.ACKNOWLEDGE:
                 close_wish(tx, held, wish, verb, Delivery.ACKNOWLEDGED, f"it is {held.state}")
                 _moot_unsent_stops(tx, verb, wishes)

@@ -14,6 +14,13 @@ from tern.store.scope import deployment_from
 from tern.store.session import transaction
 from tern.store.step import Steps
 
+_COME_BACK = text(
+    # Nobody's operation moves when a deployment is opened again, so who waits for it is told to look.
+    "UPDATE applies SET next_advance_at = tern_clock() WHERE id IN (SELECT id FROM applies"
+    " WHERE id IN (SELECT apply_id FROM target_reservations WHERE deployment = :name)"
+    " ORDER BY id FOR NO KEY UPDATE)"
+)
+
 
 class DeploymentSteps(Steps):
     """ports.DeploymentStore on PostgreSQL."""
@@ -76,6 +83,8 @@ class DeploymentSteps(Steps):
                 ).rowcount,
                 name,
             )
+            if not drained:
+                tx.execute(_COME_BACK, {"name": name})
 
     def remove_deployment(self, name: str) -> None:
         """See ports.DeploymentStore."""

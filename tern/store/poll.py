@@ -25,7 +25,7 @@ from tern.domain.timing import (
     START_GRACE_S,
     poll_interval_s,
 )
-from tern.ports import Cursor, Due, Looked, NotClaimed, Poll
+from tern.ports import Cursor, Due, DueControl, Looked, NotClaimed, Poll
 from tern.store.deployment import load_named
 from tern.store.event import Happening, append
 from tern.store.progress import write_tables
@@ -182,10 +182,10 @@ class PollSteps(SweepSteps):
                 has_retryable=False,
             )
 
-    def record_looks(self, poll: Poll, looks: Sequence[Looked]) -> tuple[Due, ...]:
+    def record_looks(self, poll: Poll, looks: Sequence[Looked]) -> tuple[Due | DueControl, ...]:
         """See ports.PollStore."""
         answers = {look.cursor.operation_id: look for look in looks}
-        due: list[Due] = []
+        due: list[Due | DueControl] = []
         with transaction(self.engine) as tx:
             moving = [seen for seen in _load(tx, poll, answers, lock=False) if seen.moves]
             applies = sorted({seen.row.apply_id for seen in moving})

@@ -18,7 +18,7 @@ from tern.domain.policy import Policy
 from tern.domain.projection import project
 from tern.domain.states import ApplyState, Event, State, advance
 from tern.metrics import CONTROL_SECONDS
-from tern.ports import Due
+from tern.ports import Due, DueControl
 from tern.store.barrier import cut_over_next
 from tern.store.event import Happening, append, append_all
 from tern.store.halt import STOP_IN_FORCE
@@ -177,10 +177,11 @@ class _Parent:
     is_timed: bool
 
 
-def project_parent(tx: Connection, apply_pk: int, who: str) -> tuple[Due, ...]:
-    """Computes and writes the apply's state, its verdict with all that belongs to it, and admits what may start.
+def project_parent(tx: Connection, apply_pk: int, who: str) -> tuple[Due | DueControl, ...]:
+    """Computes and writes the apply's state, its verdict with all that belongs to it, admits what may start, and asks
+    for the cutover whose turn has come.
 
-    Returns the operations that have just become due for dispatch.
+    Returns what has just become due by it.
     """
     row = tx.execute(
         text(
@@ -208,11 +209,12 @@ def project_parent(tx: Connection, apply_pk: int, who: str) -> tuple[Due, ...]:
         tx.execute(text("DELETE FROM target_reservations WHERE apply_id = :id"), {"id": apply_pk})
         _come_back(tx, parent, None)
         return ()
-    waits_s = cut_over_next(tx, apply_pk, parent.policy, counted)
-    times = [each for each in (waits_s, opens_in_s(parent.policy, counted)) if each is not None]
+    turn = cut_over_next(tx, apply_pk, parent.apply_id, parent.policy, counted)
+    times = [each for each in (turn, opens_in_s(parent.policy, counted)) if isinstance(each, float)]
     _come_back(tx, parent, min(times, default=None))
+    cutovers = (turn,) if isinstance(turn, DueControl) else ()
     opened = opening(parent.policy, counted)
-    return () if opened is None else _admit(tx, parent, opened)
+    return cutovers if opened is None else (*cutovers, *_admit(tx, parent, opened))
 
 
 def _come_back(tx: Connection, parent: _Parent, in_s: float | None) -> None:

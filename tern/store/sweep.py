@@ -39,12 +39,18 @@ _DUE_CONTROLS = text(
     " ORDER BY d.next_attempt_at LIMIT :limit"
 )
 _DUE_APPLIES = text(
-    # Verdicts whose effects nobody has driven; live applies in which nothing moves although something may.
+    # Verdicts whose effects nobody has driven; what comes due by itself; a release that nobody has counted yet; live
+    # applies in which nothing moves although something may.
     "SELECT apply_identifier FROM applies WHERE state IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped')"
     " AND verdict_effects_done_at IS NULL"
-    " UNION ALL SELECT a.apply_identifier FROM applies a"
-    # A paused one waits for a person, whose own transaction moves it on.
+    f" UNION SELECT apply_identifier FROM applies WHERE next_advance_at <= {NOW}"
+    " UNION SELECT a.apply_identifier FROM control_requests r JOIN applies a ON a.id = r.apply_id"
+    " WHERE r.verb = 'release' AND r.created_at >= a.state_changed_at"
+    " AND a.state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped')"
+    " UNION SELECT a.apply_identifier FROM applies a"
+    # A paused one waits for a person, whose own transaction moves it on; one that bakes, for its time.
     " WHERE a.state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped', 'paused')"
+    " AND a.next_advance_at IS NULL"
     " AND NOT EXISTS (SELECT 1 FROM apply_operations o WHERE o.apply_id = a.id AND o.state IN"
     "   ('running', 'waiting_for_cutover', 'cutting_over', 'revert_window', 'reverting', 'resuming',"
     "    'failed_retryable', 'uncertain'))"

@@ -19,7 +19,9 @@ _COUNT = text(
     " LEFT JOIN (SELECT failures_released, created_at FROM control_requests"
     "   WHERE apply_id = :apply AND verb = 'release' ORDER BY id DESC LIMIT 1) r ON true"
     " LEFT JOIN (SELECT DISTINCT operation_id FROM control_deliveries"
-    "   WHERE apply_id = :apply AND state IN ('pending', 'sent')) w ON w.operation_id = o.id"
+    # One that waits for its turn, or for what a person says, moves nothing by itself.
+    "   WHERE apply_id = :apply AND state IN ('pending', 'sent') AND next_attempt_at IS NOT NULL) w"
+    "   ON w.operation_id = o.id"
     " WHERE o.apply_id = :apply GROUP BY o.wave, o.state"
 )
 

@@ -13,8 +13,10 @@ from tern.domain.admission import AdmissionFacts, admit
 from tern.domain.control import CALLS_ONLY, CONTRARY, Receipt, ReceiptLine, Verb
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ScopeName
+from tern.domain.policy import Copy, Policy
 from tern.domain.selection import Member
 from tern.domain.states import State
+from tern.domain.tally import UNPASSED
 from tern.ports import Asked, DueControl, WishReceipt
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.scope import REMOTE_ID
@@ -58,7 +60,7 @@ class WishSteps(Steps):
         with transaction(self.engine) as tx:
             apply = tx.execute(
                 text(
-                    "SELECT a.id, p.plan_identifier FROM applies a JOIN plans p ON p.id = a.plan_id"
+                    "SELECT a.id, p.plan_identifier, a.policy FROM applies a JOIN plans p ON p.id = a.plan_id"
                     " WHERE a.apply_identifier = :id"
                 ),
                 {"id": asked.apply_id},
@@ -68,8 +70,9 @@ class WishSteps(Steps):
                 raise NotFound(message, next_step="`tern ls` lists them.")
             contrary = CONTRARY.get(verb, verb)
             given = {"verb": verb.value, "contrary": contrary.value, "apply": apply.id}
-            rows = _selected(asked, tx.execute(_CANDIDATES, given).all())
-            answers = [(row, _answer(asked, row, apply.plan_identifier)) for row in rows]
+            candidates = tx.execute(_CANDIDATES, given).all()
+            rows = _selected(asked, candidates)
+            answers = _answers(asked, rows, candidates, apply)
             lines = tuple(line for _, line in answers)
             if asked.dry_run:
                 return WishReceipt(None, lines)
@@ -150,7 +153,39 @@ def _selected(asked: Asked, rows: Sequence[Row[tuple[object, ...]]]) -> Sequence
     return rows
 
 
-def _answer(asked: Asked, row: Row[tuple[object, ...]], plan_id: str) -> ReceiptLine:
+def _answers(
+    asked: Asked,
+    rows: Sequence[Row[tuple[object, ...]]],
+    candidates: Sequence[Row[tuple[object, ...]]],
+    apply: Row[tuple[object, ...]],
+) -> list[tuple[Row[tuple[object, ...]], ReceiptLine]]:
+    """Each selected operation's answer, in rollout order."""
+    if asked.verb is not Verb.CUTOVER or Policy.from_json(apply.policy).copy is not Copy.BARRIER:
+        return [(row, _answer(asked, row, apply.plan_identifier)) for row in rows]
+    chosen = {row.id for row in rows}
+    answers: list[tuple[Row[tuple[object, ...]], ReceiptLine]] = []
+    ahead: list[str] = []
+    for row in candidates:
+        goes = row.open_request is not None or row.state == State.CUTTING_OVER
+        if row.id in chosen:
+            line = _answer(asked, row, apply.plan_identifier, comes_before=_named(ahead))
+            answers.append((row, line))
+            goes = goes or line.outcome is Receipt.ACCEPTED
+        # What is cut over by this wish, or by an open one, is waited for; anything else has to be through.
+        if not goes and State(row.state) in UNPASSED:
+            ahead.append(f"{row.deployment} ({row.state})")
+    return answers
+
+
+def _named(operations: Sequence[str]) -> str:
+    named = ", ".join(operations[:MOST_NAMED])
+    more = len(operations) - MOST_NAMED
+    return f"{named} and {more} more" if more > 0 else named
+
+
+def _answer(
+    asked: Asked, row: Row[tuple[object, ...]], plan_id: str, *, comes_before: str = ""
+) -> ReceiptLine:
     facts = AdmissionFacts(
         state=State(row.state),
         has_remote_id=row.has_remote_id,
@@ -162,6 +197,7 @@ def _answer(asked: Asked, row: Row[tuple[object, ...]], plan_id: str) -> Receipt
         revival_open=row.revival_open,
         contrary_open=row.contrary_open and asked.verb in CONTRARY,
         target_holder=row.target_holder,
+        comes_before=comes_before,
         scope=str(ScopeName(asked.apply_id, row.deployment)),
         plan_id=plan_id,
     )

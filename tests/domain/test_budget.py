@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tern.domain.barrier import is_its_turn, turn
+from tern.domain.barrier import asks_by_itself, failed_since, is_its_turn, turn
 from tern.domain.budget import failures_to_release, is_spent
 from tern.domain.opening import bakes_for_s, opens_in_s
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy, Wave
@@ -211,7 +211,7 @@ def test_whose_turn_it_is_to_cut_over(states: str, policy: Policy, whose: int | 
         "unsure": State.UNCERTAIN,
     }
     tally = Tally.of(rollout(*(words.get(word) or State(word) for word in states.split())))
-    assert turn(policy, tally) == whose
+    assert (turn(policy, tally) if asks_by_itself(policy, tally) else None) == whose
 
 
 def test_a_person_cuts_over_in_the_order_too() -> None:
@@ -220,3 +220,14 @@ def test_a_person_cuts_over_in_the_order_too() -> None:
     barrier = Policy(Copy.BARRIER, cutover=Cutover.MANUAL)
     assert [is_its_turn(barrier, waiting, place) for place in (1, 2)] == [True, False]
     assert is_its_turn(Policy(Copy.PARALLEL, cutover=Cutover.MANUAL), waiting, 2)
+
+
+def test_what_was_asked_before_a_failure_no_longer_stands() -> None:
+    """CU2: a wish that waited for its turn while another operation failed is not carried out over it."""
+    failed, waits = rollout(State.FAILED, State.WAITING_FOR_CUTOVER)
+    tally = Tally.of([replace(failed, ended_s_ago=30.0), waits])
+    halting, bearing = Policy(Copy.BARRIER), Policy(Copy.BARRIER, max_failures=1)
+    assert failed_since(halting, tally, s_ago=60.0)
+    assert not failed_since(halting, tally, s_ago=10.0)
+    assert not failed_since(bearing, tally, s_ago=60.0)
+    assert not failed_since(halting, Tally.of([waits]), s_ago=60.0)
