@@ -44,6 +44,7 @@ class EngineKind:
     window_s: float = 0.0
     fails: bool = False
     refuses: bool = False
+    refuses_first: int = 0
 
 
 @dataclass(slots=True)
@@ -91,7 +92,8 @@ class SimEngine:
             return stale
         if claim.key in self.forbidden:
             return Refused(f"the key {claim.key} is dead", "KEY_FORBIDDEN", "FAILED_PRECONDITION")
-        if self.kind.refuses:
+        heard = sum(one.method == "Apply" and one.operation == operation for one in self.calls)
+        if self.kind.refuses or heard <= self.kind.refuses_first:
             return Refused("no such table", "", "INVALID_ARGUMENT")
         known = self.by_key.get(claim.key) if self.kind.deduplicates else None
         if known is not None:

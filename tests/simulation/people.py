@@ -45,10 +45,11 @@ def wish(
 ) -> None:
     """A wish; who gets no answer asks again."""
     chosen = Selection(tuple(deployments or ()))
+    volume = 7 if verb is Verb.VOLUME else None
     for _ in range(_PATIENCE):
         with suppress(StorageUnavailable):
             with suppress(Refused, NotFound):
-                asked = Asked(verb, ApplyId(apply_id), chosen, "bob", "the night is long")
+                asked = Asked(verb, ApplyId(apply_id), chosen, "bob", "the night is long", volume=volume)
                 receipt = ask(asked, ports)
                 if receipt.request_id is not None:
                     told("request", str(receipt.request_id))

@@ -15,5 +15,7 @@ class Regression:
 
 
 REGRESSIONS = (
-    Regression("a-cutover-that-was-sent-is-not-called-failed-while-nobody-knows", "manual-cutover", "82 forgets"),
+    Regression(
+        "a-cutover-that-was-sent-is-not-called-failed-while-nobody-knows", "manual-cutover", "82 forgets"
+    ),
 )

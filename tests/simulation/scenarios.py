@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tern.domain.control import Verb
-from tern.domain.policy import Copy, Cutover, OnFailure, Policy
+from tern.domain.policy import Copy, Cutover, OnFailure, Policy, Wave
 from tests.simulation.backend import ApplyLook
 from tests.simulation.engines import EngineKind
 
@@ -76,6 +76,7 @@ def _always(_looks: tuple[ApplyLook, ...]) -> bool:
 
 _PARALLEL = Policy(copy=Copy.PARALLEL)
 _MANUAL = Policy(copy=Copy.PARALLEL, cutover=Cutover.MANUAL)
+_BARRIER = Policy(copy=Copy.BARRIER)
 _SLOW = EngineKind(works_s=9.0, stops_s=2.0)
 _FAILS = EngineKind(fails=True)
 
@@ -183,6 +184,76 @@ SCENARIOS: Mapping[str, Scenario] = {
                 Enqueue(("A",), _apply_is("stopped")),
                 Ask(Verb.START, _is("running", "A", apply=1), ("A",)),
             ),
+        ),
+        Scenario("barrier", {"A": "completed", "B": "completed", "C": "completed"}, _BARRIER),
+        Scenario(
+            "barrier-behind-a-slow-one",
+            {"A": "completed", "B": "completed"},
+            _BARRIER,
+            engines={"A": EngineKind(works_s=9.0), "B": EngineKind(works_s=1.0)},
+        ),
+        Scenario(
+            "barrier-by-hand",
+            {"A": "completed", "B": "completed"},
+            Policy(copy=Copy.BARRIER, cutover=Cutover.MANUAL),
+            acts=(Ask(Verb.CUTOVER, _is("waiting_for_cutover", "A", "B"), ("A", "B")),),
+        ),
+        Scenario(
+            "barrier-and-a-failure",
+            {"A": "failed", "B": "completed"},
+            _BARRIER,
+            acts=(Ask(Verb.CUTOVER, _apply_is("paused"), ("B",)),),
+            engines={"A": _FAILS},
+        ),
+        Scenario(
+            "waves-that-bake",
+            {"A": "completed", "B": "completed", "C": "completed"},
+            Policy(copy=Copy.PARALLEL, waves=(Wave(deployments=("A",), bake_s=5.0), Wave())),
+        ),
+        Scenario(
+            "canary-fails",
+            {"A": "failed", "B": "skipped", "C": "skipped"},
+            Policy(copy=Copy.PARALLEL, waves=(Wave(deployments=("A",), bake_s=5.0), Wave())),
+            engines={"A": _FAILS},
+        ),
+        Scenario(
+            "strict",
+            {"A": "failed", "B": "completed", "C": "completed"},
+            Policy(copy=Copy.PARALLEL, max_failures=1, strict=True),
+            engines={"A": _FAILS},
+        ),
+        Scenario(
+            "retry",
+            {"A": "completed", "B": "completed"},
+            Policy(on_failure=OnFailure.PAUSE),
+            acts=(Ask(Verb.RETRY, _is("failed", "A"), ("A",)),),
+            engines={"A": EngineKind(refuses_first=1)},
+        ),
+        Scenario(
+            "skip",
+            {"A": "completed", "B": "skipped", "C": "completed"},
+            acts=(
+                Ask(Verb.STOP, _always, ("B",)),
+                Ask(Verb.SKIP, _is("stopped", "B"), ("B",)),
+            ),
+        ),
+        Scenario(
+            "revert",
+            {"A": "reverted"},
+            acts=(Ask(Verb.REVERT, _is("revert_window", "A")),),
+            engines={"A": EngineKind(window_s=60.0)},
+        ),
+        Scenario(
+            "skip-revert",
+            {"A": "completed", "B": "completed"},
+            acts=(Ask(Verb.SKIP_REVERT, _is("revert_window", "A"), ("A",)),),
+            engines={"A": EngineKind(window_s=60.0)},
+        ),
+        Scenario(
+            "volume",
+            {"A": "completed"},
+            acts=(Ask(Verb.VOLUME, _has_id("A")),),
+            engines={"A": EngineKind(works_s=9.0)},
         ),
     )
 }

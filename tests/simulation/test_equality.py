@@ -87,7 +87,7 @@ class Stores(RuleBasedStateMachine):
         resolves=some.booleans(),
         dedups=some.booleans(),
     )
-    def begin(self, policy: Policy, count: int, resolves: bool, dedups: bool) -> None:
+    def begin(self, policy: Policy, count: int, *, resolves: bool, dedups: bool) -> None:
         for position, name in enumerate(NAMES):
             self.call(
                 "save_deployment",
@@ -151,7 +151,7 @@ class Stores(RuleBasedStateMachine):
         self.call(name, claimed.claim)
 
     @rule(claimed=dispatches, fresh=some.booleans())
-    def the_driver_has_an_id(self, claimed: DispatchClaimed, fresh: bool) -> None:
+    def the_driver_has_an_id(self, claimed: DispatchClaimed, *, fresh: bool) -> None:
         remote_id = RemoteId(
             f"{claimed.scope.name.deployment}-{claimed.claim.operation_id}{'' if fresh else '-x'}"
         )
@@ -245,7 +245,7 @@ class Stores(RuleBasedStateMachine):
         owner=some.sampled_from(("x", "y")),
         ends=some.booleans(),
     )
-    def somebody_sweeps(self, name: str, owner: str, ends: bool) -> None:
+    def somebody_sweeps(self, name: str, owner: str, *, ends: bool) -> None:
         self.call("seconds_since_sweep", name)
         if self.call("begin_sweep", name, owner):
             self.call("due_work")
@@ -261,7 +261,7 @@ class Stores(RuleBasedStateMachine):
         self.call("claim_verdict_effects", apply_id)
 
     @rule(name=some.sampled_from(NAMES), drained=some.booleans())
-    def somebody_drains(self, name: str, drained: bool) -> None:
+    def somebody_drains(self, name: str, *, drained: bool) -> None:
         self.call("set_drained", name, drained=drained)
         self.call("expedite_retries", name)
 

@@ -20,7 +20,7 @@ _OWN = {
 """Columns in which the stores may differ: the chain is the database's own, and an order that SQL leaves open."""
 
 
-class Differ(AssertionError):
+class StoresDifferError(AssertionError):
     """The stores are not alike."""
 
 
@@ -37,7 +37,7 @@ class TwinBackend(MemoryBackend):
         return TwinStore(self, super().store(owner), self.postgres.store(owner))
 
     def compare(self, after: str) -> None:
-        """Raises Differ unless all visible rows are the same."""
+        """Raises StoresDifferError unless all visible rows are the same."""
         ours, theirs = self.rows(), self.postgres.rows()
         for table, rows in ours.items():
             own = _OWN.get(table, set())
@@ -54,16 +54,16 @@ class TwinBackend(MemoryBackend):
                         if one.get(key, ...) != other.get(key, ...)
                     }
                     message = f"after {after}, {table} (memory, PostgreSQL): {told}\n  {one}"
-                    raise Differ(message)
+                    raise StoresDifferError(message)
             message = f"after {after}, {table} has {len(left)} rows in memory, {len(right)} in PostgreSQL"
-            raise Differ(message)
+            raise StoresDifferError(message)
 
     def look(self) -> tuple[ApplyLook, ...]:
         """The same from both."""
         ours, theirs = super().look(), self.postgres.look()
         if ours != theirs:
             message = f"looks differ: {ours} and {theirs}"
-            raise Differ(message)
+            raise StoresDifferError(message)
         return ours
 
     def next_due(self) -> tuple[float, float]:
@@ -71,7 +71,7 @@ class TwinBackend(MemoryBackend):
         ours, theirs = super().next_due(), self.postgres.next_due()
         if [round(one, 5) for one in ours] != [round(one, 5) for one in theirs]:
             message = f"what is due differs: {ours} and {theirs}"
-            raise Differ(message)
+            raise StoresDifferError(message)
         return ours
 
 
@@ -91,7 +91,7 @@ class TwinStore:
             _remember(ours, theirs)
             if _normal(ours) != _normal(theirs):
                 message = f"{name}{given}: memory {ours!r}, PostgreSQL {theirs!r}"
-                raise Differ(message)
+                raise StoresDifferError(message)
             self._backend.compare(f"{name}{given}{named or ''}")
             if isinstance(ours, Exception):
                 raise ours
