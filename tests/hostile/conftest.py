@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tern.local.postgres import drop_database, ensure_database
 from tests.engine.process import Process
 from tests.flows.conftest import database, make_world, world
 
@@ -22,17 +23,26 @@ CREATE TABLE other.t (a int);
 
 
 @pytest.fixture
-def ground(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+def shop_url(database_url: str) -> Iterator[str]:
+    """The target's database, beside Tern's own."""
+    url = f"{database_url}_shop"
+    ensure_database(url)
+    yield url
+    drop_database(url)
+
+
+@pytest.fixture
+def ground(shop_url: str) -> Iterator[psycopg.Connection[Any]]:
     """A session beside the engine's, in a database with tables."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with psycopg.connect(shop_url, autocommit=True) as connection:
         connection.execute(GROUND)
         yield connection
 
 
 @pytest.fixture
-def engine(database_url: str, ground: psycopg.Connection[Any], tmp_path: Path) -> Iterator[Process]:
+def engine(shop_url: str, ground: psycopg.Connection[Any], tmp_path: Path) -> Iterator[Process]:
     """The real engine of environment prod, database orders, target eu-1."""
-    one = Process(database_url, tmp_path)
+    one = Process(shop_url, tmp_path)
     one.start()
     yield one
     one.close()

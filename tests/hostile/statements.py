@@ -303,6 +303,17 @@ HOSTILE: dict[str, tuple[str, ...]] = {
     ),
 }
 
+ONLY_AS_DECLARED = frozenset(
+    {
+        "ALTER TABLE other.t ADD COLUMN k int",
+        "ALTER TABLE child ADD COLUMN k int",
+        "DROP TABLE child",
+        "CREATE INDEX ON child (t_id)",
+        "\ufeffALTER TABLE t ADD COLUMN k int",
+    }
+)
+"""Hostile only because they were declared for public.t; from a file they are read as what they are, and reviewed."""
+
 LOOKS_HOSTILE = {
     "ALTER TABLE t ADD COLUMN k text DEFAULT E'\\'; DROP TABLE t; --'": "'; DROP TABLE t; --",
     "ALTER TABLE t ADD COLUMN k text DEFAULT $$'; DROP TABLE t; --$$": "'; DROP TABLE t; --",

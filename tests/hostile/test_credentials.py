@@ -49,13 +49,11 @@ def authority(tmp_path: Path) -> Authority:
 
 
 @pytest.fixture
-def guarded(
-    database_url: str, ground: psycopg.Connection[Any], authority: Authority
-) -> Iterator[EngineServer]:
+def guarded(shop_url: str, ground: psycopg.Connection[Any], authority: Authority) -> Iterator[EngineServer]:
     """An engine that wants TLS with a certificate of ours, and a token."""
     cert, key = authority.certificate("engine")
     one = serve(
-        database_url, "localhost:0", WHO,
+        shop_url, "localhost:0", WHO,
         tls_cert=str(cert), tls_key=str(key), tls_client_ca=str(cert), token=TOKEN,
     )  # fmt: skip
     yield one

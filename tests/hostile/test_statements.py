@@ -10,10 +10,13 @@ from tern.ddl import split_ddl
 from tern.domain.errors import Refused
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as ours
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2_grpc as ours_grpc
+from tests.cli.conftest import Tern, bare, tern
 from tests.engine.conftest import eventually
 from tests.engine.process import Process
 from tests.hostile.catalogue import differences, fingerprint
-from tests.hostile.statements import ALL, HOSTILE, LOOKS_HOSTILE
+from tests.hostile.statements import ALL, HOSTILE, LOOKS_HOSTILE, ONLY_AS_DECLARED
+
+__all__ = ["bare", "tern"]
 
 OWN = frozenset({"_tern"})
 CLEAR = {
@@ -88,3 +91,27 @@ def test_what_only_looks_hostile_does_what_it_says(
     eventually(lambda: engine.completed(job))
     assert ground.execute("SELECT DISTINCT k FROM t").fetchall() == [(default,)]
     assert ground.execute("SELECT count(*) FROM t").fetchone() == (1000,)
+
+
+def test_tern_plan_refuses_or_passes_the_refusal_on(
+    tern: Tern, engine: Process, ground: psycopg.Connection[Any]
+) -> None:
+    """Never a traceback at a user; nothing of it reaches the target, and the plan says whose refusal it is."""
+    here = ("--target", "eu-1", "--address", f"grpc://127.0.0.1:{engine.port}")
+    assert tern("deployments", "add", "eu", "-e", "prod", "-d", "orders", *here).code == 0
+    before = fingerprint(ground, but=OWN)
+    wrong = []
+    for case in ALL:
+        if case[1] in ONLY_AS_DECLARED:
+            continue
+        said = tern("plan", "--ddl", "-", "-e", "prod", "-d", "orders", "--all", stdin=case[1])
+        if said.code not in {2, 5} or "Traceback" in said.err or not said.err + said.out:
+            wrong.append((names(case), said.code, said.err[-300:]))
+    assert wrong == [], "\n".join(map(str, wrong))
+    assert differences(before, fingerprint(ground, but=OWN)) == []
+    assert (
+        tern(
+            "plan", "--ddl", "-", "-e", "prod", "-d", "orders", "--all", stdin="ALTER TABLE t ADD k int"
+        ).code
+        == 0
+    )
