@@ -25,7 +25,7 @@ check: .venv/dev.stamp
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/buf lint
 	generated=$$(mktemp -d) && $(BIN)/python proto/generate.py $$generated && diff -r -x __pycache__ $$generated tern/wire/generated && rm -r $$generated
 
-crash: .venv/dev.stamp  ## both sides of every I/O boundary, and each round trip to the database
+crash: .venv/dev.stamp  ## every boundary of every story, every lost answer, and samples of what is left
 	CRASH=all $(BIN)/pytest -n 2 tests/faults/test_crash_points.py
 
 chaos: .venv/dev.stamp  ## everything is killed while people work: make chaos SECONDS=300

@@ -304,6 +304,14 @@ STORIES: Mapping[str, Story] = {
             prepare=_completes,
         ),
         Story(
+            # Tern asks for each cutover by itself, one after the other, while both copies are done.
+            "barrier-cutover",
+            {"A": ("completed",), "B": ("completed",)},
+            ("completed",),
+            policy=Policy(copy=Copy.BARRIER),
+            prepare=_completes,
+        ),
+        Story(
             "failure-and-halt",
             {"A": ("failed",), "B": ("skipped",)},
             ("failed",),

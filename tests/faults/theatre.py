@@ -26,9 +26,14 @@ from tests.faults.stories import LEASE_S, STORIES, Stage, Story, play
 
 _ROOT = Path(__file__).parents[2]
 _TABLES = (
-    "fault_audit, sweep_leases, worker_canaries, event_chains, apply_events, previews, target_reservations,"
-    " control_deliveries, control_requests, table_changes, apply_operations, applies, plan_changes, plans, deployments"
+    "SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE relkind = 'r'"
+    " AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'"
 )
+_SEQUENCES = (
+    "SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'"
+    " AND relnamespace = 'public'::regnamespace"
+)
+_PERFORMANCES_BETWEEN_CLEANINGS = 50
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Theatre:
         self._database = connect(url, pool_size=4)
         migrate(self._database)
         install_audit(self._database)
+        self._performances = 0
         self._zygote = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "tests.faults.zygote"],
             cwd=_ROOT,
@@ -124,9 +130,21 @@ class Theatre:
             stage.directory.close()
         return crossed
 
-    def _prepare(self, stage: Stage, story: Story, engines: dict[str, FakeEngine]) -> None:
+    def _clear(self) -> None:
+        """Nothing is left of the last performance. Deleting is a tenth of the work of truncating, but leaves dirt."""
         with self._database.begin() as tx:
-            tx.execute(text(f"TRUNCATE {_TABLES} RESTART IDENTITY"))
+            tables = tx.execute(text(_TABLES)).scalar_one()
+            if self._performances % _PERFORMANCES_BETWEEN_CLEANINGS == 0:
+                tx.execute(text(f"TRUNCATE {tables}"))
+            else:
+                # Rows that are append-only to everybody else, in any order.
+                tx.execute(text("SET LOCAL session_replication_role = replica"))
+                tx.execute(text("; ".join(f"DELETE FROM {table}" for table in tables.split(", "))))
+            tx.execute(text(_SEQUENCES))
+        self._performances += 1
+
+    def _prepare(self, stage: Stage, story: Story, engines: dict[str, FakeEngine]) -> None:
+        self._clear()
         for position, (place, engine) in enumerate(engines.items()):
             stage.store.save_deployment(
                 Deployment(
