@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from sqlalchemy import Engine, text
-
 from tern.domain.model import Action, Capabilities, Deployment, PlannedChange
 from tern.local.discovery import Servers
 from tern.local.embedded import embedded_servers, ensure_database
+from tern.store.database import Database
 from tern.store.schema import migrate
 from tern.store.session import connect
+from tern.store.sql import text
 from tern.store.store import PostgresStore
 
 CHANGE = PlannedChange("public", "orders", "ALTER TABLE orders ADD COLUMN note text", Action.ALTER)
@@ -81,7 +81,7 @@ class Ground:
     folder: Path
     servers: Servers
     programs: list[Program] = field(default_factory=list)
-    opened: list[Engine] = field(default_factory=list)
+    opened: list[Database] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
@@ -93,7 +93,7 @@ class Ground:
         for database in self.opened:
             database.dispose()
 
-    def database(self, name: str = "tern") -> tuple[str, Engine]:
+    def database(self, name: str = "tern") -> tuple[str, Database]:
         """A migrated database of that name: its address and a pool."""
         url = ensure_database(self.servers, name)
         engine = connect(url, name="bench")

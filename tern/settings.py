@@ -73,6 +73,8 @@ class Settings(BaseSettings):
     """Threads of one worker process."""
     pool_size: Annotated[int, Field(ge=1, le=256)] = 8
     """Connections to PostgreSQL that one process keeps."""
+    prepared_statements: bool = True
+    """Have PostgreSQL plan a frequent statement once a connection. `false` behind a pooler that loses them."""
 
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
     """Where this process answers Prometheus' scrapes; 0 for nowhere. Each process needs a port of its own."""

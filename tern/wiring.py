@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine
-
 from tern.domain.errors import Misconfigured, Unreachable
 from tern.domain.identity import ApplyId
 from tern.ports import Bells, Due, DueControl, Ports, StorageUnavailable
 from tern.settings import Settings
 from tern.store.counted import CountedStore
+from tern.store.database import Database
 from tern.store.gauge import read_gauges
 from tern.store.reading import Reading
 from tern.store.record import Record
@@ -62,12 +61,17 @@ def owner_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def open_database(settings: Settings) -> Engine:
+def open_database(settings: Settings) -> Database:
     """The pool to Tern's own database, proved by nothing yet. Raises Misconfigured for a wrong address."""
-    return connect(settings.require_database_url(), pool_size=settings.pool_size, name="tern")
+    return connect(
+        settings.require_database_url(),
+        pool_size=settings.pool_size,
+        name="tern",
+        prepares=settings.prepared_statements,
+    )
 
 
-def _checked(settings: Settings) -> Engine:
+def _checked(settings: Settings) -> Database:
     engine = open_database(settings)
     try:
         require_migrated(engine)

@@ -3,12 +3,11 @@
 from collections import Counter, defaultdict
 from typing import Any
 
-from sqlalchemy import text
-
 from tern.domain.policy import Policy
 from tern.domain.projection import project
 from tern.domain.states import SETTLED_APPLY, ApplyState, Event, State
 from tern.domain.tally import Standing, Tally
+from tern.store.sql import text
 from tests.world import World
 
 NEEDS_AN_ID = {"waiting_for_cutover", "cutting_over", "revert_window", "reverting", "resuming", "reverted"}

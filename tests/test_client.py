@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine
+from tern.store.database import Database
 
 import tern
 from tern.client import Client
@@ -35,7 +35,7 @@ PLACE = {"environment": "test", "database": "shop", "reason": "because"}
 
 
 @pytest.fixture
-def direct(world: World, database_url: str, database: Engine) -> Iterator[Client]:
+def direct(world: World, database_url: str, database: Database) -> Iterator[Client]:
     with Client(database_url=database_url, caller="deployer", bells=world.bells) as opened:
         yield opened
 

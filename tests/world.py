@@ -12,8 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Engine, text
-
 from tern.domain.control import Receipt, Verb
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.model import Action, Capabilities, Deployment, PlannedChange
@@ -26,6 +24,8 @@ from tern.flows.dispatch import dispatch
 from tern.flows.poll import look, poll
 from tern.flows.sweep import reconcile, sweep_progress
 from tern.ports import Asked, Due, DueControl, NewApply, Ports, WishReceipt
+from tern.store.database import Database
+from tern.store.sql import text
 from tern.store.store import PostgresStore
 from tern.wire.routing import EngineDirectory
 from tests.faults.fake_engine import FakeEngine
@@ -65,7 +65,7 @@ class Fixed:
 class World:
     """One database, some fake engines, and as many workers as a test asks for."""
 
-    def __init__(self, database: Engine, engines: Mapping[str, FakeEngine], *, lease_s: float = 30.0) -> None:
+    def __init__(self, database: Database, engines: Mapping[str, FakeEngine], *, lease_s: float = 30.0) -> None:
         self.database = database
         self.engines = dict(engines)
         self.lease_s = lease_s

@@ -5,8 +5,6 @@ Also what settles a wish without a call, for delivery.py. Each method is one tra
 
 from functools import partial
 
-from sqlalchemy import Connection, Row, text
-
 from tern.domain.control import Delivery, Verb
 from tern.domain.model import Claim
 from tern.domain.states import Event, State
@@ -16,6 +14,7 @@ from tern.ports import Fenced
 from tern.store.event import Happening, append
 from tern.store.projection import close_deliveries, move, project_parent
 from tern.store.session import after_commit, transaction
+from tern.store.sql import Connection, Row, text
 from tern.store.step import HeldOperation, Steps, hold
 from tern.store.uncalled import WITHDRAWS
 
@@ -166,7 +165,7 @@ class AnswerSteps(Steps):
 def close_wish(
     tx: Connection,
     held: HeldOperation,
-    wish: Row[tuple[object, ...]],
+    wish: Row,
     verb: Verb,
     fate: Delivery,
     words: str,
@@ -181,7 +180,7 @@ def close_wish(
     )
 
 
-def settle_locally(tx: Connection, held: HeldOperation, verb: Verb, wish: Row[tuple[object, ...]]) -> None:
+def settle_locally(tx: Connection, held: HeldOperation, verb: Verb, wish: Row) -> None:
     """Nothing was ever sent, or its key is dead: the operation and its statements are settled here (ST1)."""
     move(
         tx,
@@ -228,7 +227,7 @@ def postpone(tx: Connection, delivery_id: int, delay_s: float | None) -> None:
     )
 
 
-def _wish(tx: Connection, delivery_id: int) -> Row[tuple[object, ...]]:
+def _wish(tx: Connection, delivery_id: int) -> Row:
     return tx.execute(
         text(
             "SELECT d.id, d.verb, d.state, d.refusals, d.engine_words, r.caller, r.reason,"

@@ -5,8 +5,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, text
-
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.model import Plan
@@ -18,6 +16,7 @@ from tern.store.plan import load_plan, new_identifier, plan_digest
 from tern.store.projection import project_parent
 from tern.store.reservation import holder_of, take
 from tern.store.session import transaction
+from tern.store.sql import Connection, text
 from tern.store.step import Steps, lock_apply
 
 

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-from sqlalchemy import Connection, Row, text
-
 from tern.domain.barrier import (
     REASON,
     Refusals,
@@ -19,6 +17,7 @@ from tern.domain.policy import Copy, Policy
 from tern.domain.tally import Tally
 from tern.ports import DueControl
 from tern.store.halt import STOP_IN_FORCE
+from tern.store.sql import Connection, Row, text
 from tern.store.step import HeldOperation
 from tern.store.tally import tally as count
 from tern.store.wish import outcomes
@@ -86,9 +85,7 @@ def cut_over_next(
     return DueControl(row.id, ScopeName(apply_id, row.deployment), Verb.CUTOVER) if woken else None
 
 
-def in_order(
-    tx: Connection, held: HeldOperation, policy: Policy, wish: Row[tuple[object, ...]], facts: DriveFacts
-) -> DriveFacts:
+def in_order(tx: Connection, held: HeldOperation, policy: Policy, wish: Row, facts: DriveFacts) -> DriveFacts:
     """The same facts, with what a barrier says about the cutover: the caller holds the apply's lock."""
     if policy.copy is not Copy.BARRIER:
         return facts

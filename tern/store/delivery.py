@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-from sqlalchemy import Connection, Row, text
-
 from tern.domain.control import CONTRARY, Delivery, DriveFacts, Step, Verb, next_step, unmet
 from tern.domain.errors import ScopeRefused
 from tern.domain.identity import DispatchKey, ScopeName
@@ -20,6 +18,7 @@ from tern.store.projection import close_deliveries, moot_overtaken, move, projec
 from tern.store.reservation import holder_of, take
 from tern.store.scope import load_scope
 from tern.store.session import transaction
+from tern.store.sql import Connection, Row, text
 from tern.store.step import HeldOperation, Steps, lock_apply_of, new_token
 from tern.store.uncalled import Revival, put_back_in_line, reopen_table_changes
 
@@ -81,8 +80,8 @@ class DeliverySteps(Steps):
         held: HeldOperation,
         scope: OperationScope,
         verb: Verb,
-        wish: Row[tuple[object, ...]],
-        wishes: dict[str, Row[tuple[object, ...]]],
+        wish: Row,
+        wishes: dict[str, Row],
     ) -> DeliveryClaimed | DeliverySettled | NotClaimed:
         facts = _facts(held, scope, verb, wish, wishes)
         if verb is Verb.CUTOVER:
@@ -127,7 +126,7 @@ class DeliverySteps(Steps):
         held: HeldOperation,
         scope: OperationScope,
         verb: Verb,
-        wish: Row[tuple[object, ...]],
+        wish: Row,
     ) -> DeliverySettled | None:
         """What was never dispatched, or was refused, goes back to its place in the order (SA2)."""
         if (refused := self._retake(tx, held, scope, verb, wish)) is not None:
@@ -137,7 +136,7 @@ class DeliverySteps(Steps):
         return None
 
     def _resume(
-        self, tx: Connection, held: HeldOperation, scope: OperationScope, wish: Row[tuple[object, ...]]
+        self, tx: Connection, held: HeldOperation, scope: OperationScope, wish: Row
     ) -> DeliveryClaimed | DeliverySettled:
         if (refused := self._retake(tx, held, scope, Verb.START, wish)) is not None:
             return refused
@@ -160,7 +159,7 @@ class DeliverySteps(Steps):
         held: HeldOperation,
         scope: OperationScope,
         verb: Verb,
-        wish: Row[tuple[object, ...]],
+        wish: Row,
     ) -> DeliverySettled | None:
         """Takes the target again in the transaction that makes the apply live; another holder refuses (SA3, G13)."""
         taken = take(
@@ -183,7 +182,7 @@ class DeliverySteps(Steps):
         held: HeldOperation,
         scope: OperationScope,
         verb: Verb,
-        wish: Row[tuple[object, ...]],
+        wish: Row,
         step: Step,
     ) -> DeliveryClaimed:
         row = held.row
@@ -228,8 +227,8 @@ def _facts(
     held: HeldOperation,
     scope: OperationScope,
     verb: Verb,
-    wish: Row[tuple[object, ...]],
-    wishes: dict[str, Row[tuple[object, ...]]],
+    wish: Row,
+    wishes: dict[str, Row],
 ) -> DriveFacts:
     contrary = wishes.get(CONTRARY.get(verb, ""))
     halting = [other for verb, other in wishes.items() if verb in {"stop", "cancel"} and other.id != wish.id]
@@ -248,7 +247,7 @@ def _facts(
     )
 
 
-def _outranked_by(verb: Verb, wishes: dict[str, Row[tuple[object, ...]]]) -> str | None:
+def _outranked_by(verb: Verb, wishes: dict[str, Row]) -> str | None:
     """An open wish that is driven first. A start asked for after a stop that has not left supersedes it."""
     for other in wishes.values():
         other_verb = Verb(other.verb)
@@ -267,7 +266,7 @@ def _outranked_by(verb: Verb, wishes: dict[str, Row[tuple[object, ...]]]) -> str
     return None
 
 
-def _moot_unsent_stops(tx: Connection, verb: Verb, wishes: dict[str, Row[tuple[object, ...]]]) -> None:
+def _moot_unsent_stops(tx: Connection, verb: Verb, wishes: dict[str, Row]) -> None:
     stop = wishes.get("stop")
     if verb is Verb.START and stop is not None and not stop.attempts:
         close_deliveries(tx, {stop.id: Delivery.MOOT}, "superseded by a start before it was sent")

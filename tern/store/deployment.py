@@ -4,14 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from sqlalchemy import Connection, Row, text
-from sqlalchemy.exc import IntegrityError
+from psycopg import IntegrityError
 
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import DEPLOYMENT_NAME
 from tern.domain.model import Capabilities, Deployment
 from tern.store.scope import deployment_from
 from tern.store.session import transaction
+from tern.store.sql import Connection, Row, text
 from tern.store.step import Steps
 
 _COME_BACK = text(
@@ -57,8 +57,7 @@ class DeploymentSteps(Steps):
                     },
                 )
         except IntegrityError as error:
-            rule = getattr(getattr(error.orig, "diag", None), "constraint_name", "")
-            raise _refusal(deployment, rule or "") from None
+            raise _refusal(deployment, error.diag.constraint_name or "") from None
 
     def load_deployments(self, names: Sequence[str] | None = None) -> tuple[Deployment, ...]:
         """See ports.DeploymentStore."""
@@ -133,7 +132,7 @@ def load_named(tx: Connection, names: Sequence[str]) -> tuple[Deployment, ...]:
     return tuple(_deployment(row) for row in rows)
 
 
-def _deployment(row: Row[tuple[object, ...]]) -> Deployment:
+def _deployment(row: Row) -> Deployment:
     return deployment_from(
         dict(row._mapping),  # noqa: SLF001 - SQLAlchemy's public name for it
         name=row.name,

@@ -1,7 +1,5 @@
 """Durable steps of a dispatch: claim with intent, remote id, state (G3, G4, G6). Each method is one transaction."""
 
-from sqlalchemy import Connection, Row, text
-
 from tern.domain.dispatch import Approach, approach
 from tern.domain.errors import ScopeRefused
 from tern.domain.identity import DispatchKey, RemoteId, ScopeName, dispatch_key
@@ -15,6 +13,7 @@ from tern.store.halt import STOP_IN_FORCE
 from tern.store.projection import move, project_parent
 from tern.store.scope import load_scope, store_remote_id
 from tern.store.session import transaction
+from tern.store.sql import Connection, Row, text
 from tern.store.step import HeldOperation, Steps, hold, lock_apply_of, new_token
 
 _CLAIMABLE = (State.PENDING, State.RUNNING, State.FAILED_RETRYABLE)
@@ -58,7 +57,7 @@ class DispatchSteps(Steps):
             return self._claim_operation(tx, row, scope)
 
     def _claim_operation(
-        self, tx: Connection, row: Row[tuple[object, ...]], scope: OperationScope
+        self, tx: Connection, row: Row, scope: OperationScope
     ) -> DispatchClaimed | NotClaimed:
         how = approach(
             has_remote_id=scope.remote_id is not None,
@@ -112,9 +111,7 @@ class DispatchSteps(Steps):
         project_parent(tx, row.apply_id, self.owner)
         return DispatchClaimed(claim, scope, how)
 
-    def _settle_poisoned(
-        self, tx: Connection, row: Row[tuple[object, ...]], poison: ScopeRefused
-    ) -> NotClaimed:
+    def _settle_poisoned(self, tx: Connection, row: Row, poison: ScopeRefused) -> NotClaimed:
         """A row that can never run is settled, so that it can't stand in front of the healthy ones (G7)."""
         state = State(row.state)
         if state in _CLAIMABLE and claim_runs_for_s(row, self.lease_s) <= 0:
@@ -130,7 +127,7 @@ class DispatchSteps(Steps):
             )
         return NotClaimed(str(poison))
 
-    def _hold_unknowable(self, tx: Connection, row: Row[tuple[object, ...]]) -> None:
+    def _hold_unknowable(self, tx: Connection, row: Row) -> None:
         words = (
             "an earlier dispatch was never answered, this engine is not known to deduplicate and offers no Resolve:"
             " nobody here can tell whether the change runs"

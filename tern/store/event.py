@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
-from sqlalchemy import Connection, RowMapping, text
 
 from tern.domain.states import Event
 from tern.metrics import TRANSITIONS, VERDICTS
 from tern.store.scope import REMOTE_ID
 from tern.store.session import after_commit
+from tern.store.sql import Connection, RowMapping, text
 
 _INSERT = text(
     "INSERT INTO apply_events AS e (apply_id, operation_id, event, who, why, before, after, detail)"

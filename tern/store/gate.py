@@ -3,8 +3,6 @@
 Everything here is read in statements after the apply's lock was taken, except for what merely turns an echo away.
 """
 
-from sqlalchemy import Connection, Row, text
-
 from tern.domain.holds import Hold, HoldKind, OperationFacts, holds
 from tern.domain.identity import ScopeName
 from tern.domain.model import OperationScope
@@ -12,6 +10,7 @@ from tern.domain.states import State
 from tern.domain.timing import HELD_AGAIN_S
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.projection import STUCK, project_parent
+from tern.store.sql import Connection, Row, text
 from tern.store.tally import tally
 
 _LOCK_OPERATION = text(
@@ -59,12 +58,12 @@ def is_echo(tx: Connection, operation_id: int, name: ScopeName) -> bool:
     return state is not None and state != State.PENDING.value
 
 
-def lock_operation(tx: Connection, operation_id: int) -> Row[tuple[object, ...]] | None:
+def lock_operation(tx: Connection, operation_id: int) -> Row | None:
     """The operation's row for a claimer; None when another transaction has it or there is none."""
     return tx.execute(_LOCK_OPERATION, {"id": operation_id}).one_or_none()
 
 
-def claim_runs_for_s(row: Row[tuple[object, ...]], lease_s: float) -> float:
+def claim_runs_for_s(row: Row, lease_s: float) -> float:
     """Seconds that somebody's claim still runs. One further in the future than two leases was written under a clock
     that has since been set back, and counts as expired.
     """
@@ -73,9 +72,7 @@ def claim_runs_for_s(row: Row[tuple[object, ...]], lease_s: float) -> float:
     return max(0.0, float(row.claimed_for_s))
 
 
-def gather_holds(
-    tx: Connection, row: Row[tuple[object, ...]], scope_policy: OperationScope, lease_s: float
-) -> tuple[Hold, ...]:
+def gather_holds(tx: Connection, row: Row, scope_policy: OperationScope, lease_s: float) -> tuple[Hold, ...]:
     """Every reason against dispatching this operation now, read in statements after the apply's lock."""
     gates = tx.execute(_GATES, {"id": row.id}).one()
     # Who is let in has its place; only of one that a stray bell is about it matters who would come before it.
@@ -99,7 +96,7 @@ def gather_holds(
     return holds(scope_policy.policy, facts)
 
 
-def _those_ahead(tx: Connection, row: Row[tuple[object, ...]]) -> tuple[int, str]:
+def _those_ahead(tx: Connection, row: Row) -> tuple[int, str]:
     """How many of its wave would be let in before it, and the first that is held for a reason of its own."""
     given = {
         "id": row.apply_id,
@@ -112,7 +109,7 @@ def _those_ahead(tx: Connection, row: Row[tuple[object, ...]]) -> tuple[int, str
     return found.ahead, found.stuck_ahead or ""
 
 
-def step_back(tx: Connection, row: Row[tuple[object, ...]], kinds: set[HoldKind], who: str) -> None:
+def step_back(tx: Connection, row: Row, kinds: set[HoldKind], who: str) -> None:
     """An admitted operation that may not go after all would stand before others at the head of the queue (CL4)."""
     if State(row.state) is not State.PENDING or row.next_attempt_at is None:
         return

@@ -6,10 +6,10 @@ Its cost follows what is under way, never what is over: it reads live applies, d
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, text
-
 from tern.domain.timing import LOST_CONTACT_AFTER
+from tern.store.database import Database
 from tern.store.reading import snapshot
+from tern.store.sql import Connection, text
 
 SWEEPS = ("reconcile", "progress")
 
@@ -61,7 +61,7 @@ class Gauges:
     sweep_age_s: Mapping[str, float]
 
 
-def read_gauges(engine: Engine) -> Gauges:
+def read_gauges(engine: Database) -> Gauges:
     """Raises StorageUnavailable."""
     with snapshot(engine) as tx:
         found = _table(tx)

@@ -1,12 +1,11 @@
 """An apply's operations as the selectors of a wish see them. One statement, however many there are."""
 
-from sqlalchemy import text
-
 from tern.domain.errors import NotFound
 from tern.domain.identity import ApplyId
 from tern.domain.selection import Member
 from tern.domain.states import State
 from tern.store.session import transaction
+from tern.store.sql import text
 from tern.store.step import Steps
 
 _MEMBERS = text(

@@ -7,13 +7,12 @@ import json
 import secrets
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, text
-
 from tern.domain.enqueue import NewChange
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import PlanId
 from tern.domain.model import Action, Plan, PlannedChange
 from tern.store.session import transaction
+from tern.store.sql import Connection, text
 from tern.store.step import Steps
 
 LARGEST_PLAN_BYTES = 1_000_000

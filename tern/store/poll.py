@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
-
 from tern.domain.control import Delivery
 from tern.domain.identity import ApplyId, RemoteId, ScopeName
 from tern.domain.model import RemoteCall
@@ -32,6 +30,7 @@ from tern.store.progress import write_tables
 from tern.store.projection import close_deliveries, close_fulfilled, move, project_parent
 from tern.store.scope import REMOTE_ID, load_scope
 from tern.store.session import transaction
+from tern.store.sql import Connection, Row, text
 from tern.store.step import NOW, new_token
 from tern.store.sweep import SweepSteps
 from tern.store.wish import wish_stop_again
@@ -74,7 +73,7 @@ _SEEN = (
 class _Seen:
     """One operation with the answer about it; `look` None where the cursor was unchanged."""
 
-    row: Row[tuple[object, ...]]
+    row: Row
     cursor: Cursor
     look: Looked | None
 
@@ -370,7 +369,7 @@ class PollSteps(SweepSteps):
             )
 
 
-def _cursor(row: Row[tuple[object, ...]]) -> Cursor:
+def _cursor(row: Row) -> Cursor:
     name = ScopeName(ApplyId(row.apply_identifier), row.deployment)
     call = RemoteCall(name, RemoteId(row.remote_id), row.environment, row.fence)
     return Cursor(row.id, call, int(row.progress_revision))

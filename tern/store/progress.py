@@ -3,9 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, text
-
 from tern.domain.samples import TableSample
+from tern.store.sql import Connection, text
 
 
 def write_tables(tx: Connection, samples: Mapping[int, Sequence[TableSample]]) -> None:

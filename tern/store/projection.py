@@ -7,9 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-
-from sqlalchemy import Connection, Row, text
 
 from tern.domain.control import Delivery, Verb, fulfilment
 from tern.domain.identity import ApplyId, ScopeName
@@ -23,6 +20,7 @@ from tern.store.barrier import cut_over_next
 from tern.store.event import Happening, append, append_all
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.session import after_commit
+from tern.store.sql import Connection, Row, text
 from tern.store.tally import tally
 
 
@@ -161,7 +159,7 @@ def close_deliveries(tx: Connection, fates: Mapping[int, Delivery], words: str =
     after_commit(tx, partial(_measure, closed))
 
 
-def _measure(closed: Sequence[Row[tuple[Any, ...]]]) -> None:
+def _measure(closed: Sequence[Row]) -> None:
     for row in closed:
         CONTROL_SECONDS.observe(row.age_s, row.verb, row.state)
 

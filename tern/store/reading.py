@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, TextClause, text
-
 from tern.domain.control import Delivery, Verb
 from tern.domain.errors import NotFound
 from tern.domain.identity import ApplyId, PlanId, RemoteId, ScopeName
@@ -20,9 +18,11 @@ from tern.domain.policy import Policy
 from tern.domain.states import ApplyState, State
 from tern.domain.timing import LEASE_S
 from tern.facts import ApplyFacts, ApplyLine, Happened, Held, OperationRecord, TableFacts, WishFacts
+from tern.store.database import Database
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
+from tern.store.sql import Connection, RowMapping, TextClause, text
 
 _APPLY = text(
     "SELECT a.*, p.plan_identifier, tern_clock() AS observed_at,"
@@ -94,7 +94,7 @@ _SWEEPS = text(
 class Reading:
     """Everything that commands and pages show. Raises NotFound and StorageUnavailable."""
 
-    def __init__(self, engine: Engine, *, lease_s: float = LEASE_S) -> None:
+    def __init__(self, engine: Database, *, lease_s: float = LEASE_S) -> None:
         self._engine = engine
         self._lease_s = lease_s
 
@@ -228,7 +228,7 @@ class Reading:
 
 
 @contextmanager
-def snapshot(engine: Engine) -> Iterator[Connection]:
+def snapshot(engine: Database) -> Iterator[Connection]:
     """One look: everything that is read inside belongs together. Raises StorageUnavailable."""
     with transaction(engine) as tx:
         tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))

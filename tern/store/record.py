@@ -9,8 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, Engine, RowMapping, text
-
 from tern.domain.chain import (
     ChainEnd,
     Finding,
@@ -24,7 +22,9 @@ from tern.domain.errors import NotFound, UsageError
 from tern.domain.identity import ApplyId, RemoteId
 from tern.domain.states import ApplyState, Event, State
 from tern.record import Entry, Fate, PastApply, PastOperation, PastWish, Verified
+from tern.store.database import Database
 from tern.store.reading import find_apply, snapshot
+from tern.store.sql import Connection, RowMapping, text
 
 _ARROWS = frozenset(event.value for event in Event)
 _PROJECTED = frozenset({"projected", "verdict"})
@@ -88,7 +88,7 @@ _AT_ONCE = 1_000
 class Record:
     """The record of applies. Every method raises NotFound and StorageUnavailable."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Database) -> None:
         self._engine = engine
 
     def close(self) -> None:
@@ -192,7 +192,7 @@ class Record:
 
 def _chains(tx: Connection, key: Mapping[str, int]) -> Iterator[tuple[int, Sequence[Link]]]:
     """The apply's chains one after the other: an apply of ten thousand operations is not held in memory at once."""
-    rows = tx.execution_options(yield_per=_AT_ONCE).execute(_LINKS, key).mappings()
+    rows = tx.stream(_LINKS, key, at_once=_AT_ONCE)
     links = (
         Link(
             event_id=row["id"],

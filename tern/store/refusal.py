@@ -2,10 +2,9 @@
 
 import json
 
-from sqlalchemy import text
-
 from tern.domain.errors import TernError
 from tern.store.session import transaction
+from tern.store.sql import text
 from tern.store.step import Steps
 
 MOST_KEPT = 10_000

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, text
+from tern.store.sql import Connection, text
 
 
 def take(

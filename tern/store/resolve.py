@@ -1,7 +1,5 @@
 """A person's answer about an uncertain operation. One transaction."""
 
-from sqlalchemy import Connection, text
-
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.states import Event, State
@@ -10,6 +8,7 @@ from tern.store.event import Happening, append
 from tern.store.projection import move, project_parent
 from tern.store.scope import REMOTE_ID, store_remote_id
 from tern.store.session import transaction
+from tern.store.sql import Connection, text
 from tern.store.step import Steps
 
 _FIND = text(

@@ -4,11 +4,11 @@ asks, and most do nothing else that is slow.
 
 from pathlib import Path
 
-from sqlalchemy import Engine, text
-
 import tern
 from tern.domain.errors import Misconfigured
+from tern.store.database import Database
 from tern.store.session import transaction
+from tern.store.sql import text
 
 MIGRATIONS = Path(tern.__file__).parent.parent / "migrations"
 
@@ -18,7 +18,7 @@ def head() -> str:
     return max(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
 
 
-def current(engine: Engine) -> str | None:
+def current(engine: Database) -> str | None:
     """The revision that the database is at, None for an empty one; raises StorageUnavailable."""
     with transaction(engine) as connection:
         if connection.execute(text("SELECT to_regclass('alembic_version')")).scalar_one() is None:
@@ -27,7 +27,7 @@ def current(engine: Engine) -> str | None:
         return None if found is None else str(found)
 
 
-def require_migrated(engine: Engine) -> None:
+def require_migrated(engine: Database) -> None:
     """Raises Misconfigured unless the database is exactly at this code's revision."""
     found, needed = current(engine), head()
     if found == needed:

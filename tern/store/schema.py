@@ -2,10 +2,13 @@
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, text
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import InternalError, OperationalError
+from sqlalchemy.pool import NullPool
 
+from tern.ports import StorageUnavailable
+from tern.store.database import Database
 from tern.store.revision import MIGRATIONS
-from tern.store.session import transaction
 
 _MIGRATION_LOCK = 0x7E12
 
@@ -18,13 +21,21 @@ def alembic_config() -> Config:
     return config
 
 
-def migrate(engine: Engine, revision: str = "head") -> None:
+def migrate(database: Database, revision: str = "head") -> None:
     """Upgrades, or downgrades to an older revision; two at once wait for each other. Raises StorageUnavailable."""
     config = alembic_config()
-    with transaction(engine) as connection:
-        connection.execute(text("SET LOCAL statement_timeout = 0"))
-        connection.execute(text("SET LOCAL lock_timeout = '60s'"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-        config.attributes["connection"] = connection
-        going_down = revision == "base" or revision.startswith("-")
-        (command.downgrade if going_down else command.upgrade)(config, revision)
+    engine = create_engine("postgresql+psycopg://", creator=database.open, poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            connection.execute(text("SET LOCAL lock_timeout = '60s'"))
+            # Between two statements a slow machine is still loading the migrations.
+            connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '60s'"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            config.attributes["connection"] = connection
+            going_down = revision == "base" or revision.startswith("-")
+            (command.downgrade if going_down else command.upgrade)(config, revision)
+    except (OperationalError, InternalError) as error:
+        raise StorageUnavailable(" ".join(str(error.orig).split())[:300]) from error
+    # Statements that were planned for the old schema are forgotten with their connections.
+    database.dispose()

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, text
-
 from tern.domain.errors import ScopeRefused
 from tern.domain.identity import ApplyId, PlanId, RemoteId, RemoteIdHome, ScopeName, home_of_remote_id
 from tern.domain.model import (
@@ -17,6 +15,7 @@ from tern.domain.model import (
 )
 from tern.domain.policy import Policy
 from tern.domain.scope import FoundOperation, validate
+from tern.store.sql import Connection, text
 
 REMOTE_ID = "(CASE WHEN a.operation_count = 1 THEN a.external_id ELSE o.engine_resume_context END)"
 """The remote id of operation o of apply a. tern.domain.identity decides which column; this is its SQL."""

@@ -3,11 +3,11 @@
 import secrets
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, Engine, Row, text
-
 from tern.domain.model import Claim
 from tern.domain.states import State
 from tern.domain.timing import LEASE_S, PollPace
+from tern.store.database import Database
+from tern.store.sql import Connection, Row, text
 
 NOW = "(SELECT tern_clock())"
 """The clock as a scalar subquery: compared with the bare volatile function, an index would not be used."""
@@ -17,7 +17,7 @@ NOW = "(SELECT tern_clock())"
 class Steps:
     """A process's way into the store. `owner` names it in claims; `lease_s` is in seconds."""
 
-    engine: Engine
+    engine: Database
     owner: str = "tern"
     lease_s: float = LEASE_S
     pace: PollPace = field(default_factory=PollPace)
@@ -52,7 +52,7 @@ class HeldOperation:
     apply_pk: int
     state: State
     deployment: str
-    row: Row[tuple[object, ...]]
+    row: Row
 
 
 def hold(tx: Connection, claim: Claim) -> HeldOperation | None:

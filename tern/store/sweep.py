@@ -2,12 +2,11 @@
 
 import math
 
-from sqlalchemy import text
-
 from tern.domain.control import Verb
 from tern.domain.identity import ApplyId, ScopeName
 from tern.ports import Due, DueControl, DueWork
 from tern.store.session import transaction
+from tern.store.sql import text
 from tern.store.step import NOW, Steps, new_token
 
 SWEEP_LEASE_S = 10.0

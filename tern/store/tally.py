@@ -1,9 +1,8 @@
 """Counting an apply's operations, in one statement however many there are."""
 
-from sqlalchemy import Connection, text
-
 from tern.domain.states import State
 from tern.domain.tally import Group, Tally
+from tern.store.sql import Connection, text
 
 _COUNT = text(
     "SELECT o.wave, o.state, count(*) AS n, min(o.position) AS first,"

@@ -8,8 +8,6 @@ the drivers of single wishes (delivery.py).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
-
 from tern.domain.control import Verb
 from tern.domain.errors import NotFound
 from tern.domain.identity import ApplyId
@@ -19,6 +17,7 @@ from tern.store.projection import close_fulfilled, project_parent, settle_table_
 from tern.store.reservation import take_each
 from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
+from tern.store.sql import Connection, text
 from tern.store.step import Steps, lock_apply
 
 WITHDRAWS = {

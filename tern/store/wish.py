@@ -7,8 +7,6 @@ never keep an operator from stopping (ST11).
 import json
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, Row, text
-
 from tern.domain.admission import AdmissionFacts, admit
 from tern.domain.control import CALLS_ONLY, CONTRARY, Receipt, ReceiptLine, Verb
 from tern.domain.errors import NotFound, Refused
@@ -21,6 +19,7 @@ from tern.ports import Asked, DueControl, WishReceipt
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
+from tern.store.sql import Connection, Row, text
 from tern.store.step import Steps
 
 MOST_NAMED = 20
@@ -124,7 +123,7 @@ def _insert_deliveries(
     return frozenset(row.operation_id for row in rows)
 
 
-def _selected(asked: Asked, rows: Sequence[Row[tuple[object, ...]]]) -> Sequence[Row[tuple[object, ...]]]:
+def _selected(asked: Asked, rows: Sequence[Row]) -> Sequence[Row]:
     """The operations meant, in rollout order, among the rows as they are in this very transaction."""
     if asked.verb.needs_selection and len(rows) > 1 and not asked.selection.is_explicit:
         names = ", ".join(f"{row.deployment} ({row.state})" for row in rows[:MOST_NAMED])
@@ -155,15 +154,15 @@ def _selected(asked: Asked, rows: Sequence[Row[tuple[object, ...]]]) -> Sequence
 
 def _answers(
     asked: Asked,
-    rows: Sequence[Row[tuple[object, ...]]],
-    candidates: Sequence[Row[tuple[object, ...]]],
-    apply: Row[tuple[object, ...]],
-) -> list[tuple[Row[tuple[object, ...]], ReceiptLine]]:
+    rows: Sequence[Row],
+    candidates: Sequence[Row],
+    apply: Row,
+) -> list[tuple[Row, ReceiptLine]]:
     """Each selected operation's answer, in rollout order."""
     if asked.verb is not Verb.CUTOVER or Policy.from_json(apply.policy).copy is not Copy.BARRIER:
         return [(row, _answer(asked, row, apply.plan_identifier)) for row in rows]
     chosen = {row.id for row in rows}
-    answers: list[tuple[Row[tuple[object, ...]], ReceiptLine]] = []
+    answers: list[tuple[Row, ReceiptLine]] = []
     ahead: list[str] = []
     for row in candidates:
         goes = row.open_request is not None or row.state == State.CUTTING_OVER
@@ -183,9 +182,7 @@ def _named(operations: Sequence[str]) -> str:
     return f"{named} and {more} more" if more > 0 else named
 
 
-def _answer(
-    asked: Asked, row: Row[tuple[object, ...]], plan_id: str, *, comes_before: str = ""
-) -> ReceiptLine:
+def _answer(asked: Asked, row: Row, plan_id: str, *, comes_before: str = "") -> ReceiptLine:
     facts = AdmissionFacts(
         state=State(row.state),
         has_remote_id=row.has_remote_id,
@@ -204,11 +201,11 @@ def _answer(
     return admit(asked.verb, facts, asked.volume)
 
 
-def _was_never_dispatched(row: Row[tuple[object, ...]]) -> bool:
+def _was_never_dispatched(row: Row) -> bool:
     return not row.has_remote_id and bool(row.has_no_live_key)
 
 
-def _may_need_a_call(verb: Verb, row: Row[tuple[object, ...]]) -> bool:
+def _may_need_a_call(verb: Verb, row: Row) -> bool:
     """The others are carried out for the whole apply at once (store/uncalled.py), and need no bell each."""
     if verb in {Verb.RETRY, Verb.SKIP}:
         return False
@@ -224,7 +221,7 @@ def _overtaken(verb: Verb, line: ReceiptLine, was_inserted: bool) -> ReceiptLine
     return ReceiptLine(line.deployment, Receipt.ALREADY, f"a {verb} is on its way, asked for just now")
 
 
-def wish_stop_again(tx: Connection, row: Row[tuple[object, ...]], why: str) -> None:
+def wish_stop_again(tx: Connection, row: Row, why: str) -> None:
     """Somebody started the job behind our back, or a late Start did: it is stopped again, by a wish of our own that
     stands in the record (ST12). Its target may be another apply's by now.
     """

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import pytest
 import structlog
-from sqlalchemy import Engine
 
 from tern import wiring
 from tern.cli import main, reach
 from tern.settings import Settings
+from tern.store.database import Database
 from tests.flows.conftest import database, make_world, world
 
 __all__ = ["database", "make_world", "world"]
@@ -60,10 +60,10 @@ def bare(
     monkeypatch.setenv("NO_COLOR", "1")
     # Logging belongs to the process, and this process is pytest's, which listens to the standard library's.
     monkeypatch.setattr(reach, "_quieten", lambda _found: None)
-    opened: list[Engine] = []
+    opened: list[Database] = []
     right = wiring.open_database
 
-    def open_database(settings: Settings) -> Engine:
+    def open_database(settings: Settings) -> Database:
         opened.append(right(settings))
         return opened[-1]
 
@@ -85,7 +85,7 @@ def bare(
 
 
 @pytest.fixture
-def tern(bare: Tern, monkeypatch: pytest.MonkeyPatch, database_url: str, database: Engine) -> Tern:
+def tern(bare: Tern, monkeypatch: pytest.MonkeyPatch, database_url: str, database: Database) -> Tern:
     """The command line on a migrated database, without a broker."""
     monkeypatch.setenv("TERN_DATABASE_URL", database_url)
     monkeypatch.setenv("TERN_CALLER", "ann@desk")

@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from sqlalchemy import text
 
 from tern.domain.control import Verb
+from tern.store.sql import text
 from tests.cli.conftest import Tern
 from tests.flows.steps import settle
 from tests.world import World

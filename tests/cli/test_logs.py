@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from sqlalchemy import text
 
 from tern.cli import logs
+from tern.store.sql import Connection, text
 from tests.cli.conftest import Tern
 from tests.faults.behaviour import fail
 from tests.world import World
@@ -62,14 +62,15 @@ def test_following_misses_no_event_that_is_committed_late(
 ) -> None:
     """Operations write side by side: the first to take a number may be the last to commit."""
     apply_id = world.apply()
-    late = world.database.connect()
+    raw = world.database.open()
+    late = Connection(raw)
     insert = (
         "INSERT INTO apply_events (apply_id, operation_id, event, who)"
         " SELECT apply_id, id, :event, 'eve' FROM apply_operations WHERE deployment = :deployment"
     )
     late.execute(text(insert), {"event": "late", "deployment": "A"})
     rounds = iter(
-        [lambda: world.write(insert, event="early", deployment="B"), late.commit, lambda: None, lambda: None]
+        [lambda: world.write(insert, event="early", deployment="B"), raw.commit, lambda: None, lambda: None]
     )
 
     def sleep(_seconds: float) -> None:
@@ -80,7 +81,7 @@ def test_following_misses_no_event_that_is_committed_late(
 
     monkeypatch.setattr(logs.time, "sleep", sleep)
     done = tern("logs", apply_id, "--follow")
-    late.close()
+    raw.close()
     assert (done.out.count("early"), done.out.count("late")) == (1, 1)
 
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from sqlalchemy import Engine
 
 from tern.desk import Desk
+from tern.store.database import Database
 from tern.store.paging import Paging
 from tern.wire.control.server import ControlServer
 from tern.wire.control.tokens import TokenGate
@@ -24,7 +24,7 @@ MOST_WATCHERS = 8
 
 
 @pytest.fixture
-def desk(world: World, database: Engine) -> Iterator[Desk]:
+def desk(world: World, database: Database) -> Iterator[Desk]:
     """The door in this process, on the world's parts: what it rings for waits until a test answers."""
     opened = Desk(world.ports, Paging(database), interval_s=INTERVAL_S, most_watchers=MOST_WATCHERS)
     yield opened

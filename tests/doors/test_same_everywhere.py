@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
 
 from tern.client import Client
 from tern.domain.policy import Copy, Cutover, Policy
+from tern.store.database import Database
 from tern.store.paging import Paging
 from tern.wire.control.server import ControlServer
 from tests.cli.conftest import Tern, bare, tern
@@ -41,7 +41,7 @@ def doors(
     tern: Tern,
     stubs: Stubs,
     server: ControlServer,
-    database: Engine,
+    database: Database,
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Doors]:

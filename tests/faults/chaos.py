@@ -21,14 +21,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy import Engine
-
 from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.model import RemoteCall
 from tern.domain.outcome import Ok
 from tern.local import postgres
 from tern.local.supervisor import Supervisor
 from tern.observe import configure
+from tern.store.database import Database as Tables
 from tern.store.schema import migrate
 from tern.store.session import connect
 from tern.store.store import PostgresStore
@@ -101,7 +100,7 @@ def run(seconds: float, seed: int) -> int:
         return _Chaos(seconds, seed, database, broker, places, by_deployment, crew, tables).run()
 
 
-def _register(tables: Engine, places: list[Place]) -> Mapping[str, Place]:
+def _register(tables: Tables, places: list[Place]) -> Mapping[str, Place]:
     store = PostgresStore(tables, owner="office")
     found: dict[str, Place] = {}
     for number in range(PLACES_PER_ENGINE):
@@ -122,7 +121,7 @@ class _Chaos:
     places: list[Place]
     by_deployment: Mapping[str, Place]
     crew: Crew
-    tables: Engine
+    tables: Tables
     drilled: list[Drilled] = field(default_factory=list)
 
     def run(self) -> int:

@@ -10,10 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, text
-
 from tern.domain.identity import ApplyId, DispatchKey, ScopeName, dispatch_key
 from tern.domain.policy import Policy
+from tern.store.database import Database
+from tern.store.sql import text
 from tests.faults.ledger import Ledger, read_ledger
 
 _WATCHED = (
@@ -187,10 +187,10 @@ class History:
         return tuple(change for change in self.changes if change.table == table)
 
 
-def install_audit(database: Engine) -> None:
+def install_audit(database: Database) -> None:
     """Puts the recorder into a migrated database."""
     with database.begin() as tx:
-        tx.exec_driver_sql(_AUDIT.replace("%", "%%"))
+        tx.execute(text(_AUDIT))
 
 
 def from_ledger(name: str, ledger: Ledger) -> tuple[list[Asked], list[Done]]:
@@ -230,7 +230,7 @@ def from_file(name: str, path: Path) -> tuple[list[Asked], list[Done]]:
 
 
 def read_history(
-    database: Engine,
+    database: Database,
     ledgers: Iterable[tuple[list[Asked], list[Done]]],
     jobs: Iterable[Job] = (),
     *,
@@ -240,7 +240,8 @@ def read_history(
 ) -> History:
     """All of it in one snapshot."""
     pairs = list(ledgers)
-    with database.connect().execution_options(isolation_level="REPEATABLE READ") as tx:
+    with database.begin() as tx:
+        tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
 
         def rows(statement: str) -> Any:
             return tx.execute(text(statement)).all()

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
 import redis
-from sqlalchemy import Engine, text
-from sqlalchemy.exc import SQLAlchemyError
 
+from tern.store.database import Database as Tables
+from tern.store.sql import text
 from tests.e2e.processes import Process
 from tests.faults.crew import Crew
 from tests.faults.machines import Broker, Database
@@ -24,7 +25,7 @@ class Monkey:
 
     database: Database
     broker: Broker
-    tables: Engine
+    tables: Tables
     places: list[Place]
     crew: Crew
     draw: random.Random
@@ -129,7 +130,7 @@ class Monkey:
 
     def cut_the_database_off(self) -> None:
         """The connections of one process, in the middle of whatever they do."""
-        with contextlib.suppress(SQLAlchemyError), self.tables.begin() as tx:
+        with contextlib.suppress(psycopg.Error), self.tables.begin() as tx:
             tx.execute(
                 text(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

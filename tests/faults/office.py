@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Engine, text
-from sqlalchemy.exc import SQLAlchemyError
+import psycopg
 
 from tern.domain.control import Verb
 from tern.domain.errors import TernError
@@ -20,6 +19,8 @@ from tern.domain.policy import Copy, Cutover, OnFailure, Policy
 from tern.domain.selection import Selection
 from tern.flows.accept import accept_apply, ask, resolve
 from tern.ports import Asked, Bells, NewApply, Ports, Resolved, StorageUnavailable
+from tern.store.database import Database
+from tern.store.sql import text
 from tern.store.store import PostgresStore
 from tern.wire.routing import EngineDirectory
 from tests.faults.history import from_file
@@ -27,7 +28,7 @@ from tests.faults.place import Place
 from tests.world import Fixed
 
 CHANGE = PlannedChange("public", "orders", "ALTER TABLE orders ADD COLUMN note text", Action.ALTER)
-LOST = (StorageUnavailable, SQLAlchemyError)
+LOST = (StorageUnavailable, psycopg.Error)
 LIVE = "a.state NOT IN ('completed', 'failed', 'cancelled')"
 
 
@@ -35,7 +36,7 @@ LIVE = "a.state NOT IN ('completed', 'failed', 'cancelled')"
 class Office:
     """Everybody who asks anything of Tern."""
 
-    database: Engine
+    database: Database
     bells: Bells
     draw: random.Random
     places: Mapping[str, Place]

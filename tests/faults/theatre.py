@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import text
-
 from tern.domain.identity import ApplyId
 from tern.domain.model import Capabilities, Deployment
 from tern.store.schema import migrate
 from tern.store.session import connect
+from tern.store.sql import text
 from tests.faults.boundaries import DEAD
 from tests.faults.fake_engine import FakeEngine
 from tests.faults.history import History, Job, from_ledger, install_audit, read_history

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import Engine
 
+from tern.store.database import Database
 from tern.store.schema import migrate
 from tern.store.session import connect
 from tests.faults.fake_engine import FakeEngine
@@ -12,7 +12,7 @@ from tests.world import World
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Engine]:
+def database(database_url: str) -> Iterator[Database]:
     engine = connect(database_url, pool_size=8)
     migrate(engine)
     yield engine
@@ -20,7 +20,7 @@ def database(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def make_world(database: Engine) -> Iterator[Callable[..., World]]:
+def make_world(database: Database) -> Iterator[Callable[..., World]]:
     engines: list[FakeEngine] = []
     worlds: list[World] = []
 

@@ -4,11 +4,10 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
-from sqlalchemy import text
-
 from tern.domain.control import Verb
 from tern.domain.policy import Copy, Cutover, Policy
 from tern.ports import Ports
+from tern.store.sql import text
 from tests.world import World
 
 PARALLEL = Policy(copy=Copy.PARALLEL)

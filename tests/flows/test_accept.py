@@ -7,7 +7,6 @@ from threading import Barrier
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from tern.domain.control import Verb
 from tern.domain.errors import NotFound, Refused, UsageError
@@ -16,6 +15,7 @@ from tern.domain.model import Action, PlannedChange
 from tern.domain.policy import Copy, Policy
 from tern.ports import AcceptedApply, NewApply
 from tern.request import EnqueueRequest
+from tern.store.sql import text
 from tests.world import CHANGE, World
 
 MakeWorld = Callable[..., World]

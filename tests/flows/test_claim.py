@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import IntegrityError
+from psycopg import IntegrityError
 
 import tern
 from tern.domain.identity import dispatch_key

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from psycopg import IntegrityError
 
 from tern.domain.control import Receipt, Verb
 from tern.domain.identity import RemoteId, dispatch_key
@@ -12,6 +11,7 @@ from tern.domain.model import Action, PlannedChange
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy
 from tern.domain.timing import ANSWERED_ATTEMPTS_MAX, FRESHNESS_S
 from tern.ports import Resolved
+from tern.store.sql import text
 from tests.faults.behaviour import Turn, altered, answer, fail, lose_answer, not_accepted, then
 from tests.faults.cut import Killed, interrupted, kill
 from tests.faults.fake_engine import FakeEngine

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from tern.domain.control import Verb
 from tern.domain.identity import RemoteId
@@ -15,6 +14,7 @@ from tern.domain.states import State
 from tern.domain.timing import LOST_CONTACT_AFTER
 from tern.flows.poll import poll
 from tern.ports import Looked, NotClaimed, Poll
+from tern.store.sql import text
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
 from tests.faults.behaviour import fail
 from tests.flows.steps import (

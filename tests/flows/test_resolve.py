@@ -1,12 +1,12 @@
 """A person's answer about an operation that nobody else can judge (G4, G5, G10, G15)."""
 
 import pytest
-from sqlalchemy import text
 
 from tern.domain.control import Verb
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import RemoteId, ScopeName
 from tern.ports import Resolved
+from tern.store.sql import text
 from tests.faults.behaviour import lose_answer
 from tests.flows.steps import (
     PARALLEL,

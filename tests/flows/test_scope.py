@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from psycopg import IntegrityError
 
 from tern.domain.control import Verb
 from tern.domain.errors import NotFound, Refused, ScopeRefused
 from tern.domain.identity import ApplyId
 from tern.domain.policy import Copy, OnFailure, Policy
+from tern.store.sql import text
 from tests.world import World
 
 MakeWorld = Callable[..., World]

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import text
 
 from tern.domain.control import Receipt, Verb
 from tern.domain.policy import Copy, Policy
+from tern.store.sql import text
 from tests.faults.behaviour import fail, lose_answer, not_accepted
 from tests.flows.steps import (
     MANUAL,

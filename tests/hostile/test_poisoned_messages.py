@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import text
 
 from tern.domain.control import Verb
+from tern.store.sql import text
 from tests.e2e.conftest import fleet
 from tests.e2e.processes import Fleet, wait_for
 from tests.flows.steps import FORWARD, MANUAL, methods, running, waiting

@@ -1,18 +1,19 @@
 """The real store behind the hub: PostgreSQL, with the run's clock for tern_clock() and no chance in it."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from unittest.mock import patch
 
-from sqlalchemy import Connection, Engine, event, text
+import psycopg
 
 from tern.ports import DueWork, NotClaimed, Poll
+from tern.store.database import Database
 from tern.store.schema import migrate
-from tern.store.session import connect
+from tern.store.sql import text
 from tern.store.store import PostgresStore
 from tests.faults.history import History, Job, install_audit, read_history
 from tests.simulation.backend import ApplyLook, OperationLook
@@ -85,17 +86,35 @@ class _Ordered(PostgresStore):
         return Poll(begun.deployment, begun.owner, cursors, begun.has_retryable)
 
 
+class _Clocked(Database):
+    """Every transaction begins with the run's clock, and without chance."""
+
+    def __init__(self, url: str, now: Callable[[], float]) -> None:
+        super().__init__(url, pool_size=1)
+        self._now = now
+
+    @contextmanager
+    def _taken(self) -> Iterator[psycopg.Connection[Any]]:
+        with super()._taken() as connection:
+            connection.autocommit = True
+            connection.execute(
+                "SELECT set_config('tern.now', %s, false), set_config('search_path', 'public, pg_catalog', false)",
+                (repr(self._now()),),
+            )
+            connection.autocommit = False
+            yield connection
+
+
 class PostgresBackend:
     """One database, emptied for every run. `clock` is the present run's."""
 
     def __init__(self, url: str) -> None:
         self.clock = Clock()
-        self._database = connect(url, pool_size=1)
+        self._database = _Clocked(url, lambda: self.clock.now)
         migrate(self._database)
         install_audit(self._database)
-        event.listen(self._database, "begin", self._set_clock)
         with self._database.begin() as tx:
-            tx.exec_driver_sql(_CLOCK)
+            tx.execute(text(_CLOCK))
             tables = tx.execute(
                 text(
                     "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
@@ -104,7 +123,7 @@ class PostgresBackend:
             self._tables = sorted(tables)
 
     @property
-    def database(self) -> Engine:
+    def database(self) -> Database:
         """The pool."""
         return self._database
 
@@ -117,7 +136,7 @@ class PostgresBackend:
         """Nothing has happened yet; ids begin at 1."""
         self.clock = Clock()
         with self._database.begin() as tx:
-            tx.exec_driver_sql(f"TRUNCATE {', '.join(self._tables)} RESTART IDENTITY CASCADE")
+            tx.execute(text(f"TRUNCATE {', '.join(self._tables)} RESTART IDENTITY CASCADE"))
         identifiers, tokens = _Numbered(itertools.count(1)), _Numbered(itertools.count(1))
         with (
             patch("tern.store.plan.secrets", identifiers),
@@ -125,12 +144,6 @@ class PostgresBackend:
             patch("tern.store.event._log"),  # some hundred thousand lines
         ):
             yield self
-
-    def _set_clock(self, tx: Connection) -> None:
-        tx.exec_driver_sql(
-            f"SELECT set_config('tern.now', '{self.clock.now!r}', true),"
-            " set_config('search_path', 'public, pg_catalog', true)"
-        )
 
     # What a run wants to know
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
 
+from tern.store.sql import Connection, text
 from tests.flows.conftest import database, make_world, world
 from tests.world import World
 
@@ -29,10 +29,8 @@ def waiting(world: World) -> int:
 def held(world: World, statement: str) -> Iterator[Connection]:
     """Somebody else's open transaction that has locked something."""
     with world.database.connect() as connection:
-        transaction = connection.begin()
         connection.execute(text(statement))
         yield connection
-        transaction.rollback()
 
 
 @pytest.fixture

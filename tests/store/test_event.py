@@ -6,23 +6,24 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
-from sqlalchemy.exc import IntegrityError
+from psycopg import IntegrityError
 
 from tern.domain.control import Verb
 from tern.domain.identity import RemoteId
 from tern.domain.model import Credentials, Deployment
 from tern.domain.states import TRANSITIONS, Event, State
 from tern.ports import Resolved
+from tern.store.database import Database
 from tern.store.schema import migrate
 from tern.store.session import connect
+from tern.store.sql import text
 from tests.faults.behaviour import fail, lose_answer
 from tests.flows.steps import MANUAL, PARALLEL, engine_says, look, running, settle, stopped, waiting
 from tests.world import World
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Engine]:
+def database(database_url: str) -> Iterator[Database]:
     engine = connect(database_url, pool_size=8)
     migrate(engine)
     # Every write of a state is noted behind the back of whoever writes it, with its transaction.
@@ -104,13 +105,13 @@ def a_long_night(world: World) -> None:
     world.engines["C"].jobs.by_id[job.remote_id] = job
 
 
-def rows(database: Engine, statement: str) -> list[Any]:
+def rows(database: Database, statement: str) -> list[Any]:
     with database.begin() as tx:
         return list(tx.execute(text(statement)))
 
 
 def test_every_change_of_state_has_exactly_one_event_in_its_transaction(
-    world: World, database: Engine
+    world: World, database: Database
 ) -> None:
     """S21: counted by a trigger that nobody here knows of."""
     a_long_night(world)
@@ -128,7 +129,7 @@ def test_every_change_of_state_has_exactly_one_event_in_its_transaction(
         assert TRANSITIONS[State(before)][Event(event)] is State(after), (before, event, after)
 
 
-def test_every_fate_of_a_wish_has_its_event(world: World, database: Engine) -> None:
+def test_every_fate_of_a_wish_has_its_event(world: World, database: Database) -> None:
     """G15: what came of it, for each operation."""
     a_long_night(world)
     fates = rows(
@@ -141,7 +142,7 @@ def test_every_fate_of_a_wish_has_its_event(world: World, database: Engine) -> N
     assert [row for row in fates if row.events == 0] == []
 
 
-def test_the_chain_of_hashes_can_be_computed_by_anybody(world: World, database: Engine) -> None:
+def test_the_chain_of_hashes_can_be_computed_by_anybody(world: World, database: Database) -> None:
     """G15: each event holds a hash over itself and its predecessor of the same operation, or of the apply alone."""
     a_long_night(world)
     found = rows(
@@ -164,7 +165,7 @@ def test_the_chain_of_hashes_can_be_computed_by_anybody(world: World, database: 
     assert {(end.apply_id, end.operation_id): (end.length, bytes(end.head)) for end in ends} == heads
 
 
-def test_no_two_events_are_hashed_alike(world: World, database: Engine) -> None:
+def test_no_two_events_are_hashed_alike(world: World, database: Database) -> None:
     """G15: a text that is moved from one field to the next is another event."""
     running(world, "A")
     with database.begin() as tx:
@@ -177,7 +178,9 @@ def test_no_two_events_are_hashed_alike(world: World, database: Engine) -> None:
     assert len(set(lines.values())) == len(lines)
 
 
-def test_a_writer_that_holds_only_its_operation_extends_its_own_chain(world: World, database: Engine) -> None:
+def test_a_writer_that_holds_only_its_operation_extends_its_own_chain(
+    world: World, database: Database
+) -> None:
     """One chain an operation: two drivers of siblings write their events at the same time, and neither waits."""
     running(world, "A", "B")
     insert = (
@@ -229,7 +232,7 @@ def test_the_record_is_never_rewritten(world: World, statement: str) -> None:
         world.write(statement)
 
 
-def test_a_step_that_is_rolled_back_leaves_no_event(world: World, database: Engine) -> None:
+def test_a_step_that_is_rolled_back_leaves_no_event(world: World, database: Database) -> None:
     """S21: the same transaction, or none."""
     running(world, "A", "B")
     before = len(rows(database, "SELECT 1 FROM apply_events"))

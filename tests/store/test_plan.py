@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
-from sqlalchemy.sql.elements import TextClause
 
 from tern.store import gauge, poll, projection, sweep, tally
+from tern.store.database import Database
 from tern.store.schema import migrate
 from tern.store.session import connect
+from tern.store.sql import TextClause, text
 
 APPLIES = 5_000
 OPERATIONS = 6
@@ -18,7 +18,7 @@ DUE = 25
 
 
 @pytest.fixture(scope="module")
-def crowd(postgres_server: Any) -> Iterator[Engine]:
+def crowd(postgres_server: Any) -> Iterator[Database]:
     """Thirty thousand settled or sleeping operations, and a few that are due for each kind of work."""
     from tern.local.postgres import drop_database, ensure_database  # noqa: PLC0415
 
@@ -30,8 +30,8 @@ def crowd(postgres_server: Any) -> Iterator[Engine]:
         tx.execute(text("SET LOCAL session_replication_role = replica"))
         for statement in _FILL:
             tx.execute(text(statement))
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("ANALYZE"))
+    with engine.begin() as tx:
+        tx.execute(text("ANALYZE"))
     yield engine
     engine.dispose()
     drop_database(url)
@@ -170,14 +170,12 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
 }
 
 
-def explain(engine: Engine, statement: TextClause, values: dict[str, object]) -> list[dict[str, Any]]:
+def explain(engine: Database, statement: TextClause, values: dict[str, object]) -> list[dict[str, Any]]:
     """The nodes of the plan, as it was run."""
     with engine.connect() as connection:
-        transaction = connection.begin()
         found = connection.execute(
             text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}"), values
         ).scalar_one()
-        transaction.rollback()
     plan = json.loads(found) if isinstance(found, str) else found
     nodes: list[dict[str, Any]] = []
 
@@ -191,7 +189,7 @@ def explain(engine: Engine, statement: TextClause, values: dict[str, object]) ->
 
 
 @pytest.mark.parametrize("what", HOT)
-def test_a_due_query_uses_its_index(crowd: Engine, what: str) -> None:
+def test_a_due_query_uses_its_index(crowd: Database, what: str) -> None:
     """Sequential scans are allowed to the planner, and it does not want one of the large tables."""
     statement, values, wanted = HOT[what]
     nodes = explain(crowd, statement, values)
@@ -206,11 +204,9 @@ def test_a_due_query_uses_its_index(crowd: Engine, what: str) -> None:
     ]
 
 
-def test_nothing_that_is_due_is_missed(crowd: Engine) -> None:
+def test_nothing_that_is_due_is_missed(crowd: Database) -> None:
     """The control run: the same statements find the rows that are there."""
     with crowd.connect() as connection:
-        transaction = connection.begin()
         assert len(connection.execute(sweep._DUE_DISPATCHES, {"limit": 100}).all()) == DUE
         assert len(connection.execute(sweep._DUE_CONTROLS, {"limit": 100, "two_leases": 60}).all()) == 9
         assert connection.execute(sweep._DUE_DEPLOYMENTS).all()
-        transaction.rollback()

@@ -11,7 +11,6 @@ from dataclasses import replace
 from threading import Event
 
 import pytest
-from sqlalchemy import text
 
 from tern.domain.control import Receipt, Verb
 from tern.domain.identity import RemoteId
@@ -33,6 +32,7 @@ from tern.ports import (
 from tern.store import apply as apply_store
 from tern.store import dispatch as dispatch_store
 from tern.store import poll as poll_store
+from tern.store.sql import text
 from tests.invariants import assert_safe
 from tests.store.conftest import QueueBehind, held
 from tests.world import World

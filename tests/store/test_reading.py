@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
 
 import pytest
-from sqlalchemy import Engine, event, text
 
 from tern.domain.control import Verb
 from tern.domain.errors import NotFound
@@ -13,7 +14,9 @@ from tern.domain.model import Deployment
 from tern.domain.policy import Copy, Policy
 from tern.domain.states import ApplyState, State
 from tern.ports import StorageUnavailable
+from tern.store.database import Database
 from tern.store.reading import Reading, snapshot
+from tern.store.sql import Connection, TextClause, text
 from tests.flows.conftest import database, make_world, world
 from tests.world import World
 
@@ -21,20 +24,21 @@ __all__ = ["database", "make_world", "world"]
 
 
 @pytest.fixture
-def reading(database: Engine) -> Reading:
+def reading(database: Database) -> Reading:
     return Reading(database)
 
 
 @contextmanager
-def counted(engine: Engine) -> Iterator[list[str]]:
+def counted() -> Iterator[list[str]]:
     seen: list[str] = []
+    execute = Connection.execute
 
-    def note(_c: object, _k: object, statement: str, *_rest: object) -> None:
-        seen.append(statement)
+    def note(self: Connection, statement: TextClause, *values: Any) -> Any:
+        seen.append(statement.text)
+        return execute(self, statement, *values)
 
-    event.listen(engine, "before_cursor_execute", note)
-    yield seen
-    event.remove(engine, "before_cursor_execute", note)
+    with patch.object(Connection, "execute", note):
+        yield seen
 
 
 def many(world: World, number: int) -> ApplyId:
@@ -77,11 +81,13 @@ def test_ages_are_by_the_database_s_clock(world: World, reading: Reading) -> Non
     assert facts.operations[0].due_for_s >= 3_600
 
 
-def test_statements_don_t_grow_with_the_operations(world: World, reading: Reading, database: Engine) -> None:
+def test_statements_don_t_grow_with_the_operations(
+    world: World, reading: Reading, database: Database
+) -> None:
     few, lots = many(world, 2), many(world, 200)
     numbers = []
     for apply_id in (few, lots):
-        with counted(database) as statements:
+        with counted() as statements:
             assert reading.apply(apply_id).operations
             reading.applies()
             reading.events(apply_id)

@@ -7,23 +7,26 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import create_engine, inspect
+from sqlalchemy.pool import NullPool
 
 from tern.domain.errors import Misconfigured
+from tern.store.database import Database
 from tern.store.revision import current, head, require_migrated
 from tern.store.schema import alembic_config, migrate
 from tern.store.session import connect
+from tern.store.sql import text
 from tern.store.tables import Table
 
 
 @pytest.fixture
-def empty(database_url: str) -> Iterator[Engine]:
+def empty(database_url: str) -> Iterator[Database]:
     engine = connect(database_url, pool_size=2)
     yield engine
     engine.dispose()
 
 
-def leftovers(engine: Engine) -> dict[str, list[str]]:
+def leftovers(engine: Database) -> dict[str, list[str]]:
     """What stands in the public schema besides Alembic's own note."""
     with engine.begin() as tx:
         return {
@@ -37,7 +40,7 @@ def leftovers(engine: Engine) -> dict[str, list[str]]:
         }
 
 
-def shape(engine: Engine) -> list[str]:
+def shape(engine: Database) -> list[str]:
     """Everything about the schema that a migration makes, as text."""
     with engine.begin() as tx:
         return sorted(
@@ -67,7 +70,7 @@ def test_there_is_one_head_and_one_way_to_it() -> None:
     )
 
 
-def test_up_down_up(empty: Engine) -> None:
+def test_up_down_up(empty: Database) -> None:
     """Down leaves nothing, and the second way up leads to the same place."""
     migrate(empty)
     first = shape(empty)
@@ -80,7 +83,7 @@ def test_up_down_up(empty: Engine) -> None:
     assert current(empty) == head()
 
 
-def test_a_database_that_is_not_migrated_is_refused(empty: Engine) -> None:
+def test_a_database_that_is_not_migrated_is_refused(empty: Database) -> None:
     with pytest.raises(Misconfigured, match="not migrated"):
         require_migrated(empty)
     migrate(empty)
@@ -91,16 +94,17 @@ def test_a_database_that_is_not_migrated_is_refused(empty: Engine) -> None:
         require_migrated(empty)
 
 
-def test_the_mapped_tables_are_the_real_ones(empty: Engine) -> None:
+def test_the_mapped_tables_are_the_real_ones(empty: Database) -> None:
     """Every table, column, type and NULL of tables.py is the database's, and the other way round."""
     migrate(empty)
-    with empty.begin() as tx:
+    engine = create_engine("postgresql+psycopg://", creator=empty.open, poolclass=NullPool)
+    with engine.begin() as tx:
         context = MigrationContext.configure(
             tx, opts={"compare_type": True, "include_object": _tables_and_columns}
         )
         differences = compare_metadata(context, Table.metadata)
     assert not [difference for difference in differences if _is_about_columns(difference)]
-    inspector = inspect(empty)
+    inspector = inspect(engine)
     for name, table in Table.metadata.tables.items():
         real = {column["name"]: column["nullable"] for column in inspector.get_columns(name)}
         assert {column.name: column.nullable for column in table.columns} == real

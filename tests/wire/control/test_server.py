@@ -9,11 +9,11 @@ import pytest
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from sqlalchemy import Engine
 
 from tern.desk import Desk
 from tern.domain.errors import Misconfigured
 from tern.ports import StorageUnavailable
+from tern.store.database import Database
 from tern.wire.control.server import LARGEST_REQUEST, ControlServer
 from tern.wire.control.tokens import OpenGate, TokenGate
 from tern.wire.generated.tern.control.v1 import control_service_pb2 as control_v1
@@ -190,7 +190,7 @@ def test_a_port_that_is_taken_is_said(server: ControlServer, desk: Desk) -> None
         second.start()
 
 
-def test_tokens_that_became_unreadable_close_the_door(desk: Desk, tmp_path: Path, database: Engine) -> None:
+def test_tokens_that_became_unreadable_close_the_door(desk: Desk, tmp_path: Path, database: Database) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text(f"deployer act {ACT}\n")
     guarded = ControlServer(desk, TokenGate(f"file:{tokens}"), "127.0.0.1:0", most_watchers=1)

@@ -1,0 +1,160 @@
+"""Statements and their rows: a thin way from a `:named` statement over psycopg to a row with attributes.
+
+Why not SQLAlchemy's own execution: it costs more than PostgreSQL does (docs/performance.md), and a command that only
+looks would load it for that. SQLAlchemy describes the tables and drives the migrations. Names are the same, so that
+whoever knows the one reads the other.
+"""
+
+import re
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+import psycopg
+from psycopg.rows import dict_row, scalar_row
+
+RowMapping = Mapping[str, Any]
+Found = TypeVar("Found")
+_BIND = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
+_NO_VALUES: Mapping[str, object] = {}
+
+
+class Row(Protocol):
+    """One row: its columns are attributes."""
+
+    def __getattr__(self, column: str) -> Any: ...
+    def __getitem__(self, index: int) -> Any: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Statement(Protocol):
+    """SQL with `:name` where a value goes."""
+
+    @property
+    def text(self) -> str:
+        """As it was written."""
+
+
+class TextClause:
+    """A statement, made ready for psycopg once."""
+
+    __slots__ = ("sql", "text")
+
+    def __init__(self, written: str) -> None:
+        self.text = written
+        self.sql = _BIND.sub(r"%(\1)s", written.replace("%", "%%")).replace("\\:", ":").encode()
+
+
+@lru_cache(maxsize=1024)
+def text(written: str) -> TextClause:
+    """The statement; the same text is the same statement."""
+    return TextClause(written)
+
+
+@lru_cache(maxsize=512)
+def _row_class(columns: tuple[str, ...]) -> Callable[[Sequence[Any]], Any]:
+    base = namedtuple("Row", columns, rename=True)  # type: ignore[misc]  # noqa: PYI024 - columns are known at run time
+
+    class Line(base):
+        __slots__ = ()
+
+        @property
+        def _mapping(self) -> dict[str, Any]:
+            return dict(zip(columns, self, strict=True))
+
+    return partial(tuple.__new__, Line)
+
+
+def _attribute_row(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], Any]:
+    description = cursor.description
+    return _row_class(tuple(column.name for column in description)) if description else tuple
+
+
+class Result(Generic[Found]):
+    """What a statement found. `one` and its kin count: a row too many is a bug, and raises LookupError."""
+
+    __slots__ = ("_cursor",)
+
+    def __init__(self, cursor: psycopg.Cursor[Any]) -> None:
+        self._cursor = cursor
+
+    def __iter__(self) -> Iterator[Found]:
+        return iter(self._cursor)
+
+    @property
+    def rowcount(self) -> int:
+        """Rows that were found or written."""
+        return self._cursor.rowcount
+
+    def all(self) -> list[Found]:
+        """Every row."""
+        return self._cursor.fetchall()
+
+    def first(self) -> Found | None:
+        """The first row, or None."""
+        return self._cursor.fetchone()
+
+    def one_or_none(self) -> Found | None:
+        """The only row, or None where there is none."""
+        if self._cursor.rowcount > 1:
+            message = f"one row was expected, {self._cursor.rowcount} came"
+            raise LookupError(message)
+        return self._cursor.fetchone()
+
+    def one(self) -> Found:
+        """The only row."""
+        found = self.one_or_none()
+        if found is None and self._cursor.rowcount != 1:
+            message = "one row was expected, none came"
+            raise LookupError(message)
+        return cast("Found", found)
+
+    def scalar_one_or_none(self) -> Any | None:
+        """The first column of the only row, or None where there is no row."""
+        return self.scalars().one_or_none()
+
+    def scalar_one(self) -> Any:
+        """The first column of the only row."""
+        return self.scalars().one()
+
+    def scalars(self) -> "Result[Any]":
+        """The first column of each row."""
+        self._cursor.row_factory = scalar_row
+        return cast("Result[Any]", self)
+
+    def mappings(self) -> "Result[dict[str, Any]]":
+        """Each row as a mapping from its columns."""
+        self._cursor.row_factory = dict_row
+        return cast("Result[dict[str, Any]]", self)
+
+
+class Connection:
+    """A transaction under way, or a single statement of its own, on one connection."""
+
+    __slots__ = ("_connection", "afterwards")
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+        self.afterwards: list[Callable[[], None]] = []
+
+    def execute(
+        self, statement: Statement, values: Mapping[str, object] | Sequence[Mapping[str, object]] = _NO_VALUES
+    ) -> Result[Row]:
+        """Runs one statement, once or for each of a list of values. A text made elsewhere (SQLAlchemy's) does too."""
+        made = statement if isinstance(statement, TextClause) else text(statement.text)
+        cursor = self._connection.cursor(row_factory=_attribute_row)
+        if isinstance(values, Mapping):
+            cursor.execute(made.sql, values)
+        else:
+            cursor.executemany(made.sql, values)
+        return Result(cursor)
+
+    def stream(
+        self, statement: Statement, values: Mapping[str, object], *, at_once: int
+    ) -> Iterator[RowMapping]:
+        """Rows as they are wanted, so many at a time, where all together would not fit into memory."""
+        with self._connection.cursor(name="tern_stream", row_factory=dict_row) as cursor:
+            cursor.itersize = at_once
+            cursor.execute(text(statement.text).sql, values)
+            yield from cursor
