@@ -24,6 +24,7 @@ from tern.store.store import PostgresStore
 if TYPE_CHECKING:
     from tern.desk import Desk
     from tern.exporter import Exporter
+    from tern.store.paging import Paging
 
 _log = logging.getLogger("tern.wiring")
 
@@ -105,6 +106,13 @@ def open_reading(settings: Settings) -> Reading:
 def open_record(settings: Settings) -> Record:
     """The record of applies, read-only, on a migrated database; raises Misconfigured, Unreachable."""
     return Record(_checked(settings))
+
+
+def open_paging(settings: Settings) -> "Paging":
+    """The read-only side of other services, on a migrated database; raises Misconfigured, Unreachable."""
+    from tern.store.paging import Paging  # noqa: PLC0415 - most commands need less
+
+    return Paging(_checked(settings), lease_s=settings.lease_seconds)
 
 
 def open_ports(settings: Settings, bells: Bells, *, run_local_jobs: bool = True) -> Ports:

@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Entry] = {
     "wait": Entry("Look", "watch", "wait", "Wait silently for one outcome."),
     "explain": Entry("Look", "explain", "explain", "All reasons why something does not move."),
     "logs": Entry("Look", "logs", "logs", "Who did what, when, and what came of it."),
+    "enqueued": Entry("Look", "enqueued", "enqueued", "What became of a key, for those who enqueue by message."),
     "audit": Entry(
         "Look", "audit", "audit", "Who asked for what, what came of it, and whether the record holds."
     ),

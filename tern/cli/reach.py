@@ -13,6 +13,7 @@ from tern.ports import Bells, Ports
 
 if TYPE_CHECKING:
     from tern.settings import Settings
+    from tern.store.paging import Paging
     from tern.store.reading import Reading
     from tern.store.record import Record
     from tern.store.store import PostgresStore
@@ -44,6 +45,15 @@ def record() -> "Record":
     from tern import wiring  # noqa: PLC0415
 
     found = wiring.open_record(settings())
+    _when_done(found.close)
+    return found
+
+
+def paging() -> "Paging":
+    """The way to look that other services use; raises Misconfigured and Unreachable in words."""
+    from tern import wiring  # noqa: PLC0415
+
+    found = wiring.open_paging(settings())
     _when_done(found.close)
     return found
 
@@ -86,6 +96,11 @@ def bells(found: "Settings") -> Bells:
         from tern.wiring import Silent  # noqa: PLC0415
 
         return Silent()
+    return lasting_bells()
+
+
+def lasting_bells() -> Bells:
+    """Celery's bells, for a process that outlives a broker that is away: each failure is a line in its log."""
     import importlib  # noqa: PLC0415
 
     # Entry points bring their own bells. Celery is imported here and nowhere else in Tern: it takes half a second.

@@ -80,7 +80,8 @@ def serve(
     found = load()
     configure(found.log_format, found.log_level)
     gate: Gate = OpenGate(ANONYMOUS) if without_tokens else TokenGate(tokens)
-    desk = wiring.open_desk(found, reach.bells(found), most_watchers=max_watchers)
+    bells = reach.lasting_bells() if found.broker_url else wiring.Silent()
+    desk = wiring.open_desk(found, bells, most_watchers=max_watchers)
     try:
         server = ControlServer(
             desk,

@@ -31,7 +31,14 @@ HEAVY = (
     "postgast",
     "alembic",
 )
-LATER = ("retry", "skip", "release", "revert", "skip-revert", "volume", "serve")
+LATER = (
+    "retry",
+    "skip",
+    "release",
+    "revert",
+    "skip-revert",
+    "volume",
+)
 
 
 def python(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
