@@ -67,6 +67,8 @@ class WishFacts:
     engine_words: str
     age_s: float
     closed_s_ago: float | None = None
+    waits: bool = False
+    """It is open and not driven before something else happens: its turn comes, a person answers."""
 
     def as_json(self) -> dict[str, object]:
         """For `--json`."""
@@ -124,13 +126,18 @@ class OperationRecord:
         return tuple(wish for wish in self.wishes if wish.fate.is_open)
 
     @property
+    def is_driven(self) -> bool:
+        """A driver works on some wish about it, now or at a time that is set."""
+        return any(not wish.waits for wish in self.open_wishes)
+
+    @property
     def refusals(self) -> Refusals:
         """The cutovers that came to nothing since it was last started."""
         refused: list[WishFacts] = []
         for wish in self.wishes:
             if wish.verb is Verb.START and wish.fate is Delivery.ACKNOWLEDGED:
                 refused.clear()
-            elif wish.verb is Verb.CUTOVER and wish.fate is Delivery.FAILED:
+            elif wish.verb is Verb.CUTOVER and wish.fate is Delivery.FAILED and wish.attempts:
                 refused.append(wish)
         if not refused:
             return Refusals()

@@ -126,7 +126,7 @@ class OperationView:
     @property
     def moves_by_itself(self) -> bool:
         """Something is going to happen to it without a person."""
-        if self.state in _MOVES_BY_ITSELF or self.record.open_wishes:
+        if self.state in _MOVES_BY_ITSELF or self.record.is_driven:
             return True
         match self.state:
             case State.PENDING:
@@ -253,7 +253,7 @@ def standing(record: OperationRecord) -> Standing:
         state=record.state,
         wave=record.wave,
         is_admitted=record.is_admitted,
-        is_wished=bool(record.open_wishes),
+        is_wished=record.is_driven,
         has_remote_id=record.remote_id is not None,
         was_seen=record.was_seen,
         ended_s_ago=record.ended_s_ago,

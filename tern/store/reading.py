@@ -281,6 +281,7 @@ def _wish(row: RowMapping) -> WishFacts:
         engine_words=row["engine_words"],
         age_s=row["age_s"],
         closed_s_ago=row["closed_s_ago"],
+        waits=row["next_attempt_at"] is None and Delivery(row["state"]).is_open,
     )
 
 
