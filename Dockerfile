@@ -13,6 +13,9 @@ COPY tasks tasks
 COPY tern tern
 RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 
+# A volume that is mounted here belongs to whoever runs, for the certificate that compose makes.
+RUN install -d -o nobody -g nogroup /certificate
+
 # Nothing here needs a privilege, and Celery is right to warn about root.
 USER nobody
 CMD ["tern", "--help"]

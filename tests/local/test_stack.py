@@ -49,8 +49,8 @@ def compose_commands() -> dict[str, list[str]]:
     return {name: [word.strip().strip('"') for word in words.split(",")] for name, words in found}
 
 
-def test_the_procfile_names_the_four_processes_of_production() -> None:
-    assert list(procfile()) == ["worker", "beat", "flower", "engine"]
+def test_the_procfile_names_the_processes_of_production() -> None:
+    assert list(procfile()) == ["worker", "beat", "flower", "serve", "engine"]
 
 
 @pytest.mark.parametrize("name", ["worker", "beat", "flower"])
@@ -68,6 +68,14 @@ def test_an_engine_is_started_in_the_same_way_everywhere() -> None:
     for command in [procfile()["engine"], list(here.argv[len(TERN) - 1 :]), *commands]:
         assert command[1:3] == ["engine", "serve"]
         assert tuple(command[3:11:2]) == ENGINE_OPTIONS
+
+
+def test_the_door_is_opened_in_the_same_way_everywhere() -> None:
+    """With TLS: tokens never travel in the clear. Which tokens is said by reference, never on a command line."""
+    for command in (procfile()["serve"], compose_commands()["serve"]):
+        assert command[:4] == ["tern", "serve", "--listen", "0.0.0.0:7430"]
+        assert (command[4], command[6]) == ("--tls-cert", "--tls-key")
+    assert "TERN_SERVE_TOKENS: env:COMPOSE_TOKENS" in (ROOT / "docker-compose.yml").read_text()
 
 
 def test_no_password_is_on_a_command_line(valkey_server: Servers) -> None:
