@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Engine
-
 from tern.domain.control import Verb
 from tern.domain.identity import ApplyId
-from tern.domain.policy import Copy, Cutover, Policy
+from tern.domain.policy import Copy, Cutover, OnFailure, Policy
 from tern.ports import Ports, StorageUnavailable
+from tern.store.database import Database
 from tern.store.store import PostgresStore
 from tests.faults.behaviour import Turn, fail, lose_answer, not_accepted
 from tests.faults.boundaries import Boundaries, WatchedBells
@@ -28,7 +27,7 @@ class Stage(World):
     """A world in which the harness' own looks are no boundaries, and drivers survive a lost connection."""
 
     def __init__(
-        self, database: Engine, owner: str, boundaries: Boundaries | None = None, *, deaf: bool = False
+        self, database: Database, owner: str, boundaries: Boundaries | None = None, *, deaf: bool = False
     ) -> None:
         super().__init__(database, {}, lease_s=LEASE_S)
         self.boundaries = boundaries or Boundaries()
@@ -229,6 +228,18 @@ def _first_is_refused(engines: Mapping[str, FakeEngine]) -> None:
     engines["A"].always("Apply", not_accepted("no such table"))
 
 
+def _first_is_refused_until_a_retry(engines: Mapping[str, FakeEngine]) -> None:
+    """A refuses its change until somebody has mended what was wrong, and asks for a retry."""
+    _completes(engines)
+    ledger: Any = engines["A"].ledger
+
+    def run(turn: Turn) -> Any:
+        asked = ledger.look("SELECT count(*) AS n FROM control_requests WHERE verb = 'retry'").n
+        return turn.perform() if asked else not_accepted("no such table")(turn)
+
+    engines["A"].always("Apply", run)
+
+
 def _answers_get_lost(engines: Mapping[str, FakeEngine]) -> None:
     _completes(engines)
     engines["A"].script("Apply", lose_answer())
@@ -322,6 +333,15 @@ STORIES: Mapping[str, Story] = {
             {"A": ("failed",), "B": ("skipped",)},
             ("failed",),
             prepare=_first_is_refused,
+        ),
+        Story(
+            # The refusal holds the rollout; after a retry B is let in after all.
+            "retry-after-a-refusal",
+            {"A": ("completed",), "B": ("completed",)},
+            ("completed",),
+            policy=Policy(on_failure=OnFailure.PAUSE),
+            asks=(Ask(Verb.RETRY, ("A",), _is("failed", "A")),),
+            prepare=_first_is_refused_until_a_retry,
         ),
         Story(
             "cancel",

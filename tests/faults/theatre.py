@@ -56,11 +56,15 @@ class Witness(Ledger):
         self._stage = stage
         self.complaints: list[str] = []
 
+    def look(self, statement: str, **values: Any) -> Any:
+        """One row of Tern's, at this instant."""
+        return self._stage.one(statement, **values)
+
     def add_call(self, method: str, metadata: dict[str, str], request: Any) -> None:
         """Notes a request."""
         super().add_call(method, metadata, request)
         if method == "Apply":
-            found = self._stage.one(
+            found = self.look(
                 "SELECT count(*) AS n FROM apply_operations WHERE dispatch_key = :key AND state = 'running'",
                 key=request.idempotency_key,
             )
