@@ -1,0 +1,178 @@
+"""Requests as other services spell them: everything that is wrong at once, and nothing guessed."""
+
+from typing import Any
+
+import pytest
+
+from tern.change import from_entries
+from tern.domain.control import Verb
+from tern.domain.enqueue import NewChange
+from tern.domain.errors import Refused, ScopeRefused, UsageError
+from tern.domain.model import Action
+from tern.domain.policy import Copy
+from tern.domain.states import State
+from tern.request import EnqueueRequest, read_asked
+
+DDL = "ALTER TABLE orders ADD COLUMN note text"
+ENQUEUE: dict[str, Any] = {
+    "ddl": DDL,
+    "environment": "test",
+    "database": "shop",
+    "deployments": ["B", "A"],
+    "caller": "billing",
+    "reason": "because",
+    "key": "k1",
+}
+ASK: dict[str, Any] = {"verb": "stop", "subject": "apl-1", "caller": "bob", "reason": "the night is long"}
+
+
+def test_a_request_is_understood_with_the_defaults_of_every_door() -> None:
+    asked = EnqueueRequest.read(ENQUEUE).understood()
+    assert isinstance(asked.change, NewChange)
+    assert [change.action for change in asked.change.changes] == [Action.ALTER]
+    assert asked.choice.names == ("B", "A")
+    assert (asked.policy.copy, asked.allow_unsafe, asked.previews) == (Copy.ROLLING, False, True)
+
+
+def test_none_says_nothing() -> None:
+    message = {**ENQUEUE, "plan": None, "labels": None, "policy": None, "previews": None}
+    assert EnqueueRequest.read(message) == EnqueueRequest.read(ENQUEUE)
+
+
+def test_everything_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(UsageError) as refusal:
+        EnqueueRequest.read({**ENQUEUE, "reason": 3, "allow_unsafe": "false", "deployments": "AB", "more": 1})
+    assert len(refusal.value.why) == 4
+    assert "'more' is not known" in refusal.value.why
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("plan", "pln-1"),
+        ("ddl", ""),
+        ("ddl", b"ALTER"),
+        ("ddl", "x" * 1_000_001),
+        ("reason", "x" * 10_001),
+        ("environment", "a\x00b"),
+        ("caller", "\ud800"),
+        ("deployments", {"A": 1}),
+        ("deployments", ["A", ""]),
+        ("deployments", ["A", "\x00"]),
+        ("labels", ["region=eu"]),
+        ("labels", {"region": 5}),
+        ("labels", {"re gion": "eu"}),
+        ("labels", {"region": "\x00"}),
+        ("everywhere", 1),
+        ("excepted", "A"),
+        ("policy", []),
+        ("policy", {"copy": "sideways"}),
+        ("policy", {"copies": "rolling"}),
+        ("policy", {"strict": "yes"}),
+        ("policy", {"max_parallel": 1.5}),
+        ("policy", {"max_failures": float("nan")}),
+        ("policy", {"waves": {}}),
+        ("policy", {"waves": [5]}),
+        ("policy", {"waves": [{"labels": {"a": "\x00"}}]}),
+        ("policy", {"waves": [{"labels": {"a": "b"}, "deployments": ["A"]}]}),
+        ("policy", {"waves": [{"bake_s": -1}]}),
+        ("changes", "ALTER"),
+        ("previews", "no"),
+        ("key", ["k"]),
+    ],
+)
+def test_a_value_of_another_type_is_refused_and_never_guessed_at(field: str, value: Any) -> None:
+    with pytest.raises(UsageError):
+        EnqueueRequest.read({**ENQUEUE, field: value}).understood()
+
+
+def test_a_wish_is_read_with_all_its_selectors() -> None:
+    asked = read_asked(
+        {
+            **ASK,
+            "states": ["running"],
+            "labels": {"region": "eu"},
+            "wave": 2,
+            "excepted": ["A"],
+            "expected": 3,
+        }
+    )
+    assert (asked.verb, asked.apply_id, asked.expected) == (Verb.STOP, "apl-1", 3)
+    assert asked.selection.states == {State.RUNNING}
+    assert (asked.selection.wave, asked.selection.excepted) == (2, {"A"})
+    assert read_asked({**ASK, "subject": "apl-1/A"}).selection.deployments == ("A",)
+    assert read_asked({**ASK, "verb": "volume", "volume": 11}).volume == 11
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"verb": "destroy"},
+        {"verb": None},
+        {"verb": 3},
+        {"subject": "nonsense"},
+        {"subject": ""},
+        {"reason": " "},
+        {"states": ["asleep"]},
+        {"states": "running"},
+        {"everywhere": True, "deployments": ["A"]},
+        {"subject": "apl-1/A", "everywhere": True},
+        {"subject": "apl-1/A", "wave": 1},
+        {"expected": -1},
+        {"expected": True},
+        {"wave": "1"},
+        {"volume": 3},
+        {"verb": "volume"},
+        {"verb": "volume", "volume": 12},
+        {"dry_run": 1},
+        {"surprise": 1},
+    ],
+)
+def test_a_wish_that_can_t_be_read_is_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        read_asked({**ASK, **changed})
+
+
+@pytest.mark.parametrize("subject", ["apl-1/", "/A", "apl-1/A/B", "APL-1/A", "apl-1/a b"])
+def test_a_malformed_scope_is_refused(subject: str) -> None:
+    """G7: the empty deployment among them."""
+    with pytest.raises(ScopeRefused):
+        read_asked({**ASK, "subject": subject})
+
+
+def test_postgresql_s_own_statements_are_judged_whoever_spells_them_out() -> None:
+    """What a statement loses is not left to its sender."""
+    (change,) = from_entries("postgres", [{"table": "orders", "ddl": "ALTER TABLE orders DROP COLUMN x;"}])
+    assert (change.namespace, change.action) == ("public", Action.ALTER)
+    assert "are lost" in change.unsafe_reason
+    assert change.ddl == "ALTER TABLE orders DROP COLUMN x"
+    (told,) = from_entries("postgres", [{"table": "orders", "ddl": DDL, "unsafe_reason": "I know better"}])
+    assert told.unsafe_reason == "I know better"
+    with pytest.raises(Refused, match="2 statements"):
+        from_entries("postgres", [{"table": "orders", "ddl": f"{DDL}; DROP TABLE orders"}])
+    (foreign,) = from_entries(
+        "mysql", [{"table": "orders", "ddl": "ALTER TABLE orders DROP x; DROP TABLE y"}]
+    )
+    assert (foreign.action, foreign.unsafe_reason) == (Action.OTHER, "")
+
+
+@pytest.mark.parametrize(
+    ("database_type", "entries"),
+    [
+        ("", [{"table": "t", "ddl": "x"}]),
+        ("a\x00", [{"table": "t", "ddl": "x"}]),
+        ("mysql", []),
+        ("mysql", None),
+        ("mysql", "abc"),
+        ("mysql", [5]),
+        ("mysql", [{"table": "t"}]),
+        ("mysql", [{"table": "t", "ddl": " "}]),
+        ("mysql", [{"table": "t", "ddl": "x", "action": "explode"}]),
+        ("mysql", [{"table": "t", "ddl": "x\x00"}]),
+        ("mysql", [{"table": "t", "ddl": "x", "namespace": 5}]),
+        ("mysql", [{"table": "t", "ddl": "x", "hint": "y"}]),
+    ],
+)
+def test_changes_that_can_t_be_read_are_refused(database_type: Any, entries: Any) -> None:
+    with pytest.raises(UsageError):
+        from_entries(database_type, entries)
