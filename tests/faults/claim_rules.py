@@ -92,11 +92,32 @@ def policy_holds(history: History) -> Iterator[str]:
             busy, most = tally.count(*COPYING), apply.policy.max_parallel
             if apply.policy.copy is not Copy.ROLLING and most is not None and busy >= most:
                 yield f"operation {event.operation_id} was started as number {busy + 1} of {most}"
-            waiting = [key for key in ahead if now[key] is State.PENDING]
-            if apply.policy.copy is Copy.BARRIER and waiting:
-                yield f"operation {event.operation_id} was started before {waiting}"
         now[event.operation_id] = State(event.after)
+    yield from _let_in_out_of_order(history)
     yield from _cut_over_out_of_turn(history)
+
+
+def _let_in_out_of_order(history: History) -> Iterator[str]:
+    """In a barrier nobody starts before one ahead of it that has not even been let in. Of two that are let in,
+    either may be claimed first.
+    """
+    operations = {operation.id: operation for operation in history.operations}
+    barriers = {apply.pk for apply in history.applies if apply.policy.copy is Copy.BARRIER}
+    outside = {operation.id for operation in history.operations if operation.apply_pk in barriers}
+    for change in history.writes("apply_operations"):
+        is_outside = change.new["state"] == "pending" and change.new.get("next_attempt_at") is None
+        (outside.add if is_outside else outside.discard)(change.row)
+        started = change.old.get("state") == "pending" and change.new["state"] == "running"
+        mine = operations.get(change.row)
+        if not started or mine is None or mine.apply_pk not in barriers:
+            continue
+        waiting = [
+            key
+            for key in sorted(outside)
+            if operations[key].apply_pk == mine.apply_pk and operations[key].position < mine.position
+        ]
+        if waiting:
+            yield f"operation {change.row} was started before {waiting}"
 
 
 def _cut_over_out_of_turn(history: History) -> Iterator[str]:

@@ -18,7 +18,7 @@ from tests.faults.ledger import Ledger, read_ledger
 
 _WATCHED = (
     "state, claim_token, claim_owner, claim_expires_at, dispatch_key, dispatch_generation, dispatch_key_is_dead,"
-    " engine_resume_context, fence"
+    " engine_resume_context, fence, next_attempt_at"
 )
 
 _AUDIT = f"""

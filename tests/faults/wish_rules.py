@@ -139,19 +139,24 @@ def unanswered_dispatch_is_resolved_first(history: History) -> Iterator[str]:
     """An operation with an intent is settled without a call only if its key is dead, or was never sent."""
     by_id = {operation.id: operation for operation in history.operations}
     withdrawals = {(event.xid, event.operation_id) for event in history.events if event.event in WITHDRAWN}
-    sent: dict[str, float] = {}
+    sent: dict[str, list[float]] = defaultdict(list)
     for call in history.calls:
         if call.method == "Apply":
-            sent.setdefault(call.key, call.at)
+            sent[call.key].append(call.at)
+    # The only sender heard that nothing came of it, and the key begins anew with a retry.
+    refused = {(event.xid, event.operation_id) for event in history.events if event.event == "refuse"}
+    answered: dict[int, float] = defaultdict(float)
     dead = {one.key for one in history.effects if one.kind == "forbid"}
     for change in history.writes("apply_operations"):
+        if (change.xid, change.row) in refused:
+            answered[change.row] = change.at
         if (change.xid, change.row) not in withdrawals or change.row not in by_id:
             continue
         if change.old["state"] == change.new["state"]:
             continue
         operation = by_id[change.row]
         key = operation.key_of(change.new["dispatch_generation"])
-        if sent.get(key, float("inf")) < change.at and key not in dead:
+        if any(answered[change.row] < at < change.at for at in sent[key]) and key not in dead:
             yield f"{operation.scope} was settled without a call though its key had been sent"
         if change.new.get("dispatch_key") and change.new["dispatch_key"] not in dead:
             yield f"{operation.scope} was settled without a call while its intent stood"
