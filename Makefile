@@ -26,7 +26,7 @@ check: .venv/dev.stamp
 	generated=$$(mktemp -d) && $(BIN)/python proto/generate.py $$generated && diff -r -x __pycache__ $$generated tern/wire/generated && rm -r $$generated
 
 crash: .venv/dev.stamp  ## every boundary of every story, every lost answer, and samples of what is left
-	CRASH=all $(BIN)/pytest -n 2 tests/faults/test_crash_points.py
+	CRASH=all $(BIN)/pytest -n 2 tests/faults/test_crash_points.py tests/engine/test_crash_points.py
 
 chaos: .venv/dev.stamp  ## everything is killed while people work: make chaos SECONDS=300
 	$(BIN)/python -m tests.faults.chaos --seconds $(or $(SECONDS),60)
