@@ -1,7 +1,8 @@
 """Where a worker can die: each commit, each call to an engine, each bell; on request each database round trip.
 
-Nothing of this is in the product. `watch(boundaries)` puts a spy around three functions that every worker passes:
-psycopg's commit (or its `wait`, which every round trip passes), GrpcTransport.call, and the ringing of a bell.
+Nothing of this is in the product. `watch(boundaries)` puts a spy around the functions that every worker passes:
+psycopg's commit and the steps that commit by themselves (or psycopg's `wait`, which every round trip passes),
+GrpcTransport.call, and the ringing of a bell.
 
 Between the effect of one boundary and the next boundary a worker touches nothing outside of itself, so dying just
 before boundary k+1 leaves the world as dying just after boundary k does. `before` and `after` of all K are run all
@@ -16,6 +17,7 @@ from typing import Any
 
 import psycopg
 
+from tern.store.database import Database
 from tern.wire.channels import GrpcTransport
 from tern.wire.transport import CallFailed
 from tests.world import QueuedBells
@@ -49,16 +51,22 @@ class Boundaries:
 
     def around(self, name: str, act: Callable[[], Any], broken: Callable[[], Exception] | None) -> Any:
         """Crosses one boundary."""
-        if self.quiet:
+        with self.crossing(name, broken):
             return act()
+
+    @contextmanager
+    def crossing(self, name: str, broken: Callable[[], Exception] | None) -> Iterator[None]:
+        """One boundary, whose effect is in the block."""
+        if self.quiet:
+            yield
+            return
         is_it = self.at == len(self.crossed)
         self.crossed.append(name)
         if is_it and not self.after:
             self._end(broken)
-        answer = act()
+        yield
         if is_it and self.after:
             self._end(broken)
-        return answer
 
     def _end(self, broken: Callable[[], Exception] | None) -> None:
         if self.mode == "die":
@@ -71,8 +79,9 @@ class Boundaries:
 def watch(boundaries: Boundaries) -> Iterator[None]:
     """Spies in place for a block."""
     connection: Any = psycopg.Connection
+    database: Any = Database
     transport: Any = GrpcTransport
-    commit, wait, call = connection.commit, connection.wait, transport.call
+    commit, wait, single, call = connection.commit, connection.wait, database.single, transport.call
 
     def no_answer() -> Exception:
         return psycopg.OperationalError("the connection is lost")
@@ -83,6 +92,11 @@ def watch(boundaries: Boundaries) -> Iterator[None]:
             return no_answer()
 
         return boundaries.around("commit", lambda: commit(self), broken)
+
+    @contextmanager
+    def watched_single(self: Any) -> Iterator[Any]:
+        with boundaries.crossing("commit", no_answer), single(self) as taken:
+            yield taken
 
     def watched_wait(self: Any, *args: Any, **kwargs: Any) -> Any:
         def broken() -> Exception:
@@ -100,12 +114,12 @@ def watch(boundaries: Boundaries) -> Iterator[None]:
     if boundaries.every_round_trip:
         connection.wait = watched_wait
     else:
-        connection.commit = watched_commit
+        connection.commit, database.single = watched_commit, watched_single
     transport.call = watched_call
     try:
         yield
     finally:
-        connection.commit, connection.wait, transport.call = commit, wait, call
+        connection.commit, connection.wait, database.single, transport.call = commit, wait, single, call
 
 
 class WatchedBells(QueuedBells):
