@@ -1,10 +1,13 @@
 """Where each verb is welcome: whether a wish is written down for one operation, with every unmet condition."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
+from tern.domain.budget import is_spent
 from tern.domain.control import ADJUSTABLE, CONTRARY, MOMENT, Receipt, ReceiptLine, Verb
-from tern.domain.states import State
+from tern.domain.policy import OnFailure, Policy
+from tern.domain.states import ApplyState, State
+from tern.domain.tally import Tally
 
 _AT_THE_ENGINE = "its engine may have work of it; `tern cancel {scope} --reason '…'` ends that for good"
 
@@ -48,6 +51,20 @@ def admit(verb: Verb, facts: AdmissionFacts, volume: int | None = None) -> Recei
     if outcome is Receipt.ACCEPTED and (why_not := _unmet(verb, facts)):
         outcome, reason = Receipt.REFUSED, "; ".join(why_not)
     return ReceiptLine(facts.deployment, outcome, reason)
+
+
+def admit_release(state: ApplyState, policy: Policy, tally: Tally) -> ReceiptLine:
+    """Whether a rollout is opened again: only where more have failed than it bears, and once for each such pause."""
+    if state.is_settled:
+        return ReceiptLine("", Receipt.TOO_LATE, f"it is {state}")
+    if is_spent(policy, tally):
+        return ReceiptLine("", Receipt.ACCEPTED)
+    if is_spent(policy, replace(tally, released=None)):
+        return ReceiptLine("", Receipt.ALREADY, "that pause has been released")
+    why = [f"it is {state}, and no failure holds it"]
+    if policy.on_failure is OnFailure.CONTINUE:
+        why.append("it goes on whatever fails: its policy says continue")
+    return ReceiptLine("", Receipt.REFUSED, "; ".join(why))
 
 
 def _known_already(verb: Verb, facts: AdmissionFacts) -> tuple[Receipt, str] | None:

@@ -217,6 +217,9 @@ def _order(policy: Policy, facts: OperationFacts) -> Iterator[Hold]:
                     facts.tally,
                     lambda group: group.wave == wave and group.first < position,
                 )
+            elif facts.tally.within(wave).count(*UNDER_WAY):
+                words = "another one of its wave is under way, and rolling is one after the other"
+                yield _in_the_way(HoldKind.ORDER, words, facts.tally, lambda group: group.wave == wave)
         case Copy.BARRIER:
             if facts.stuck_ahead:
                 words = f"{facts.stuck_ahead} begins before it and is held"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tern.domain.budget import is_spent, strict_room
 from tern.domain.policy import Copy, Policy
 from tern.domain.states import State
-from tern.domain.tally import COPYING, PASSED, RAN, UNPASSED, Tally
+from tern.domain.tally import COPYING, PASSED, RAN, UNDER_WAY, UNPASSED, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,9 @@ def opening(policy: Policy, tally: Tally) -> Opening | None:
     rooms = [strict_room(policy, tally, wave)]
     match policy.copy:
         case Copy.ROLLING:
-            rooms.append(1 if own.first(*UNPASSED) == front else 0)
+            # A retried one stands before some that have begun since: rolling is one after the other all the same.
+            is_first = own.first(*UNPASSED) == front and not own.count(*UNDER_WAY)
+            rooms.append(1 if is_first else 0)
         case Copy.BARRIER | Copy.PARALLEL:
             rooms.append(free_slots(policy, tally, wave))
     room = min((each for each in rooms if each is not None), default=None)

@@ -14,6 +14,7 @@ from tern.store.deployment import load_named
 from tern.store.event import Happening, append
 from tern.store.plan import load_plan, new_identifier, plan_digest
 from tern.store.projection import project_parent
+from tern.store.release import hear_releases
 from tern.store.reservation import holder_of, take
 from tern.store.session import transaction
 from tern.store.sql import Connection, text
@@ -67,6 +68,7 @@ class ApplySteps(Steps):
                 message = f"there is no apply {apply_id}"
                 raise NotFound(message)
             lock_apply(tx, apply_pk)
+            hear_releases(tx, apply_pk)
             due = project_parent(tx, apply_pk, self.owner)
             rows = tx.execute(
                 text(

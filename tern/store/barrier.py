@@ -17,10 +17,10 @@ from tern.domain.policy import Copy, Policy
 from tern.domain.tally import Tally
 from tern.ports import DueControl
 from tern.store.halt import STOP_IN_FORCE
+from tern.store.receipt import outcomes
 from tern.store.sql import Connection, Row, text
 from tern.store.step import HeldOperation
 from tern.store.tally import tally as count
-from tern.store.wish import outcomes
 
 REFUSALS = (
     "(SELECT jsonb_build_object('count', count(*), 's_ago', extract(epoch FROM tern_clock() - max(d.closed_at)),"

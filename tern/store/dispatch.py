@@ -193,7 +193,7 @@ class DispatchSteps(Steps):
                 text(
                     f"SELECT {STOP_IN_FORCE} AS verb, (SELECT r.caller FROM control_deliveries d"
                     " JOIN control_requests r ON r.id = d.request_id WHERE d.operation_id = o.id"
-                    " AND d.verb IN ('stop', 'cancel') ORDER BY d.id DESC LIMIT 1) AS caller"
+                    " AND d.verb IN ('stop', 'cancel', 'skip') ORDER BY d.id DESC LIMIT 1) AS caller"
                     " FROM apply_operations o WHERE o.id = :id"
                 ),
                 {"id": claim.operation_id},

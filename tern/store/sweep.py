@@ -5,12 +5,15 @@ import math
 from tern.domain.control import Verb
 from tern.domain.identity import ApplyId, ScopeName
 from tern.ports import Due, DueControl, DueWork
+from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
 from tern.store.sql import text
 from tern.store.step import NOW, Steps, new_token
 
 SWEEP_LEASE_S = 10.0
 RING_AGAIN_S = 5.0
+ALONE_AFTER_S = 5.0
+"""A wish that should have been carried out together with others and was not: its target is held, its row is broken."""
 _BATCH = 500
 _DISPATCH_BATCH = 200
 
@@ -29,23 +32,33 @@ _RUNAWAY_CLAIMS = text(
     " WHERE o.claim_token IS NOT NULL AND o.next_attempt_at IS NOT NULL"
     f" AND o.claim_expires_at > {NOW} + make_interval(secs => :two_leases) LIMIT :limit"
 )
+_UNCALLED = (
+    "o.claim_token IS NULL AND o.state IN ('pending', 'stopped', 'failed')"
+    f" AND d.verb IN ('stop', 'cancel', 'skip', 'start', 'retry') AND {REMOTE_ID} IS NULL"
+    " AND (o.dispatch_key IS NULL OR o.dispatch_key_is_dead OR d.verb = 'retry')"
+)
+"""The wish d needs no call: its operation o of apply a was never dispatched, or was refused (store/uncalled.py)."""
+
 _DUE_CONTROLS = text(
     "SELECT d.operation_id, d.verb, o.deployment, a.apply_identifier FROM control_deliveries d"
     " JOIN apply_operations o ON o.id = d.operation_id JOIN applies a ON a.id = d.apply_id"
     f" WHERE d.state IN ('pending', 'sent') AND d.next_attempt_at <= {NOW}"
     f" AND (o.claim_expires_at IS NULL OR o.claim_expires_at <= {NOW}"
     f"   OR o.claim_expires_at > {NOW} + make_interval(secs => :two_leases))"
+    # These have a bell for all of them; one that could not be carried out so is rung for by itself.
+    f" AND (NOT (d.state = 'pending' AND {_UNCALLED}) OR d.next_attempt_at <= {NOW} - make_interval(secs => :alone_s))"
     " ORDER BY d.next_attempt_at LIMIT :limit"
 )
 _DUE_APPLIES = text(
-    # Verdicts whose effects nobody has driven; what comes due by itself; a release that nobody has counted yet; live
+    # Verdicts whose effects nobody has driven; what comes due by itself; a release that nobody has heard of yet; live
     # applies in which nothing moves although something may.
     "SELECT apply_identifier FROM applies WHERE state IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped')"
     " AND verdict_effects_done_at IS NULL"
     f" UNION SELECT apply_identifier FROM applies WHERE next_advance_at <= {NOW}"
-    " UNION SELECT a.apply_identifier FROM control_requests r JOIN applies a ON a.id = r.apply_id"
-    " WHERE r.verb = 'release' AND r.created_at >= a.state_changed_at"
-    " AND a.state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped')"
+    " UNION SELECT a.apply_identifier FROM applies a JOIN LATERAL (SELECT r.created_at FROM control_requests r"
+    "   WHERE r.apply_id = a.id AND r.verb = 'release' ORDER BY r.id DESC LIMIT 1) r ON true"
+    " WHERE a.state IN ('paused', 'running_degraded') AND NOT EXISTS (SELECT 1 FROM apply_events e"
+    "   WHERE e.apply_id = a.id AND e.operation_id IS NULL AND e.event = 'released' AND e.at >= r.created_at)"
     " UNION SELECT a.apply_identifier FROM applies a"
     # A paused one waits for a person, whose own transaction moves it on; one that bakes, for its time.
     " WHERE a.state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped', 'paused')"
@@ -55,6 +68,10 @@ _DUE_APPLIES = text(
     "    'failed_retryable', 'uncertain'))"
     " AND NOT EXISTS (SELECT 1 FROM apply_operations o WHERE o.apply_id = a.id AND o.state = 'pending'"
     "   AND o.next_attempt_at IS NOT NULL)"
+    # Wishes that need no call are carried out for all operations of an apply at once.
+    " UNION SELECT a.apply_identifier FROM control_deliveries d"
+    " JOIN apply_operations o ON o.id = d.operation_id JOIN applies a ON a.id = d.apply_id"
+    f" WHERE d.state = 'pending' AND d.next_attempt_at <= {NOW} AND {_UNCALLED}"
     " LIMIT :limit"
 )
 _DUE_DEPLOYMENTS = text(
@@ -114,7 +131,7 @@ class SweepSteps(Steps):
 
     def due_work(self) -> DueWork:
         """See ports.SweepStore."""
-        bounds = {"limit": _BATCH, "two_leases": 2 * self.lease_s}
+        bounds = {"limit": _BATCH, "two_leases": 2 * self.lease_s, "alone_s": ALONE_AFTER_S}
         with transaction(self.engine) as tx:
             due = tx.execute(_DUE_DISPATCHES, {"limit": _DISPATCH_BATCH}).all()
             runaway = tx.execute(_RUNAWAY_CLAIMS, bounds).all()

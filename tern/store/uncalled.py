@@ -66,7 +66,7 @@ _BACK_IN_LINE = text(
     " dispatch_key = CASE WHEN error_reason = 'ENDED' AND NOT dispatch_key_is_dead THEN dispatch_key END,"
     " dispatch_intent_at = CASE WHEN error_reason = 'ENDED' AND NOT dispatch_key_is_dead"
     "   AND dispatch_key IS NOT NULL THEN tern_clock() END,"
-    " dispatch_key_is_dead = false, next_attempt_at = NULL, answered_attempts = 0, error_message = '',"
+    " dispatch_key_is_dead = false, next_attempt_at = NULL, rung_at = NULL, answered_attempts = 0, error_message = '',"
     " error_reason = '' WHERE id = ANY(:ids)"
 )
 

@@ -4,8 +4,7 @@ Nothing here waits for a lock that a driver may hold: rows are only read and ins
 never keep an operator from stopping (ST11).
 """
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from tern.domain.admission import AdmissionFacts, admit
 from tern.domain.control import CALLS_ONLY, CONTRARY, Receipt, ReceiptLine, Verb
@@ -17,6 +16,8 @@ from tern.domain.states import State
 from tern.domain.tally import UNPASSED
 from tern.ports import Asked, DueControl, WishReceipt
 from tern.store.halt import STOP_IN_FORCE
+from tern.store.receipt import outcomes
+from tern.store.release import accept_release
 from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
 from tern.store.sql import Connection, Row, text
@@ -67,6 +68,8 @@ class WishSteps(Steps):
             if apply is None:
                 message = f"there is no apply {asked.apply_id}"
                 raise NotFound(message, next_step="`tern ls` lists them.")
+            if verb is Verb.RELEASE:
+                return accept_release(tx, asked, apply.id)
             contrary = CONTRARY.get(verb, verb)
             given = {"verb": verb.value, "contrary": contrary.value, "apply": apply.id}
             candidates = tx.execute(_CANDIDATES, given).all()
@@ -97,14 +100,6 @@ class WishSteps(Steps):
                     if row.id in inserted and _may_need_a_call(verb, row)
                 ),
             )
-
-
-def outcomes(lines: Iterable[ReceiptLine]) -> str:
-    """The receipt as it stands in control_requests.outcomes."""
-    return json.dumps(
-        [{"deployment": x.deployment, "outcome": x.outcome, "reason": x.reason} for x in lines],
-        ensure_ascii=False,
-    )
 
 
 def _insert_deliveries(

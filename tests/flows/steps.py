@@ -54,6 +54,18 @@ def engine_says(world: World, name: str, state: str, *, error: str = "", looks: 
         look(world, name)
 
 
+def committed_late(world: World, verb: Verb, name: str) -> None:
+    """A wish that was accepted on rows as they were a moment ago, and is committed only now."""
+    world.write(
+        "WITH request AS (INSERT INTO control_requests (apply_id, verb, caller, reason, outcomes)"
+        " SELECT apply_id, :verb, 'bob', 'a moment ago', '[]' FROM apply_operations WHERE id = :id RETURNING *)"
+        " INSERT INTO control_deliveries (request_id, apply_id, operation_id, verb)"
+        " SELECT id, apply_id, :id, verb FROM request",
+        verb=verb.value,
+        id=world.operation(name).id,
+    )
+
+
 def look(world: World, name: str, ports: Ports | None = None) -> None:
     """One look at the operation."""
     world.do("progress", world.operation(name).id, str(world.name(name)), ports=ports)

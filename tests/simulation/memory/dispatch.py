@@ -154,7 +154,7 @@ class DispatchSteps(Steps):
             if verb is None:
                 return Fenced.LOST
             newest = max(
-                (one for one in db.deliveries_of[row.id] if one.verb in {"stop", "cancel"}),
+                (one for one in db.deliveries_of[row.id] if one.verb in {"stop", "cancel", "skip"}),
                 key=lambda one: one.id,
             )
             caller = db.requests[newest.request_id].caller

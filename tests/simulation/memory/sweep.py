@@ -6,9 +6,9 @@ from tern.domain.control import Verb
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.states import SETTLED_APPLY, ApplyState
 from tern.ports import Due, DueControl, DueWork
-from tern.store.sweep import RING_AGAIN_S, SWEEP_LEASE_S
+from tern.store.sweep import ALONE_AFTER_S, RING_AGAIN_S, SWEEP_LEASE_S
 from tests.simulation.memory.database import Database
-from tests.simulation.memory.rows import ApplyRow, LeaseRow, OperationRow
+from tests.simulation.memory.rows import ApplyRow, DeliveryRow, LeaseRow, OperationRow
 from tests.simulation.memory.scope import Steps, new_token
 
 _DISPATCH_BATCH = 200
@@ -79,6 +79,7 @@ class SweepSteps(Steps):
                 and wish.next_attempt_at is not None
                 and wish.next_attempt_at <= db.now
                 and self._is_free(db.operations[wish.operation_id])
+                and not (needs_no_call(db, wish) and wish.next_attempt_at > db.now - ALONE_AFTER_S)
             ]
             applies = [apply for apply in db.applies.values() if wants_advance(db, apply)]
             return DueWork(
@@ -125,12 +126,44 @@ class SweepSteps(Steps):
 
 
 def wants_advance(db: Database, apply: ApplyRow) -> bool:
-    """A verdict whose effects nobody has driven; a live apply in which nothing moves although something may."""
+    """A verdict whose effects nobody has driven; wishes that need no call; a release that it has not heard of; a live
+    apply in which nothing moves although something may.
+    """
+    if any(
+        needs_no_call(db, wish) and wish.next_attempt_at is not None and wish.next_attempt_at <= db.now
+        for row in db.operations_of[apply.id]
+        for wish in db.deliveries_of[row.id]
+    ):
+        return True
     if ApplyState(apply.state) in SETTLED_APPLY:
         return apply.verdict_effects_done_at is None
-    if apply.state == "paused":
-        return False
-    return not any(
+    if apply.state in {"paused", "running_degraded"} and has_unheard_release(db, apply):
+        return True
+    return apply.state != "paused" and not any(
         row.state in _STARTED or (row.state == "pending" and row.next_attempt_at is not None)
         for row in db.operations_of[apply.id]
+    )
+
+
+def needs_no_call(db: Database, wish: DeliveryRow) -> bool:
+    """It is carried out together with others (memory/uncalled.py)."""
+    row = db.operations[wish.operation_id]
+    if wish.state != "pending" or row.claim_token is not None or db.remote_id(row) is not None:
+        return False
+    if row.state not in {"pending", "stopped", "failed"}:
+        return False
+    if wish.verb == "retry":
+        return True
+    undispatched = row.dispatch_key is None or row.dispatch_key_is_dead
+    return wish.verb in {"stop", "cancel", "skip", "start"} and undispatched
+
+
+def has_unheard_release(db: Database, apply: ApplyRow) -> bool:
+    """The newest release has no event yet."""
+    releases = [one for one in db.requests.values() if one.apply_id == apply.id and one.verb == "release"]
+    newest = max(releases, key=lambda one: one.id, default=None)
+    return newest is not None and not any(
+        one.event == "released" and one.at >= newest.created_at
+        for one in db.events.values()
+        if one.apply_id == apply.id and one.operation_id is None
     )

@@ -121,6 +121,7 @@ def put_back_in_line(db: Database, row: OperationRow, wish: DeliveryRow) -> None
         dispatch_intent_at=db.now if keeps else None,
         dispatch_key_is_dead=False,
         next_attempt_at=None,
+        rung_at=None,
         answered_attempts=0,
         error_message="",
         error_reason="",
