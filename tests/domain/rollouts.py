@@ -114,8 +114,10 @@ def members(draw: st.DrawFn, policy: Policy) -> list[Member]:
     """Any operations of such a rollout, in any states; positions follow the waves. Mostly those of the waves before
     some wave are through, as they are in a rollout that nobody has meddled with.
     """
-    size = draw(st.integers(1, 8))
-    waves = sorted(draw(st.integers(1, len(policy.waves))) if policy.waves else 0 for _ in range(size))
+    count = len(policy.waves)
+    size = draw(st.integers(max(1, count), 8))
+    more = [draw(st.integers(1, count)) if count else 0 for _ in range(size - count)]
+    waves = sorted([*range(1, count + 1), *more])
     under_way = draw(st.sampled_from([0, *waves]))
     likely = [State.PENDING, State.PENDING, State.PENDING, State.COMPLETED, *State]
     through = [State.COMPLETED, State.COMPLETED, *PASSED]
