@@ -23,7 +23,7 @@ from tern.store.step import HeldOperation, Steps, lock_apply_of, new_token
 from tern.store.uncalled import Revival, put_back_in_line, reopen_table_changes
 
 _OPEN_WISHES = text(
-    "SELECT d.id, d.verb, d.state, d.attempts, r.caller, r.reason, r.volume,"
+    "SELECT d.id, d.verb, d.state, d.attempts, d.refusals, r.caller, r.reason, r.volume,"
     " d.next_attempt_at <= tern_clock() AS is_due,"
     " extract(epoch FROM tern_clock() - d.created_at)::float AS age_s,"
     # A call that was begun may act until its deadline: only what is seen after that speaks about its effect (CU3).
@@ -248,10 +248,14 @@ def _facts(
 
 
 def _outranked_by(verb: Verb, wishes: dict[str, Row]) -> str | None:
-    """An open wish that is driven first. A start asked for after a stop that has not left supersedes it."""
+    """An open wish that is driven first. A start asked for after a stop that has not left supersedes it; a cancel that
+    the engine refuses, perhaps ten times with growing pauses, keeps no stop waiting.
+    """
     for other in wishes.values():
         other_verb = Verb(other.verb)
         if other_verb.precedence >= verb.precedence or other_verb is verb:
+            continue
+        if verb is Verb.STOP and other.refusals:
             continue
         if (
             verb is Verb.START

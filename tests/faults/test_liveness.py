@@ -8,7 +8,7 @@ from tern.domain.control import Verb
 from tern.domain.timing import HALT_RETRY_MAX_S
 from tern.store.schema import migrate
 from tern.store.session import connect
-from tests.faults.behaviour import fail
+from tests.faults.behaviour import fail, not_accepted
 from tests.faults.fake_engine import FakeEngine
 from tests.world import World
 
@@ -45,3 +45,20 @@ def test_halt_asked_for_in_a_long_outage_is_sent_soon_after_it(world: World, ver
     world.pass_time(SOON_S)
     world.sweep()
     assert len(engine.calls(method)) == tried + 1
+
+
+def test_stop_does_not_wait_for_a_cancel_that_its_engine_refuses(world: World) -> None:
+    """An engine without Cancel was asked ten times, for five minutes, and nobody stopped its work meanwhile."""
+    engine = world.engines["A"]
+    world.apply("A")
+    world.answer_bells()
+    engine.always("Cancel", not_accepted("nothing is cancelled here"))
+    world.ask(Verb.CANCEL)
+    world.sweep()
+    assert engine.calls("Cancel")
+    world.ask(Verb.STOP)
+    world.pass_time(SOON_S / 3)
+    world.sweep()
+    assert engine.calls("Stop")
+    world.run(until=lambda: world.apply_row().state == "stopped", rounds=200, step_s=5.0)
+    assert world.delivery("A", Verb.CANCEL).state == "failed"

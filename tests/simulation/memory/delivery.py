@@ -1,11 +1,13 @@
 """Bringing a wish forward on one operation; the twin of tern/store/delivery.py."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tern.domain.barrier import failed_since, is_its_turn
 from tern.domain.control import CONTRARY, Delivery, DriveFacts, Step, Verb, next_step, unmet
 from tern.domain.errors import ScopeRefused
 from tern.domain.identity import DispatchKey, ScopeName
 from tern.domain.model import Claim, OperationScope
+from tern.domain.policy import Copy
 from tern.domain.scope import POISON, refuse
 from tern.domain.states import Event, State
 from tern.domain.timing import RPC_DEADLINE_S
@@ -23,6 +25,7 @@ from tests.simulation.memory.parent import (
 )
 from tests.simulation.memory.rows import DeliveryRow, OperationRow
 from tests.simulation.memory.scope import Steps, claim_runs_for_s, load_scope, new_token
+from tests.simulation.memory.tally import tally
 from tests.simulation.memory.uncalled import put_back_in_line, reopen_table_changes
 
 
@@ -74,6 +77,13 @@ class DeliverySteps(Steps):
     def _drive(self, one: _Driving) -> DeliveryClaimed | DeliverySettled | NotClaimed:
         db, row = self.db, one.row
         facts = _facts(db, one)
+        if one.verb is Verb.CUTOVER and one.scope.policy.copy is Copy.BARRIER:
+            counted = tally(db, row.apply_id)
+            facts = replace(
+                facts,
+                out_of_turn=not is_its_turn(one.scope.policy, counted, row.position),
+                failed_since=failed_since(one.scope.policy, counted, db.now - one.wish.created_at),
+            )
         step = next_step(one.verb, facts)
         match step:
             case Step.SETTLE_LOCALLY:
@@ -97,6 +107,10 @@ class DeliverySteps(Steps):
             case Step.WAIT:
                 postpone(db, one.wish, 1.0)
                 return NotClaimed("what it waits for has not been observed yet")
+            case Step.WAIT_FOR_TURN:
+                postpone(db, one.wish, None)
+                project_parent(db, row.apply_id, self.owner)
+                return NotClaimed("its turn to cut over has not come")
             case Step.ACKNOWLEDGE:
                 close_wish(db, row, one.wish, one.verb, Delivery.ACKNOWLEDGED, f"it is {row.state}")
                 stop = one.wishes.get("stop")
@@ -178,9 +192,13 @@ def _facts(db: Database, one: _Driving) -> DriveFacts:
 
 
 def _outranked_by(verb: Verb, wishes: dict[str, DeliveryRow]) -> str | None:
-    """An open wish that is driven first. A start asked for after a stop that has not left supersedes it."""
+    """An open wish that is driven first. A start asked for after a stop that has not left supersedes it; a cancel that
+    the engine refuses keeps no stop waiting.
+    """
     for name, other in wishes.items():
         if name == verb.value or Verb(name).precedence >= verb.precedence:
+            continue
+        if verb is Verb.STOP and other.refusals:
             continue
         supersedes = verb is Verb.START and name == "stop" and not other.attempts
         if not (supersedes and wishes["start"].id > other.id):
