@@ -239,15 +239,6 @@ FORGED: list[tuple[str, str, Callable[[], History]]] = [
     ),
     (
         "S18",
-        "let in before another in a barrier",
-        lambda: replace(
-            TRUE,
-            applies=(replace(TRUE.applies[0], policy=Policy(copy=Copy.BARRIER)),),
-            events=(Recorded(0, 2, 1, 2, "claim", "w1", "", "pending", "running"), *TRUE.events),
-        ),
-    ),
-    (
-        "S18",
         "cut over before its turn",
         lambda: replace(
             TRUE,
