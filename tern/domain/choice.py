@@ -1,5 +1,6 @@
 """Which deployments a rollout goes to: chosen by name, by label, or all of a database. Pure; nothing is loaded."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -83,7 +84,7 @@ def _named(names: Sequence[str], known: Mapping[str, Deployment]) -> tuple[Deplo
     if unknown:
         what = f"there is no deployment {', '.join(unknown[:MOST_TOLD])}"
         raise NotFound(what, next_step="`tern deployments ls` lists them.")
-    doubled = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    doubled = [name for name, count in Counter(names).items() if count > 1]
     if doubled:
         what = f"deployments are named twice: {', '.join(doubled[:MOST_TOLD])}"
         raise Refused(what, reason="DEPLOYMENT_DOUBLED")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -123,7 +124,7 @@ def _check(tx: Connection, new: NewApply, plan: Plan) -> tuple[Sequence[Place], 
     why = list(new.policy.contradictions())
     if not new.deployments:
         why.append("no deployment was chosen")
-    doubled = sorted({name for name in new.deployments if new.deployments.count(name) > 1})
+    doubled = sorted(name for name, count in Counter(new.deployments).items() if count > 1)
     why += [f"deployment {name} is named twice" for name in doubled]
     if not new.reason.strip():
         why.append("a rollout needs a reason")

@@ -37,7 +37,12 @@ _APPLY = text(
 )
 _OPERATIONS = text(
     f"SELECT o.*, {REMOTE_ID} AS remote_id, {STOP_IN_FORCE} AS stop_in_force,"
-    " coalesce(n.drained, false) AS drained, h.apply_identifier AS target_holder,"
+    " coalesce(n.drained, false) AS drained, "
+    # No join: on tables without statistics yet, right after 10,000 operations were accepted, the planner would go
+    # through all of a database's reservations for each of them.
+    " (SELECT h.apply_identifier FROM target_reservations t JOIN applies h ON h.id = t.apply_id"
+    "   WHERE t.environment = a.environment AND t.database = a.database AND t.deployment = o.deployment)"
+    "   AS target_holder,"
     " o.next_attempt_at IS NOT NULL AS is_admitted,"
     " o.state = 'failed' AND coalesce(o.completed_at <= CAST(:released_at AS timestamptz), false) AS was_seen,"
     " extract(epoch FROM tern_clock() - o.completed_at)::float AS ended_s_ago,"
@@ -49,9 +54,6 @@ _OPERATIONS = text(
     " extract(epoch FROM o.claim_expires_at - tern_clock())::float AS claimed_for_s"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     " LEFT JOIN deployments n ON n.name = o.deployment"
-    " LEFT JOIN target_reservations t ON t.environment = a.environment AND t.database = a.database"
-    "   AND t.deployment = o.deployment"
-    " LEFT JOIN applies h ON h.id = t.apply_id"
     " WHERE o.apply_id = :id ORDER BY o.position"
 )
 _TABLES = text("SELECT * FROM table_changes WHERE apply_id = :id ORDER BY operation_id, ordinal")
