@@ -239,6 +239,15 @@ FORGED: list[tuple[str, str, Callable[[], History]]] = [
     ),
     (
         "S18",
+        "started before one that was not let in, in a barrier",
+        lambda: replace(
+            TRUE,
+            applies=(replace(TRUE.applies[0], policy=Policy(copy=Copy.BARRIER)),),
+            changes=(op(1, 1, {}, PENDING), op(1, 2, {}, PENDING), op(3, 2, PENDING, row("running"))),
+        ),
+    ),
+    (
+        "S18",
         "cut over before its turn",
         lambda: replace(
             TRUE,
