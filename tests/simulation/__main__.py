@@ -1,4 +1,4 @@
-"""python -m tests.simulation --pairs 1 | --seeds 2000 | --plan 'rolling: 17 die-after, 30 late'"""
+"""Looks for plans that break something: `--pairs 1`, `--seeds 2000`, or `--plan 'rolling: 17 die-after, 30 late'`."""
 
 import argparse
 import multiprocessing

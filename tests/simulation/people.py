@@ -61,23 +61,23 @@ def help_out(
 ) -> Callable[[Ports], None] | None:
     """What somebody does who has waited long enough and now looks; None while there is nothing to do.
 
-    An uncertain operation is resolved by what its engine really has; what waits for its cutover gets it; what is
-    paused for good is cancelled.
+    An uncertain operation is resolved by what its engine really has; what stands in the way of others, or is paused
+    for good, is cancelled; what waits for its cutover gets it.
     """
     for one in look.operations:
         if one.state == "uncertain" and one.age_s > _LONG_S:
             return _resolution(look, one, engines[one.deployment])
-    waiting = [
-        one.deployment
-        for one in look.operations
-        if one.state == "waiting_for_cutover" and one.age_s > _A_WHILE_S and not one.open_wishes
-    ]
+    quiet = all(one.age_s > _A_WHILE_S and not one.open_wishes for one in look.operations)
+    if not quiet:
+        return None
+    stuck = [one.deployment for one in look.operations if one.state in {"pending", "stopped"}]
+    waiting = [one.deployment for one in look.operations if one.state == "waiting_for_cutover"]
+    stopped = any(one.state == "stopped" for one in look.operations)
+    if stuck and (stopped or (look.state == "paused" and not waiting)):
+        # What stands in the way of the others is given up.
+        return lambda _ports: ask(Verb.CANCEL, stuck)
     if waiting:
         return lambda _ports: ask(Verb.CUTOVER, waiting)
-    stuck = [one.deployment for one in look.operations if one.state in {"pending", "stopped"}]
-    quiet = all(one.age_s > _A_WHILE_S for one in look.operations)
-    if look.state == "paused" and stuck and quiet:
-        return lambda _ports: ask(Verb.CANCEL, stuck)
     return None
 
 

@@ -155,12 +155,12 @@ class SimClient:
         if "late" in kinds:
             hub.later(LATE_EFFECT_S, perform)
             hub.troubled(LATE_EFFECT_S)
-            return Unknown("connection reset", "", "UNAVAILABLE")
+            return _failed(name, given, Unknown("connection reset", "", "UNAVAILABLE"))
         answer = perform()
         if "die-after" in kinds:
             raise WorkerDied
         if "unanswered" in kinds:
-            return Unknown("the answer got lost", "", "DEADLINE_EXCEEDED")
+            return _failed(name, given, Unknown("the answer got lost", "", "DEADLINE_EXCEEDED"))
         if "senseless" in kinds:
             return _senseless(name, given)
         return answer

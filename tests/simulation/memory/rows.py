@@ -111,6 +111,7 @@ class OperationRow(Row):
         "dispatch_key_is_dead",
         "engine_resume_context",
         "fence",
+        "next_attempt_at",
     )
     id: int
     apply_id: int
