@@ -30,7 +30,7 @@ class Process:
         port_file = self._folder / f"port-{self._number}"
         with (self._folder / "engine.log").open("ab") as log:
             self._process = subprocess.Popen([*self._command, str(port_file)], stdout=log, stderr=log)
-        eventually(port_file.exists)
+        eventually(port_file.exists, within=60)
         self.port = int(port_file.read_text())
         self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
         self.stub = contract_grpc.TernStub(self.channel)

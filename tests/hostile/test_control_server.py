@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
+from tern.store.sql import text
 from tern.wire.generated.tern.control.v1 import control_service_pb2 as control_v1
 from tern.wire.generated.tern.v1 import tern_pb2 as contract
 from tests.engine.conftest import eventually
@@ -59,7 +60,7 @@ class Door:
                 stdout=log,
                 stderr=log,
             )
-        eventually(port_file.exists)
+        eventually(port_file.exists, within=60)
         self.port = int(port_file.read_text())
         self.address = f"127.0.0.1:{self.port}"
         self.pid = self._process.pid
@@ -207,4 +208,4 @@ def test_other_protocols_find_nobody_here_either(door: Door, rows: Callable[[], 
 
 def applies(world: World) -> list[str]:
     with world.database.begin() as tx:
-        return [str(row[0]) for row in tx.exec_driver_sql("SELECT apply_identifier FROM applies").all()]
+        return [str(each) for each in tx.execute(text("SELECT apply_identifier FROM applies")).scalars()]
