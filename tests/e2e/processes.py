@@ -9,7 +9,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
+from tern.local import launcher
+
 QUEUES = "control,sweep,dispatch,poll"
+LAUNCHER = Path(launcher.__file__)
+
+
+def tied(*argv: str) -> list[str]:
+    """A command whose process dies with ours: a test that is killed outright leaves nothing behind."""
+    us = (str(os.getpid()), str(signal.SIGKILL.value), "-")
+    return [sys.executable, "-I", "-S", str(LAUNCHER), *us, *argv]
 
 
 class Process:
@@ -23,7 +32,7 @@ class Process:
         """We have told it to; else its end is its own doing."""
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "tasks.app", *arguments],
+                tied(sys.executable, "-m", "celery", "-A", "tasks.app", *arguments),
                 env={**os.environ, "PYTHONFAULTHANDLER": "1", **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tern.domain.model import Capabilities, Deployment
+from tests.e2e.processes import tied
 from tests.faults.fake_engine import wait_for_port
 from tests.faults.relay import Relay
 
@@ -86,12 +87,12 @@ class Place:
         port_file.unlink(missing_ok=True)
         with (self.folder / f"{self.name}.log").open("ab") as output:
             self.process = subprocess.Popen(
-                [
+                tied(
                     *(sys.executable, "-W", "ignore", "-m", "tests.faults.fake_engine", "--name", self.name),
                     *("--listen", f"127.0.0.1:{self.port}", "--port-file", str(port_file)),
                     *("--ledger", str(self.ledger), "--complete-after", str(COMPLETE_AFTER_S)),
                     *self.character.arguments,
-                ],
+                ),
                 stdout=output,
                 stderr=output,
             )
