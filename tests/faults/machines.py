@@ -1,5 +1,7 @@
 """PostgreSQL and Valkey that a test may kill, and that come back where they were."""
 
+import contextlib
+import os
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -68,12 +70,16 @@ class Machine(ABC):
 
     def freeze(self) -> None:
         """It takes connections and says nothing."""
-        assert self._running is not None
-        self._running.process.send_signal(signal.SIGSTOP)
+        self._signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        assert self._running is not None
-        self._running.process.send_signal(signal.SIGCONT)
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: int) -> None:
+        """To its children, too. One that is just being restarted is not frozen any more."""
+        if self._running is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._running.pid, number)
 
     def restart(self, away_s: float = 0.0) -> None:
         """Killed, and back after so long."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -53,6 +54,7 @@ class Monkey:
             (1, self.freeze_broker),
             (2, self.cut_the_database_off),
             (1, self.restart_database),
+            (1, self.freeze_database),
             (1, self.kill_beat),
         ]
         fault = self.draw.choices([act for _, act in faults], [weight for weight, _ in faults])[0]
@@ -141,6 +143,11 @@ class Monkey:
     def restart_database(self) -> None:
         """Shut down at once, and back."""
         self.database.restart()
+
+    def freeze_database(self) -> None:
+        """Everybody hangs in the middle of a statement, people too; so somebody else thaws it."""
+        self.database.freeze()
+        threading.Timer(self.freeze_s, self.database.thaw).start()
 
     def kill_beat(self) -> None:
         """SIGKILL, and a new one."""
