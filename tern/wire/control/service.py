@@ -12,6 +12,7 @@ from tern.door import Door
 from tern.ports import Resolved
 from tern.wire.control import asking, writing
 from tern.wire.control.adapter import Call, Rpc
+from tern.wire.control.paging import Looks, number
 from tern.wire.control.tokens import Capability
 from tern.wire.control.words import APPLY_STATES, FINDINGS
 from tern.wire.generated.tern.control.v1 import control_service_pb2 as control_v1
@@ -25,6 +26,7 @@ class ControlService:
 
     def __init__(self, door: Door) -> None:
         self._door = door
+        self._looks = Looks(door.get)
 
     def rpcs(self) -> Mapping[str, Rpc]:
         """Every RPC by its name in the contract."""
@@ -54,18 +56,17 @@ class ControlService:
     def get_apply(self, request: control_v1.GetApplyRequest, _call: Call) -> control_v1.GetApplyResponse:
         """One apply and a page of its operations."""
         subject = Subject.read(request.subject)
-        size, start = _page_size(request.page_size, 200), _number(request.page_token)
-        apply = self._door.get(subject.apply_id)
+        size = _page_size(request.page_size, 200)
         if subject.scope:
+            apply, next_page = self._door.get(subject.apply_id), ""
             page: tuple[Operation, ...] = (_operation(apply, subject.scope),)
-            end = 1
         else:
-            end = start + size
-            page = apply.operations[start:end]
+            apply, start, next_page = self._looks.page(subject.apply_id, request.page_token, size)
+            page = apply.operations[start : start + size]
         return control_v1.GetApplyResponse(
             apply=writing.apply(apply),
             operations=[writing.operation(each) for each in page],
-            next_page_token=str(end) if not subject.scope and end < len(apply.operations) else "",
+            next_page_token=next_page,
         )
 
     def list_applies(
@@ -121,7 +122,7 @@ class ControlService:
         """A page of the record."""
         size = _page_size(request.page_size, 100)
         found = self._door.events(
-            Subject.read(request.subject), limit=size + 1, after=_number(request.page_token)
+            Subject.read(request.subject), limit=size + 1, after=number(request.page_token)
         )
         page = found[:size]
         return control_v1.ListEventsResponse(
@@ -151,11 +152,11 @@ class ControlService:
 
 def _messages(apply: Apply, changed: list[Operation]) -> Iterator[control_v1.WatchApplyResponse]:
     parts = [changed[start : start + LARGEST_PAGE] for start in range(0, len(changed), LARGEST_PAGE)] or [[]]
-    for number, part in enumerate(parts, 1):
+    for place, part in enumerate(parts, 1):
         yield control_v1.WatchApplyResponse(
             apply=writing.apply(apply),
             operations=[writing.operation(each) for each in part],
-            has_more=number < len(parts),
+            has_more=place < len(parts),
         )
 
 
@@ -180,12 +181,3 @@ def _page_size(asked: int, usual: int) -> int:
         what = "page_size is negative"
         raise UsageError(what)
     return min(asked or usual, LARGEST_PAGE)
-
-
-def _number(token: str) -> int:
-    if not token:
-        return 0
-    if not (token.isascii() and token.isdigit() and len(token) <= len(str(2**63)) and int(token) < 2**63):
-        what = "page_token is none that came with an answer"
-        raise UsageError(what)
-    return int(token)
