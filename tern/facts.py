@@ -88,7 +88,7 @@ class WishFacts:
 class OperationRecord:
     """One operation. due_for_s: how long it has been waiting for a driver to take it; None when it is not due.
 
-    was_seen: it failed before the newest release.
+    was_seen: it failed before the newest release. volume: how hard its engine works, 1 to 11, as far as it was asked.
     """
 
     operation_id: int
@@ -119,6 +119,7 @@ class OperationRecord:
     target_holder: ApplyId | None
     tables: tuple[TableFacts, ...]
     wishes: tuple[WishFacts, ...]
+    volume: int | None = None
 
     @property
     def open_wishes(self) -> tuple[WishFacts, ...]:

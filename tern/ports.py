@@ -134,9 +134,18 @@ class ControlStore(Protocol):
         """The wish can't be driven without guessing; the operation is uncertain and the wish stays open."""
 
     def resolve_uncertain(
-        self, name: ScopeName, found: Resolved, remote_id: RemoteId | None, caller: str, reason: str
+        self,
+        name: ScopeName,
+        found: Resolved,
+        remote_id: RemoteId | None,
+        caller: str,
+        reason: str,
+        *,
+        dry_run: bool = False,
     ) -> None:
-        """A person's answer; raises Refused when the operation is not uncertain or the answer does not fit."""
+        """A person's answer; raises Refused when the operation is not uncertain or the answer does not fit. With
+        dry_run nothing is written.
+        """
 
 
 class PollStore(Protocol):
@@ -220,6 +229,12 @@ class DeploymentStore(Protocol):
 
     def save_deployment(self, deployment: Deployment) -> None:
         """Raises Refused where name or (address, target) is taken."""
+
+    def replace_deployment(self, deployment: Deployment) -> None:
+        """Takes the place of the one with the same name, in one step; what was drained stays drained.
+
+        Raises NotFound, and Refused while an apply uses the old one or where (address, target) is taken.
+        """
 
     def load_deployments(self, names: Sequence[str] | None = None) -> tuple[Deployment, ...]:
         """All, or those named in the order given; raises NotFound."""

@@ -152,6 +152,7 @@ class OperationView:
             "rows_copied": self.rows_copied,
             "rows_total": self.rows_total,
             "eta_s": self.eta_s,
+            "volume": record.volume,
             "worked_s": _rounded(record.worked_s),
             "sampled_age_s": _rounded(record.sampled_age_s),
             "lost_contact": self.lost_contact,

@@ -1,219 +1,200 @@
-"""`tern stop | start | cutover | cancel`: wishes. Accepted is not done; each operation gets its own answer."""
+"""`tern stop | start | cutover | cancel | retry | skip | release | revert | skip-revert | volume`: wishes.
+
+Accepted is not done; each operation gets its own answer.
+"""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from tern.cli import reach
+from tern.cli import receipt as receipts
 from tern.cli.envelope import json_option, talk, write_document
-from tern.cli.selection import read_selection, selection_options
-from tern.cli.words import one_line, plural
-from tern.domain.control import Delivery, Receipt, ReceiptLine, Verb
+from tern.cli.selection import expect_option, read_selection, selection_options
+from tern.cli.words import plural
+from tern.domain.control import VOLUMES, Receipt, Verb
 from tern.domain.errors import UsageError
 from tern.domain.selection import Selection
+from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
+from tern.facts import ApplyFacts
 from tern.ports import Asked, StorageUnavailable, WishReceipt
 from tern.store.reading import Reading
 
-REFUSED = 5
-PARTLY = 6
 TIMED_OUT = 124
 LOOK_EVERY_S = 0.5
-MOST_LISTED = 20
 
-_MARKS: Mapping[Receipt, str] = {
-    Receipt.ACCEPTED: "✔",
-    Receipt.ALREADY: "✔",
-    Receipt.REFUSED: "✖",
-    Receipt.TOO_LATE: "⊘",
-}
 _HELP: Mapping[Verb, str] = {
     Verb.STOP: "Halt an apply or some of its operations, so that they can be resumed. A whole apply needs no selector.",
     Verb.START: "Resume operations that were stopped. With several operations, say which: AP/DEPLOYMENT, --all, …",
     Verb.CUTOVER: "Let the application see the change, where it is ready. With several operations, say which.",
     Verb.CANCEL: "End an apply or some of its operations for good. A whole apply needs no selector.",
+    Verb.RETRY: "Try failed operations again that no engine gave an id, each in its turn. One that has an id needs a"
+    " new apply: the answer says which command.",
+    Verb.SKIP: "Leave deployments behind for good that nothing was ever sent to, so that the others go on.",
+    Verb.RELEASE: "Let a rollout go on that failures have paused. It opens this pause, once: the next failure too many"
+    " pauses it again.",
+    Verb.REVERT: "Take the change back, where it is in its revert window. With several operations, say which.",
+    Verb.SKIP_REVERT: "Close the revert window early, so that the change stays. With several operations, say which.",
+    Verb.VOLUME: f"Set how hard engines work: LEVEL is {VOLUMES[0]} (a whisper) to {VOLUMES[-1]} (all they have).",
 }
+
+Command = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Typed:
     """One control as it was typed."""
 
     verb: Verb
     subject: Subject
     selection: Selection
     reason: str
-    expected: int | None
     dry_run: bool
     waits: bool
     timeout: float | None
     as_json: bool
+    expected: int | None = None
+    volume: int | None = None
 
 
 def _command(verb: Verb) -> click.Command:
     @click.command(name=verb.value, help=_HELP[verb])
-    @click.argument("subject", metavar="AP[/DEPLOYMENT]")
-    @selection_options
+    @click.argument("subject", metavar="AP" if verb is Verb.RELEASE else "AP[/DEPLOYMENT]")
+    @_arguments_of(verb)
     @click.option("--reason", required=True, help="Why; it stands in the record.")
     @click.option("--dry-run", is_flag=True, help="Answer for each operation, write nothing.")
-    @click.option(
-        "--expect", "expected", type=click.IntRange(min=0), help="Refuse unless so many are selected."
-    )
     @click.option("--wait", "waits", is_flag=True, help="Until the effect has been observed everywhere.")
     @click.option(
-        "--timeout", type=click.FloatRange(min=0), help="Seconds for --wait; then the exit code is 124."
+        "--timeout",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        help="How long --wait waits; then the exit code is 124.",
     )
     @json_option
-    def command(
-        subject: str,
-        *,
-        deployments: Sequence[str],
-        labels: Sequence[str],
-        states: Sequence[str],
-        excepted: Sequence[str],
-        everywhere: bool,
-        **options: Any,
-    ) -> int:
+    def command(subject: str, **options: Any) -> int:
         named = Subject.read(subject)
-        selection = read_selection(named, deployments, labels, states, excepted, everywhere=everywhere)
+        selectors = ("deployments", "labels", "states", "excepted", "everywhere", "wave")
+        chosen = {name: options.pop(name) for name in selectors if name in options}
+        selection = read_selection(named, **chosen)
+        if not str(options["reason"]).strip():
+            what = f"a {verb} needs a reason"
+            raise UsageError(what, next_step="Say why with --reason.")
         if options["timeout"] is not None and not options["waits"]:
             what = "--timeout is for --wait"
             raise UsageError(what)
-        return _ask(_Asked(verb, named, selection, **options))
+        return _ask(_Typed(verb, named, selection, **options))
 
     return command
+
+
+def _arguments_of(verb: Verb) -> Callable[[Command], Command]:
+    """What not every verb has: a level for volume, and operations to choose for all but release."""
+
+    def add(command: Command) -> Command:
+        if verb is Verb.RELEASE:
+            return command
+        level = click.argument("volume", metavar="LEVEL", type=click.IntRange(VOLUMES[0], VOLUMES[-1]))
+        command = selection_options(expect_option(command))
+        return level(command) if verb is Verb.VOLUME else command
+
+    return add
 
 
 stop = _command(Verb.STOP)
 start = _command(Verb.START)
 cutover = _command(Verb.CUTOVER)
 cancel = _command(Verb.CANCEL)
+retry = _command(Verb.RETRY)
+skip = _command(Verb.SKIP)
+release = _command(Verb.RELEASE)
+revert = _command(Verb.REVERT)
+skip_revert = _command(Verb.SKIP_REVERT)
+volume = _command(Verb.VOLUME)
 
 
-def _ask(asked: _Asked) -> int:
+def _ask(typed: _Typed) -> int:
     from tern.flows.accept import ask  # noqa: PLC0415
 
-    wish = Asked(
-        asked.verb,
-        asked.subject.apply_id,
-        asked.selection,
+    asked = Asked(
+        typed.verb,
+        typed.subject.apply_id,
+        typed.selection,
         reach.caller(),
-        asked.reason,
-        dry_run=asked.dry_run,
-        expected=asked.expected,
+        typed.reason,
+        dry_run=typed.dry_run,
+        expected=typed.expected,
+        volume=typed.volume,
     )
-    receipt = ask(wish, reach.ports(ringing=not asked.dry_run))
-    if asked.dry_run or not asked.waits:
-        return _answer(asked, receipt, {})
-    if not asked.as_json:
-        accepted = plural(_count(receipt, Receipt.ACCEPTED), "operation")
-        talk(f"{asked.verb} accepted for {accepted}; waiting for its effect")
-    fates = _wait(asked, reach.reading(), receipt)
+    receipt = ask(asked, reach.ports(ringing=not typed.dry_run))
+    if typed.dry_run or not typed.waits:
+        return _answer(typed, receipt, {})
+    if not typed.as_json:
+        accepted = plural(receipts.count(receipt.lines, Receipt.ACCEPTED), "operation")
+        talk(f"{typed.verb} accepted for {accepted}; waiting for its effect")
+    fates = _wait(typed, reach.reading(), receipt)
     if fates is None:
-        talk(f"not observed within {asked.timeout:g} s; the wish stays open: tern get {wish.apply_id}")
-        _answer(asked, receipt, {})
+        talk(f"not observed within {typed.timeout:g} s; the wish stays open: tern get {asked.apply_id}")
+        _answer(typed, receipt, {})
         return TIMED_OUT
-    return _answer(asked, receipt, fates)
+    return _answer(typed, receipt, fates)
 
 
-def _wait(asked: _Asked, reading: Reading, receipt: WishReceipt) -> Mapping[str, str] | None:
+def _wait(typed: _Typed, reading: Reading, receipt: WishReceipt) -> Mapping[str, str] | None:
     """Each operation's fate once nothing of the wish is open any more; None when time is up."""
     concerned = {
         line.deployment for line in receipt.lines if line.outcome in {Receipt.ACCEPTED, Receipt.ALREADY}
     }
-    deadline = None if asked.timeout is None else time.monotonic() + asked.timeout
+    deadline = None if typed.timeout is None else time.monotonic() + typed.timeout
     while True:
         try:
-            facts = reading.apply(asked.subject.apply_id)
+            fates = _fates(typed.verb, reading.apply(typed.subject.apply_id), concerned)
         except StorageUnavailable:
-            facts = None
-        if facts is not None:
-            wishes = {
-                record.deployment: [wish for wish in record.wishes if wish.verb is asked.verb]
-                for record in facts.operations
-                if record.deployment in concerned
-            }
-            if not any(wish.fate.is_open for each in wishes.values() for wish in each):
-                return {name: each[-1].fate.value for name, each in wishes.items() if each}
+            fates = None
+        if fates is not None:
+            return fates
         if deadline is not None and time.monotonic() >= deadline:
             return None
         time.sleep(LOOK_EVERY_S)
 
 
-def _answer(asked: _Asked, receipt: WishReceipt, fates: Mapping[str, str]) -> int:
-    """Writes the receipt; the exit code says whether all, some or none was taken."""
-    code = _exit_code(asked, receipt, fates)
-    if asked.as_json:
-        write_document("receipt", _json(asked, receipt, fates))
-        return code
-    _list(asked, receipt, fates)
-    return code
-
-
-def _exit_code(asked: _Asked, receipt: WishReceipt, fates: Mapping[str, str]) -> int:
-    taken = _count(receipt, Receipt.ACCEPTED) + _count(receipt, Receipt.ALREADY)
-    refused = _count(receipt, Receipt.REFUSED)
-    late = _count(receipt, Receipt.TOO_LATE)
-    # Of a whole apply, what has finished is left alone without being asked for.
-    missed = refused + (late if asked.selection.is_made else 0)
-    failed = sum(fate == Delivery.FAILED for fate in fates.values())
-    if not taken:
-        return REFUSED
-    return PARTLY if missed or failed else 0
-
-
-def _count(receipt: WishReceipt, outcome: Receipt) -> int:
-    return sum(line.outcome is outcome for line in receipt.lines)
-
-
-def _json(asked: _Asked, receipt: WishReceipt, fates: Mapping[str, str]) -> dict[str, object]:
-    return {
-        "request_id": receipt.request_id,
-        "apply_id": asked.subject.apply_id,
-        "verb": asked.verb.value,
-        "reason": asked.reason,
-        "actor": reach.caller(),
-        "dry_run": asked.dry_run,
-        **{outcome.value: _count(receipt, outcome) for outcome in Receipt},
-        "targets": [
-            {
-                "deployment": line.deployment,
-                "outcome": line.outcome.value,
-                "reason": line.reason or None,
-                "fate": fates.get(line.deployment),
-            }
-            for line in receipt.lines
-        ],
+def _fates(verb: Verb, facts: ApplyFacts, concerned: set[str]) -> Mapping[str, str] | None:
+    """What became of the wish, None while some of it is open."""
+    if verb is Verb.RELEASE:
+        return None if concerned and facts.state is ApplyState.PAUSED else {}
+    wishes = {
+        record.deployment: [wish for wish in record.wishes if wish.verb is verb]
+        for record in facts.operations
+        if record.deployment in concerned
     }
+    if any(wish.fate.is_open for each in wishes.values() for wish in each):
+        return None
+    return {name: each[-1].fate.value for name, each in wishes.items() if each}
 
 
-def _list(asked: _Asked, receipt: WishReceipt, fates: Mapping[str, str]) -> None:
-    conditional = "would be " if asked.dry_run else ""
-    width = max((len(line.deployment) for line in receipt.lines), default=0)
-    # Exceptions first: what was not taken is what has to be read.
-    ordered = sorted(receipt.lines, key=lambda line: line.outcome is Receipt.ACCEPTED)
-    for line in ordered[:MOST_LISTED]:
-        click.echo(_line(line, width, conditional, fates))
-    if len(ordered) > MOST_LISTED:
-        click.echo(f"… {len(ordered) - MOST_LISTED:,} more")
-    counts = ", ".join(
-        f"{number:,} {conditional if outcome is Receipt.ACCEPTED else ''}{outcome.value.replace('_', ' ')}"
-        for outcome in Receipt
-        if (number := _count(receipt, outcome))
-    )
-    click.echo(f"{asked.verb} of {asked.subject.apply_id}: {counts}")
-    if asked.dry_run:
-        click.echo("Nothing was written.")
-    elif receipt.request_id is not None and not fates:
-        click.echo(f"Accepted is not done yet. Next: tern watch {asked.subject.apply_id}")
-
-
-def _line(line: ReceiptLine, width: int, conditional: str, fates: Mapping[str, str]) -> str:
-    word = line.outcome.value.replace("_", " ")
-    said = f"{_MARKS[line.outcome]} {line.deployment:<{width}}  {conditional if word == 'accepted' else ''}{word}"
-    fate = fates.get(line.deployment, "")
-    reason = f": {one_line(line.reason)}" if line.reason else ""
-    return f"{said}{reason}{', ' + fate if fate else ''}"
+def _answer(typed: _Typed, receipt: WishReceipt, fates: Mapping[str, str]) -> int:
+    """Writes the receipt; the exit code says whether all, some or none was taken."""
+    apply_id = typed.subject.apply_id
+    if typed.as_json:
+        write_document(
+            "receipt",
+            {
+                "request_id": receipt.request_id,
+                "apply_id": apply_id,
+                "verb": typed.verb.value,
+                "volume": typed.volume,
+                "reason": typed.reason,
+                "actor": reach.caller(),
+                "dry_run": typed.dry_run,
+                **receipts.as_json(receipt.lines, fates),
+            },
+        )
+    else:
+        title = f"{typed.verb} of {apply_id}"
+        receipts.show(title, receipt.lines, fates, whole=apply_id, dry_run=typed.dry_run)
+        if receipt.request_id is not None and not fates:
+            click.echo(f"Accepted is not done yet. Next: tern watch {apply_id}")
+    return receipts.exit_code(receipt.lines, was_selected=typed.selection.is_made, fates=fates)

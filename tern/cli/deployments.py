@@ -286,8 +286,7 @@ def _save(ports: Ports, wanted: Deployment, *, replaces: bool) -> str:
         what = f"another deployment is named {wanted.name}"
         step = "Choose another name, or say --replace."
         raise Refused(what, why=differences, next_step=step, reason="NAME_TAKEN")
-    ports.store.remove_deployment(wanted.name)
-    ports.store.save_deployment(replace(wanted, drained=known.drained))
+    ports.store.replace_deployment(wanted)
     return "replaced"
 
 

@@ -39,7 +39,9 @@ COMMANDS: Mapping[str, Entry] = {
     "wait": Entry("Look", "watch", "wait", "Wait silently for one outcome."),
     "explain": Entry("Look", "explain", "explain", "All reasons why something does not move."),
     "logs": Entry("Look", "logs", "logs", "Who did what, when, and what came of it."),
-    "enqueued": Entry("Look", "enqueued", "enqueued", "What became of a key, for those who enqueue by message."),
+    "enqueued": Entry(
+        "Look", "enqueued", "enqueued", "What became of a key, for those who enqueue by message."
+    ),
     "audit": Entry(
         "Look", "audit", "audit", "Who asked for what, what came of it, and whether the record holds."
     ),
@@ -47,6 +49,12 @@ COMMANDS: Mapping[str, Entry] = {
     "start": Entry("Control", "control", "start", "Resume what was stopped."),
     "cutover": Entry("Control", "control", "cutover", "Let the application see the change."),
     "cancel": Entry("Control", "control", "cancel", "End it for good."),
+    "retry": Entry("Control", "control", "retry", "Try again what failed without an id."),
+    "skip": Entry("Control", "control", "skip", "Leave a deployment behind."),
+    "release": Entry("Control", "control", "release", "Let a paused rollout go on, once."),
+    "revert": Entry("Control", "control", "revert", "Take a change back in its revert window."),
+    "skip-revert": Entry("Control", "control", "skip_revert", "Close the revert window early."),
+    "volume": Entry("Control", "control", "volume", "How hard engines work, 1 to 11."),
     "resolve": Entry("Control", "resolve", "resolve", "Say what became of an uncertain operation."),
     "serve": Entry("Run", "serve", "serve", "Tern's door for other services, over gRPC."),
     "engine": Entry("Run", "engine", "engine", "The PostgreSQL engine of one deployment."),

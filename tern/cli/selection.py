@@ -13,9 +13,17 @@ from tern.domain.subject import Subject
 
 Command = Callable[..., Any]
 
+expect_option = click.option(
+    "--expect",
+    "expected",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Refuse, and write nothing, unless so many are selected.",
+)
+
 
 def selection_options(command: Command) -> Command:
-    """`--deployment`, `-l`, `--state`, `--all`, `--except`."""
+    """`--deployment`, `-l`, `--wave`, `--state`, `--all`, `--except`."""
     for option in (
         click.option(
             "--except", "excepted", multiple=True, metavar="NAME", help="But not these. Repeatable."
@@ -26,8 +34,10 @@ def selection_options(command: Command) -> Command:
             "states",
             multiple=True,
             type=click.Choice([each.value for each in State]),
-            help="Those in this state. Repeatable.",
+            metavar="STATE",
+            help="Those in this state, for example failed. Repeatable.",
         ),
+        click.option("--wave", type=click.IntRange(min=1), metavar="N", help="Those of this wave."),
         click.option(
             "--label", "-l", "labels", multiple=True, metavar="KEY=VALUE", help="Those with this label."
         ),
@@ -45,16 +55,17 @@ def selection_options(command: Command) -> Command:
 
 def read_selection(
     subject: Subject,
-    deployments: Sequence[str],
-    labels: Sequence[str],
-    states: Sequence[str],
-    excepted: Sequence[str],
+    deployments: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    states: Sequence[str] = (),
+    excepted: Sequence[str] = (),
     *,
-    everywhere: bool,
+    wave: int | None = None,
+    everywhere: bool = False,
 ) -> Selection:
     """Raises UsageError where selectors contradict each other."""
     named = _names(deployments)
-    if subject.deployment and (named or labels or states or everywhere or excepted):
+    if subject.deployment and (named or labels or states or everywhere or excepted or wave is not None):
         what = f"{subject.scope} names its operation; no other selector fits"
         raise UsageError(what)
     return Selection(
@@ -63,6 +74,7 @@ def read_selection(
         frozenset(State(state) for state in states),
         everywhere,
         frozenset(_names(excepted)),
+        wave,
     )
 
 

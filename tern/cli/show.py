@@ -49,6 +49,8 @@ def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:
         ("in this state", duration(record.state_age_s)),
         ("last seen", "never" if record.sampled_age_s is None else ago(record.sampled_age_s)),
     ]
+    if record.volume is not None:
+        facts.append(("volume", str(record.volume)))
     if record.error_message:
         facts.append(("says", one_line(record.error_message)))
     if operation.lost_contact:

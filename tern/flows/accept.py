@@ -81,17 +81,27 @@ def ask(asked: Asked, ports: Ports) -> WishReceipt:
 
 
 def resolve(
-    name: ScopeName, found: Resolved, remote_id: RemoteId | None, caller: str, reason: str, ports: Ports
+    name: ScopeName,
+    found: Resolved,
+    remote_id: RemoteId | None,
+    caller: str,
+    reason: str,
+    ports: Ports,
+    *,
+    dry_run: bool = False,
 ) -> None:
-    """A person's answer about an uncertain operation. Raises UsageError, Refused, NotFound, StorageUnavailable."""
+    """A person's answer about an uncertain operation. Raises UsageError, Refused, NotFound, StorageUnavailable; with
+    dry_run that is all.
+    """
     if (found is Resolved.REMOTE_ID) != bool(remote_id):
         what = "remote-id=R names the engine's id; the other answers have none"
         raise UsageError(what)
     if not reason.strip():
         what = "an answer needs a reason"
         raise UsageError(what, next_step="Say how you know; it stands in the record.")
-    ports.store.resolve_uncertain(name, found, remote_id, caller, reason)
-    ports.bells.advance(name.apply_id)
+    ports.store.resolve_uncertain(name, found, remote_id, caller, reason, dry_run=dry_run)
+    if not dry_run:
+        ports.bells.advance(name.apply_id)
 
 
 def _change(asked: Enqueue, store: Store) -> NewChange:

@@ -42,19 +42,32 @@ class DeploymentSteps(Steps):
                         " :position, CAST(:credentials AS jsonb), CAST(:capabilities AS jsonb), :deduplicates,"
                         " :drained)"
                     ),
-                    {
-                        "name": deployment.name,
-                        "environment": deployment.environment,
-                        "database": deployment.database,
-                        "address": deployment.address,
-                        "target": deployment.target,
-                        "labels": json.dumps(dict(deployment.labels)),
-                        "position": deployment.position,
-                        "credentials": json.dumps(asdict(deployment.credentials)),
-                        "capabilities": json.dumps(deployment.capabilities.as_json()),
-                        "deduplicates": deployment.idempotent_dispatch,
-                        "drained": deployment.drained,
-                    },
+                    _values(deployment),
+                )
+        except IntegrityError as error:
+            raise _refusal(deployment, error.diag.constraint_name or "") from None
+
+    def replace_deployment(self, deployment: Deployment) -> None:
+        """See ports.DeploymentStore."""
+        try:
+            with transaction(self.engine) as tx:
+                # Excludes a rollout that is just being accepted: it has read the old one (load_named).
+                tx.execute(
+                    text("SELECT 1 FROM deployments WHERE name = :name FOR UPDATE"), {"name": deployment.name}
+                )
+                _refuse_while_used(tx, deployment.name, "replaced")
+                _exactly_one(
+                    tx.execute(
+                        text(
+                            "UPDATE deployments SET environment = :environment, database = :database,"
+                            " address = :address, target = :target, labels = CAST(:labels AS jsonb),"
+                            " position = :position, credentials = CAST(:credentials AS jsonb),"
+                            " capabilities = CAST(:capabilities AS jsonb), idempotent_dispatch = :deduplicates"
+                            " WHERE name = :name"
+                        ),
+                        _values(deployment),
+                    ).rowcount,
+                    deployment.name,
                 )
         except IntegrityError as error:
             raise _refusal(deployment, error.diag.constraint_name or "") from None
@@ -88,18 +101,7 @@ class DeploymentSteps(Steps):
     def remove_deployment(self, name: str) -> None:
         """See ports.DeploymentStore."""
         with transaction(self.engine) as tx:
-            users = tx.execute(
-                text(
-                    "SELECT a.apply_identifier FROM target_reservations t JOIN applies a ON a.id = t.apply_id"
-                    " WHERE t.deployment = :name"
-                    " UNION SELECT a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
-                    " WHERE o.deployment = :name AND (o.state = 'stopped' OR o.completed_at IS NULL) LIMIT 5"
-                ),
-                {"name": name},
-            ).scalars()
-            if used := sorted(users):
-                message = f"deployment {name} was not removed"
-                raise Refused(message, why=(f"it is used by {', '.join(used)}",), reason="DEPLOYMENT_IN_USE")
+            _refuse_while_used(tx, name, "removed")
             _exactly_one(
                 tx.execute(text("DELETE FROM deployments WHERE name = :name"), {"name": name}).rowcount, name
             )
@@ -140,6 +142,38 @@ def _deployment(row: Row) -> Deployment:
         database=row.database,
         target=row.target,
     )
+
+
+def _values(deployment: Deployment) -> dict[str, object]:
+    return {
+        "name": deployment.name,
+        "environment": deployment.environment,
+        "database": deployment.database,
+        "address": deployment.address,
+        "target": deployment.target,
+        "labels": json.dumps(dict(deployment.labels)),
+        "position": deployment.position,
+        "credentials": json.dumps(asdict(deployment.credentials)),
+        "capabilities": json.dumps(deployment.capabilities.as_json()),
+        "deduplicates": deployment.idempotent_dispatch,
+        "drained": deployment.drained,
+    }
+
+
+def _refuse_while_used(tx: Connection, name: str, done: str) -> None:
+    """Work that goes on there, or may be started again, is reached by what stands in the register."""
+    users = tx.execute(
+        text(
+            "SELECT a.apply_identifier FROM target_reservations t JOIN applies a ON a.id = t.apply_id"
+            " WHERE t.deployment = :name"
+            " UNION SELECT a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+            " WHERE o.deployment = :name AND (o.state = 'stopped' OR o.completed_at IS NULL) LIMIT 5"
+        ),
+        {"name": name},
+    ).scalars()
+    if used := sorted(users):
+        message = f"deployment {name} was not {done}"
+        raise Refused(message, why=(f"it is used by {', '.join(used)}",), reason="DEPLOYMENT_IN_USE")
 
 
 def _exactly_one(count: int, name: str) -> None:

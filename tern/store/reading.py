@@ -329,4 +329,5 @@ def _operation(
         target_holder=ApplyId(row["target_holder"]) if row["target_holder"] else None,
         tables=tables,
         wishes=wishes,
+        volume=row["volume"],
     )

@@ -8,7 +8,7 @@ from tern.store.event import Happening, append
 from tern.store.projection import move, project_parent
 from tern.store.scope import REMOTE_ID, store_remote_id
 from tern.store.session import transaction
-from tern.store.sql import Connection, text
+from tern.store.sql import Connection, Row, text
 from tern.store.step import Steps
 
 _FIND = text(
@@ -25,7 +25,14 @@ class ResolveSteps(Steps):
     """`tern resolve` on PostgreSQL."""
 
     def resolve_uncertain(
-        self, name: ScopeName, found: Resolved, remote_id: RemoteId | None, caller: str, reason: str
+        self,
+        name: ScopeName,
+        found: Resolved,
+        remote_id: RemoteId | None,
+        caller: str,
+        reason: str,
+        *,
+        dry_run: bool = False,
     ) -> None:
         """See ports.ControlStore."""
         if not reason.strip():
@@ -46,34 +53,19 @@ class ResolveSteps(Steps):
                 {"id": operation_id},
             )
             row = tx.execute(_LOAD, {"id": operation_id}).one()
-            if row.state != State.UNCERTAIN.value:
-                message = f"{name} is {row.state}, not uncertain"
-                raise Refused(message, reason="NOT_UNCERTAIN")
-            if row.remote_id is not None and found is not Resolved.ENDED:
-                message = f"{name} has the remote id {row.remote_id}, which is never replaced"
-                raise Refused(
-                    message,
-                    why=(f"{found} would dispatch or follow something else",),
-                    next_step=f"A definite sample brings it back; or say: tern resolve {name} --as ended.",
-                    reason="REMOTE_ID_STANDS",
-                )
+            new_id = _checked(tx, row, name, found, remote_id)
+            if dry_run:
+                return
             event, assignments = _arrow(found)
-            if found is Resolved.REMOTE_ID:
-                if not remote_id:
-                    message = "an empty remote id is never stored"
-                    raise Refused(message, reason="REMOTE_ID_EMPTY")
-                if str(remote_id) == str(name.apply_id):
-                    message = f"{remote_id} is Tern's own id, not the engine's"
-                    raise Refused(message, reason="REMOTE_ID_IS_PUBLIC_ID")
-                _refuse_a_taken_id(tx, name.deployment, remote_id)
+            if new_id is not None:
                 store_remote_id(
                     tx,
                     apply_pk=row.apply_id,
                     operation_id=row.id,
                     operation_count=row.operation_count,
-                    remote_id=remote_id,
+                    remote_id=new_id,
                 )
-                detail = {"remote_id": remote_id}
+                detail = {"remote_id": new_id}
                 append(tx, Happening(row.apply_id, "remote_id_stored", caller, row.id, reason, detail=detail))
             move(
                 tx,
@@ -99,6 +91,33 @@ class ResolveSteps(Steps):
                 {"id": row.id},
             )
             project_parent(tx, row.apply_id, caller)
+
+
+def _checked(
+    tx: Connection, row: Row, name: ScopeName, found: Resolved, remote_id: RemoteId | None
+) -> RemoteId | None:
+    """The id to follow from now on, where that is the answer; raises Refused where the answer does not fit."""
+    if row.state != State.UNCERTAIN.value:
+        message = f"{name} is {row.state}, not uncertain"
+        raise Refused(message, reason="NOT_UNCERTAIN")
+    if row.remote_id is not None and found is not Resolved.ENDED:
+        message = f"{name} has the remote id {row.remote_id}, which is never replaced"
+        raise Refused(
+            message,
+            why=(f"{found} would dispatch or follow something else",),
+            next_step=f"A definite sample brings it back; or say: tern resolve {name} --as ended.",
+            reason="REMOTE_ID_STANDS",
+        )
+    if found is not Resolved.REMOTE_ID:
+        return None
+    if not remote_id:
+        message = "an empty remote id is never stored"
+        raise Refused(message, reason="REMOTE_ID_EMPTY")
+    if str(remote_id) == str(name.apply_id):
+        message = f"{remote_id} is Tern's own id, not the engine's"
+        raise Refused(message, reason="REMOTE_ID_IS_PUBLIC_ID")
+    _refuse_a_taken_id(tx, name.deployment, remote_id)
+    return remote_id
 
 
 def _refuse_a_taken_id(tx: Connection, deployment: str, remote_id: RemoteId) -> None:

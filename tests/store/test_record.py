@@ -211,7 +211,9 @@ def test_a_rewritten_tail_is_not_the_one_that_ended_the_chain(world: World) -> N
 def test_a_record_holds_in_any_time_zone(zone: str, world: World) -> None:
     """G15: what is hashed is a number of microseconds, whoever reads it where."""
     eventful(world)
-    world.write(f"ALTER DATABASE {world.one('SELECT current_database() AS name').name} SET timezone = '{zone}'")
+    world.write(
+        f"ALTER DATABASE {world.one('SELECT current_database() AS name').name} SET timezone = '{zone}'"
+    )
     world.database.dispose()
     assert world.one("SHOW timezone").TimeZone == zone
     assert verify(world).findings == ()

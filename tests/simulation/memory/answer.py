@@ -117,9 +117,17 @@ class AnswerSteps(Steps):
             return Fenced.DONE
 
     def resolve_uncertain(
-        self, name: ScopeName, found: Resolved, remote_id: RemoteId | None, caller: str, reason: str
+        self,
+        name: ScopeName,
+        found: Resolved,
+        remote_id: RemoteId | None,
+        caller: str,
+        reason: str,
+        *,
+        dry_run: bool = False,
     ) -> None:
         """See ports.ControlStore."""
+        assert not dry_run, "a dry run leaves nothing to look at"
         if not reason.strip():
             message = "an uncertain operation is resolved with a reason"
             raise Refused(message, reason="REASON_MISSING")
