@@ -119,20 +119,22 @@ def members(draw: st.DrawFn, policy: Policy) -> list[Member]:
     more = [draw(st.integers(1, count)) if count else 0 for _ in range(size - count)]
     waves = sorted([*range(1, count + 1), *more])
     under_way = draw(st.sampled_from([0, *waves]))
-    likely = [State.PENDING, State.PENDING, State.PENDING, State.COMPLETED, *State]
+    calm = [State.PENDING] * 6 + [State.RUNNING, State.WAITING_FOR_CUTOVER, State.COMPLETED]
+    likely = calm if draw(st.booleans()) else [State.PENDING] * 4 + list(State)
     through = [State.COMPLETED, State.COMPLETED, *PASSED]
+    entering = [False, False, False, True]
     return [
         Member(
             Standing(
                 place,
                 (state := draw(st.sampled_from(through if waves[place] < under_way else likely))),
                 waves[place],
-                is_admitted=state is State.PENDING and draw(st.booleans()),
+                is_admitted=state is State.PENDING and draw(st.sampled_from(entering)),
                 has_remote_id=state is not State.PENDING and draw(st.booleans()),
                 was_seen=state is State.FAILED and draw(st.booleans()),
                 ended_s_ago=draw(st.sampled_from([5.0, 90.0])) if state.is_finished else None,
             ),
-            is_stuck=draw(st.sampled_from([False, False, False, True])),
+            is_stuck=draw(st.sampled_from(entering)),
         )
         for place in range(size)
     ]

@@ -357,3 +357,19 @@ def test_nothing_is_asked_of_what_a_stop_covers(world: World) -> None:
     settle(world)
     assert world.state("A") == "stopped"
     assert methods(world, "A") == ["Apply", "Stop"]
+
+
+def test_copies_begin_in_order_and_nobody_goes_around_one_that_is_held(world: World) -> None:
+    """CL2: B's deployment is drained, so C waits although a slot is free, and both go when it is open again."""
+    world.apply("A", "B", "C", policy=replace(MANUAL, max_parallel=1))
+    world.answer_bells()
+    world.store.set_drained("B", drained=True)
+    engine_says(world, "A", "waiting_for_cutover")
+    settle_somewhat(world)
+    assert states(world) == ["waiting_for_cutover", "pending", "pending"]
+    world.store.set_drained("B", drained=False)
+    settle_somewhat(world)
+    assert states(world) == ["waiting_for_cutover", "running", "pending"]
+    engine_says(world, "B", "waiting_for_cutover")
+    settle_somewhat(world)
+    assert states(world) == ["waiting_for_cutover", "waiting_for_cutover", "running"]
