@@ -1,6 +1,6 @@
 """The barrier: copies overlap, cutovers follow one another in the order, and Tern asks for each when its turn comes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -24,6 +24,7 @@ from tests.flows.steps import (
 from tests.invariants import assert_safe
 from tests.world import World
 
+MakeWorld = Callable[..., World]
 BARRIER = Policy(Copy.BARRIER)
 MANUAL = Policy(Copy.BARRIER, cutover=Cutover.MANUAL)
 
@@ -359,17 +360,16 @@ def test_nothing_is_asked_of_what_a_stop_covers(world: World) -> None:
     assert methods(world, "A") == ["Apply", "Stop"]
 
 
-def test_copies_begin_in_order_and_nobody_goes_around_one_that_is_held(world: World) -> None:
-    """CL2: B's deployment is drained, so C waits although a slot is free, and both go when it is open again."""
-    world.apply("A", "B", "C", policy=replace(MANUAL, max_parallel=1))
+def test_copies_begin_in_order_and_nobody_goes_around_one_that_is_held(make_world: MakeWorld) -> None:
+    """CL2: C's deployment is drained, so D waits although slots are free, and both go when it is open again."""
+    world = make_world("A", "B", "C", "D")
+    world.apply("A", "B", "C", "D", policy=replace(MANUAL, max_parallel=2))
     world.answer_bells()
-    world.store.set_drained("B", drained=True)
-    engine_says(world, "A", "waiting_for_cutover")
+    world.store.set_drained("C", drained=True)
+    for name in "AB":
+        engine_says(world, name, "waiting_for_cutover")
     settle_somewhat(world)
-    assert states(world) == ["waiting_for_cutover", "pending", "pending"]
-    world.store.set_drained("B", drained=False)
+    assert states(world, "CD") == ["pending", "pending"]
+    world.store.set_drained("C", drained=False)
     settle_somewhat(world)
-    assert states(world) == ["waiting_for_cutover", "running", "pending"]
-    engine_says(world, "B", "waiting_for_cutover")
-    settle_somewhat(world)
-    assert states(world) == ["waiting_for_cutover", "waiting_for_cutover", "running"]
+    assert states(world, "CD") == ["running", "running"]
