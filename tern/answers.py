@@ -70,7 +70,9 @@ class TableChange:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An apply's share on one deployment. wave: counted from 1, 0 in a rollout without waves."""
+    """An apply's share on one deployment. wave: counted from 1, 0 in a rollout without waves. volume: how hard its
+    engine works, 1 to 11, known once somebody has asked for another.
+    """
 
     scope: str
     deployment: str
@@ -85,6 +87,7 @@ class Operation:
     rows_total: int | None
     eta_s: int | None
     lost_contact: bool
+    volume: int | None
     summary: str
     error: str
     error_reason: str

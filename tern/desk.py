@@ -225,6 +225,7 @@ def _operation(view: OperationView) -> Operation:
         rows_total=view.rows_total,
         eta_s=view.eta_s,
         lost_contact=view.lost_contact,
+        volume=record.volume,
         summary=record.summary,
         error=record.error_message,
         error_reason=record.error_reason,

@@ -123,6 +123,7 @@ class Policy:
     max_failures: that many failures are borne before on_failure acts. strict: an operation is let in only while
     those that failed and those under way together are no more than max_failures, so that one failure more than
     that is the most there can ever be. With waves, these bounds are counted in each wave for itself.
+    enable_revert: engines keep a window after the cutover in which the change can be taken back.
     """
 
     copy: Copy = Copy.ROLLING
@@ -132,6 +133,7 @@ class Policy:
     max_failures: int = 0
     strict: bool = False
     waves: tuple[Wave, ...] = ()
+    enable_revert: bool = False
 
     def __post_init__(self) -> None:
         _check_bounds(self.max_parallel, self.max_failures)
@@ -176,16 +178,19 @@ class Policy:
             "max_failures": self.max_failures,
             "strict": self.strict,
             "waves": [wave.as_json() for wave in self.waves],
+            "enable_revert": self.enable_revert,
         }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> "Policy":
         """Reads applies.policy; raises ValueError or KeyError for what Tern never wrote."""
-        waves, strict = stored["waves"], stored["strict"]
+        waves, strict, enable_revert = stored["waves"], stored["strict"], stored["enable_revert"]
         if not isinstance(waves, list | tuple):
             raise ValueError("waves is no list")  # noqa: TRY004 - one kind of error for what can't be read
         if not isinstance(strict, bool):
             raise ValueError("strict is neither true nor false")  # noqa: TRY004
+        if not isinstance(enable_revert, bool):
+            raise ValueError("enable_revert is neither true nor false")  # noqa: TRY004
         return cls(
             copy=Copy(str(stored["copy"])),
             on_failure=OnFailure(str(stored["on_failure"])),
@@ -194,6 +199,7 @@ class Policy:
             max_failures=int(str(stored["max_failures"])),
             strict=strict,
             waves=tuple(_numbered(waves)),
+            enable_revert=enable_revert,
         )
 
 

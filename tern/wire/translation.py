@@ -91,6 +91,8 @@ def apply_request(scope: OperationScope, claim: Claim) -> tern_v1.ApplyRequest:
         options={
             "defer_cutover": _flag(scope.policy.defers_cutover),
             "allow_unsafe": _flag(scope.allow_unsafe),
+            # Only where it is asked for: an engine without revert windows may refuse the very word.
+            **({"enable_revert": _flag(value=True)} if scope.policy.enable_revert else {}),
         },
         database=scope.database,
         type=scope.database_type,

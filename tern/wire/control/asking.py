@@ -144,6 +144,7 @@ def _policy(said: policy_pb2.Policy) -> Mapping[str, object]:
         "max_parallel": said.max_parallel if said.HasField("max_parallel") else None,
         "max_failures": said.max_failures if said.HasField("max_failures") else None,
         "strict": said.strict,
+        "enable_revert": said.enable_revert,
         "waves": [
             {
                 "labels": dict(wave.labels),

@@ -126,7 +126,10 @@ class Facade:
                     "environment": request.environment,
                     "database": request.database,
                     "deployments": (target,),
-                    "policy": {"cutover": "manual" if options.flag("defer_cutover") else "auto"},
+                    "policy": {
+                        "cutover": "manual" if options.flag("defer_cutover") else "auto",
+                        "enable_revert": options.flag("enable_revert"),
+                    },
                     "caller": call.caller,
                     "reason": f"Apply over {NAME}{behalf}",
                     "key": request.idempotency_key,
@@ -248,8 +251,8 @@ class _Options:
         if unknown:
             what = f"the option {unknown[0]!a} is not known"
             raise UsageError(what)
-        if "volume" in self._given or self.flag("enable_revert"):
-            what = "a volume and a revert window are not offered at Apply"
+        if "volume" in self._given:
+            what = "a volume is not offered at Apply; the call Volume sets it"
             raise Refused(what, reason="NOT_OFFERED")
 
     def flag(self, name: str) -> bool:

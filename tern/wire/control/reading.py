@@ -71,6 +71,7 @@ def operation(said: apply_pb2.Operation) -> Operation:
         deployment=said.deployment,
         position=said.position,
         wave=said.wave,
+        volume=_whole(said, "volume"),
         target=said.target,
         state=OPERATION_STATES.word(said.state),
         remote_id=said.remote_id or None,
@@ -156,6 +157,7 @@ def policy(said: policy_pb2.Policy) -> Policy:
         max_parallel=_whole(said, "max_parallel"),
         max_failures=said.max_failures,
         strict=said.strict,
+        enable_revert=said.enable_revert,
         waves=tuple(
             Wave(
                 labels=dict(wave.labels),

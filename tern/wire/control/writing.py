@@ -85,6 +85,7 @@ def operation(answer: Operation) -> apply_pb2.Operation:
         wishes=[_wish(each) for each in answer.wishes],
         table_changes=[_table(each) for each in answer.tables],
         wave=answer.wave,
+        volume=answer.volume,
     )
 
 
@@ -177,6 +178,7 @@ def policy(answer: Policy) -> policy_pb2.Policy:
         max_parallel=answer.max_parallel,
         max_failures=answer.max_failures,
         strict=answer.strict,
+        enable_revert=answer.enable_revert,
         waves=[
             policy_pb2.Wave(
                 labels=dict(wave.labels),

@@ -190,7 +190,7 @@ def test_an_apply_makes_one_and_its_key_the_same_one(world: World, stubs: Stubs)
         ({"ddl_changes": []}, "INVALID_ARGUMENT", "USAGE"),
         ({"ddl_changes": [], "plan_id": "pln-0"}, "NOT_FOUND", "NOT_FOUND"),
         ({"options": {"volume": "3"}}, "UNIMPLEMENTED", "NOT_OFFERED"),
-        ({"options": {"enable_revert": "true"}}, "UNIMPLEMENTED", "NOT_OFFERED"),
+        ({"options": {"enable_revert": "maybe"}}, "INVALID_ARGUMENT", "USAGE"),
         ({"options": {"allow_unsafe": "yes"}}, "INVALID_ARGUMENT", "USAGE"),
         ({"options": {"surprise": "1"}}, "INVALID_ARGUMENT", "USAGE"),
         ({"target_shards": ["a"]}, "UNIMPLEMENTED", "NOT_OFFERED"),

@@ -364,6 +364,7 @@ class Operation(_message.Message):
     WISHES_FIELD_NUMBER: _builtins.int
     TABLE_CHANGES_FIELD_NUMBER: _builtins.int
     WAVE_FIELD_NUMBER: _builtins.int
+    VOLUME_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """`apl-…/DEPLOYMENT`."""
     deployment: _builtins.str
@@ -389,6 +390,8 @@ class Operation(_message.Message):
     error_reason: _builtins.str
     wave: _builtins.int
     """Counted from 1; 0 in a rollout without waves."""
+    volume: _builtins.int
+    """How hard its engine works, 1 to 11; known once somebody has asked for another volume."""
     @_builtins.property
     def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hold]:
         """Every reason why it does not move."""
@@ -422,10 +425,11 @@ class Operation(_message.Message):
         wishes: _abc.Iterable[Global___Wish] | None = ...,
         table_changes: _abc.Iterable[Global___TableChange] | None = ...,
         wave: _builtins.int = ...,
+        volume: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "_sampled_age_seconds", b"_sampled_age_seconds", "_worked_seconds", b"_worked_seconds", "eta_seconds", b"eta_seconds", "rows_copied", b"rows_copied", "rows_total", b"rows_total", "sampled_age_seconds", b"sampled_age_seconds", "worked_seconds", b"worked_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "_sampled_age_seconds", b"_sampled_age_seconds", "_volume", b"_volume", "_worked_seconds", b"_worked_seconds", "eta_seconds", b"eta_seconds", "rows_copied", b"rows_copied", "rows_total", b"rows_total", "sampled_age_seconds", b"sampled_age_seconds", "volume", b"volume", "worked_seconds", b"worked_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "_sampled_age_seconds", b"_sampled_age_seconds", "_worked_seconds", b"_worked_seconds", "attempt", b"attempt", "deployment", b"deployment", "error_message", b"error_message", "error_reason", b"error_reason", "eta_seconds", b"eta_seconds", "holds", b"holds", "lost_contact", b"lost_contact", "percent", b"percent", "position", b"position", "remote_id", b"remote_id", "rows_copied", b"rows_copied", "rows_total", b"rows_total", "sampled_age_seconds", b"sampled_age_seconds", "scope", b"scope", "state", b"state", "state_age_seconds", b"state_age_seconds", "summary", b"summary", "table_changes", b"table_changes", "target", b"target", "wave", b"wave", "wishes", b"wishes", "worked_seconds", b"worked_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "_sampled_age_seconds", b"_sampled_age_seconds", "_volume", b"_volume", "_worked_seconds", b"_worked_seconds", "attempt", b"attempt", "deployment", b"deployment", "error_message", b"error_message", "error_reason", b"error_reason", "eta_seconds", b"eta_seconds", "holds", b"holds", "lost_contact", b"lost_contact", "percent", b"percent", "position", b"position", "remote_id", b"remote_id", "rows_copied", b"rows_copied", "rows_total", b"rows_total", "sampled_age_seconds", b"sampled_age_seconds", "scope", b"scope", "state", b"state", "state_age_seconds", b"state_age_seconds", "summary", b"summary", "table_changes", b"table_changes", "target", b"target", "volume", b"volume", "wave", b"wave", "wishes", b"wishes", "worked_seconds", b"worked_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eta_seconds: _TypeAlias = _typing.Literal["eta_seconds"]  # noqa: Y015
     _WhichOneofArgType__eta_seconds: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds"]  # noqa: Y015
@@ -435,6 +439,8 @@ class Operation(_message.Message):
     _WhichOneofArgType__rows_total: _TypeAlias = _typing.Literal["_rows_total", b"_rows_total"]  # noqa: Y015
     _WhichOneofReturnType__sampled_age_seconds: _TypeAlias = _typing.Literal["sampled_age_seconds"]  # noqa: Y015
     _WhichOneofArgType__sampled_age_seconds: _TypeAlias = _typing.Literal["_sampled_age_seconds", b"_sampled_age_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__volume: _TypeAlias = _typing.Literal["volume"]  # noqa: Y015
+    _WhichOneofArgType__volume: _TypeAlias = _typing.Literal["_volume", b"_volume"]  # noqa: Y015
     _WhichOneofReturnType__worked_seconds: _TypeAlias = _typing.Literal["worked_seconds"]  # noqa: Y015
     _WhichOneofArgType__worked_seconds: _TypeAlias = _typing.Literal["_worked_seconds", b"_worked_seconds"]  # noqa: Y015
     @_typing.overload
@@ -445,6 +451,8 @@ class Operation(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rows_total) -> _WhichOneofReturnType__rows_total | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sampled_age_seconds) -> _WhichOneofReturnType__sampled_age_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__volume) -> _WhichOneofReturnType__volume | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__worked_seconds) -> _WhichOneofReturnType__worked_seconds | None: ...
 

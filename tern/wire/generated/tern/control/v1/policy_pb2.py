@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctern/control/v1/policy.proto\x12\x0ftern.control.v1\"\x96\x02\n\x06Policy\x12#\n\x04\x63opy\x18\x01 \x01(\x0e\x32\x15.tern.control.v1.Copy\x12.\n\non_failure\x18\x02 \x01(\x0e\x32\x1a.tern.control.v1.OnFailure\x12)\n\x07\x63utover\x18\x03 \x01(\x0e\x32\x18.tern.control.v1.Cutover\x12\x19\n\x0cmax_parallel\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0cmax_failures\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06strict\x18\x06 \x01(\x08\x12$\n\x05waves\x18\x07 \x03(\x0b\x32\x15.tern.control.v1.WaveB\x0f\n\r_max_parallelB\x0f\n\r_max_failures\"\xeb\x01\n\x04Wave\x12\x31\n\x06labels\x18\x01 \x03(\x0b\x32!.tern.control.v1.Wave.LabelsEntry\x12\x13\n\x0b\x64\x65ployments\x18\x02 \x03(\t\x12\x19\n\x0cmax_parallel\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0cmax_failures\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x14\n\x0c\x62\x61ke_seconds\x18\x05 \x01(\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_max_parallelB\x0f\n\r_max_failures*S\n\x04\x43opy\x12\x14\n\x10\x43OPY_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x43OPY_ROLLING\x10\x01\x12\x10\n\x0c\x43OPY_BARRIER\x10\x02\x12\x11\n\rCOPY_PARALLEL\x10\x03*k\n\tOnFailure\x12\x1a\n\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x13\n\x0fON_FAILURE_HALT\x10\x01\x12\x17\n\x13ON_FAILURE_CONTINUE\x10\x02\x12\x14\n\x10ON_FAILURE_PAUSE\x10\x03*H\n\x07\x43utover\x12\x17\n\x13\x43UTOVER_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x43UTOVER_AUTO\x10\x01\x12\x12\n\x0e\x43UTOVER_MANUAL\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctern/control/v1/policy.proto\x12\x0ftern.control.v1\"\xad\x02\n\x06Policy\x12#\n\x04\x63opy\x18\x01 \x01(\x0e\x32\x15.tern.control.v1.Copy\x12.\n\non_failure\x18\x02 \x01(\x0e\x32\x1a.tern.control.v1.OnFailure\x12)\n\x07\x63utover\x18\x03 \x01(\x0e\x32\x18.tern.control.v1.Cutover\x12\x19\n\x0cmax_parallel\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0cmax_failures\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06strict\x18\x06 \x01(\x08\x12$\n\x05waves\x18\x07 \x03(\x0b\x32\x15.tern.control.v1.Wave\x12\x15\n\renable_revert\x18\x08 \x01(\x08\x42\x0f\n\r_max_parallelB\x0f\n\r_max_failures\"\xeb\x01\n\x04Wave\x12\x31\n\x06labels\x18\x01 \x03(\x0b\x32!.tern.control.v1.Wave.LabelsEntry\x12\x13\n\x0b\x64\x65ployments\x18\x02 \x03(\t\x12\x19\n\x0cmax_parallel\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0cmax_failures\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x14\n\x0c\x62\x61ke_seconds\x18\x05 \x01(\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_max_parallelB\x0f\n\r_max_failures*S\n\x04\x43opy\x12\x14\n\x10\x43OPY_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x43OPY_ROLLING\x10\x01\x12\x10\n\x0c\x43OPY_BARRIER\x10\x02\x12\x11\n\rCOPY_PARALLEL\x10\x03*k\n\tOnFailure\x12\x1a\n\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x13\n\x0fON_FAILURE_HALT\x10\x01\x12\x17\n\x13ON_FAILURE_CONTINUE\x10\x02\x12\x14\n\x10ON_FAILURE_PAUSE\x10\x03*H\n\x07\x43utover\x12\x17\n\x13\x43UTOVER_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x43UTOVER_AUTO\x10\x01\x12\x12\n\x0e\x43UTOVER_MANUAL\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,16 +33,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WAVE_LABELSENTRY']._loaded_options = None
   _globals['_WAVE_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_COPY']._serialized_start=568
-  _globals['_COPY']._serialized_end=651
-  _globals['_ONFAILURE']._serialized_start=653
-  _globals['_ONFAILURE']._serialized_end=760
-  _globals['_CUTOVER']._serialized_start=762
-  _globals['_CUTOVER']._serialized_end=834
+  _globals['_COPY']._serialized_start=591
+  _globals['_COPY']._serialized_end=674
+  _globals['_ONFAILURE']._serialized_start=676
+  _globals['_ONFAILURE']._serialized_end=783
+  _globals['_CUTOVER']._serialized_start=785
+  _globals['_CUTOVER']._serialized_end=857
   _globals['_POLICY']._serialized_start=50
-  _globals['_POLICY']._serialized_end=328
-  _globals['_WAVE']._serialized_start=331
-  _globals['_WAVE']._serialized_end=566
-  _globals['_WAVE_LABELSENTRY']._serialized_start=487
-  _globals['_WAVE_LABELSENTRY']._serialized_end=532
+  _globals['_POLICY']._serialized_end=351
+  _globals['_WAVE']._serialized_start=354
+  _globals['_WAVE']._serialized_end=589
+  _globals['_WAVE_LABELSENTRY']._serialized_start=510
+  _globals['_WAVE_LABELSENTRY']._serialized_end=555
 # @@protoc_insertion_point(module_scope)

@@ -99,6 +99,7 @@ class Policy(_message.Message):
     MAX_FAILURES_FIELD_NUMBER: _builtins.int
     STRICT_FIELD_NUMBER: _builtins.int
     WAVES_FIELD_NUMBER: _builtins.int
+    ENABLE_REVERT_FIELD_NUMBER: _builtins.int
     copy: Global___Copy.ValueType
     """Rolling."""
     on_failure: Global___OnFailure.ValueType
@@ -111,6 +112,8 @@ class Policy(_message.Message):
     """So many failures are borne; 0."""
     strict: _builtins.bool
     """Lets an operation in only while those that failed and those under way are no more than max_failures."""
+    enable_revert: _builtins.bool
+    """Engines keep a window after the cutover in which the change can be taken back."""
     @_builtins.property
     def waves(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wave]:
         """In this order; none for a rollout without waves."""
@@ -125,10 +128,11 @@ class Policy(_message.Message):
         max_failures: _builtins.int | None = ...,
         strict: _builtins.bool = ...,
         waves: _abc.Iterable[Global___Wave] | None = ...,
+        enable_revert: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_failures", b"_max_failures", "_max_parallel", b"_max_parallel", "max_failures", b"max_failures", "max_parallel", b"max_parallel"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_failures", b"_max_failures", "_max_parallel", b"_max_parallel", "copy", b"copy", "cutover", b"cutover", "max_failures", b"max_failures", "max_parallel", b"max_parallel", "on_failure", b"on_failure", "strict", b"strict", "waves", b"waves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_failures", b"_max_failures", "_max_parallel", b"_max_parallel", "copy", b"copy", "cutover", b"cutover", "enable_revert", b"enable_revert", "max_failures", b"max_failures", "max_parallel", b"max_parallel", "on_failure", b"on_failure", "strict", b"strict", "waves", b"waves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_failures: _TypeAlias = _typing.Literal["max_failures"]  # noqa: Y015
     _WhichOneofArgType__max_failures: _TypeAlias = _typing.Literal["_max_failures", b"_max_failures"]  # noqa: Y015
