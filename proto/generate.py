@@ -40,7 +40,7 @@ def generate(destination: Path) -> None:
         message = "protoc refused the contracts"
         raise RuntimeError(message)
     own = destination / "tern"
-    for path in sorted(own.rglob("*.py*")):
+    for path in sorted(path for path in own.rglob("*") if path.suffix in {".py", ".pyi"}):
         text = OWN_IMPORT.sub(rf"\1 {PACKAGE}.tern.\2", path.read_text())
         path.write_text(OWN_NAME.sub(rf"{PACKAGE}.tern.\1.", text))
     for folder in [destination, *(path for path in destination.rglob("*") if path.is_dir())]:

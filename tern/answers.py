@@ -70,8 +70,8 @@ class TableChange:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An apply's share on one deployment. wave: counted from 1, 0 in a rollout without waves. volume: how hard its
-    engine works, 1 to 11, known once somebody has asked for another.
+    """An apply's share on one deployment. wave: counted from 1, 0 in a rollout without waves. volume: 1 to 11, as far
+    as it was asked.
     """
 
     scope: str
@@ -86,8 +86,8 @@ class Operation:
     rows_copied: int | None
     rows_total: int | None
     eta_s: int | None
-    lost_contact: bool
     volume: int | None
+    lost_contact: bool
     summary: str
     error: str
     error_reason: str
@@ -184,7 +184,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The answer to a wish. request_id is None where nothing was accepted."""
+    """The answer to a wish or to a resolve. request_id is None where no wish was accepted."""
 
     request_id: int | None
     lines: tuple[ReceiptLine, ...]
@@ -225,6 +225,7 @@ class Progress:
     summary: str
     error: str
     lost_contact: bool
+    volume: int | None
     started_at: datetime | None
     completed_at: datetime | None
     sampled_age_s: float | None

@@ -26,14 +26,14 @@ from typing import Self, TypedDict, TypeVar, Unpack
 from tern.answers import Apply, Event, Explanation, KeyFate, Receipt, Summary
 from tern.domain.control import Verb
 from tern.domain.errors import storage_unavailable
-from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.identity import ApplyId
 from tern.domain.model import Credentials
 from tern.domain.policy import Policy
 from tern.domain.states import ApplyState, State
 from tern.domain.subject import Subject
 from tern.door import Door
 from tern.ports import Bells, Enqueued, Resolved, StorageUnavailable
-from tern.request import EnqueueRequest, read_asked
+from tern.request import EnqueueRequest, read_answered, read_asked
 
 ADDRESS = "TERN_CONTROL_ADDRESS"
 TOKEN = "TERN_CONTROL_TOKEN"  # noqa: S105 - the name of a variable
@@ -246,28 +246,37 @@ class Client:
         """How hard the engines may work, 1 to 11."""
         return self._ask(Verb.VOLUME, subject, reason, selectors, volume)
 
-    def resolve(self, scope: str, found: Resolved, reason: str, *, remote_id: str = "") -> None:
-        """Says what became of an uncertain operation, by somebody who looked at the engine."""
-        name = ScopeName.parse(scope)
-        _told(lambda: self._door.resolve(name, found, remote_id, caller=self._caller, reason=reason))
+    def resolve(
+        self,
+        subject: str,
+        found: Resolved,
+        reason: str,
+        *,
+        remote_id: str = "",
+        **selectors: Unpack[Selectors],
+    ) -> Receipt:
+        """Says what became of uncertain operations, by somebody who looked at the engine."""
+        message = {"found": str(found), "remote_id": remote_id}
+        answered = read_answered({**message, **self._operations(subject, reason, selectors)})
+        return _told(lambda: self._door.resolve(answered))
 
     def _ask(
         self, verb: Verb, subject: str, reason: str, selectors: Selectors, volume: int | None = None
     ) -> Receipt:
-        asked = read_asked(
-            {
-                **selectors,
-                "verb": verb.value,
-                "subject": subject,
-                "deployments": _listed(selectors.get("deployments", ())),
-                "states": [str(state) for state in selectors.get("states", ())],
-                "excepted": _listed(selectors.get("excepted", ())),
-                "caller": self._caller,
-                "reason": reason,
-                "volume": volume,
-            }
-        )
+        message = {"verb": verb.value, "volume": volume}
+        asked = read_asked({**message, **self._operations(subject, reason, selectors)})
         return _told(lambda: self._door.ask(asked))
+
+    def _operations(self, subject: str, reason: str, selectors: Selectors) -> Mapping[str, object]:
+        return {
+            **selectors,
+            "subject": subject,
+            "deployments": _listed(selectors.get("deployments", ())),
+            "states": [str(state) for state in selectors.get("states", ())],
+            "excepted": _listed(selectors.get("excepted", ())),
+            "caller": self._caller,
+            "reason": reason,
+        }
 
 
 def _apply(text: str) -> ApplyId:

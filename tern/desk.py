@@ -21,13 +21,13 @@ from tern.answers import (
 )
 from tern.domain.enqueue import is_usable_key
 from tern.domain.errors import Refused, UsageError
-from tern.domain.identity import ApplyId, RemoteId, ScopeName
+from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.scope import require_single
 from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
 from tern.domain.text import is_storable
 from tern.flows import accept
-from tern.ports import Asked, Enqueued, Ports, Resolved
+from tern.ports import Answered, Asked, Enqueued, Ports
 from tern.request import EnqueueRequest
 from tern.store.paging import Paging
 from tern.view import ApplyView, OperationView, apply_view
@@ -70,9 +70,9 @@ class Desk:
         receipt = accept.ask(asked, self._ports)
         return Receipt(receipt.request_id, receipt.lines)
 
-    def resolve(self, name: ScopeName, found: Resolved, remote_id: str, *, caller: str, reason: str) -> None:
+    def resolve(self, answered: Answered) -> Receipt:
         """See Door."""
-        accept.resolve(name, found, RemoteId(remote_id) if remote_id else None, caller, reason, self._ports)
+        return Receipt(None, accept.answer(answered, self._ports))
 
     def get(self, apply_id: ApplyId) -> Apply:
         """See Door."""
@@ -224,8 +224,8 @@ def _operation(view: OperationView) -> Operation:
         rows_copied=view.rows_copied,
         rows_total=view.rows_total,
         eta_s=view.eta_s,
-        lost_contact=view.lost_contact,
         volume=record.volume,
+        lost_contact=view.lost_contact,
         summary=record.summary,
         error=record.error_message,
         error_reason=record.error_reason,

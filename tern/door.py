@@ -11,7 +11,7 @@ from tern.answers import Apply, Event, Explanation, KeyFate, Progress, Receipt, 
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
-from tern.ports import Asked, Enqueued, Resolved
+from tern.ports import Answered, Asked, Enqueued
 from tern.request import EnqueueRequest
 
 
@@ -27,8 +27,8 @@ class Door(Protocol):
     def ask(self, asked: Asked) -> Receipt:
         """Takes a wish in: one outcome per operation. Accepted is not done."""
 
-    def resolve(self, name: ScopeName, found: Resolved, remote_id: str, *, caller: str, reason: str) -> None:
-        """Says what became of an uncertain operation."""
+    def resolve(self, answered: Answered) -> Receipt:
+        """Says what became of uncertain operations: one outcome for each."""
 
     def get(self, apply_id: ApplyId) -> Apply:
         """One apply with all of its operations."""

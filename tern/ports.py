@@ -24,6 +24,7 @@ from tern.domain.samples import Sample
 from tern.domain.selection import Member
 from tern.domain.work import (
     AcceptedApply,
+    Answered,
     Asked,
     ChangePreview,
     Cursor,
@@ -184,6 +185,12 @@ class SweepStore(Protocol):
 
     def due_deployments(self) -> tuple[str, ...]:
         """Deployments with an operation to poll or an engine to probe, by index."""
+
+    def unheard_work(self, after_s: float) -> DueWork:
+        """Dispatches and wishes that have been due for so long, however often they were rung for; no applies."""
+
+    def unheard_deployments(self, after_s: float) -> tuple[str, ...]:
+        """Deployments with an operation that should have been polled so long ago."""
 
 
 class ApplyStore(Protocol):
@@ -351,6 +358,7 @@ class Ports:
 
 __all__ = [
     "AcceptedApply",
+    "Answered",
     "ApplyStore",
     "Asked",
     "Bells",

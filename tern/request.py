@@ -5,24 +5,24 @@ that is wrong with a request is said at once.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from tern.change import POSTGRES, from_ddl, from_entries
 from tern.domain.choice import Choice
 from tern.domain.control import Verb
 from tern.domain.enqueue import Enqueue, NewChange
 from tern.domain.errors import UsageError
-from tern.domain.identity import PlanId
+from tern.domain.identity import ApplyId, PlanId, RemoteId
 from tern.domain.model import PlannedChange
 from tern.domain.policy import Policy
 from tern.domain.selection import Selection
 from tern.domain.states import State
 from tern.domain.subject import Subject
 from tern.domain.text import is_storable
-from tern.ports import Asked
+from tern.ports import Answered, Asked, Resolved
 
 LONGEST_DDL = 1_000_000
 LONGEST_TEXT = 10_000
@@ -114,33 +114,67 @@ class EnqueueRequest:
 def read_asked(message: Mapping[str, object]) -> Asked:
     """A wish; raises UsageError, and ScopeRefused for a malformed operation.
 
-    verb; subject, which is `apl-…` or `apl-…/DEPLOYMENT`; deployments, labels, states, wave, everywhere,
-    excepted; caller, reason; dry_run; expected, a number of operations; volume, of the verb volume alone.
+    verb; what _chosen() says; caller, reason; dry_run; expected, a number of operations; volume, of that verb alone.
     """
     fields = _Fields(message)
-    verb, subject = fields.word("verb", Verb), fields.text("subject")
+    verb, volume = fields.word("verb", Verb), fields.number("volume")
+    choose, rest = _chosen(fields), _rest(fields)
+    fields.end()
+    apply_id, selection = choose()
+    return Asked(verb, apply_id, selection, volume=volume, **rest)
+
+
+def read_answered(message: Mapping[str, object]) -> Answered:
+    """A person's answer about uncertain operations; raises UsageError, and ScopeRefused for a malformed operation.
+
+    found; remote_id, of that answer alone; what _chosen() says; caller, reason; dry_run; expected.
+    """
+    fields = _Fields(message)
+    found, remote_id = fields.word("found", Resolved), fields.text("remote_id").strip()
+    choose, rest = _chosen(fields), _rest(fields)
+    fields.end()
+    apply_id, selection = choose()
+    return Answered(apply_id, selection, found, RemoteId(remote_id) if remote_id else None, **rest)
+
+
+class _Rest(TypedDict):
+    """What every request about operations says beside them."""
+
+    caller: str
+    reason: str
+    dry_run: bool
+    expected: int | None
+
+
+def _rest(fields: "_Fields") -> _Rest:
+    return {
+        "caller": fields.text("caller"),
+        "reason": fields.text("reason"),
+        "dry_run": fields.flag("dry_run"),
+        "expected": fields.number("expected"),
+    }
+
+
+def _chosen(fields: "_Fields") -> Callable[[], tuple[ApplyId, Selection]]:
+    """subject, which is `apl-…` or `apl-…/DEPLOYMENT`; deployments, labels, states, wave, everywhere, excepted.
+
+    Understood once all fields could be read.
+    """
+    subject = fields.text("subject")
     names, labels = fields.texts("deployments"), fields.labels("labels")
     states, wave = fields.words("states", State), fields.number("wave")
     everywhere, excepted = fields.flag("everywhere"), fields.texts("excepted")
-    caller, reason = fields.text("caller"), fields.text("reason")
-    dry_run, expected, volume = fields.flag("dry_run"), fields.number("expected"), fields.number("volume")
-    fields.end()
-    named = Subject.read(subject)
-    narrowed = names or labels or states or everywhere or excepted or wave is not None
-    if named.deployment and narrowed:
-        what = f"{named.scope} names its operation; no other selector fits"
-        raise UsageError(what)
-    selection = Selection(
-        names or ((named.deployment,) if named.deployment else ()),
-        labels,
-        frozenset(states),
-        everywhere,
-        frozenset(excepted),
-        wave,
-    )
-    return Asked(
-        verb, named.apply_id, selection, caller, reason, dry_run=dry_run, expected=expected, volume=volume
-    )
+
+    def choose() -> tuple[ApplyId, Selection]:
+        named = Subject.read(subject)
+        if named.deployment and (names or labels or states or everywhere or excepted or wave is not None):
+            what = f"{named.scope} names its operation; no other selector fits"
+            raise UsageError(what)
+        only = (named.deployment,) if named.deployment else ()
+        selection = Selection(names or only, labels, frozenset(states), everywhere, frozenset(excepted), wave)
+        return named.apply_id, selection
+
+    return choose
 
 
 class _Fields:

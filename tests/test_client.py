@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from tern.store.database import Database
 
 import tern
 from tern.client import Client
@@ -23,6 +22,7 @@ from tern.domain.errors import (
 from tern.domain.policy import Copy, Cutover, Policy, Wave
 from tern.domain.states import ApplyState, State
 from tern.ports import Resolved
+from tern.store.database import Database
 from tern.wire.control.server import ControlServer
 from tests.doors.calling import ACT, READ
 from tests.doors.conftest import channel, database, desk, make_world, server, stubs, world
@@ -138,6 +138,10 @@ def test_what_is_refused_is_an_error_of_tern_s(world: World, client: Client) -> 
         client.volume(apply_id, 12, "louder", everywhere=True)
     with pytest.raises(Refused, match="not uncertain"):
         client.resolve(f"{apply_id}/A", Resolved.ENDED, "I looked")
+    many = client.resolve(apply_id, Resolved.ENDED, "I looked", everywhere=True, dry_run=True)
+    assert many.having(Outcome.REFUSED) == ("A", "B", "C")
+    with pytest.raises(UsageError, match="a whole apply"):
+        client.resolve(apply_id, Resolved.ENDED, "I looked")
 
 
 @pytest.mark.parametrize("verb", sorted(Verb))

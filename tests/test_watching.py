@@ -32,6 +32,7 @@ def operation(deployment: str, state: State = State.RUNNING, age_s: float = 0.0)
         rows_copied=None,
         rows_total=None,
         eta_s=None,
+        volume=None,
         lost_contact=False,
         summary="",
         error="",

@@ -67,6 +67,19 @@ class Selection:
             raise Refused(what, why=(f"its operations are {', '.join(states)}",), reason="SELECTION_EMPTY")
         return chosen
 
+    def choose_counted(
+        self, apply_id: ApplyId, members: Sequence[Member], expected: int | None
+    ) -> tuple[str, ...]:
+        """As choose(); raises Refused as well where the asker thought of another number."""
+        chosen = self.choose(apply_id, members)
+        if expected is not None and len(chosen) != expected:
+            what = f"{len(chosen)} operation{'' if len(chosen) == 1 else 's'} selected, not {expected}"
+            listed = ", ".join(chosen[:MOST_LISTED])
+            raise Refused(
+                what, why=(listed,), next_step="Look again with --dry-run.", reason="EXPECTATION_MISSED"
+            )
+        return chosen
+
     def _wants(self, member: Member) -> bool:
         return (
             (not self.deployments or member.deployment in self.deployments)

@@ -7,7 +7,7 @@ from tern.domain.choice import Choice
 from tern.domain.control import VOLUMES, ReceiptLine, Step, Verb
 from tern.domain.dispatch import Approach
 from tern.domain.errors import UsageError
-from tern.domain.identity import ApplyId, DispatchKey, PlanId, ScopeName
+from tern.domain.identity import ApplyId, DispatchKey, PlanId, RemoteId, ScopeName
 from tern.domain.model import Claim, Deployment, OperationScope, RemoteCall
 from tern.domain.outcome import Outcome
 from tern.domain.policy import Policy
@@ -219,6 +219,34 @@ class Resolved(StrEnum):
     ENDED = "ended"
     REMOTE_ID = "remote-id"
     REPEAT_APPLY = "repeat-apply"
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A person's answer about uncertain operations, as a door took it in. Raises UsageError where it has no reason, or
+    a remote id that does not belong to it, or is about nothing in particular.
+    """
+
+    apply_id: ApplyId
+    selection: Selection
+    found: Resolved
+    remote_id: RemoteId | None
+    caller: str
+    reason: str
+    dry_run: bool = False
+    expected: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.found is Resolved.REMOTE_ID) != bool(self.remote_id):
+            what = "remote-id=R names the engine's id; the other answers have none"
+            raise UsageError(what)
+        if not self.reason.strip():
+            what = "an answer needs a reason"
+            raise UsageError(what, next_step="Say how you know; it stands in the record.")
+        if not self.selection.is_explicit:
+            what = f"{self.apply_id} is a whole apply, and this is about operations that somebody looked at"
+            step = f"Name one: {self.apply_id}/DEPLOYMENT; or say --state uncertain."
+            raise UsageError(what, next_step=step)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from tern.domain.choice import shortened
-from tern.domain.control import CALLS_ONLY
+from tern.domain.control import CALLS_ONLY, Receipt, ReceiptLine
 from tern.domain.enqueue import Enqueue, NewChange, check_place, is_usable_key, losses, refuse_unsafe
 from tern.domain.errors import Refused, TernError, UsageError
-from tern.domain.identity import PlanId, RemoteId, ScopeName
+from tern.domain.identity import PlanId, ScopeName
 from tern.domain.model import Deployment, PlannedChange
-from tern.ports import AcceptedApply, Asked, Enqueued, NewApply, Ports, Resolved, Store, WishReceipt
+from tern.ports import AcceptedApply, Answered, Asked, Enqueued, NewApply, Ports, Store, WishReceipt
 from tern.probing import TargetPreview, preview
 from tern.request import EnqueueRequest
 
@@ -80,28 +80,42 @@ def ask(asked: Asked, ports: Ports) -> WishReceipt:
     return receipt
 
 
-def resolve(
-    name: ScopeName,
-    found: Resolved,
-    remote_id: RemoteId | None,
-    caller: str,
-    reason: str,
-    ports: Ports,
-    *,
-    dry_run: bool = False,
-) -> None:
-    """A person's answer about an uncertain operation. Raises UsageError, Refused, NotFound, StorageUnavailable; with
-    dry_run that is all.
+def answer(answered: Answered, ports: Ports) -> tuple[ReceiptLine, ...]:
+    """A person's answer about uncertain operations, one outcome for each. One alone is refused in the rule's words.
+
+    With dry_run nothing is written. Raises UsageError, Refused, NotFound, StorageUnavailable.
     """
-    if (found is Resolved.REMOTE_ID) != bool(remote_id):
-        what = "remote-id=R names the engine's id; the other answers have none"
+    members = ports.store.members(answered.apply_id)
+    chosen = answered.selection.choose_counted(answered.apply_id, members, answered.expected)
+    if len(chosen) > 1 and answered.remote_id:
+        what = f"a remote id is one operation's, and {len(chosen)} are selected"
         raise UsageError(what)
-    if not reason.strip():
-        what = "an answer needs a reason"
-        raise UsageError(what, next_step="Say how you know; it stands in the record.")
-    ports.store.resolve_uncertain(name, found, remote_id, caller, reason, dry_run=dry_run)
-    if not dry_run:
-        ports.bells.advance(name.apply_id)
+    if len(chosen) == 1 and not answered.dry_run:
+        _answer_one(answered, chosen[0], ports)
+        return (ReceiptLine(chosen[0], Receipt.ACCEPTED),)
+    return tuple(_outcome(answered, deployment, ports) for deployment in chosen)
+
+
+def _outcome(answered: Answered, deployment: str, ports: Ports) -> ReceiptLine:
+    try:
+        _answer_one(answered, deployment, ports)
+    except Refused as refusal:
+        return ReceiptLine(deployment, Receipt.REFUSED, "; ".join([refusal.what, *refusal.why]))
+    return ReceiptLine(deployment, Receipt.ACCEPTED)
+
+
+def _answer_one(answered: Answered, deployment: str, ports: Ports) -> None:
+    name = ScopeName(answered.apply_id, deployment)
+    ports.store.resolve_uncertain(
+        name,
+        answered.found,
+        answered.remote_id,
+        answered.caller,
+        answered.reason,
+        dry_run=answered.dry_run,
+    )
+    if not answered.dry_run:
+        ports.bells.advance(answered.apply_id)
 
 
 def _change(asked: Enqueue, store: Store) -> NewChange:

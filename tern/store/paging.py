@@ -98,6 +98,7 @@ class Paging(Reading):
             summary=row["summary"],
             error=row["error_message"],
             lost_contact=row["poll_failures"] >= LOST_CONTACT_AFTER and State(row["state"]).is_live,
+            volume=row["volume"],
             started_at=row["started_at"],
             completed_at=row["completed_at"],
             sampled_age_s=row["sampled_age_s"],

@@ -13,12 +13,12 @@ import psycopg
 
 from tern.domain.control import Verb
 from tern.domain.errors import TernError
-from tern.domain.identity import ApplyId, RemoteId, ScopeName
+from tern.domain.identity import ApplyId, RemoteId
 from tern.domain.model import Action, PlannedChange
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy
 from tern.domain.selection import Selection
-from tern.flows.accept import accept_apply, ask, resolve
-from tern.ports import Asked, Bells, NewApply, Ports, Resolved, StorageUnavailable
+from tern.flows.accept import accept_apply, answer, ask
+from tern.ports import Answered, Asked, Bells, NewApply, Ports, Resolved, StorageUnavailable
 from tern.store.database import Database
 from tern.store.sql import text
 from tern.store.store import PostgresStore
@@ -215,7 +215,7 @@ class Office:
             ids = [one.remote_id for one in done if one.kind == "apply" and one.operation == scope]
             found = Resolved.REMOTE_ID if ids else Resolved.NOT_STARTED
             with contextlib.suppress(TernError):
-                name = ScopeName(ApplyId(apply_id), deployment)
                 remote_id = RemoteId(ids[-1]) if ids else None
-                resolve(name, found, remote_id, "bob", "looked at the engine's ledger", self._ports)
+                selection, why = Selection((deployment,)), "looked at the engine's ledger"
+                answer(Answered(ApplyId(apply_id), selection, found, remote_id, "bob", why), self._ports)
                 self.figures[f"resolved as {found}"] += 1

@@ -4,11 +4,20 @@
 
 from collections.abc import Mapping
 
+from tern.domain.selection import Selection
 from tern.domain.subject import Subject
-from tern.ports import Asked
-from tern.request import EnqueueRequest, read_asked
+from tern.ports import Answered, Asked
+from tern.request import EnqueueRequest, read_answered, read_asked
 from tern.wire.control import writing
-from tern.wire.control.words import ACTIONS, COPIES, CUTOVERS, ON_FAILURE, OPERATION_STATES, VERBS
+from tern.wire.control.words import (
+    ACTIONS,
+    COPIES,
+    CUTOVERS,
+    FINDINGS,
+    ON_FAILURE,
+    OPERATION_STATES,
+    VERBS,
+)
 from tern.wire.generated.tern.control.v1 import control_service_pb2 as control_v1
 from tern.wire.generated.tern.control.v1 import policy_pb2
 
@@ -39,24 +48,38 @@ def read_enqueue(said: control_v1.EnqueueRequest, caller: str) -> EnqueueRequest
 
 def read_control(said: control_v1.ControlRequest, caller: str) -> Asked:
     """A wish in the caller's name; raises UsageError, ScopeRefused."""
-    selection = said.selection
     return read_asked(
         {
+            **_operations(said, caller),
             "verb": VERBS.said(said.verb),
-            "subject": said.subject,
-            "deployments": tuple(selection.deployments),
-            "labels": dict(selection.labels),
-            "states": tuple(OPERATION_STATES.said(state) or "nothing" for state in selection.states),
-            "wave": selection.wave if selection.HasField("wave") else None,
-            "everywhere": selection.all,
-            "excepted": tuple(selection.excepted),
-            "caller": caller,
-            "reason": said.reason,
-            "dry_run": said.dry_run,
-            "expected": said.expect if said.HasField("expect") else None,
             "volume": said.volume if said.HasField("volume") else None,
         }
     )
+
+
+def read_resolve(said: control_v1.ResolveRequest, caller: str) -> Answered:
+    """An answer in the caller's name; raises UsageError, ScopeRefused."""
+    found = FINDINGS.said(said.finding)
+    return read_answered({**_operations(said, caller), "found": found, "remote_id": said.remote_id})
+
+
+def _operations(
+    said: control_v1.ControlRequest | control_v1.ResolveRequest, caller: str
+) -> Mapping[str, object]:
+    selection = said.selection
+    return {
+        "subject": said.subject,
+        "deployments": tuple(selection.deployments),
+        "labels": dict(selection.labels),
+        "states": tuple(OPERATION_STATES.said(state) or "nothing" for state in selection.states),
+        "wave": selection.wave if selection.HasField("wave") else None,
+        "everywhere": selection.all,
+        "excepted": tuple(selection.excepted),
+        "caller": caller,
+        "reason": said.reason,
+        "dry_run": said.dry_run,
+        "expected": said.expect if said.HasField("expect") else None,
+    }
 
 
 def enqueue_message(request: EnqueueRequest) -> control_v1.EnqueueRequest:
@@ -101,22 +124,38 @@ def enqueue_message(request: EnqueueRequest) -> control_v1.EnqueueRequest:
 
 def control_message(asked: Asked) -> control_v1.ControlRequest:
     """A wish as it travels; the caller is whom the token names."""
-    selection = asked.selection
     return control_v1.ControlRequest(
         verb=VERBS.number(asked.verb),
         subject=asked.apply_id,
-        selection=control_v1.Selection(
-            deployments=selection.deployments,
-            labels=dict(selection.labels),
-            states=[OPERATION_STATES.number(state) for state in sorted(selection.states)],
-            wave=selection.wave,
-            all=selection.everywhere,
-            excepted=sorted(selection.excepted),
-        ),
+        selection=_selection(asked.selection),
         reason=asked.reason,
         dry_run=asked.dry_run,
         expect=asked.expected,
         volume=asked.volume,
+    )
+
+
+def resolve_message(answered: Answered) -> control_v1.ResolveRequest:
+    """An answer as it travels; the caller is whom the token names."""
+    return control_v1.ResolveRequest(
+        subject=answered.apply_id,
+        selection=_selection(answered.selection),
+        finding=FINDINGS.number(answered.found),
+        remote_id=answered.remote_id or "",
+        reason=answered.reason,
+        dry_run=answered.dry_run,
+        expect=answered.expected,
+    )
+
+
+def _selection(selection: Selection) -> control_v1.Selection:
+    return control_v1.Selection(
+        deployments=selection.deployments,
+        labels=dict(selection.labels),
+        states=[OPERATION_STATES.number(state) for state in sorted(selection.states)],
+        wave=selection.wave,
+        all=selection.everywhere,
+        excepted=sorted(selection.excepted),
     )
 
 

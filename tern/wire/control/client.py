@@ -7,16 +7,16 @@ import grpc
 
 from tern.answers import Apply, Event, Explanation, KeyFate, Operation, Receipt, Summary
 from tern.domain.errors import Misconfigured, TernError
-from tern.domain.identity import ApplyId, PlanId, ScopeName
+from tern.domain.identity import ApplyId, PlanId
 from tern.domain.model import Credentials
 from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
-from tern.ports import Asked, Enqueued, Resolved
+from tern.ports import Answered, Asked, Enqueued
 from tern.request import EnqueueRequest
 from tern.wire.channels import Channels
 from tern.wire.control import asking, reading
 from tern.wire.control.status import error_of
-from tern.wire.control.words import APPLY_STATES, FINDINGS
+from tern.wire.control.words import APPLY_STATES
 from tern.wire.credentials import Endpoint, check_plaintext, parse_address, read_secrets
 from tern.wire.generated.tern.control.v1 import control_service_pb2 as control_v1
 from tern.wire.generated.tern.control.v1 import control_service_pb2_grpc as control_v1_grpc
@@ -68,22 +68,13 @@ class RemoteDesk:
 
     def ask(self, asked: Asked) -> Receipt:
         """See Door."""
-        return reading.receipt(self._call(lambda stub: stub.Control, asking.control_message(asked)))
+        answer = self._call(lambda stub: stub.Control, asking.control_message(asked))
+        return reading.receipt(answer.outcomes, answer.request_id if answer.HasField("request_id") else None)
 
-    def resolve(
-        self,
-        name: ScopeName,
-        found: Resolved,
-        remote_id: str,
-        *,
-        caller: str,  # noqa: ARG002 - the token says who calls
-        reason: str,
-    ) -> None:
+    def resolve(self, answered: Answered) -> Receipt:
         """See Door."""
-        request = control_v1.ResolveRequest(
-            scope=str(name), finding=FINDINGS.number(found), remote_id=remote_id, reason=reason
-        )
-        self._call(lambda stub: stub.Resolve, request)
+        answer = self._call(lambda stub: stub.Resolve, asking.resolve_message(answered))
+        return reading.receipt(answer.outcomes)
 
     def get(self, apply_id: ApplyId) -> Apply:
         """See Door."""

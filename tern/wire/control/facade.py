@@ -208,10 +208,13 @@ class Facade:
 
     def volume(self, request: tern_v1.VolumeRequest, call: Call) -> tern_v1.VolumeResponse:
         """How hard the engine may work."""
+        before = self._desk.progress(self._scope(request.apply_id, Verb.VOLUME.value))
         line = self._ask(Verb.VOLUME, request, call, request.volume)
-        # What it was before is the engine's to say, and nobody asks it for that.
         return tern_v1.VolumeResponse(
-            accepted=_is_taken(line), error_message=_words(line), new_volume=request.volume
+            accepted=_is_taken(line),
+            error_message=_words(line),
+            previous_volume=before.volume or 0,
+            new_volume=request.volume,
         )
 
     def health(self, _request: tern_v1.HealthRequest, _call: Call) -> tern_v1.HealthResponse:
@@ -317,6 +320,7 @@ def _progress(asked_for: str, known: Progress) -> tern_v1.ProgressResponse:
         tables=[_table(each) for each in known.tables],
         started_at=known.started_at.isoformat() if known.started_at else "",
         completed_at=known.completed_at.isoformat() if known.completed_at else "",
+        volume=known.volume or 0,
         metadata=metadata,
     )
 

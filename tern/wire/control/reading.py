@@ -71,7 +71,6 @@ def operation(said: apply_pb2.Operation) -> Operation:
         deployment=said.deployment,
         position=said.position,
         wave=said.wave,
-        volume=_whole(said, "volume"),
         target=said.target,
         state=OPERATION_STATES.word(said.state),
         remote_id=said.remote_id or None,
@@ -80,6 +79,7 @@ def operation(said: apply_pb2.Operation) -> Operation:
         rows_copied=_whole(said, "rows_copied"),
         rows_total=_whole(said, "rows_total"),
         eta_s=_whole(said, "eta_seconds"),
+        volume=_whole(said, "volume"),
         lost_contact=said.lost_contact,
         summary=said.summary,
         error=said.error_message,
@@ -138,13 +138,11 @@ def key_fate(said: control_service_pb2.GetEnqueuedResponse) -> KeyFate:
     )
 
 
-def receipt(said: control_service_pb2.ControlResponse) -> Receipt:
+def receipt(said: Iterable[control_service_pb2.OperationOutcome], request_id: int | None = None) -> Receipt:
     """One outcome per operation."""
     return Receipt(
-        _whole(said, "request_id"),
-        tuple(
-            ReceiptLine(each.deployment, OUTCOMES.word(each.outcome), each.reason) for each in said.outcomes
-        ),
+        request_id,
+        tuple(ReceiptLine(each.deployment, OUTCOMES.word(each.outcome), each.reason) for each in said),
     )
 
 

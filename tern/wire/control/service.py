@@ -9,12 +9,11 @@ from tern.domain.identity import ScopeName
 from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
 from tern.door import Door
-from tern.ports import Resolved
 from tern.wire.control import asking, writing
 from tern.wire.control.adapter import Call, Rpc
 from tern.wire.control.paging import Looks, number
 from tern.wire.control.tokens import Capability
-from tern.wire.control.words import APPLY_STATES, FINDINGS
+from tern.wire.control.words import APPLY_STATES
 from tern.wire.generated.tern.control.v1 import control_service_pb2 as control_v1
 
 NAME: Final = control_v1.DESCRIPTOR.services_by_name["ControlService"].full_name
@@ -136,18 +135,8 @@ class ControlService:
 
     def resolve(self, request: control_v1.ResolveRequest, call: Call) -> control_v1.ResolveResponse:
         """Takes a person's answer in."""
-        said = FINDINGS.said(request.finding)
-        if said not in set(Resolved):
-            what = f"finding is one of {', '.join(Resolved)}"
-            raise UsageError(what)
-        self._door.resolve(
-            ScopeName.parse(request.scope),
-            Resolved(said),
-            request.remote_id,
-            caller=call.caller,
-            reason=request.reason,
-        )
-        return control_v1.ResolveResponse()
+        receipt = self._door.resolve(asking.read_resolve(request, call.caller))
+        return control_v1.ResolveResponse(outcomes=writing.outcomes(receipt))
 
 
 def _messages(apply: Apply, changed: list[Operation]) -> Iterator[control_v1.WatchApplyResponse]:

@@ -157,16 +157,18 @@ def key_fate(answer: KeyFate) -> control_service_pb2.GetEnqueuedResponse:
 
 
 def receipt(answer: Receipt) -> control_service_pb2.ControlResponse:
-    """One outcome per operation."""
-    return control_service_pb2.ControlResponse(
-        request_id=answer.request_id,
-        outcomes=[
-            control_service_pb2.OperationOutcome(
-                deployment=line.deployment, outcome=OUTCOMES.number(line.outcome), reason=line.reason
-            )
-            for line in answer.lines
-        ],
-    )
+    """One outcome per operation, and the request that stands in the record."""
+    return control_service_pb2.ControlResponse(request_id=answer.request_id, outcomes=outcomes(answer))
+
+
+def outcomes(answer: Receipt) -> list[control_service_pb2.OperationOutcome]:
+    """One per operation."""
+    return [
+        control_service_pb2.OperationOutcome(
+            deployment=line.deployment, outcome=OUTCOMES.number(line.outcome), reason=line.reason
+        )
+        for line in answer.lines
+    ]
 
 
 def policy(answer: Policy) -> policy_pb2.Policy:

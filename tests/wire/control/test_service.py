@@ -28,7 +28,7 @@ def control(verb: int, subject: str, **fields: object) -> control_v1.ControlRequ
     return control_v1.ControlRequest(verb=verb, subject=subject, reason="the night is long", **fields)  # type: ignore[arg-type]
 
 
-def outcomes(answer: control_v1.ControlResponse) -> dict[str, str]:
+def outcomes(answer: control_v1.ControlResponse | control_v1.ResolveResponse) -> dict[str, str]:
     return {each.deployment: OUTCOMES.word(each.outcome).value for each in answer.outcomes}
 
 
@@ -157,9 +157,9 @@ def test_an_uncertain_operation_is_resolved_by_who_looked(world: World, stubs: S
         " dispatch_intent_at = tern_clock(), started_at = tern_clock(), next_attempt_at = NULL"
     )
     asked = control_v1.ResolveRequest(
-        scope=f"{apply_id}/A", finding=control_v1.FINDING_ENDED, reason="the table is gone"
+        subject=f"{apply_id}/A", finding=control_v1.FINDING_ENDED, reason="the table is gone"
     )
-    call(stubs.control.Resolve, asked)
+    assert outcomes(call(stubs.control.Resolve, asked)) == {"A": "accepted"}
     assert world.state("A") == "failed"
     answer = refused(stubs.control.Resolve, asked)
     assert answer[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "NOT_UNCERTAIN")
@@ -171,7 +171,7 @@ def test_an_uncertain_operation_is_resolved_by_who_looked(world: World, stubs: S
     [
         ("Enqueue", request()),
         ("Control", control(control_v1.VERB_STOP, "apl-1")),
-        ("Resolve", control_v1.ResolveRequest(scope="apl-1/A")),
+        ("Resolve", control_v1.ResolveRequest(subject="apl-1/A")),
     ],
 )
 def test_who_may_only_read_does_nothing(method: str, message: object, world: World, stubs: Stubs) -> None:
@@ -198,7 +198,7 @@ def test_who_may_only_read_does_nothing(method: str, message: object, world: Wor
         ("WatchApply", control_v1.WatchApplyRequest(apply_id="apl-0"), "NOT_FOUND", "NOT_FOUND"),
         ("WatchApply", control_v1.WatchApplyRequest(apply_id="APPLY/A"), "INVALID_ARGUMENT", "USAGE"),
         ("GetEnqueued", control_v1.GetEnqueuedRequest(), "INVALID_ARGUMENT", "USAGE"),
-        ("Resolve", control_v1.ResolveRequest(scope="APPLY/A", reason="x"), "INVALID_ARGUMENT", "USAGE"),
+        ("Resolve", control_v1.ResolveRequest(subject="APPLY/A", reason="x"), "INVALID_ARGUMENT", "USAGE"),
         ("Control", control_v1.ControlRequest(subject="APPLY", reason="x"), "INVALID_ARGUMENT", "USAGE"),
         ("Control", control_v1.ControlRequest(subject="APPLY", reason="x", verb=99), "INVALID_ARGUMENT", "USAGE"),
     ],
@@ -209,7 +209,7 @@ def test_what_can_t_be_is_said_with_its_code_and_reason(
     apply_id = world.apply()
     asked = type(message)()
     asked.CopyFrom(message)  # type: ignore[attr-defined]
-    for field in ("subject", "apply_id", "scope"):
+    for field in ("subject", "apply_id"):
         if field in type(message).DESCRIPTOR.fields_by_name:  # type: ignore[attr-defined]
             setattr(asked, field, getattr(asked, field).replace("APPLY", apply_id))
     answer = refused(getattr(stubs.control, method), asked)

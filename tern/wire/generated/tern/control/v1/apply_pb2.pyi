@@ -391,7 +391,7 @@ class Operation(_message.Message):
     wave: _builtins.int
     """Counted from 1; 0 in a rollout without waves."""
     volume: _builtins.int
-    """How hard its engine works, 1 to 11; known once somebody has asked for another volume."""
+    """How hard its engine works, 1 to 11; absent until it was asked to change that."""
     @_builtins.property
     def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hold]:
         """Every reason why it does not move."""

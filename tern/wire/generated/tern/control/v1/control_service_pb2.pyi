@@ -886,30 +886,46 @@ Global___OperationOutcome: _TypeAlias = OperationOutcome  # noqa: Y015
 class ResolveRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    SCOPE_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    SELECTION_FIELD_NUMBER: _builtins.int
     FINDING_FIELD_NUMBER: _builtins.int
     REMOTE_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
-    scope: _builtins.str
-    """`apl-…/DEPLOYMENT`."""
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    EXPECT_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """`apl-…`, or `apl-…/DEPLOYMENT` for one operation."""
     finding: Global___Finding.ValueType
     remote_id: _builtins.str
-    """For FINDING_REMOTE_ID."""
+    """For FINDING_REMOTE_ID, and then for one operation alone."""
     reason: _builtins.str
     """How it is known; it stands in the record. Required."""
+    dry_run: _builtins.bool
+    """Answers for each operation and writes nothing."""
+    expect: _builtins.int
+    """Refused unless so many operations are selected."""
+    @_builtins.property
+    def selection(self) -> Global___Selection:
+        """A whole apply needs one that says which operations were looked at."""
+
     def __init__(
         self,
         *,
-        scope: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        selection: Global___Selection | None = ...,
         finding: Global___Finding.ValueType = ...,
         remote_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        expect: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "expect", b"expect", "selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding", "reason", b"reason", "remote_id", b"remote_id", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "dry_run", b"dry_run", "expect", b"expect", "finding", b"finding", "reason", b"reason", "remote_id", b"remote_id", "selection", b"selection", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__expect: _TypeAlias = _typing.Literal["expect"]  # noqa: Y015
+    _WhichOneofArgType__expect: _TypeAlias = _typing.Literal["_expect", b"_expect"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expect) -> _WhichOneofReturnType__expect | None: ...
 
 Global___ResolveRequest: _TypeAlias = ResolveRequest  # noqa: Y015
 
@@ -917,12 +933,19 @@ Global___ResolveRequest: _TypeAlias = ResolveRequest  # noqa: Y015
 class ResolveResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperationOutcome]:
+        """One for each selected operation, in rollout order. One alone is refused with its reason instead."""
+
     def __init__(
         self,
+        *,
+        outcomes: _abc.Iterable[Global___OperationOutcome] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

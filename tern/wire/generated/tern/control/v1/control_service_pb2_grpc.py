@@ -142,7 +142,7 @@ class ControlServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Resolve(self, request, context):
-        """Says what became of an uncertain operation, by somebody who looked at the engine.
+        """Says what became of uncertain operations, by somebody who looked at the engine. One outcome per operation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

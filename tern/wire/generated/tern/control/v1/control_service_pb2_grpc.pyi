@@ -55,7 +55,7 @@ class ControlServiceStub:
     Control: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.ControlRequest, _control_service_pb2.ControlResponse]
     """Asks something of operations: stop, start, cutover, … One outcome per operation."""
     Resolve: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.ResolveRequest, _control_service_pb2.ResolveResponse]
-    """Says what became of an uncertain operation, by somebody who looked at the engine."""
+    """Says what became of uncertain operations, by somebody who looked at the engine. One outcome per operation."""
 
 @_typing.type_check_only
 class ControlServiceAsyncStub(ControlServiceStub):
@@ -79,7 +79,7 @@ class ControlServiceAsyncStub(ControlServiceStub):
     Control: _aio.UnaryUnaryMultiCallable[_control_service_pb2.ControlRequest, _control_service_pb2.ControlResponse]  # type: ignore[assignment]
     """Asks something of operations: stop, start, cutover, … One outcome per operation."""
     Resolve: _aio.UnaryUnaryMultiCallable[_control_service_pb2.ResolveRequest, _control_service_pb2.ResolveResponse]  # type: ignore[assignment]
-    """Says what became of an uncertain operation, by somebody who looked at the engine."""
+    """Says what became of uncertain operations, by somebody who looked at the engine. One outcome per operation."""
 
 class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -154,6 +154,6 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _control_service_pb2.ResolveRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_service_pb2.ResolveResponse, _abc.Awaitable[_control_service_pb2.ResolveResponse]]:
-        """Says what became of an uncertain operation, by somebody who looked at the engine."""
+        """Says what became of uncertain operations, by somebody who looked at the engine. One outcome per operation."""
 
 def add_ControlServiceServicer_to_server(servicer: ControlServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
