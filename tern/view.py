@@ -143,6 +143,7 @@ class OperationView:
             "scope": self.scope,
             "deployment": self.deployment,
             "position": record.position,
+            "wave": record.wave or None,
             "target": record.target,
             "state": self.state.value,
             "state_age_s": round(record.state_age_s, 1),

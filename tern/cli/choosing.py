@@ -48,10 +48,15 @@ def target_options(command: Command) -> Command:
     return command
 
 
-def read_choice(names: str, labels: Sequence[str], excepted: Sequence[str], *, everywhere: bool) -> Choice:
+def read_choice(
+    names: str, labels: Sequence[str], excepted: Sequence[str], first: str = "", *, everywhere: bool
+) -> Choice:
     """Raises UsageError where two ways of choosing are mixed."""
-    listed = tuple(name.strip() for name in names.split(",") if name.strip())
-    return Choice(listed, read_labels(labels), everywhere, frozenset(excepted))
+    return Choice(_listed(names), read_labels(labels), everywhere, frozenset(excepted), _listed(first))
+
+
+def _listed(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 def read_change(ddl_file: Any, changes_file: Any) -> tuple[str, tuple[PlannedChange, ...]]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from tern.cli.policy import policy_words
 from tern.cli.words import (
     APPLY_SIGNS,
     COPYING,
@@ -178,14 +179,8 @@ def _title(view: ApplyView) -> Text:
 
 
 def _subtitle(view: ApplyView) -> Text:
-    facts, policy = view.facts, view.facts.policy
-    words = [
-        f"{facts.database} in {facts.environment}",
-        policy.copy.value,
-        f"{policy.on_failure.value} on failure",
-    ]
-    if policy.defers_cutover:
-        words.append("manual cutover")
+    facts = view.facts
+    words = [f"{facts.database} in {facts.environment}", *policy_words(facts.policy)]
     return Text(f"  {', '.join(words)}  ·  {facts.caller}: {one_line(facts.reason)}", "dim")
 
 

@@ -12,7 +12,8 @@ MOST_TOLD = 20
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What somebody asked for, before anybody looked whether it is there. The order of names is the rollout's.
+    """What somebody asked for, before anybody looked whether it is there. The order of names is the rollout's; of what
+    was chosen otherwise those in `first` begin, in their order, and the others follow by position and name.
 
     Raises UsageError where two ways of choosing are mixed, or where none was used.
     """
@@ -21,6 +22,7 @@ class Choice:
     labels: Mapping[str, str] = field(default_factory=dict)
     everywhere: bool = False
     excepted: frozenset[str] = frozenset()
+    first: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if sum((bool(self.names), bool(self.labels), self.everywhere)) > 1:
@@ -28,6 +30,9 @@ class Choice:
             raise UsageError(what)
         if self.excepted and not (self.labels or self.everywhere):
             what = "--except takes away from -l or --all"
+            raise UsageError(what)
+        if self.first and not (self.labels or self.everywhere):
+            what = "--first is for -l or --all; --deployments has an order of its own"
             raise UsageError(what)
 
     @property
@@ -39,7 +44,8 @@ class Choice:
         """What was asked for, as the record of the request holds it: a repeated request is compared by this (ID1)."""
         if not (self.labels or self.everywhere):
             return list(self.names)
-        return {"labels": dict(self.labels), "all": self.everywhere, "except": sorted(self.excepted)}
+        chosen = {"labels": dict(self.labels), "all": self.everywhere, "except": sorted(self.excepted)}
+        return {**chosen, "first": list(self.first)} if self.first else chosen
 
     def choose(self, known: Sequence[Deployment], environment: str, database: str) -> tuple[Deployment, ...]:
         """The deployments in rollout order; raises Refused with every reason against them, NotFound, UsageError."""
@@ -70,13 +76,17 @@ class Choice:
         if unknown := sorted(self.excepted - known.keys()):
             what = f"--except names deployments that are not there: {', '.join(unknown)}"
             raise NotFound(what)
-        return tuple(
-            each
+        found = {
+            each.name: each
             for each in known.values()
             if (each.environment, each.database) == place
             and each.name not in self.excepted
             and self.labels.items() <= dict(each.labels).items()
-        )
+        }
+        if absent := [name for name in self.first if name not in found]:
+            what = f"--first names deployments that were not chosen: {', '.join(absent[:MOST_TOLD])}"
+            raise NotFound(what)
+        return tuple(found[name] for name in dict.fromkeys([*self.first, *found]))
 
 
 def _named(names: Sequence[str], known: Mapping[str, Deployment]) -> tuple[Deployment, ...]:

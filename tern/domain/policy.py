@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+MOST = 1_000_000
+"""Operations, more than any rollout has: what a policy says still fits every column and limit."""
+
+LONGEST_BAKE_S = 366 * 86_400.0
+
 
 class Copy(StrEnum):
     """How the deployments' work overlaps."""
@@ -65,8 +70,8 @@ class Wave:
         if self.labels and self.deployments:
             raise ValueError("a wave selects by labels or by names, not by both")
         _check_bounds(self.max_parallel, self.max_failures)
-        if not 0 <= self.bake_s < float("inf"):
-            raise ValueError(f"bake_s must be a number of seconds, not {self.bake_s}")
+        if not 0 <= self.bake_s <= LONGEST_BAKE_S:
+            raise ValueError(f"bake_s must be a number of seconds up to {LONGEST_BAKE_S:.0f}, not {self.bake_s}")
 
     def selects(self, name: str, labels: Mapping[str, str]) -> bool:
         """A deployment of this name with these labels goes with this wave."""
@@ -218,7 +223,7 @@ def _optional(stored: object) -> int | None:
 
 
 def _check_bounds(max_parallel: int | None, max_failures: int | None) -> None:
-    if max_parallel is not None and max_parallel < 1:
-        raise ValueError(f"max_parallel must be at least 1, not {max_parallel}")
-    if max_failures is not None and max_failures < 0:
-        raise ValueError(f"max_failures must not be negative, but is {max_failures}")
+    if max_parallel is not None and not 1 <= max_parallel <= MOST:
+        raise ValueError(f"max_parallel must be at least 1 and at most {MOST}, not {max_parallel}")
+    if max_failures is not None and not 0 <= max_failures <= MOST:
+        raise ValueError(f"max_failures must not be negative, and at most {MOST}, but is {max_failures}")

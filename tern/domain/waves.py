@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tern.domain.choice import shortened
+from tern.domain.errors import Refused
 from tern.domain.policy import Wave
 
 
@@ -21,6 +23,14 @@ class Division:
 
     places: tuple[Place, ...]
     why: tuple[str, ...] = ()
+
+
+def check_division(waves: Sequence[Wave], deployments: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises Refused with every reason against dividing the deployments so."""
+    if why := divide(waves, deployments).why:
+        what = "the deployments can't be divided into these waves"
+        step = "A last wave '*' takes whoever is left."
+        raise Refused(what, why=shortened(why), next_step=step, reason="WAVES_REFUSED")
 
 
 def divide(waves: Sequence[Wave], deployments: Mapping[str, Mapping[str, str]]) -> Division:

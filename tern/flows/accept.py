@@ -8,6 +8,7 @@ from tern.domain.enqueue import Enqueue, NewChange, check_place, is_usable_key, 
 from tern.domain.errors import Refused, TernError, UsageError
 from tern.domain.identity import PlanId, ScopeName
 from tern.domain.model import Deployment, PlannedChange
+from tern.domain.waves import check_division
 from tern.ports import AcceptedApply, Answered, Asked, Enqueued, NewApply, Ports, Store, WishReceipt
 from tern.probing import TargetPreview, preview
 from tern.request import EnqueueRequest
@@ -29,6 +30,7 @@ def enqueue(asked: Enqueue, ports: Ports) -> Enqueued:
     if not asked.allow_unsafe:
         refuse_unsafe(losses(change.changes))
     targets = asked.choice.choose(ports.store.load_deployments(), change.environment, change.database)
+    check_division(asked.policy.waves, {target.name: target.labels for target in targets})
     if asked.previews:
         _review(ports, targets, change.changes, allow_unsafe=asked.allow_unsafe)
     plan = ports.store.save_plan(
@@ -142,7 +144,8 @@ def _accept(
         choice=asked.choice,
     )
     accepted = accept_apply(new, ports)
-    if not accepted.is_new:
+    if not accepted.is_new or asked.policy.waves:
+        # Waves have an order of their own.
         names = tuple(member.deployment for member in ports.store.members(accepted.apply_id))
     return Enqueued(
         apply_id=accepted.apply_id,

@@ -59,8 +59,14 @@ def test_the_same_key_is_the_same_apply_even_when_nothing_fits_any_more(world: W
         (("-l", "region=mars"), 5, "no deployment of shop"),
         (("--all", "--except", "nowhere"), 3, "nowhere"),
         (("--deployments", "A", "--except", "A"), 2, "--except takes away"),
-        (("--all", "--copy", "barrier"), 5, "not built yet"),
-        (("--all", "--on-failure", "pause"), 5, "not built yet"),
+        (("--all", "--on-failure", "continue", "--strict"), 2, "strict never goes beyond"),
+        (("--all", "--wave", "*;bake=soon"), 2, "wave 1, character 3"),
+        (("--all", "--wave", "*;bake=1h"), 2, "no wave comes after it"),
+        (("--all", "--wave", "tier=canary", "--wave", "*"), 5, "wave 1 (tier=canary) has no deployment"),
+        (("--all", "--wave", "A"), 5, "no wave selects deployment B"),
+        (("--all", "--wave", "nowhere", "--wave", "*"), 5, "wave 1 names nowhere"),
+        (("--all", "--first", "nowhere"), 3, "not chosen: nowhere"),
+        (("--deployments", "A", "--first", "A"), 2, "--first is for"),
         (("--all", "--max-parallel", "2"), 2, "rolling"),
         (("--all", "--max-parallel", "0"), 2, "--max-parallel"),
         (("--all", "--max-failures", "-1"), 2, "--max-failures"),
@@ -160,3 +166,32 @@ def test_with_watch_the_exit_code_is_the_outcome_s(world: World, tern: Tern) -> 
     done = tern("apply", "--ddl", "-", *PLACE, "--deployments", "A", "--key", "k", "--watch", stdin=DDL)
     assert done.code == 11
     assert "accepted before" in done.out
+
+
+def test_waves_and_bounds_are_written_down_and_shown(world: World, tern: Tern) -> None:
+    """§6: in the order in which they go."""
+    words = (
+        "apply",
+        "--ddl",
+        "-",
+        *PLACE,
+        "--all",
+        "--first",
+        "B",
+        "--copy",
+        "barrier",
+        "--on-failure",
+        "pause",
+    )
+    bounds = ("--max-parallel", "3", "--max-failures", "1", "--strict", "--revert-window")
+    waves = ("--wave", "C;max_parallel=1;max_failures=0;bake=10m", "--wave", "*")
+    done = tern(*words, *bounds, *waves, stdin=DDL)
+    assert done.code == 0
+    assert "barrier, 3 at once, pause on failure, 1 borne, strictly, 2 waves" in done.out
+    assert "C → B → A" in done.out
+    assert "wave 1: C, 1 at once, 0 borne, bakes 10 min 00 s" in done.out
+    data = tern("get", done.out.split()[1], "--json").data
+    assert [each["deployment"] for each in data["operations"]] == ["C", "B", "A"]
+    assert [each["wave"] for each in data["operations"]] == [1, 2, 2]
+    assert data["policy"]["waves"][0]["bake_s"] == 600.0
+    assert (data["policy"]["strict"], data["policy"]["enable_revert"]) == (True, True)

@@ -16,7 +16,7 @@ def test_a_policy_survives_its_column(policy: Policy) -> None:
     assert Policy.from_json(json.loads(json.dumps(policy.as_json()))) == policy
 
 
-@pytest.mark.parametrize("wrong", [{"max_parallel": 0}, {"max_parallel": -1}, {"max_failures": -1}], ids=str)
+@pytest.mark.parametrize("wrong", [{"max_parallel": 0}, {"max_parallel": -1}, {"max_failures": -1}, {"max_parallel": 10**30}], ids=str)
 def test_a_policy_that_makes_no_sense(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must"):
         Policy(**wrong)  # type: ignore[arg-type]
@@ -37,6 +37,8 @@ def test_a_policy_that_makes_no_sense(wrong: dict[str, int]) -> None:
         ([{"bake_s": "10m"}], "wave 1: bake_s must be a number"),
         ([{"bake_s": True}], "wave 1: bake_s must be a number"),
         ([{"bake_s": -1}], "wave 1: bake_s must be a number"),
+        ([{"bake_s": 1e300}], "wave 1: bake_s must be a number of seconds up to"),
+        ([{"bake_s": float("nan")}], "wave 1: bake_s must be a number of seconds up to"),
         ([{"max_parallel": 0}], "wave 1: max_parallel must be at least 1"),
         ([{"labels": {"a": "b"}, "deployments": ["c"]}], "wave 1: .* not by both"),
     ],
