@@ -80,7 +80,8 @@ class CommandLine:
         )
 
     def ask(self, verb: str, message: Message) -> Verdict:
-        words = [message["subject"], "--reason", message["reason"]]
+        level = [str(message["volume"])] if "volume" in message else []
+        words = [message["subject"], *level, "--reason", message["reason"]]
         words += [word for name in message.get("deployments", ()) for word in ("--deployment", name)]
         words += [word for state in message.get("states", ()) for word in ("--state", state)]
         words += [word for name in message.get("excepted", ()) for word in ("--except", name)]
@@ -89,12 +90,13 @@ class CommandLine:
         words += ["--dry-run"] * bool(message.get("dry_run"))
         words += ["--expect", str(message["expected"])] if "expected" in message else []
         words += ["--wave", str(message["wave"])] if "wave" in message else []
-        words += ["--to", str(message["volume"])] if "volume" in message else []
         data = self._run(verb, *words)
         if isinstance(data, Verdict):
             return data
         return Verdict(
-            outcomes={each["deployment"]: (each["outcome"], each["reason"] or "") for each in data["targets"]}
+            outcomes={
+                each["deployment"] or "": (each["outcome"], each["reason"] or "") for each in data["targets"]
+            }
         )
 
     def _run(self, *words: str, stdin: str = "") -> Any:

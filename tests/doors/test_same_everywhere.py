@@ -222,6 +222,18 @@ ASKED: list[tuple[str, str, Mapping[str, Any]]] = [
     ("cutover", "APPLY", {"everywhere": True}),
     ("cutover", "APPLY", {"deployments": ["A", "B"], "expected": 2}),
     ("cutover", "APPLY/C", {}),
+    ("stop", "APPLY", {"wave": 1}),
+    ("retry", "APPLY", {}),
+    ("retry", "APPLY", {"everywhere": True}),
+    ("skip", "APPLY", {"states": ["running"]}),
+    ("skip", "APPLY/B", {}),
+    ("release", "APPLY", {}),
+    ("revert", "APPLY", {"everywhere": True}),
+    ("revert", "APPLY", {}),
+    ("skip-revert", "APPLY/A", {}),
+    ("volume", "APPLY", {"volume": 3}),
+    ("volume", "APPLY", {"volume": 3, "everywhere": True}),
+    ("volume", "APPLY", {"volume": 12, "everywhere": True}),
 ]
 
 

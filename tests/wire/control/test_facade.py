@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 
 from tern.domain.control import Verb
@@ -248,14 +249,15 @@ def test_who_may_only_read_controls_nothing(world: World, stubs: Stubs) -> None:
 
 
 @pytest.mark.parametrize("verb", [Verb.STOP, Verb.START, Verb.CUTOVER])
-def test_a_parent_that_holds_an_id_opens_no_door(verb: Verb, world: World, stubs: Stubs) -> None:
+def test_a_parent_that_holds_an_id_opens_no_door(
+    verb: Verb, world: World, stubs: Stubs, database_url: str
+) -> None:
     """S2: even when somebody wrote an id to the parent by hand, past all that forbids it."""
     apply_id = world.apply()
-    with world.database.begin() as tx:
-        tx.exec_driver_sql("ALTER TABLE applies DROP CONSTRAINT applies_only_single_ones_hold_a_remote_id")
-        tx.exec_driver_sql("SET session_replication_role = replica")
-        tx.exec_driver_sql("UPDATE applies SET external_id = 'job-1'")
-        tx.exec_driver_sql("SET session_replication_role = DEFAULT")
+    with psycopg.connect(database_url) as connection:
+        connection.execute("ALTER TABLE applies DROP CONSTRAINT applies_only_single_ones_hold_a_remote_id")
+        connection.execute("SET session_replication_role = replica")
+        connection.execute("UPDATE applies SET external_id = 'job-1'")
     method = verb.value.capitalize()
     answer = refused(getattr(stubs.tern, method), CALLS[method](apply_id=apply_id))
     assert answer.reason == "APPLY_SCOPED_CALL_ON_MULTI"

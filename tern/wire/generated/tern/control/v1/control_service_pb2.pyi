@@ -865,6 +865,7 @@ class OperationOutcome(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
+    """Empty for what is asked of an apply as a whole: VERB_RELEASE."""
     outcome: Global___Outcome.ValueType
     reason: _builtins.str
     def __init__(
