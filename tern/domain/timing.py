@@ -26,6 +26,9 @@ HALT_RETRY_MAX_S = 3.0
 
 PROBE_INTERVAL_S = 10.0
 SELF_SWEEP_AFTER_S = 5.0
+UNHEARD_AFTER_S = 15.0
+"""What has been due for so long was rung for several times: nobody hears those bells."""
+
 LOST_CONTACT_AFTER = 10
 """Failed polls in a row after which contact counts as lost."""
 

@@ -1,7 +1,7 @@
 """Finding what is due and ringing for it: the metronome's half of Tern, and the cure for every lost bell (G11)."""
 
-from tern.domain.timing import SELF_SWEEP_AFTER_S
-from tern.ports import Bells, Ports
+from tern.domain.timing import SELF_SWEEP_AFTER_S, UNHEARD_AFTER_S
+from tern.ports import Bells, DueWork, Ports
 
 RECONCILE = "reconcile"
 PROGRESS = "progress"
@@ -14,14 +14,7 @@ def reconcile(owner: str, ports: Ports) -> bool:
     """
     if not ports.store.begin_sweep(RECONCILE, owner):
         return False
-    due = ports.store.due_work()
-    # Stops before starts: who is stopped now is not dispatched a moment later.
-    for apply_id in due.applies:
-        ports.bells.advance(apply_id)
-    for control in sorted(due.controls, key=lambda control: control.verb.precedence):
-        ports.bells.control(control)
-    for dispatch in due.dispatches:
-        ports.bells.dispatch(dispatch)
+    _ring(ports.store.due_work(), ports)
     ports.store.finish_sweep(RECONCILE, owner)
     return True
 
@@ -40,13 +33,32 @@ def sweep_progress(owner: str, ports: Ports) -> bool:
 
 
 def sweep_when_nobody_does(owner: str, ports: Ports, bells: Bells) -> bool:
-    """A worker's own sweep: both, when the last finished one is too old or was this worker's own.
+    """A worker's own sweep: both, when the last finished one is too old or was this worker's own. Else it only takes
+    what others have rung for in vain: a broker can lose the messages of one kind and deliver the rest (G11).
 
     `bells` do the work in this process, because a broker that is away rings nothing. Raises StorageUnavailable.
     """
     age_s, by = ports.store.seconds_since_sweep(RECONCILE)
-    if age_s < SELF_SWEEP_AFTER_S and by != owner:
-        return False
     direct = Ports(ports.store, ports.engines, bells, ports.chance)
+    if age_s < SELF_SWEEP_AFTER_S and by != owner:
+        _take_unheard(direct)
+        return False
     swept = reconcile(owner, direct)
     return sweep_progress(owner, direct) or swept
+
+
+def _take_unheard(direct: Ports) -> None:
+    unheard = direct.store.unheard_work(UNHEARD_AFTER_S)
+    _ring(unheard, direct)
+    for deployment in direct.store.unheard_deployments(UNHEARD_AFTER_S):
+        direct.bells.poll(deployment)
+
+
+def _ring(due: DueWork, ports: Ports) -> None:
+    # Stops before starts: who is stopped now is not dispatched a moment later.
+    for apply_id in due.applies:
+        ports.bells.advance(apply_id)
+    for control in sorted(due.controls, key=lambda control: control.verb.precedence):
+        ports.bells.control(control)
+    for dispatch in due.dispatches:
+        ports.bells.dispatch(dispatch)

@@ -1,13 +1,14 @@
 """Durable steps of the sweeps: what is due, and who looks. Each method is one transaction."""
 
 import math
+from collections.abc import Iterable
 
 from tern.domain.control import Verb
 from tern.domain.identity import ApplyId, ScopeName
 from tern.ports import Due, DueControl, DueWork
 from tern.store.scope import REMOTE_ID
-from tern.store.session import transaction
-from tern.store.sql import text
+from tern.store.session import single, transaction
+from tern.store.sql import Row, text
 from tern.store.step import NOW, Steps, new_token
 
 SWEEP_LEASE_S = 10.0
@@ -82,6 +83,25 @@ _DUE_DEPLOYMENTS = text(
 )
 
 
+_UNHEARD_DISPATCHES = text(
+    "SELECT o.id, o.deployment, a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+    f" WHERE o.next_attempt_at <= {NOW} - make_interval(secs => :after_s)"
+    " ORDER BY o.next_attempt_at LIMIT :limit"
+)
+_UNHEARD_CONTROLS = text(
+    "SELECT d.operation_id, d.verb, o.deployment, a.apply_identifier FROM control_deliveries d"
+    " JOIN apply_operations o ON o.id = d.operation_id JOIN applies a ON a.id = d.apply_id"
+    " WHERE d.state IN ('pending', 'sent')"
+    f" AND d.next_attempt_at <= {NOW} - make_interval(secs => :after_s)"
+    f" AND (o.claim_expires_at IS NULL OR o.claim_expires_at <= {NOW})"
+    " ORDER BY d.next_attempt_at LIMIT :limit"
+)
+_UNHEARD_DEPLOYMENTS = text(
+    "SELECT DISTINCT deployment FROM apply_operations"
+    f" WHERE next_poll_at <= {NOW} - make_interval(secs => :after_s)"
+)
+
+
 class SweepSteps(Steps):
     """ports.SweepStore on PostgreSQL."""
 
@@ -137,23 +157,34 @@ class SweepSteps(Steps):
             runaway = tx.execute(_RUNAWAY_CLAIMS, bounds).all()
             controls = tx.execute(_DUE_CONTROLS, bounds).all()
             applies = tx.execute(_DUE_APPLIES, {"limit": _BATCH}).scalars().all()
-        return DueWork(
-            dispatches=tuple(
-                Due(row.id, ScopeName(ApplyId(row.apply_identifier), row.deployment))
-                for row in {row.id: row for row in [*due, *runaway]}.values()
-            ),
-            controls=tuple(
-                DueControl(
-                    row.operation_id,
-                    ScopeName(ApplyId(row.apply_identifier), row.deployment),
-                    Verb(row.verb),
-                )
-                for row in controls
-            ),
-            applies=tuple(ApplyId(name) for name in applies),
-        )
+        return _work({row.id: row for row in [*due, *runaway]}.values(), controls, applies)
 
     def due_deployments(self) -> tuple[str, ...]:
         """See ports.SweepStore."""
         with transaction(self.engine) as tx:
             return tuple(tx.execute(_DUE_DEPLOYMENTS).scalars().all())
+
+    def unheard_work(self, after_s: float) -> DueWork:
+        """See ports.SweepStore."""
+        bounds = {"limit": _DISPATCH_BATCH, "after_s": after_s}
+        with transaction(self.engine) as tx:
+            dispatches = tx.execute(_UNHEARD_DISPATCHES, bounds).all()
+            controls = tx.execute(_UNHEARD_CONTROLS, bounds).all()
+        return _work(dispatches, controls, ())
+
+    def unheard_deployments(self, after_s: float) -> tuple[str, ...]:
+        """See ports.SweepStore."""
+        with single(self.engine) as tx:
+            return tuple(tx.execute(_UNHEARD_DEPLOYMENTS, {"after_s": after_s}).scalars().all())
+
+
+def _work(dispatches: Iterable[Row], controls: Iterable[Row], applies: Iterable[str]) -> DueWork:
+    return DueWork(
+        dispatches=tuple(Due(row.id, _name_of(row)) for row in dispatches),
+        controls=tuple(DueControl(row.operation_id, _name_of(row), Verb(row.verb)) for row in controls),
+        applies=tuple(ApplyId(name) for name in applies),
+    )
+
+
+def _name_of(row: Row) -> ScopeName:
+    return ScopeName(ApplyId(row.apply_identifier), row.deployment)

@@ -6,11 +6,12 @@ import pytest
 
 from tern.domain.control import Verb
 from tern.domain.timing import HALT_RETRY_MAX_S
+from tern.flows import sweep
 from tern.store.schema import migrate
 from tern.store.session import connect
 from tests.faults.behaviour import fail, not_accepted
 from tests.faults.fake_engine import FakeEngine
-from tests.world import World
+from tests.world import QueuedBells, World
 
 OUTAGE_S = 600.0
 SOON_S = 15.0
@@ -62,3 +63,21 @@ def test_stop_does_not_wait_for_a_cancel_that_its_engine_refuses(world: World) -
     assert engine.calls("Stop")
     world.run(until=lambda: world.apply_row().state == "stopped", rounds=200, step_s=5.0)
     assert world.delivery("A", Verb.CANCEL).state == "failed"
+
+
+def test_broker_that_loses_all_bells_of_some_kinds(world: World) -> None:
+    """G11: sweeps are heard and rung for, dispatches and polls are not; the rows are driven all the same."""
+    world.engines["A"].jobs._after_polls = 2
+    world.apply("A")
+    own = QueuedBells()
+    for _ in range(40):
+        world.pass_time(2.0)
+        sweep.reconcile("beat", world.ports)
+        sweep.sweep_progress("beat", world.ports)
+        world.forget_bells()
+        sweep.sweep_when_nobody_does("worker-1", world.ports, own)
+        while own.queue:
+            kind, given = own.queue.popleft()
+            world.do(kind, *given)
+    assert world.apply_row().state == "completed"
+    assert len(world.engines["A"].calls("Apply")) == 1
