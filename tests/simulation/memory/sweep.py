@@ -106,6 +106,34 @@ class SweepSteps(Steps):
                     found.add(row.deployment)
             return tuple(sorted(found))
 
+    def unheard_work(self, after_s: float) -> DueWork:
+        """See ports.SweepStore."""
+        db = self.db
+        with db.transaction():
+            since = db.now - after_s
+            late = [row for row in db.operations.values() if row.next_attempt_at is not None]
+            late = [row for row in late if (row.next_attempt_at or 0.0) <= since]
+            controls = [
+                (db.operations[wish.operation_id], wish.verb)
+                for wish in db.deliveries.values()
+                if wish.is_open and wish.next_attempt_at is not None and wish.next_attempt_at <= since
+            ]
+            return DueWork(
+                dispatches=tuple(Due(row.id, self._name(row)) for row in late[:_DISPATCH_BATCH]),
+                controls=tuple(
+                    DueControl(row.id, self._name(row), Verb(verb))
+                    for row, verb in sorted(controls, key=lambda pair: (pair[0].id, pair[1]))
+                    if (row.claim_expires_at or 0.0) <= db.now
+                ),
+                applies=(),
+            )
+
+    def unheard_deployments(self, after_s: float) -> tuple[str, ...]:
+        """See ports.SweepStore."""
+        rows = self.db.operations.values()
+        late = {row.deployment for row in rows if (row.next_poll_at or math.inf) <= self.db.now - after_s}
+        return tuple(sorted(late))
+
     def _is_due(self, row: OperationRow) -> bool:
         now = self.db.now
         if row.next_attempt_at is None or row.next_attempt_at > now:
