@@ -87,6 +87,9 @@ class MemoryBackend:
             if wish.next_attempt_at is not None:
                 expires = db.operations[wish.operation_id].claim_expires_at
                 work = min(work, max(wish.next_attempt_at, expires or 0.0))
+        for apply in db.applies.values():
+            if apply.next_advance_at is not None:
+                work = min(work, apply.next_advance_at)
         if any(wants_advance(db, apply) for apply in db.applies.values()):
             work = min(work, db.now)
         return poll, work

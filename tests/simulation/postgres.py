@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from unittest.mock import patch
 
@@ -15,6 +14,7 @@ from tern.store.database import Database
 from tern.store.schema import migrate
 from tern.store.sql import text
 from tern.store.store import PostgresStore
+from tern.store.sweep import _DUE_APPLIES
 from tests.faults.history import History, Job, install_audit, read_history
 from tests.simulation.backend import ApplyLook, OperationLook
 from tests.simulation.clock import Clock
@@ -40,12 +40,7 @@ _NEXT_DUE = text(
     "   FROM apply_operations WHERE next_attempt_at IS NOT NULL),"
     "  (SELECT min(greatest(d.next_attempt_at, o.claim_expires_at)) FROM control_deliveries d"
     "   JOIN apply_operations o ON o.id = d.operation_id WHERE d.next_attempt_at IS NOT NULL),"
-    "  (SELECT tern_clock() FROM applies a WHERE"
-    "   (a.state IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped') AND verdict_effects_done_at IS NULL)"
-    "   OR (a.state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped', 'paused')"
-    "     AND NOT EXISTS (SELECT 1 FROM apply_operations o WHERE o.apply_id = a.id AND (o.state IN ('running',"
-    "       'waiting_for_cutover', 'cutting_over', 'revert_window', 'reverting', 'resuming', 'failed_retryable',"
-    "       'uncertain') OR (o.state = 'pending' AND o.next_attempt_at IS NOT NULL)))) LIMIT 1)) AS work"
+    "  (SELECT min(next_advance_at) FROM applies)) AS work"
 )
 _SETTLED = ("completed", "failed", "cancelled", "reverted", "stopped")
 
@@ -121,6 +116,8 @@ class PostgresBackend:
                 )
             ).scalars()
             self._tables = sorted(tables)
+        union = " UNION ALL ".join(f"SELECT '{name}', to_jsonb(t) FROM {name} t" for name in self._tables)
+        self._all_rows = text(union)
 
     @property
     def database(self) -> Database:
@@ -164,11 +161,11 @@ class PostgresBackend:
         """See MemoryBackend."""
         with self._database.begin() as tx:
             row = tx.execute(_NEXT_DUE).one()
+            wants_advance = tx.execute(_DUE_APPLIES, {"limit": 1}).first() is not None
         never = float("inf")
-        return (
-            never if row.poll is None else row.poll.timestamp(),
-            never if row.work is None else row.work.timestamp(),
-        )
+        poll = never if row.poll is None else row.poll.timestamp()
+        work = never if row.work is None else row.work.timestamp()
+        return poll, min(work, self.clock.now) if wants_advance else work
 
     def look(self) -> tuple[ApplyLook, ...]:
         """See MemoryBackend."""
@@ -203,19 +200,13 @@ class PostgresBackend:
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         """See MemoryBackend."""
-        found = {}
+        found: dict[str, list[dict[str, Any]]] = {table: [] for table in self._tables}
         with self._database.begin() as tx:
-            for table in self._tables:
-                rows = tx.execute(text(f"SELECT * FROM {table}")).mappings()
-                found[table] = [{key: _plain(value) for key, value in row.items()} for row in rows]
+            for table, row in tx.execute(self._all_rows):
+                found[table].append({key: _plain(key, value) for key, value in row.items()})
         return found
 
 
-def _plain(value: Any) -> Any:
-    match value:
-        case datetime():
-            return round(value.timestamp(), 6)
-        case Decimal():
-            return int(value)
-        case _:
-            return value
+def _plain(key: str, value: Any) -> Any:
+    is_time = isinstance(value, str) and (key == "at" or key.endswith("_at"))
+    return round(datetime.fromisoformat(value).timestamp(), 6) if is_time else value

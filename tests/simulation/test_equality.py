@@ -1,5 +1,6 @@
 """The store in memory is held equal to PostgreSQL: the same calls, the same answers, the same rows after each."""
 
+import os
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -34,6 +35,8 @@ from tests.simulation.scenarios import SCENARIOS
 from tests.simulation.twin import TwinBackend
 
 NAMES = ("A", "B", "C")
+EXAMPLES = int(os.environ.get("EQUALITY", "15"))
+"""How many sequences of calls; more of them with EQUALITY=500."""
 POLICIES = (
     Policy(),
     Policy(copy=Copy.PARALLEL, max_parallel=2),
@@ -282,13 +285,14 @@ def _outcome(remote_id: RemoteId, said: Any, revision: int) -> Outcome[Sample]:
             return Ok(Sample(remote_id, state, state.value, "so far", error, (table,), revision))
 
 
+@pytest.mark.timeout(600)
 def test_any_calls_in_any_order(postgres: PostgresBackend) -> None:
     Stores.postgres = postgres
     run_state_machine_as_test(
         Stores,
         settings=settings(
-            max_examples=20,
-            stateful_step_count=40,
+            max_examples=EXAMPLES,
+            stateful_step_count=30,
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),

@@ -149,7 +149,7 @@ def _normal(value: Any) -> Any:
 
 
 def _shown(row: dict[str, Any], own: set[str]) -> dict[str, Any]:
-    return {key: _comparable(key, value) for key, value in row.items() if key not in own}
+    return {key: _comparable(key, row[key]) for key in sorted(row) if key not in own}
 
 
 def _comparable(key: str, value: Any) -> Any:

@@ -9,7 +9,7 @@ from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.model import Plan
 from tern.domain.states import SETTLED_APPLY, ApplyState
 from tern.domain.waves import Place, divide
-from tern.ports import AcceptedApply, Due, NewApply
+from tern.ports import AcceptedApply, Due, DueControl, NewApply
 from tern.store.apply import _digest, request_body
 from tests.simulation.memory.database import Database
 from tests.simulation.memory.parent import project_parent, tell
@@ -66,7 +66,8 @@ class ApplySteps(RegisterSteps):
                 raise Refused(message, reason="TARGET_HELD")
             detail = {"plan": new.plan_id, "operations": len(new.deployments)}
             tell(db, apply_pk, "accepted", new.caller, None, new.reason, detail=detail)
-            return AcceptedApply(apply_id, is_new=True, first=project_parent(db, apply_pk, new.caller))
+            due = project_parent(db, apply_pk, new.caller)
+            return AcceptedApply(apply_id, is_new=True, first=tuple(x for x in due if isinstance(x, Due)))
 
     def _insert_operations(self, apply_pk: int, plan_pk: int, places: Sequence[Place]) -> None:
         db = self.db
@@ -96,7 +97,7 @@ class ApplySteps(RegisterSteps):
         with self.db.transaction():
             return any(row.idempotency_key == idempotency_key for row in self.db.applies.values())
 
-    def advance_apply(self, apply_id: ApplyId) -> tuple[Due, ...]:
+    def advance_apply(self, apply_id: ApplyId) -> tuple[Due | DueControl, ...]:
         """See ports.ApplyStore."""
         db = self.db
         with db.transaction():
@@ -104,7 +105,7 @@ class ApplySteps(RegisterSteps):
             if apply is None:
                 message = f"there is no apply {apply_id}"
                 raise NotFound(message)
-            project_parent(db, apply.id, self.owner)
+            due = project_parent(db, apply.id, self.owner)
             ready = [
                 row
                 for row in db.operations_of[apply.id]
@@ -113,7 +114,8 @@ class ApplySteps(RegisterSteps):
                 and row.next_attempt_at <= db.now
                 and row.rung_at is None
             ]
-            return tuple(Due(row.id, ScopeName(apply_id, row.deployment)) for row in ready[:20])
+            cutovers = tuple(each for each in due if isinstance(each, DueControl))
+            return (*cutovers, *(Due(row.id, ScopeName(apply_id, row.deployment)) for row in ready[:20]))
 
     def claim_verdict_effects(self, apply_id: ApplyId) -> str | None:
         """See ports.ApplyStore."""

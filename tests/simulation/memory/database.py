@@ -191,8 +191,10 @@ class Database:
         )
 
     def is_wished(self, operation_id: int) -> bool:
-        """Somebody's wish about it is open."""
-        return any(row.is_open for row in self.deliveries_of[operation_id])
+        """A wish about it is open, and driven some time."""
+        return any(
+            row.is_open and row.next_attempt_at is not None for row in self.deliveries_of[operation_id]
+        )
 
     def newest_release(self, apply_pk: int) -> RequestRow | None:
         """The last time that somebody opened a pause."""

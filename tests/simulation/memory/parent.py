@@ -9,7 +9,7 @@ from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.opening import Opening, opening, opens_in_s
 from tern.domain.projection import project
 from tern.domain.states import ApplyState, Event, State, advance
-from tern.ports import Due
+from tern.ports import Due, DueControl
 from tests.simulation.memory.database import Database
 from tests.simulation.memory.rows import ApplyRow, DeliveryRow, EventRow, OperationRow
 from tests.simulation.memory.tally import cut_over_next, is_stuck, tally
@@ -138,7 +138,7 @@ def close_delivery(db: Database, row: DeliveryRow, fate: Delivery, words: str = 
         db.write(row, state=fate.value, closed_at=db.now, next_attempt_at=None, engine_words=said)
 
 
-def project_parent(db: Database, apply_pk: int, who: str) -> tuple[Due, ...]:
+def project_parent(db: Database, apply_pk: int, who: str) -> tuple[Due | DueControl, ...]:
     """Computes and writes the apply's state with all that belongs to it, and admits what may start."""
     apply = db.applies[apply_pk]
     policy = db.policy(apply_pk)
@@ -153,11 +153,12 @@ def project_parent(db: Database, apply_pk: int, who: str) -> tuple[Due, ...]:
             db.delete(held)
         _come_back(db, apply, None)
         return ()
-    waits_s = cut_over_next(db, apply_pk, policy, counted)
-    times = [each for each in (waits_s, opens_in_s(policy, counted)) if each is not None]
+    turn = cut_over_next(db, apply_pk, policy, counted)
+    times = [each for each in (turn, opens_in_s(policy, counted)) if isinstance(each, float)]
     _come_back(db, apply, min(times, default=None))
+    cutovers = (turn,) if isinstance(turn, DueControl) else ()
     opened = opening(policy, counted)
-    return () if opened is None else _admit(db, apply, opened)
+    return cutovers if opened is None else (*cutovers, *_admit(db, apply, opened))
 
 
 def _come_back(db: Database, apply: ApplyRow, in_s: float | None) -> None:

@@ -16,7 +16,7 @@ from tern.domain.timing import (
     START_GRACE_S,
     poll_interval_s,
 )
-from tern.ports import Cursor, Due, Looked, NotClaimed, Poll
+from tern.ports import Cursor, Due, DueControl, Looked, NotClaimed, Poll
 from tern.store.poll import FULL_READ_S, POLL_LEASE_S
 from tests.simulation.memory.database import Database
 from tests.simulation.memory.parent import (
@@ -161,7 +161,7 @@ class PollSteps(SweepSteps):
         remote_id = RemoteId(self.db.remote_id(row) or "")
         return Cursor(row.id, RemoteCall(name, remote_id, apply.environment, row.fence), revision)
 
-    def record_looks(self, poll: Poll, looks: Sequence[Looked]) -> tuple[Due, ...]:
+    def record_looks(self, poll: Poll, looks: Sequence[Looked]) -> tuple[Due | DueControl, ...]:
         """See ports.PollStore."""
         db = self.db
         answers = {look.cursor.operation_id: look for look in looks}
@@ -180,7 +180,7 @@ class PollSteps(SweepSteps):
                     self._write_state(one)
             for one in seen:
                 self._write_sample(one)
-            due: list[Due] = []
+            due: list[Due | DueControl] = []
             for apply_pk in applies:
                 due += project_parent(db, apply_pk, self.owner)
             lease = db.leases.get(f"poll:{poll.deployment.name}") if poll.owner else None

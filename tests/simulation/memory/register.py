@@ -103,6 +103,9 @@ class RegisterSteps(Steps):
         """See ports.DeploymentStore."""
         with self.db.transaction():
             self.db.write(self._named(name), drained=drained)
+            holders = {row.apply_id for row in self.db.reservations.values() if row.deployment == name}
+            for apply_pk in () if drained else sorted(holders):
+                self.db.write(self.db.applies[apply_pk], next_advance_at=self.db.now)
 
     def remove_deployment(self, name: str) -> None:
         """See ports.DeploymentStore."""

@@ -167,6 +167,8 @@ def wants_advance(db: Database, apply: ApplyRow) -> bool:
         return apply.verdict_effects_done_at is None
     if apply.state in {"paused", "running_degraded"} and has_unheard_release(db, apply):
         return True
+    if apply.next_advance_at is not None:
+        return apply.next_advance_at <= db.now
     return apply.state != "paused" and not any(
         row.state in _STARTED or (row.state == "pending" and row.next_attempt_at is not None)
         for row in db.operations_of[apply.id]
@@ -188,8 +190,7 @@ def needs_no_call(db: Database, wish: DeliveryRow) -> bool:
 
 def has_unheard_release(db: Database, apply: ApplyRow) -> bool:
     """The newest release has no event yet."""
-    releases = [one for one in db.requests.values() if one.apply_id == apply.id and one.verb == "release"]
-    newest = max(releases, key=lambda one: one.id, default=None)
+    newest = db.newest_release(apply.id)
     return newest is not None and not any(
         one.event == "released" and one.at >= newest.created_at
         for one in db.events.values()

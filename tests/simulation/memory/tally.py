@@ -1,10 +1,12 @@
 """Counting an apply's operations, and what covers or holds one of them; the twin of tern/store/tally.py and halt.py."""
 
-from tern.domain.barrier import REASON, Refusals, asks_again_in_s, turn
+from tern.domain.barrier import REASON, Refusals, asks_again_in_s, asks_by_itself, turn
 from tern.domain.control import Verb
+from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.policy import Policy
 from tern.domain.states import State
 from tern.domain.tally import Standing, Tally
+from tern.ports import DueControl
 from tests.simulation.memory.database import Database
 from tests.simulation.memory.rows import DeliveryRow, OperationRow, RequestRow
 
@@ -77,20 +79,33 @@ def refusals_of(db: Database, operation_id: int) -> Refusals:
     """The cutovers that came to nothing since the last start."""
     wishes = db.deliveries_of[operation_id]
     since = max((one.id for one in wishes if one.verb == "start" and one.state == "acknowledged"), default=0)
-    failed = [one for one in wishes if one.verb == "cutover" and one.state == "failed" and one.id > since]
+    failed = [
+        one
+        for one in wishes
+        if one.verb == "cutover" and one.state == "failed" and one.attempts and one.id > since
+    ]
     if not failed:
         return Refusals()
     last = max(one.closed_at or 0.0 for one in failed)
     return Refusals(len(failed), db.now - last, max(failed, key=lambda one: one.id).engine_words)
 
 
-def cut_over_next(db: Database, apply_pk: int, policy: Policy, counted: Tally) -> float | None:
-    """Writes the wish to cut over the operation whose turn it is; the twin of tern/store/barrier.py."""
+def cut_over_next(db: Database, apply_pk: int, policy: Policy, counted: Tally) -> DueControl | float | None:
+    """The wish to cut over the operation whose turn it is; the twin of tern/store/barrier.py."""
     position = turn(policy, counted)
     if position is None:
         return None
     row = next(one for one in db.operations_of[apply_pk] if one.position == position)
-    if db.stop_in_force(row.id) is not None or db.open_delivery(row.id, "cutover") is not None:
+    due = DueControl(
+        row.id, ScopeName(ApplyId(db.applies[apply_pk].apply_identifier), row.deployment), Verb.CUTOVER
+    )
+    wish = db.open_delivery(row.id, "cutover")
+    if wish is not None:
+        if wish.next_attempt_at is not None:
+            return None
+        db.write(wish, next_attempt_at=db.now)
+        return due
+    if db.stop_in_force(row.id) is not None or not asks_by_itself(policy, counted):
         return None
     in_s = asks_again_in_s(refusals_of(db, row.id))
     if in_s is None or in_s > 0:
@@ -98,4 +113,4 @@ def cut_over_next(db: Database, apply_pk: int, policy: Policy, counted: Tally) -
     outcome = {"deployment": row.deployment, "outcome": "accepted", "reason": REASON}
     request = ask(db, apply_pk, Verb.CUTOVER, "tern", REASON, [outcome])
     deliver(db, request.id, row, Verb.CUTOVER)
-    return None
+    return due

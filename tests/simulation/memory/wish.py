@@ -4,7 +4,9 @@ from tern.domain.admission import AdmissionFacts, admit
 from tern.domain.control import CALLS_ONLY, CONTRARY, Receipt, ReceiptLine, Verb
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.policy import Copy
 from tern.domain.states import State
+from tern.domain.tally import UNPASSED
 from tern.ports import Asked, DueControl, Member, WishReceipt
 from tests.simulation.memory.database import Database
 from tests.simulation.memory.rows import OperationRow
@@ -37,7 +39,7 @@ class WishSteps(Steps):
                 message = f"there is no apply {asked.apply_id}"
                 raise NotFound(message)
             rows = sorted(db.operations_of[apply.id], key=lambda row: row.position)
-            answers = [(row, _answer(db, asked, row)) for row in _selected(asked, rows, self)]
+            answers = _answers(db, asked, _selected(asked, rows, self), rows)
             lines = tuple(line for _, line in answers)
             if asked.dry_run:
                 return WishReceipt(None, lines)
@@ -74,7 +76,25 @@ def _was_never_dispatched(db: Database, row: OperationRow) -> bool:
     return db.remote_id(row) is None and (row.dispatch_key is None or row.dispatch_key_is_dead)
 
 
-def _answer(db: Database, asked: Asked, row: OperationRow) -> ReceiptLine:
+def _answers(
+    db: Database, asked: Asked, chosen: list[OperationRow], rows: list[OperationRow]
+) -> list[tuple[OperationRow, ReceiptLine]]:
+    if asked.verb is not Verb.CUTOVER or not rows or db.policy(rows[0].apply_id).copy is not Copy.BARRIER:
+        return [(row, _answer(db, asked, row)) for row in chosen]
+    answers: list[tuple[OperationRow, ReceiptLine]] = []
+    ahead: list[str] = []
+    for row in rows:
+        goes = db.open_delivery(row.id, "cutover") is not None or row.state == "cutting_over"
+        if row in chosen:
+            line = _answer(db, asked, row, ", ".join(ahead))
+            answers.append((row, line))
+            goes = goes or line.outcome is Receipt.ACCEPTED
+        if not goes and State(row.state) in UNPASSED:
+            ahead.append(f"{row.deployment} ({row.state})")
+    return answers
+
+
+def _answer(db: Database, asked: Asked, row: OperationRow, comes_before: str = "") -> ReceiptLine:
     apply = db.applies[row.apply_id]
     holder = db.holder(apply.environment, apply.database, row.deployment)
     other = holder is not None and holder.id != apply.id
@@ -91,6 +111,7 @@ def _answer(db: Database, asked: Asked, row: OperationRow) -> ReceiptLine:
         revival_open=any(db.open_delivery(row.id, verb) is not None for verb in ("start", "retry")),
         contrary_open=contrary is not None and db.open_delivery(row.id, contrary) is not None,
         target_holder=f"{holder.apply_identifier} ({holder.state})" if holder and other else None,
+        comes_before=comes_before,
         scope=str(ScopeName(asked.apply_id, row.deployment)),
     )
     return admit(asked.verb, facts, asked.volume)
