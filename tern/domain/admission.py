@@ -85,7 +85,9 @@ def _known_already(verb: Verb, facts: AdmissionFacts) -> tuple[Receipt, str] | N
                 return too_late
             return already if state.is_live and facts.stop_in_force is None else None
         case Verb.CUTOVER:
-            return already if state in {State.CUTTING_OVER, State.COMPLETED, State.REVERT_WINDOW} else None
+            if state in {State.CUTTING_OVER, State.COMPLETED, State.REVERT_WINDOW}:
+                return already
+            return too_late if state.is_finished else None
         case Verb.RETRY:
             if state is State.FAILED or state in {State.STOPPED, State.UNCERTAIN}:
                 return None
@@ -117,7 +119,7 @@ def _unmet(verb: Verb, facts: AdmissionFacts) -> list[str]:
     why: list[str] = []
     if facts.stop_in_force is not None and _is_kept_back(verb, facts.stop_in_force):
         why.append(_covers(facts.stop_in_force))
-    if facts.contrary_open:
+    if verb in CONTRARY and facts.contrary_open:
         why.append(f"a {CONTRARY[verb]} is on its way")
     if verb in MOMENT and state is not MOMENT[verb]:
         why.append(f"it is {state}, not {_said(MOMENT[verb])}")

@@ -185,7 +185,7 @@ def unmet(verb: Verb, facts: DriveFacts) -> tuple[str, ...]:
         why.append("a stop or cancel came between")
     if verb in MOMENT and facts.state is not MOMENT[verb]:
         why.append(f"it is {facts.state}, not {MOMENT[verb]}")
-    if facts.contrary_came_first:
+    if verb in CONTRARY and facts.contrary_came_first:
         why.append(f"a {CONTRARY[verb]} was asked for first")
     if verb is Verb.CUTOVER and facts.failed_since:
         why.append("a failure since then holds the rollout: whoever still wants it asks again")

@@ -2,18 +2,21 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from tern.domain.admission import AdmissionFacts, admit
 from tern.domain.control import (
+    ADJUSTABLE,
+    CONTRARY,
+    MOMENT,
     Delivery,
     DriveFacts,
-    Receipt,
     Step,
     Verb,
     fulfilment,
     next_step,
+    unmet,
 )
 from tern.domain.states import State
 
@@ -91,15 +94,56 @@ def test_a_stopped_job_that_runs_is_stopped_again() -> None:
             assert next_step(Verb.STOP, facts) is Step.SEND
 
 
-def test_a_cutover_is_sent_only_to_an_engine_that_waits() -> None:
-    """CU3, G9: waiting by its own fresh sample, and no stop in the way."""
+@pytest.mark.parametrize("verb", MOMENT)
+def test_a_call_of_a_moment_is_sent_only_in_that_moment(verb: Verb) -> None:
+    """CU3, G9: there by its own fresh sample, and no stop in the way."""
     for facts in every_fact():
-        step = next_step(Verb.CUTOVER, facts)
+        step = next_step(verb, facts)
         if step is Step.SEND:
-            assert facts.state is State.WAITING_FOR_CUTOVER
+            assert facts.state is MOMENT[verb]
             assert facts.is_fresh
             assert not facts.stop_open
         assert step not in {Step.SETTLE_LOCALLY, Step.RESOLVE, Step.REQUEUE, Step.RESUME}
+
+
+@pytest.mark.parametrize("verb", CONTRARY)
+def test_of_two_that_exclude_each_other_the_later_one_is_never_sent(verb: Verb) -> None:
+    """S14: one effect."""
+    for facts in every_fact():
+        assert next_step(verb, replace(facts, contrary_came_first=True)) is not Step.SEND
+
+
+def test_a_volume_is_sent_only_where_an_engine_works() -> None:
+    """G2, G9: with an id, and no stop in the way; it needs no fresh look, for setting it twice is setting it once."""
+    for facts in every_fact():
+        sends = next_step(Verb.VOLUME, facts) is Step.SEND
+        assert sends is (facts.state in ADJUSTABLE and facts.has_remote_id and not facts.stop_open)
+
+
+def test_what_may_be_at_its_engine_is_never_left_behind() -> None:
+    """G10, S17: a skip settles only what was never dispatched, and calls nobody."""
+    for facts in every_fact():
+        step = next_step(Verb.SKIP, facts)
+        assert step in {Step.SETTLE_LOCALLY, Step.ACKNOWLEDGE, Step.TOO_LATE, Step.FAIL}
+        if step is Step.SETTLE_LOCALLY:
+            assert facts.was_never_dispatched
+            assert facts.state in {State.PENDING, State.STOPPED}
+
+
+def test_a_retry_puts_back_only_what_failed_without_an_id() -> None:
+    """D18, G5: and calls nobody."""
+    for facts in every_fact():
+        step = next_step(Verb.RETRY, facts)
+        assert step in {Step.REQUEUE, Step.ACKNOWLEDGE, Step.TOO_LATE, Step.FAIL}
+        if step is Step.REQUEUE:
+            assert (facts.state, facts.has_remote_id) == (State.FAILED, False)
+
+
+def test_what_can_not_be_carried_out_any_more_says_why() -> None:
+    """G15: a wish that fails without a call has its reasons."""
+    for verb, facts in itertools.product(Verb, every_fact()):
+        if next_step(verb, facts) is Step.FAIL:
+            assert unmet(verb, facts), (verb, facts)
 
 
 def test_a_start_never_dispatches_and_never_forgets_an_id() -> None:
@@ -127,52 +171,20 @@ def test_when_a_wish_is_fulfilled(state: State) -> None:
         assert fulfilment(Verb.START, state) is None
     if fulfilment(Verb.CUTOVER, state) is Delivery.ACKNOWLEDGED:
         assert state in {State.CUTTING_OVER, State.COMPLETED, State.REVERT_WINDOW}
+    if fulfilment(Verb.REVERT, state) is Delivery.ACKNOWLEDGED:
+        assert state in {State.REVERTING, State.REVERTED}
+    assert (fulfilment(Verb.SKIP_REVERT, state) is Delivery.ACKNOWLEDGED) is (state is State.COMPLETED)
+    assert (fulfilment(Verb.SKIP, state) is Delivery.ACKNOWLEDGED) is (state is State.SKIPPED)
+    assert (fulfilment(Verb.RETRY, state) is None) is (state is State.FAILED)
+    # no state shows a volume: its answer does
+    assert fulfilment(Verb.VOLUME, state) is not Delivery.ACKNOWLEDGED
 
 
-@pytest.mark.parametrize("state", ALL_STATES)
-@pytest.mark.parametrize("verb", Verb)
-def test_a_second_equal_wish_is_already_on_its_way(verb: Verb, state: State) -> None:
-    """At most one open delivery per operation and verb."""
-    assert admit(verb, AdmissionFacts(state, has_remote_id=True, open_request=7)).outcome is Receipt.ALREADY
-
-
-@pytest.mark.parametrize("state", ALL_STATES)
-@pytest.mark.parametrize("in_force", [None, "stop", "cancel"])
-def test_stopping_is_cheap(state: State, in_force: str | None) -> None:
-    """G9: whatever is live can be stopped and cancelled, whatever else was asked before."""
-    facts = AdmissionFacts(state, has_remote_id=False, stop_in_force=in_force)
-    for verb in HALTING:
-        outcome = admit(verb, facts).outcome
-        assert outcome is not Receipt.REFUSED
-        if state.is_live:
-            assert outcome is Receipt.ACCEPTED
-    if state is State.STOPPED:
-        assert admit(Verb.CANCEL, facts).outcome is Receipt.ACCEPTED
-
-
-@pytest.mark.parametrize("state", [state for state in State if not state.is_finished])
-def test_a_forward_wish_under_a_cancel_is_refused(state: State) -> None:
-    """§7: cancelling is permanent, so neither a start nor a cutover is taken while one covers the operation."""
-    facts = AdmissionFacts(state, has_remote_id=True, stop_in_force="cancel")
-    assert admit(Verb.START, facts).outcome is Receipt.REFUSED
-    if state not in {State.CUTTING_OVER, State.REVERT_WINDOW}:
-        assert admit(Verb.CUTOVER, facts).outcome is Receipt.REFUSED
-
-
-def test_a_refused_cutover_lists_all_that_is_missing() -> None:
-    facts = AdmissionFacts(State.RUNNING, has_remote_id=True, stop_in_force="stop")
-    line = admit(Verb.CUTOVER, facts)
-    assert line.outcome is Receipt.REFUSED
-    assert "stop covers it" in line.reason
-    assert "running, not waiting" in line.reason
-
-
-def test_a_start_whose_target_is_held_is_refused_by_name() -> None:
-    """SA3, G13."""
-    facts = AdmissionFacts(State.STOPPED, has_remote_id=True, target_holder="apl-2 (running)")
-    line = admit(Verb.START, facts)
-    assert line.outcome is Receipt.REFUSED
-    assert "apl-2 (running)" in line.reason
+@pytest.mark.parametrize("state", [state for state in State if state.is_finished])
+@pytest.mark.parametrize("verb", [verb for verb in Verb if verb is not Verb.RELEASE])
+def test_no_wish_stays_open_over_what_is_finished(verb: Verb, state: State) -> None:
+    """A parent is never settled with an open delivery; a retry alone changes what has failed."""
+    assert fulfilment(verb, state) is not None or (verb, state) == (Verb.RETRY, State.FAILED)
 
 
 def test_cancel_before_stop_before_the_rest() -> None:

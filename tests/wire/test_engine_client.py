@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from tern.domain.model import (
     Unsupported,
 )
 from tern.domain.outcome import Ok, Outcome, Refused, Unknown
-from tern.domain.policy import Cutover
+from tern.domain.policy import Cutover, Policy
 from tern.domain.states import State
 from tern.ports import Engine
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as engine_v1
@@ -77,6 +78,13 @@ def test_options_say_no_as_clearly_as_yes(
     assert dict(request.options) == {"defer_cutover": "false", "allow_unsafe": "false"}
 
 
+def test_a_revert_window_is_asked_for_where_the_policy_says_so(
+    fake: FakeEngine, engine: Engine, scope: OperationScope, claim: Claim
+) -> None:
+    engine.apply(replace(scope, policy=Policy(enable_revert=True)), claim)
+    assert fake.calls("Apply")[0].request.options["enable_revert"] == "true"
+
+
 def test_every_call_for_an_operation_names_it_and_shows_its_fence(
     fake: FakeEngine, engine: Engine, scope: OperationScope, started: RemoteId
 ) -> None:
@@ -105,6 +113,9 @@ def test_a_deadline_goes_with_every_call(
         "Start": lambda: engine.start(call_for("R-1")),
         "Cutover": lambda: engine.cutover(call_for("R-1")),
         "Cancel": lambda: engine.cancel(call_for("R-1")),
+        "Revert": lambda: engine.revert(call_for("R-1")),
+        "SkipRevert": lambda: engine.skip_revert(call_for("R-1")),
+        "Volume": lambda: engine.volume(call_for("R-1"), 3),
         "Logs": lambda: engine.logs(call_for("R-1"), 5),
         "Health": engine.health,
         "Preview": lambda: engine.preview(deployment, [CHANGE]),

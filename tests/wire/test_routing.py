@@ -45,6 +45,9 @@ def test_a_deployment_without_a_client_refuses_every_call_with_the_reason(
         engine.start(call),
         engine.cutover(call),
         engine.cancel(call),
+        engine.revert(call),
+        engine.skip_revert(call),
+        engine.volume(call, 3),
         engine.health(),
         engine.probe(),
         engine.preview(deployment, [CHANGE]),
@@ -115,10 +118,11 @@ MULTI = ApplyTarget(ApplyId("apl-one"), RemoteId("R-1"), "us-east", "production"
 
 
 def sends(engine: Engine, verb: ApplyVerb) -> Callable[[RemoteCall], Outcome[Any]]:
-    """What would really be sent, were it allowed. Volume and revert have no port yet; a stop stands in for them."""
+    """What would really be sent, were it allowed."""
 
     def send(call: RemoteCall) -> Outcome[Any]:
-        outcome: Outcome[Any] = getattr(engine, verb.value, engine.stop)(call)
+        more = (3,) if verb is ApplyVerb.VOLUME else ()
+        outcome: Outcome[Any] = getattr(engine, verb.value)(call, *more)
         return outcome
 
     return send
