@@ -77,22 +77,46 @@ def policy_holds(history: History) -> Iterator[str]:
         for apply in history.applies
     }
     positions = {operation.id: operation.position for operation in history.operations}
+    waves = {operation.id: operation.wave for operation in history.operations}
+    released: dict[int, int] = {}
+    seen: set[int] = set()
     for event in history.events:
-        if event.event not in EVENTS or event.operation_id is None or event.apply_pk not in applies:
+        if event.apply_pk not in applies:
             continue
         apply, now = applies[event.apply_pk], states[event.apply_pk]
+        if event.event == "released":
+            released[apply.pk] = int(event.detail["failures"])
+            seen |= {key for key, state in now.items() if state is State.FAILED}
+        if event.event not in EVENTS or event.operation_id is None:
+            continue
         if event.event == "claim" and event.before == "pending":
-            tally = Tally.of(Standing(positions[key], state) for key, state in now.items())
+            tally = Tally.of(
+                (
+                    Standing(positions[key], state, waves[key], was_seen=key in seen)
+                    for key, state in now.items()
+                ),
+                released.get(apply.pk),
+            )
             if is_spent(apply.policy, tally):
                 yield f"operation {event.operation_id} was started in a halted rollout"
             mine = positions[event.operation_id]
             ahead = [key for key, state in now.items() if positions[key] < mine and state not in PASSED]
             if apply.policy.copy is Copy.ROLLING and ahead:
                 yield f"operation {event.operation_id} was started before {ahead} were through"
-            busy, most = tally.count(*COPYING), apply.policy.max_parallel
+            wave = waves[event.operation_id]
+            early = [key for key, state in now.items() if waves[key] < wave and state not in PASSED]
+            if early:
+                yield f"operation {event.operation_id} was started before {early} of an earlier wave"
+            busy, most = tally.within(wave).count(*COPYING), apply.policy.rules(wave).max_parallel
             if apply.policy.copy is not Copy.ROLLING and most is not None and busy >= most:
                 yield f"operation {event.operation_id} was started as number {busy + 1} of {most}"
         now[event.operation_id] = State(event.after)
+        failed = sum(
+            state is State.FAILED and waves[key] == waves[event.operation_id] for key, state in now.items()
+        )
+        most_failed = apply.policy.rules(waves[event.operation_id]).max_failures + 1
+        if apply.policy.strict and failed > most_failed and apply.pk not in released:
+            yield f"{failed} operations failed, a strict rollout bears {most_failed}"
     yield from _let_in_out_of_order(history)
     yield from _cut_over_out_of_turn(history)
 

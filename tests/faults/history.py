@@ -74,6 +74,7 @@ class Operation:
     generation: int = 1
     key: str | None = None
     claim_token: str | None = None
+    wave: int = 0
 
     def key_of(self, generation: int) -> DispatchKey:
         """The key that every worker must compute."""
@@ -271,6 +272,7 @@ def read_history(
                     row.dispatch_generation,
                     row.dispatch_key,
                     row.claim_token,
+                    row.wave,
                 )
                 for row in rows(
                     "SELECT o.*, a.apply_identifier, a.external_id, a.operation_count FROM apply_operations o"

@@ -248,6 +248,28 @@ FORGED: list[tuple[str, str, Callable[[], History]]] = [
     ),
     (
         "S18",
+        "started before the wave ahead of it is through",
+        lambda: replace(
+            TRUE,
+            applies=(replace(TRUE.applies[0], policy=Policy(copy=Copy.PARALLEL)),),
+            operations=(replace(A, wave=1), replace(B, wave=2)),
+            events=(*TRUE.events[:3], Recorded(0, 4, 1, 2, "claim", "w1", "", "pending", "running")),
+        ),
+    ),
+    (
+        "S18",
+        "more failures than a strict rollout bears",
+        lambda: replace(
+            TRUE,
+            applies=(replace(TRUE.applies[0], policy=Policy(copy=Copy.PARALLEL, strict=True)),),
+            events=(
+                Recorded(0, 4, 1, 1, "refuse", "w1", "no", "pending", "failed"),
+                Recorded(0, 4, 1, 2, "refuse", "w1", "no", "pending", "failed"),
+            ),
+        ),
+    ),
+    (
+        "S18",
         "cut over before its turn",
         lambda: replace(
             TRUE,

@@ -150,6 +150,7 @@ class MemoryBackend:
                     row.dispatch_generation,
                     row.dispatch_key,
                     row.claim_token,
+                    row.wave,
                 )
                 for row in db.operations.values()
             ),

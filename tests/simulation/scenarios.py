@@ -230,6 +230,13 @@ SCENARIOS: Mapping[str, Scenario] = {
             engines={"A": EngineKind(refuses_first=1)},
         ),
         Scenario(
+            "pause-and-release",
+            {"A": "failed", "B": "completed"},
+            Policy(on_failure=OnFailure.PAUSE),
+            acts=(Ask(Verb.RELEASE, _apply_is("paused")),),
+            engines={"A": _FAILS},
+        ),
+        Scenario(
             "skip",
             {"A": "completed", "B": "skipped", "C": "completed"},
             acts=(

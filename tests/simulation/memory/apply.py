@@ -14,6 +14,7 @@ from tern.store.apply import _digest, request_body
 from tests.simulation.memory.database import Database
 from tests.simulation.memory.parent import project_parent, tell
 from tests.simulation.memory.register import RegisterSteps, plan_named
+from tests.simulation.memory.release import hear_releases
 from tests.simulation.memory.rows import (
     ApplyRow,
     OperationRow,
@@ -105,6 +106,7 @@ class ApplySteps(RegisterSteps):
             if apply is None:
                 message = f"there is no apply {apply_id}"
                 raise NotFound(message)
+            hear_releases(db, apply.id)
             due = project_parent(db, apply.id, self.owner)
             ready = [
                 row

@@ -9,6 +9,7 @@ from tern.domain.states import State
 from tern.domain.tally import UNPASSED
 from tern.ports import Asked, DueControl, Member, WishReceipt
 from tests.simulation.memory.database import Database
+from tests.simulation.memory.release import accept_release
 from tests.simulation.memory.rows import OperationRow
 from tests.simulation.memory.scope import Steps
 from tests.simulation.memory.tally import ask, deliver
@@ -38,6 +39,8 @@ class WishSteps(Steps):
             if apply is None:
                 message = f"there is no apply {asked.apply_id}"
                 raise NotFound(message)
+            if verb is Verb.RELEASE:
+                return accept_release(db, asked, apply)
             rows = sorted(db.operations_of[apply.id], key=lambda row: row.position)
             answers = _answers(db, asked, _selected(asked, rows, self), rows)
             lines = tuple(line for _, line in answers)
