@@ -129,6 +129,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         everywhere: bool = False,
         excepted: Sequence[str] = (),
+        first: Sequence[str] = (),
         policy: Policy | None = None,
         allow_unsafe: bool = False,
         previews: bool = True,
@@ -136,8 +137,9 @@ class Client:
         """Takes a rollout in; accepted is written down, not done.
 
         The change is a kept plan, ddl, or changes spelled out. Deployments are named in rollout order, or chosen by
-        label or all (everywhere). With a key of its own a call may be repeated until it is answered: the same key and
-        request are the same apply for ever. Without one, a repeated call is another rollout.
+        label or all (everywhere), of which those in `first` begin. With a key of its own a call may be repeated until
+        it is answered: the same key and request are the same apply for ever. Without one, a repeated call is another
+        rollout.
         """
         request = EnqueueRequest.read(
             {
@@ -151,6 +153,7 @@ class Client:
                 "labels": labels,
                 "everywhere": everywhere,
                 "excepted": _listed(excepted),
+                "first": _listed(first),
                 "policy": (policy or Policy()).as_json(),
                 "caller": self._caller,
                 "reason": reason,

@@ -36,8 +36,8 @@ class EnqueueRequest:
     """A rollout as another service asks for it: readable, and not yet understood.
 
     One of plan (an id), ddl (a text) and changes with database_type (see change.py); environment and database, which
-    a kept plan knows by itself; one of deployments (names in rollout order), labels and everywhere, with excepted;
-    policy, as in applies.policy, each key optional; caller, reason, key; allow_unsafe, previews.
+    a kept plan knows by itself; one of deployments (names in rollout order), labels and everywhere, these with
+    excepted and first; policy, as in applies.policy, each key optional; caller, reason, key; allow_unsafe, previews.
     """
 
     plan: str = ""
@@ -50,6 +50,7 @@ class EnqueueRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     everywhere: bool = False
     excepted: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()
     policy: Policy = field(default_factory=Policy)
     caller: str = ""
     reason: str = ""
@@ -72,6 +73,7 @@ class EnqueueRequest:
             labels=fields.labels("labels"),
             everywhere=fields.flag("everywhere"),
             excepted=fields.texts("excepted"),
+            first=fields.texts("first"),
             policy=fields.policy("policy"),
             caller=fields.text("caller"),
             reason=fields.text("reason"),
@@ -88,7 +90,9 @@ class EnqueueRequest:
         """What is asked for; raises UsageError, and Refused for statements that are no change."""
         return Enqueue(
             change=self._change(),
-            choice=Choice(self.deployments, self.labels, self.everywhere, frozenset(self.excepted)),
+            choice=Choice(
+                self.deployments, self.labels, self.everywhere, frozenset(self.excepted), self.first
+            ),
             caller=self.caller,
             reason=self.reason,
             key=self.key,

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tern.domain.difference import differences
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.model import Plan
@@ -230,11 +231,7 @@ def _same_request(tx: Connection, new: NewApply, body: Mapping[str, object]) -> 
     if row.request_digest == _digest(body):
         return AcceptedApply(ApplyId(row.apply_identifier), is_new=False)
     before: dict[str, Any] = row.options.get("request", {})
-    why = tuple(
-        f"{name}: {before.get(name)!r} before, {body[name]!r} now"
-        for name in body
-        if before.get(name) != body[name]
-    )
+    why = tuple(differences(before, body))
     message = f"the key {new.idempotency_key} belongs to {row.apply_identifier}, which is another request"
     raise Refused(message, why=why, next_step="Use another --key for another rollout.", reason="KEY_REUSED")
 

@@ -65,6 +65,7 @@ class CommandLine:
         words = [word for name, value in texts.items() if value is not None for word in (name, str(value))]
         words += [word for pair in message.get("labels", {}).items() for word in ("-l", "=".join(pair))]
         words += [word for name in message.get("excepted", ()) for word in ("--except", name)]
+        words += ["--first", ",".join(message["first"])] if "first" in message else []
         words += ["--all"] * bool(message.get("everywhere"))
         words += ["--allow-unsafe"] * bool(message.get("allow_unsafe"))
         words += ["--no-preview"] * (not message.get("previews", True))
@@ -154,6 +155,7 @@ class Stub:
                 labels=message.get("labels", {}),
                 all=message.get("everywhere", False),
                 excepted=message.get("excepted", ()),
+                first=message.get("first", ()),
             ),
             policy=_policy(message.get("policy", {})),
             allow_unsafe=message.get("allow_unsafe", False),

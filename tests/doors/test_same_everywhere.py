@@ -76,6 +76,8 @@ REFUSED: list[tuple[str, Mapping[str, Any], str]] = [
     ("nobody chosen", {"deployments": []}, "USAGE"),
     ("chosen in two ways", {"labels": {"region": "eu"}}, "USAGE"),
     ("taken away from names", {"excepted": ["A"]}, "USAGE"),
+    ("names that have an order, and another one", {"first": ["A"]}, "USAGE"),
+    ("first who was not chosen", {"deployments": [], "everywhere": True, "first": ["nowhere"]}, "NOT_FOUND"),
     ("a place that is missing", {"database": ""}, "USAGE"),
     ("rolling in parallel", {"policy": {"copy": "rolling", "max_parallel": 2}}, "USAGE"),
     ("no slot at all", {"policy": {"copy": "parallel", "max_parallel": 0}}, "USAGE"),
@@ -186,13 +188,14 @@ def test_id1_one_key_is_one_apply_whichever_door_it_comes_through(
     for changed in (
         {"ddl": "ALTER TABLE orders ADD COLUMN other text"},
         {"everywhere": False, "deployments": ["A", "B", "C"]},
+        {"first": ["C"]},
         {"policy": {"copy": "parallel", "max_parallel": 3}},
         {"allow_unsafe": True},
     ):
         other = ask_all(doors, {**message, **changed})
         assert {name: verdict.reason for name, verdict in other.items()} == dict.fromkeys(doors, "KEY_REUSED")
-        (why,) = {verdict.why for verdict in other.values()}
-        assert len(why) == 1, why
+        assert len({verdict.why for verdict in other.values()}) == 1, other
+        assert len(other["stub"].why) == 1, other
     assert written(world) == before
     assert world.one("SELECT count(*) AS n FROM plans").n == 1
 

@@ -61,7 +61,7 @@ def test_id1_the_same_key_is_answered_whatever_changed_since(world: World) -> No
     [
         ({"deployments": ("A", "C")}, "deployments"),
         ({"deployments": ("B", "A")}, "deployments"),
-        ({"policy": Policy(copy=Copy.PARALLEL)}, "policy"),
+        ({"policy": Policy(copy=Copy.PARALLEL)}, "policy.copy"),
         ({"allow_unsafe": True}, "allow_unsafe"),
         ({"plan_id": PlanId("pln-0")}, "plan"),
     ],

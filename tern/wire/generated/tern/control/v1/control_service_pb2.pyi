@@ -264,6 +264,7 @@ class Targets(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     ALL_FIELD_NUMBER: _builtins.int
     EXCEPTED_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
     all: _builtins.bool
     """Every deployment of the database."""
     @_builtins.property
@@ -276,6 +277,10 @@ class Targets(_message.Message):
     def excepted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Takes away from labels or all."""
 
+    @_builtins.property
+    def first(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of labels or all: these begin, in this order."""
+
     def __init__(
         self,
         *,
@@ -283,10 +288,11 @@ class Targets(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         all: _builtins.bool = ...,
         excepted: _abc.Iterable[_builtins.str] | None = ...,
+        first: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "deployments", b"deployments", "excepted", b"excepted", "labels", b"labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "deployments", b"deployments", "excepted", b"excepted", "first", b"first", "labels", b"labels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
