@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tern.domain.holds import ClearedBy, Hold, HoldKind, OperationFacts, holds
+from tern.domain.holds import ClearedBy, Hold, HoldKind
+from tern.domain.policy import OnFailure
 from tern.domain.states import ApplyState, State
-from tern.domain.tally import UNPASSED, Standing, Tally
 from tern.domain.timing import LOST_CONTACT_AFTER
 from tern.facts import ApplyFacts, OperationRecord, TableFacts
+from tern.holding import held
 
 UNTAKEN_AFTER_S = 15.0
 """A due operation that nobody took for so long means that no driver works."""
@@ -41,6 +42,8 @@ _MOVES_BY_ITSELF = frozenset(
 
 
 _CLEARED_BY_TIME = {HoldKind.CLAIMED, HoldKind.BACKOFF, HoldKind.BAKE}
+
+_IN_THE_WAY = {HoldKind.ORDER, HoldKind.WAVE, HoldKind.BAKE}
 
 _DONE_OR_NOT_BEGUN = frozenset({"pending", *(state.value for state in State if state.is_settled)})
 
@@ -242,83 +245,23 @@ class ApplyView:
 def apply_view(facts: ApplyFacts) -> ApplyView:
     """Makes sense of one look."""
     operations = tuple(
-        OperationView(f"{facts.apply_id}/{record.deployment}", record, found)
-        for record, found in _held(facts)
+        OperationView(f"{facts.apply_id}/{record.deployment}", record, found) for record, found in held(facts)
     )
     return ApplyView(facts, operations, tuple(_blockers(facts, operations)))
 
 
-def standing(record: OperationRecord) -> Standing:
-    """An operation as policy and projection count it."""
-    return Standing(
-        position=record.position,
-        state=record.state,
-        wave=record.wave,
-        is_admitted=record.is_admitted,
-        is_wished=record.is_driven,
-        has_remote_id=record.remote_id is not None,
-        was_seen=record.was_seen,
-        ended_s_ago=record.ended_s_ago,
-    )
-
-
-def _held(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, tuple[Hold, ...]]]:
-    """Each operation with its holds, in one pass over all: what stands before it in the order goes before it."""
-    tally = Tally.of(map(standing, facts.operations), facts.released)
-    ahead: Counter[int] = Counter()
-    stuck: dict[int, str] = {}
-    before = ""
-    for record in facts.operations:
-        is_stuck = (
-            record.drained or record.stop_in_force is not None or record.target_holder != facts.apply_id
-        )
-        is_outside = record.state is State.PENDING and not record.is_admitted
-        yield (
-            record,
-            holds(
-                facts.policy,
-                OperationFacts(
-                    state=record.state,
-                    tally=tally,
-                    position=record.position,
-                    wave=record.wave,
-                    is_admitted=record.is_admitted,
-                    ahead=ahead[record.wave],
-                    stuck_ahead=stuck.get(record.wave, "") if is_outside else "",
-                    before=before,
-                    stop_in_force=record.stop_in_force,
-                    wait_s=record.wait_s,
-                    claimed_for_s=record.claimed_for_s,
-                    drained=record.drained,
-                    holds_target=record.target_holder == facts.apply_id,
-                    target_holder=record.target_holder,
-                    wished=frozenset(wish.verb.value for wish in record.open_wishes),
-                    refusals=record.refusals,
-                    silent_looks=record.poll_failures,
-                    silent_for_s=record.sampled_age_s,
-                    error=record.error_message if record.state is State.UNCERTAIN else record.poll_error,
-                ),
-            ),
-        )
-        if is_outside and is_stuck:
-            stuck.setdefault(record.wave, record.deployment)
-        elif is_outside:
-            ahead[record.wave] += 1
-        if not before and record.state in UNPASSED:
-            before = f"{record.deployment} ({record.state.value.replace('_', ' ')})"
-
-
 def _blockers(facts: ApplyFacts, operations: tuple[OperationView, ...]) -> Iterator[Blocker]:
+    yield from _blockers_of_all(facts, operations)
     for operation in operations:
         name = operation.deployment
-        if operation.state is State.UNCERTAIN:
-            text = operation.holds[0].detail
+        kinds = {hold.kind: hold for hold in operation.holds}
+        if HoldKind.UNCERTAIN in kinds:
+            text = kinds[HoldKind.UNCERTAIN].detail
             command = f"tern resolve {operation.scope} --as not-started|ended|remote-id=R --reason '…'"
             yield Blocker(name, f"uncertain: {text}", command, "tells Tern what you found at the engine")
-        elif operation.state is State.WAITING_FOR_CUTOVER and operation.holds:
-            command = f"tern cutover {operation.scope} --reason '…'"
-            yield Blocker(name, "ready to cut over", command, "lets the application see the change there")
-        elif operation.state is State.STOPPED and operation.holds and not facts.state.is_finished:
+        elif operation.state is State.WAITING_FOR_CUTOVER:
+            yield from _blockers_of_waiting(operation, kinds)
+        elif operation.state is State.STOPPED and HoldKind.STOP in kinds and not facts.state.is_finished:
             command = f"tern start {operation.scope} --reason '…'"
             yield Blocker(name, "stopped", command, "resumes it where it was stopped")
         elif operation.state is State.PENDING:
@@ -326,6 +269,31 @@ def _blockers(facts: ApplyFacts, operations: tuple[OperationView, ...]) -> Itera
         if operation.lost_contact:
             words = operation.record.poll_error or "its engine does not answer"
             yield Blocker(name, f"lost contact: {words}", f"tern deployments check {name}", "asks its engine")
+
+
+def _blockers_of_all(facts: ApplyFacts, operations: tuple[OperationView, ...]) -> Iterator[Blocker]:
+    """A pause is about the whole rollout; it is shown with the failure that it comes from."""
+    failed = next((each for each in operations if each.state is State.FAILED), None)
+    is_held = any(hold.kind is HoldKind.FAILURES for each in operations for hold in each.holds)
+    if failed is not None and is_held and facts.policy.on_failure is OnFailure.PAUSE:
+        words = f"failed, and the rollout is paused: {failed.record.error_message or 'without a word'}"
+        command = f"tern release {facts.apply_id} --reason '…'"
+        yield Blocker(failed.deployment, words, command, "lets the others go on, until the next failure")
+
+
+def _blockers_of_waiting(operation: OperationView, kinds: Mapping[HoldKind, Hold]) -> Iterator[Blocker]:
+    """One whose turn has not come is nobody's to move: what stands before it is."""
+    if HoldKind.TURN in kinds:
+        return
+    name = operation.deployment
+    if HoldKind.STOP in kinds:
+        command = f"tern start {operation.scope} --reason '…'"
+        yield Blocker(name, kinds[HoldKind.STOP].detail, command, "lets it go on")
+    elif any(hold.cleared_by is ClearedBy.FIX for hold in operation.holds):
+        refused = kinds.get(HoldKind.REFUSED)
+        words = "ready to cut over" if refused is None else refused.detail.split(";")[0]
+        command = f"tern cutover {operation.scope} --reason '…'"
+        yield Blocker(name, words, command, "lets the application see the change there")
 
 
 def _blockers_of_pending(operation: OperationView) -> Iterator[Blocker]:
@@ -345,13 +313,7 @@ def _blockers_of_pending(operation: OperationView) -> Iterator[Blocker]:
 
 def _is_next(operation: OperationView) -> bool:
     """Nothing but this hold and other fixable ones keeps it: what is ahead in the order is through."""
-    return all(
-        hold.kind is not HoldKind.ORDER or hold.cleared_by is ClearedBy.FIX for hold in operation.holds
-    )
-
-
-def _is_wished(record: OperationRecord, verb: str) -> bool:
-    return any(wish.verb.value == verb for wish in record.open_wishes)
+    return all(hold.kind not in _IN_THE_WAY or hold.cleared_by is ClearedBy.FIX for hold in operation.holds)
 
 
 def _sum(numbers: Iterator[int | None]) -> int | None:

@@ -9,8 +9,9 @@ from tern.domain.control import Delivery, Verb
 from tern.domain.holds import HoldKind
 from tern.domain.identity import ApplyId, PlanId, RemoteId
 from tern.domain.model import Action
-from tern.domain.policy import Copy, Cutover, Policy
+from tern.domain.policy import Copy, Cutover, OnFailure, Policy, Wave
 from tern.domain.states import ApplyState, State
+from tern.domain.timing import CUTOVER_REFUSALS_MAX
 from tern.facts import ApplyFacts, OperationRecord, TableFacts, WishFacts
 from tern.view import NEEDS_PERSON, READY_FOR_CUTOVER, apply_view
 
@@ -223,3 +224,82 @@ def test_the_headline_says_how_many_are_through() -> None:
     )
     both = facts(record("a", State.COMPLETED), record("b", State.COMPLETED), state=ApplyState.COMPLETED)
     assert apply_view(both).headline == "completed on all 2 deployments"
+
+
+WAITING = State.WAITING_FOR_CUTOVER
+
+
+def test_a_pause_shows_the_failure_and_what_opens_it() -> None:
+    """§3: paused needs a person, and the release is printed with its consequence."""
+    policy = Policy(Copy.PARALLEL, OnFailure.PAUSE)
+    failed = record("a", State.FAILED, error_message="no space")
+    view = apply_view(facts(failed, record("b"), state=ApplyState.PAUSED, policy=policy))
+    assert view.exit_code == 13
+    (blocker,) = view.blockers
+    assert (blocker.deployment, blocker.command) == ("a", f"tern release {APPLY} --reason '…'")
+    assert "no space" in blocker.what
+    released = replace(facts(replace(failed, was_seen=True), record("b"), policy=policy), released=1)
+    assert apply_view(released).blockers == ()
+    assert apply_view(released).operation("b").holds == ()
+
+
+def test_in_a_barrier_only_whose_turn_it_is_needs_a_person() -> None:
+    """CU1: those behind it wait for it, not for somebody."""
+    policy = Policy(Copy.BARRIER, cutover=Cutover.MANUAL)
+    view = apply_view(
+        facts(record("a", WAITING), record("b", WAITING), state=ApplyState.WAITING_FOR_CUTOVER, policy=policy)
+    )
+    assert [blocker.deployment for blocker in view.blockers] == ["a"]
+    assert [hold.kind for hold in view.operation("b").holds] == [HoldKind.TURN, HoldKind.CUTOVER]
+    assert "a (waiting for cutover)" in view.operation("b").holds[0].detail
+    assert view.exit_code == 14
+
+
+def test_tern_asks_by_itself_and_says_when_it_has_asked_often_enough() -> None:
+    """CU5: until then nobody is needed; after it the rollout is ready for a person's word."""
+    policy, refused = (
+        Policy(Copy.BARRIER),
+        replace(wish(Verb.CUTOVER, Delivery.FAILED), attempts=1, engine_words="lag"),
+    )
+    once = facts(record("a", WAITING, wishes=(refused,)), policy=policy)
+    assert apply_view(once).blockers == ()
+    assert apply_view(once).exit_code is None
+    often = facts(
+        record("a", WAITING, wishes=(refused,) * CUTOVER_REFUSALS_MAX),
+        state=ApplyState.WAITING_FOR_CUTOVER,
+        policy=policy,
+    )
+    assert apply_view(often).exit_code == 14
+    (blocker,) = apply_view(often).blockers
+    assert "lag" in blocker.what
+    asked = facts(record("a", WAITING, wishes=(wish(Verb.CUTOVER),)), policy=policy)
+    assert apply_view(asked).exit_code is None
+
+
+def test_a_wish_that_waits_for_its_turn_moves_nothing() -> None:
+    """§3: the stopped one needs a person, whatever was asked for behind it."""
+    policy = Policy(Copy.BARRIER, cutover=Cutover.MANUAL)
+    queued = replace(wish(Verb.CUTOVER), waits=True)
+    stopped, behind = record("a", State.STOPPED), record("b", WAITING, wishes=(queued,))
+    view = apply_view(facts(stopped, behind, state=ApplyState.PAUSED, policy=policy))
+    assert view.exit_code == 13
+    assert [blocker.deployment for blocker in view.blockers] == ["a"]
+
+
+def test_a_baking_wave_needs_nobody() -> None:
+    """§6: it clears by itself, and says when."""
+    policy = Policy(waves=(Wave({"tier": "canary"}, bake_s=600.0), Wave()))
+    done = record("a", State.COMPLETED, wave=1, ended_s_ago=100.0)
+    view = apply_view(facts(done, record("b", wave=2), policy=policy))
+    (hold,) = view.operation("b").holds
+    assert (hold.kind, hold.until_s) == (HoldKind.BAKE, 500.0)
+    assert view.exit_code is None
+    assert view.blockers == ()
+
+
+def test_a_silent_engine_is_told_before_contact_is_lost() -> None:
+    """PO3."""
+    silent = record("a", State.RUNNING, poll_failures=3, poll_error="refused", sampled_age_s=33.0)
+    (hold,) = apply_view(facts(silent)).operation("a").holds
+    assert (hold.kind, "for 33 s" in hold.detail) == (HoldKind.SILENT, True)
+    assert apply_view(facts(silent)).exit_code is None

@@ -11,7 +11,7 @@ from tern.cli.envelope import json_option, write_document
 from tern.cli.picture import details, picture, show, sign_of
 from tern.cli.show import operation_picture
 from tern.cli.words import duration, one_line, plural
-from tern.domain.holds import ClearedBy, Hold
+from tern.domain.holds import ClearedBy, Hold, HoldKind
 from tern.domain.states import State
 from tern.domain.subject import Subject
 from tern.view import ApplyView, OperationView, apply_view
@@ -111,7 +111,5 @@ def _reasons(view: ApplyView) -> Iterator[Text]:
 
 
 def _same_for_many(hold: Hold) -> str:
-    """The reason without the number that differs from one place in the order to the next."""
-    if hold.kind.value == "order" and hold.cleared_by is ClearedBy.WAIT:
-        return "it is not its turn: deployments before it in the order are not through yet"
-    return hold.detail
+    """The reason without what differs from one deployment to the next."""
+    return "its engine does not answer" if hold.kind is HoldKind.SILENT else hold.detail

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 from tern.cli.explain import _reasons
 from tern.domain.control import Verb
-from tern.domain.policy import Copy, Policy
+from tern.domain.policy import Copy, Cutover, Policy, Wave
 from tern.domain.states import State
 from tern.store.reading import Reading
 from tern.view import apply_view
 from tests.cli.conftest import Tern
 from tests.faults.behaviour import fail
+from tests.flows.steps import engine_says
 from tests.world import World
 
 
@@ -75,8 +76,28 @@ def test_a_reason_that_holds_thousands_is_said_once(world: World) -> None:
     )
     lines = list(_reasons(apply_view(replace(facts, operations=(running, *waiting)))))
     assert len(lines) == 4
-    assert "not its turn" in lines[1].plain
+    assert "A (running) comes before it in the order" in lines[1].plain
     assert "and 4,994 more" in lines[2].plain
+
+
+def test_a_bake_says_when_it_is_over_and_a_turn_whose_it_is(world: World, tern: Tern) -> None:
+    """§6: who clears it, and when it clears by itself."""
+    waves = (Wave(deployments=("A",), bake_s=600.0), Wave())
+    apply_id = world.apply(policy=Policy(Copy.BARRIER, cutover=Cutover.MANUAL, waves=waves))
+    world.answer_bells()
+    for state in ("waiting_for_cutover", "completed"):
+        engine_says(world, "A", state)
+    done = tern("explain", apply_id)
+    assert "wait the wave before it is through and bakes, clears in 9 min" in done.out
+    world.pass_time(600)
+    world.sweep()
+    for name in "BC":
+        engine_says(world, name, "waiting_for_cutover")
+    done = tern("explain", apply_id)
+    assert "wait cutovers follow the order, and B (waiting for cutover) comes before it" in done.out
+    assert "fix  it is ready; a person says when it cuts over" in done.out
+    refused = tern("cutover", f"{apply_id}/C", "--reason", "now")
+    assert (refused.code, "before it come B" in refused.out + refused.err) == (5, True)
 
 
 def test_explaining_writes_nothing(world: World, tern: Tern) -> None:

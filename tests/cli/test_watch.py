@@ -9,7 +9,7 @@ import pytest
 
 from tern.cli import watch
 from tern.domain.control import Verb
-from tern.domain.policy import Copy, Cutover, Policy
+from tern.domain.policy import Copy, Cutover, OnFailure, Policy
 from tern.ports import StorageUnavailable
 from tern.store.reading import Reading
 from tests.cli.conftest import Tern
@@ -70,6 +70,22 @@ def test_watch_ends_where_a_person_must_act_and_says_how(world: World, tern: Ter
     assert f"tern cutover {apply_id}/A" in done.out
     assert tern("wait", apply_id, "--for", "ready").code == 14
     assert tern("wait", apply_id, "--for", "completed").code == 14
+
+
+def test_watch_ends_where_a_rollout_is_paused_and_says_what_opens_it(world: World, tern: Tern) -> None:
+    """§3, §6: exit 13; the release is printed with its consequence, and every state shows who is next."""
+    apply_id = world.apply(policy=Policy(Copy.PARALLEL, OnFailure.PAUSE, max_parallel=1))
+    world.answer_bells()
+    world.engines["A"].set_state(str(world.remote_id("A")), "failed", error="no space left")
+    world.run(until=lambda: world.apply_row().state == "paused")
+    done = tern("watch", apply_id)
+    assert done.code == 13
+    assert f"tern release {apply_id}" in done.out
+    assert "no space left" in done.out
+    assert tern("wait", apply_id, "--for", "paused").code == 13
+    shown = tern("get", apply_id)
+    assert "1 at once, pause on failure" in shown.out
+    assert f"tern release {apply_id}" in shown.out
 
 
 def test_a_stream_is_one_document_a_line(world: World, tern: Tern) -> None:

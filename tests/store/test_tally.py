@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tern.domain.tally import Group, Tally
+from tern.holding import standing
 from tern.store.tally import tally
-from tern.view import standing
 from tests.domain.rollouts import members, policies
 from tests.store.rollout import look_at, write_rollout
 from tests.world import World

@@ -1,0 +1,69 @@
+"""What holds each operation, from what the rows say about an apply: the same answers as admission's. Pure."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from tern.domain.holds import Hold, OperationFacts, holds
+from tern.domain.states import State
+from tern.domain.tally import UNPASSED, Standing, Tally
+from tern.facts import ApplyFacts, OperationRecord
+
+
+def standing(record: OperationRecord) -> Standing:
+    """An operation as policy and projection count it."""
+    return Standing(
+        position=record.position,
+        state=record.state,
+        wave=record.wave,
+        is_admitted=record.is_admitted,
+        is_wished=record.is_driven,
+        has_remote_id=record.remote_id is not None,
+        was_seen=record.was_seen,
+        ended_s_ago=record.ended_s_ago,
+    )
+
+
+def held(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, tuple[Hold, ...]]]:
+    """Each operation with its holds, in one pass over all: what stands before it in the order goes before it."""
+    tally = Tally.of(map(standing, facts.operations), facts.released)
+    ahead: Counter[int] = Counter()
+    stuck: dict[int, str] = {}
+    before = ""
+    for record in facts.operations:
+        is_stuck = (
+            record.drained or record.stop_in_force is not None or record.target_holder != facts.apply_id
+        )
+        is_outside = record.state is State.PENDING and not record.is_admitted
+        yield (
+            record,
+            holds(
+                facts.policy,
+                OperationFacts(
+                    state=record.state,
+                    tally=tally,
+                    position=record.position,
+                    wave=record.wave,
+                    is_admitted=record.is_admitted,
+                    ahead=ahead[record.wave],
+                    stuck_ahead=stuck.get(record.wave, "") if is_outside else "",
+                    before=before,
+                    stop_in_force=record.stop_in_force,
+                    wait_s=record.wait_s,
+                    claimed_for_s=record.claimed_for_s,
+                    drained=record.drained,
+                    holds_target=record.target_holder == facts.apply_id,
+                    target_holder=record.target_holder,
+                    wished=frozenset(wish.verb.value for wish in record.open_wishes),
+                    refusals=record.refusals,
+                    silent_looks=record.poll_failures,
+                    silent_for_s=record.sampled_age_s,
+                    error=record.error_message if record.state is State.UNCERTAIN else record.poll_error,
+                ),
+            ),
+        )
+        if is_outside and is_stuck:
+            stuck.setdefault(record.wave, record.deployment)
+        elif is_outside:
+            ahead[record.wave] += 1
+        if not before and record.state in UNPASSED:
+            before = f"{record.deployment} ({record.state.value.replace('_', ' ')})"
