@@ -149,6 +149,17 @@ CREATE TABLE apply_operations (
         (completed_at IS NOT NULL) = (state IN ('completed', 'failed', 'cancelled', 'reverted', 'skipped')))
 );
 
+-- How many operations each state has, in each wave, kept by a trigger: whoever decides about a rollout counts, at every
+-- step of every operation, and must not read ten thousand rows for it.
+CREATE TABLE operation_counts (
+    apply_id bigint NOT NULL REFERENCES applies (id),
+    wave integer NOT NULL,
+    state text NOT NULL,
+    n bigint NOT NULL,
+    admitted bigint NOT NULL,
+    CONSTRAINT operation_counts_one_per_state PRIMARY KEY (apply_id, wave, state)
+) WITH (fillfactor = 50);
+
 CREATE TABLE table_changes (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     operation_id bigint NOT NULL REFERENCES apply_operations (id),
@@ -307,7 +318,9 @@ CREATE INDEX apply_operations_polled_at ON apply_operations (deployment, next_po
 CREATE INDEX apply_operations_retryable_at ON apply_operations (deployment)
     WHERE state = 'failed_retryable';
 CREATE INDEX apply_operations_claimed ON apply_operations (claim_expires_at) WHERE claim_token IS NOT NULL;
-CREATE INDEX apply_operations_by_state ON apply_operations (apply_id, state, position);
+CREATE INDEX apply_operations_by_state ON apply_operations (apply_id, state, wave, position);
+CREATE INDEX apply_operations_ended_at ON apply_operations (apply_id, state, wave, completed_at)
+    WHERE completed_at IS NOT NULL;
 CREATE INDEX applies_live ON applies (id)
     WHERE state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped');
 CREATE INDEX applies_verdict_effects_due ON applies (id)
@@ -420,6 +433,36 @@ CREATE CONSTRAINT TRIGGER applies_operation_count_is_true AFTER INSERT ON applie
 CREATE CONSTRAINT TRIGGER applies_operation_count_is_true AFTER DELETE ON apply_operations
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION applies_operation_count_is_true();
 
+-- Once a statement, however many rows it moves: a count that is written again for each of ten thousand rows would be
+-- found through all of its earlier versions. Who moves an operation holds its apply's lock, so nobody waits here.
+CREATE FUNCTION operations_are_counted() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO operation_counts AS c (apply_id, wave, state, n, admitted)
+            SELECT apply_id, wave, state, count(*), count(*) FILTER (WHERE state = 'pending' AND next_attempt_at IS NOT NULL)
+            FROM new_rows GROUP BY apply_id, wave, state
+            ON CONFLICT ON CONSTRAINT operation_counts_one_per_state
+            DO UPDATE SET n = c.n + excluded.n, admitted = c.admitted + excluded.admitted;
+        RETURN NULL;
+    END IF;
+    INSERT INTO operation_counts AS c (apply_id, wave, state, n, admitted)
+        SELECT apply_id, wave, state, sum(n), sum(admitted) FROM (
+            SELECT apply_id, wave, state, 1 AS n, (state = 'pending' AND next_attempt_at IS NOT NULL)::int AS admitted
+                FROM new_rows
+            UNION ALL
+            SELECT apply_id, wave, state, -1, -(state = 'pending' AND next_attempt_at IS NOT NULL)::int FROM old_rows
+        ) d GROUP BY apply_id, wave, state HAVING sum(n) <> 0 OR sum(admitted) <> 0
+        ORDER BY apply_id, wave, state
+        ON CONFLICT ON CONSTRAINT operation_counts_one_per_state
+        DO UPDATE SET n = c.n + excluded.n, admitted = c.admitted + excluded.admitted;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER operations_are_counted_in AFTER INSERT ON apply_operations
+    REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION operations_are_counted();
+CREATE TRIGGER operations_are_counted_on AFTER UPDATE ON apply_operations
+    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION operations_are_counted();
+
 -- What was reviewed, asked for or done stays as it was written (G15).
 CREATE FUNCTION rows_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -509,10 +552,10 @@ def downgrade() -> None:
         """
         DROP TABLE sweep_leases, worker_canaries, enqueue_refusals, event_chains, apply_events, previews,
             target_reservations,
-            control_deliveries, control_requests, table_changes, apply_operations, applies, plan_changes, plans,
+            control_deliveries, control_requests, table_changes, operation_counts, apply_operations, applies, plan_changes, plans,
             deployments;
         DROP FUNCTION apply_events_are_chained, control_requests_are_hashed, tern_hashed,
-            event_chains_belong_to_their_apply, rows_are_append_only, applies_operation_count_is_true,
+            event_chains_belong_to_their_apply, rows_are_append_only, operations_are_counted, applies_operation_count_is_true,
             apply_operations_fit_their_apply, apply_operations_of_single_hold_no_id, apply_operations_are_guarded,
             applies_are_guarded, tern_clock;
         """

@@ -33,6 +33,17 @@ class Projection:
     skips_pending: bool = False
 
 
+def is_left_alone_by_claim(state: ApplyState) -> bool:
+    """Whether the claim of an operation can change nothing about an apply in this state: neither what it must say, nor
+    whom it lets in, nor whose turn it is.
+
+    A claim makes a pending or retryable operation a running one. The least advanced phase is then `running`, or
+    something is set aside already and stays so. What was let in takes the slot that it had been given, what is at
+    risk was at risk, and nobody is through who was not.
+    """
+    return state in {ApplyState.RUNNING, ApplyState.RUNNING_DEGRADED}
+
+
 def project(policy: Policy, tally: Tally) -> Projection:
     """First match of: something is live; everything left is held by the policy; everything is settled.
 

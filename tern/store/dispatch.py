@@ -4,20 +4,48 @@ from tern.domain.dispatch import Approach, approach
 from tern.domain.errors import ScopeRefused
 from tern.domain.identity import DispatchKey, RemoteId, ScopeName, dispatch_key
 from tern.domain.model import Claim, OperationScope
-from tern.domain.scope import POISON, refuse
-from tern.domain.states import Event, State, origins
+from tern.domain.projection import is_left_alone_by_claim
+from tern.domain.scope import POISON, validate
+from tern.domain.states import ApplyState, Event, State, origins
 from tern.ports import DispatchClaimed, Fenced, NotClaimed
-from tern.store.event import Happening, append
-from tern.store.gate import claim_runs_for_s, gather_holds, is_echo, lock_operation, step_back
+from tern.store.event import INTO_EVENTS, SAID, Happening, append, tell_later
+from tern.store.gate import claim_runs_for_s, gather_holds, lock_for_claim, step_back
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.projection import move, project_parent
-from tern.store.scope import load_scope, store_remote_id
-from tern.store.session import transaction
+from tern.store.scope import REMOTE_ID, found_in, store_remote_id
+from tern.store.session import single, transaction
 from tern.store.sql import Connection, Row, text
-from tern.store.step import HeldOperation, Steps, hold, lock_apply_of, new_token
+from tern.store.step import HeldOperation, Steps, hold, new_token
 
 _CLAIMABLE = (State.PENDING, State.RUNNING, State.FAILED_RETRYABLE)
 
+_LAST_LOOK = text(
+    f"SELECT {STOP_IN_FORCE} AS stop_in_force FROM apply_operations o"
+    " WHERE o.id = :id AND o.claim_token = :token AND o.claim_expires_at > tern_clock()"
+)
+_STORE_OWN_ID = text(
+    "WITH stored AS (UPDATE apply_operations SET engine_resume_context = :remote_id"
+    "   WHERE id = :id AND claim_token = :token AND engine_resume_context IS NULL RETURNING id, apply_id)"
+    f" {INTO_EVENTS} SELECT apply_id, id, 'remote_id_stored', :who, '', '', '',"
+    "   json_build_object('remote_id', CAST(:remote_id AS text), 'generation', CAST(:generation AS integer))"
+    f" FROM stored {SAID}"
+)
+_FOLLOWED = (
+    "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL, next_attempt_at = NULL,"
+    " next_poll_at = tern_clock(), progress_revision = 0, answered_attempts = 0,"
+    " error_message = '', error_reason = '', poll_failures = 0, poll_error = ''"
+)
+# A running operation stays running and nobody's wish waits for it: nothing follows for its apply, so nobody waits for
+# the apply's lock either.
+_FOLLOW = text(
+    f"WITH followed AS (UPDATE apply_operations o SET {_FOLLOWED}, state_changed_at = tern_clock()"
+    f"   FROM applies a WHERE o.id = :id AND o.claim_token = :token AND o.state = 'running' AND a.id = o.apply_id"
+    f"   AND {REMOTE_ID} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM control_deliveries d"
+    "     WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent'))"
+    f"   RETURNING o.id, o.apply_id, {REMOTE_ID} AS remote_id)"
+    f" {INTO_EVENTS} SELECT apply_id, id, '{Event.ADOPT.value}', :who, 'followed as ' || remote_id,"
+    f" 'running', 'running', '{{}}'::json FROM followed {SAID}"
+)
 _GIVE_BACK = text(
     "UPDATE apply_operations SET claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL,"
     " next_attempt_at = NULL, next_poll_at = CASE WHEN completed_at IS NULL THEN tern_clock() END WHERE id = :id"
@@ -30,16 +58,11 @@ class DispatchSteps(Steps):
     def claim_dispatch(self, operation_id: int, name: ScopeName) -> DispatchClaimed | NotClaimed:
         """See ports.DispatchStore."""
         with transaction(self.engine) as tx:
-            if is_echo(tx, operation_id, name):
-                return NotClaimed("it is driven or settled already")
-            apply_pk = lock_apply_of(tx, operation_id)
-            if apply_pk is None:
-                raise refuse("OPERATION_UNKNOWN", name, f"there is no operation {operation_id}")
-            row = lock_operation(tx, operation_id)
-            if row is None:
-                return NotClaimed("another driver is just claiming it")
+            row = lock_for_claim(tx, operation_id, name)
+            if isinstance(row, NotClaimed):
+                return row
             try:
-                scope = load_scope(tx, operation_id, name)
+                scope = validate(name, operation_id, found_in(row))
             except ScopeRefused as poison:
                 if poison.reason not in POISON:
                     raise
@@ -108,7 +131,8 @@ class DispatchSteps(Steps):
                 **({"key": key} if scope.remote_id is None else {}),
             },
         )
-        project_parent(tx, row.apply_id, self.owner)
+        if not is_left_alone_by_claim(ApplyState(row.apply_state)):
+            project_parent(tx, row.apply_id, self.owner)
         return DispatchClaimed(claim, scope, how)
 
     def _settle_poisoned(self, tx: Connection, row: Row, poison: ScopeRefused) -> NotClaimed:
@@ -173,14 +197,8 @@ class DispatchSteps(Steps):
 
     def may_go_forward(self, claim: Claim) -> bool:
         """See ports.DispatchStore."""
-        with transaction(self.engine) as tx:
-            row = tx.execute(
-                text(
-                    f"SELECT {STOP_IN_FORCE} AS stop_in_force FROM apply_operations o"
-                    " WHERE o.id = :id AND o.claim_token = :token AND o.claim_expires_at > tern_clock()"
-                ),
-                {"id": claim.operation_id, "token": claim.token},
-            ).one_or_none()
+        with single(self.engine) as tx:
+            row = tx.execute(_LAST_LOOK, {"id": claim.operation_id, "token": claim.token}).one_or_none()
             return row is not None and row.stop_in_force is None
 
     def withdraw_intent(self, claim: Claim) -> Fenced:
@@ -221,6 +239,8 @@ class DispatchSteps(Steps):
 
     def record_remote_id(self, claim: Claim, scope: OperationScope, remote_id: RemoteId) -> Fenced:
         """See ports.DispatchStore."""
+        if scope.operation_count > 1 and self._store_own_id(claim, remote_id):
+            return Fenced.DONE
         with transaction(self.engine) as tx:
             held = hold(tx, claim)
             if held is None:
@@ -247,8 +267,26 @@ class DispatchSteps(Steps):
             )
             return Fenced.DONE
 
+    def _store_own_id(self, claim: Claim, remote_id: RemoteId) -> bool:
+        """The id of one of several operations lives in its own row, so the row's lock and the token are enough: no
+        state changes, and nobody has to wait for the apply. False where something else than that stands there.
+        """
+        given = {
+            "id": claim.operation_id,
+            "token": claim.token,
+            "remote_id": remote_id,
+            "who": self.owner,
+            "generation": claim.generation,
+        }
+        with single(self.engine) as tx:
+            return bool(remote_id) and tell_later(tx, tx.execute(_STORE_OWN_ID, given))
+
     def record_dispatched(self, claim: Claim) -> Fenced:
         """See ports.DispatchStore."""
+        with single(self.engine) as tx:
+            given = {"id": claim.operation_id, "token": claim.token, "who": self.owner}
+            if tell_later(tx, tx.execute(_FOLLOW, given)):
+                return Fenced.DONE
         with transaction(self.engine) as tx:
             held = hold(tx, claim)
             if held is None:
@@ -268,11 +306,7 @@ class DispatchSteps(Steps):
                 event=Event.ADOPT,
                 who=self.owner,
                 why=f"followed as {_stored_id(held)}",
-                assignments=(
-                    "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL, next_attempt_at = NULL,"
-                    " next_poll_at = tern_clock(), progress_revision = 0, answered_attempts = 0,"
-                    " error_message = '', error_reason = '', poll_failures = 0, poll_error = ''"
-                ),
+                assignments=_FOLLOWED,
             )
             # A wish that waited for this answer can be driven now.
             tx.execute(

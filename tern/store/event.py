@@ -13,18 +13,22 @@ from tern.domain.states import Event
 from tern.metrics import TRANSITIONS, VERDICTS
 from tern.store.scope import REMOTE_ID
 from tern.store.session import after_commit
-from tern.store.sql import Connection, RowMapping, text
+from tern.store.sql import Connection, Result, Row, RowMapping, text
 
-_INSERT = text(
-    "INSERT INTO apply_events AS e (apply_id, operation_id, event, who, why, before, after, detail)"
-    " SELECT apply_id, operation_id, event, who, why, before, after, detail"
-    " FROM ROWS FROM (json_to_recordset(CAST(:lines AS json)) AS (apply_id bigint, operation_id bigint,"
-    "   event text, who text, why text, before text, after text, detail json))"
-    "   WITH ORDINALITY AS l(apply_id, operation_id, event, who, why, before, after, detail, number)"
-    " ORDER BY number RETURNING operation_id, event, who, why, before, after, detail ->> 'remote_id' AS new_id,"
+INTO_EVENTS = "INSERT INTO apply_events AS e (apply_id, operation_id, event, who, why, before, after, detail)"
+"""What follows is a SELECT of these columns, and SAID."""
+SAID = (
+    " RETURNING operation_id, event, who, why, before, after, detail ->> 'remote_id' AS new_id,"
     # A subquery and no join: a planner without statistics would read both tables for one row.
     f" (SELECT ARRAY[a.apply_identifier, o.deployment, {REMOTE_ID}] FROM applies a"
     "   LEFT JOIN apply_operations o ON o.id = e.operation_id WHERE a.id = e.apply_id) AS named"
+)
+_INSERT = text(
+    f"{INTO_EVENTS} SELECT apply_id, operation_id, event, who, why, before, after, detail"
+    " FROM ROWS FROM (json_to_recordset(CAST(:lines AS json)) AS (apply_id bigint, operation_id bigint,"
+    "   event text, who text, why text, before text, after text, detail json))"
+    "   WITH ORDINALITY AS l(apply_id, operation_id, event, who, why, before, after, detail, number)"
+    f" ORDER BY number {SAID}"
 )
 _ARROWS = frozenset(event.value for event in Event)
 _log = structlog.stdlib.get_logger("tern.event")
@@ -66,8 +70,15 @@ def append_all(tx: Connection, happenings: Sequence[Happening]) -> None:
         }
         for happening in happenings
     ]
-    rows = tx.execute(_INSERT, {"lines": json.dumps(lines)}).mappings().all()
-    after_commit(tx, partial(_tell, rows))
+    tell_later(tx, tx.execute(_INSERT, {"lines": json.dumps(lines)}))
+
+
+def tell_later(tx: Connection, said: Result[Row]) -> bool:
+    """Logs and counts what a statement that ends with SAID has written, once it is committed. False for nothing."""
+    rows = said.mappings().all()
+    if rows:
+        after_commit(tx, partial(_tell, rows))
+    return bool(rows)
 
 
 def _tell(rows: Sequence[RowMapping]) -> None:

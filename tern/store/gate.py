@@ -6,10 +6,13 @@ Everything here is read in statements after the apply's lock was taken, except f
 from tern.domain.holds import Hold, HoldKind, OperationFacts, holds
 from tern.domain.identity import ScopeName
 from tern.domain.model import OperationScope
+from tern.domain.scope import refuse
 from tern.domain.states import State
 from tern.domain.timing import HELD_AGAIN_S
+from tern.ports import NotClaimed
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.projection import STUCK, project_parent
+from tern.store.scope import SCOPE_COLUMNS, SCOPE_ROWS
 from tern.store.sql import Connection, Row, text
 from tern.store.tally import tally
 
@@ -21,12 +24,25 @@ _LOCK_OPERATION = text(
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = :id"
     " FOR NO KEY UPDATE OF o SKIP LOCKED"
 )
-_GATES = text(
-    f"SELECT {STOP_IN_FORCE} AS stop_in_force,"
-    " coalesce((SELECT drained FROM deployments n WHERE n.name = o.deployment), false) AS drained,"
+_IS_ECHO = (
+    "b.apply_identifier = :apply AND o.deployment = :deployment AND o.next_attempt_at IS NULL"
+    " AND o.state <> 'pending'"
+)
+_LOCK_APPLY = text(
+    "SELECT a.id FROM applies a WHERE a.id = (SELECT o.apply_id FROM apply_operations o"
+    f" JOIN applies b ON b.id = o.apply_id WHERE o.id = :id AND NOT ({_IS_ECHO})) FOR NO KEY UPDATE"
+)
+_EXISTS = text("SELECT 1 FROM apply_operations WHERE id = :id")
+# All that a claim looks at, in one statement that begins after the apply's lock. A driver without that lock (G3) may
+# commit between the statement's beginning and the row's lock: then the newest row is what is looked at.
+_CLAIMABLE = text(
+    f"SELECT o.*, {SCOPE_COLUMNS}, a.state AS apply_state,"
+    " extract(epoch FROM o.next_attempt_at - tern_clock())::float AS wait_s,"
+    " extract(epoch FROM o.claim_expires_at - tern_clock())::float AS claimed_for_s,"
+    f" {STOP_IN_FORCE} AS stop_in_force,"
     " (SELECT h.apply_identifier FROM target_reservations t JOIN applies h ON h.id = t.apply_id"
-    "   WHERE t.environment = a.environment AND t.database = a.database AND t.deployment = o.deployment) AS holder,"
-    " a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = :id"
+    "   WHERE t.environment = a.environment AND t.database = a.database AND t.deployment = o.deployment) AS holder"
+    f" FROM {SCOPE_ROWS} WHERE o.id = :id FOR NO KEY UPDATE OF o SKIP LOCKED"
 )
 
 _AHEAD = text(
@@ -47,15 +63,18 @@ _ROLLOUT = {
 """Holds of which the projection knows when they are gone."""
 
 
-def is_echo(tx: Connection, operation_id: int, name: ScopeName) -> bool:
-    """A bell for something that is long done: most bells are. Seen without a lock, so that echoes queue for none."""
-    statement = text(
-        "SELECT o.state FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = :id"
-        " AND a.apply_identifier = :apply AND o.deployment = :deployment AND o.next_attempt_at IS NULL"
-    )
+def lock_for_claim(tx: Connection, operation_id: int, name: ScopeName) -> Row | NotClaimed:
+    """Locks apply and operation in order, and reads all that a claim looks at. Raises ScopeRefused.
+
+    A bell for something that is long done, as most bells are, is seen without a lock, so that echoes queue for none.
+    """
     given = {"id": operation_id, "apply": name.apply_id, "deployment": name.deployment}
-    state = tx.execute(statement, given).scalar_one_or_none()
-    return state is not None and state != State.PENDING.value
+    if tx.execute(_LOCK_APPLY, given).one_or_none() is None:
+        if tx.execute(_EXISTS, {"id": operation_id}).one_or_none() is None:
+            raise refuse("OPERATION_UNKNOWN", name, f"there is no operation {operation_id}")
+        return NotClaimed("it is driven or settled already")
+    row = tx.execute(_CLAIMABLE, {"id": operation_id}).one_or_none()
+    return NotClaimed("another driver is just claiming it") if row is None else row
 
 
 def lock_operation(tx: Connection, operation_id: int) -> Row | None:
@@ -73,8 +92,7 @@ def claim_runs_for_s(row: Row, lease_s: float) -> float:
 
 
 def gather_holds(tx: Connection, row: Row, scope_policy: OperationScope, lease_s: float) -> tuple[Hold, ...]:
-    """Every reason against dispatching this operation now, read in statements after the apply's lock."""
-    gates = tx.execute(_GATES, {"id": row.id}).one()
+    """Every reason against dispatching this operation now; the row is what lock_for_claim read."""
     # Who is let in has its place; only of one that a stray bell is about it matters who would come before it.
     is_outside = State(row.state) is State.PENDING and row.next_attempt_at is None
     ahead, stuck_ahead = _those_ahead(tx, row) if is_outside else (0, "")
@@ -86,12 +104,12 @@ def gather_holds(tx: Connection, row: Row, scope_policy: OperationScope, lease_s
         is_admitted=row.next_attempt_at is not None,
         ahead=ahead,
         stuck_ahead=stuck_ahead,
-        stop_in_force=gates.stop_in_force,
+        stop_in_force=row.stop_in_force,
         wait_s=row.wait_s or 0.0 if State(row.state) is State.FAILED_RETRYABLE else 0.0,
         claimed_for_s=claim_runs_for_s(row, lease_s),
-        drained=gates.drained,
-        holds_target=gates.holder == gates.apply_identifier,
-        target_holder=gates.holder,
+        drained=row.drained,
+        holds_target=row.holder == row.apply_identifier,
+        target_holder=row.holder,
     )
     return holds(scope_policy.policy, facts)
 

@@ -25,7 +25,7 @@ _APPLIES = text(
     "     OR a.id < (SELECT b.id FROM applies b WHERE b.apply_identifier = :before))"
     "   ORDER BY a.id DESC LIMIT :limit) a"
     " CROSS JOIN LATERAL (SELECT jsonb_object_agg(s.state, s.n) AS counts FROM"
-    "   (SELECT state, count(*) AS n FROM apply_operations o WHERE o.apply_id = a.id GROUP BY state) s) c"
+    "   (SELECT state, sum(n) AS n FROM operation_counts o WHERE o.apply_id = a.id AND n > 0 GROUP BY state) s) c"
     " ORDER BY a.id DESC"
 )
 _EVENTS = text(

@@ -17,7 +17,7 @@ from tern.domain.states import ApplyState, Event, State, advance
 from tern.metrics import CONTROL_SECONDS
 from tern.ports import Due, DueControl
 from tern.store.barrier import cut_over_next
-from tern.store.event import Happening, append, append_all
+from tern.store.event import INTO_EVENTS, SAID, Happening, append, append_all, tell_later
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.session import after_commit
 from tern.store.sql import Connection, Row, text
@@ -43,27 +43,31 @@ def move(
     `assignments` are further SET items of the same UPDATE.
     """
     after = advance(state, event)
-    tx.execute(
+    written = tx.execute(
         text(
-            "UPDATE apply_operations SET state = :after, state_changed_at = tern_clock(),"
+            "WITH moved AS (UPDATE apply_operations SET state = :after, state_changed_at = tern_clock(),"
             " started_at = CASE WHEN :starts THEN coalesce(started_at, tern_clock()) ELSE started_at END,"
             " completed_at = CASE WHEN :finished THEN tern_clock() END"
             + (f", {assignments}" if assignments else "")
-            + " WHERE id = :operation_id"
+            + f" WHERE id = :operation_id RETURNING id, apply_id) {INTO_EVENTS}"
+            " SELECT apply_id, id, :event, :who, :why, :before, :after, CAST(:detail AS json) FROM moved"
+            f" WHERE :is_told {SAID}"
         ),
         {
             **(values or {}),
+            "before": state.value,
             "after": after.value,
             "starts": after is State.RUNNING,
             "finished": after.is_finished,
             "operation_id": operation_id,
+            "event": event.value,
+            "who": who,
+            "why": why,
+            "detail": json.dumps(detail or {}),
+            "is_told": after is not state or bool(why),
         },
     )
-    if after is not state or why:
-        append(
-            tx,
-            Happening(apply_pk, event.value, who, operation_id, why, state.value, after.value, detail or {}),
-        )
+    tell_later(tx, written)
     if after.is_settled:
         settle_table_changes(tx, [operation_id], after)
     close_fulfilled(tx, apply_pk, {operation_id: after})

@@ -70,7 +70,7 @@ _LIST = text(
     "   AND (CAST(:states AS text[]) IS NULL OR a.state = ANY(CAST(:states AS text[])))"
     "   ORDER BY a.id DESC LIMIT :limit) a"
     " CROSS JOIN LATERAL (SELECT jsonb_object_agg(s.state, s.n) AS counts FROM"
-    "   (SELECT state, count(*) AS n FROM apply_operations o WHERE o.apply_id = a.id GROUP BY state) s) c"
+    "   (SELECT state, sum(n) AS n FROM operation_counts o WHERE o.apply_id = a.id AND n > 0 GROUP BY state) s) c"
     " ORDER BY a.id DESC"
 )
 _EVENTS = text(

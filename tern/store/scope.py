@@ -15,26 +15,35 @@ from tern.domain.model import (
 )
 from tern.domain.policy import Policy
 from tern.domain.scope import FoundOperation, validate
-from tern.store.sql import Connection, text
+from tern.store.sql import Connection, Row, text
 
 REMOTE_ID = "(CASE WHEN a.operation_count = 1 THEN a.external_id ELSE o.engine_resume_context END)"
 """The remote id of operation o of apply a. tern.domain.identity decides which column; this is its SQL."""
 
-_FIND = text(
-    "SELECT o.id, o.apply_id, o.deployment, o.engine_resume_context, a.apply_identifier, a.external_id,"
-    " a.operation_count, a.environment, a.database, a.policy, a.options, a.caller,"
+SCOPE_COLUMNS = (
+    "a.apply_identifier, a.external_id, a.operation_count, a.environment, a.database, a.policy, a.options, a.caller,"
     " p.plan_identifier, p.database_type,"
-    " (SELECT count(*) FROM apply_operations s WHERE s.apply_id = a.id) AS counted,"
+    # The set is counted only where something does not fit: a position beyond it, or a count that is another one.
+    " CASE WHEN a.operation_count = (SELECT sum(n) FROM operation_counts c WHERE c.apply_id = a.id)"
+    "   AND a.operation_count = 1 + (SELECT max(s.position) FROM apply_operations s WHERE s.apply_id = a.id)"
+    "   THEN a.operation_count"
+    "   ELSE (SELECT count(*) FROM apply_operations s WHERE s.apply_id = a.id) END AS counted,"
     " (SELECT count(*) FROM table_changes c WHERE c.operation_id = o.id AND c.apply_id <> a.id) AS foreign_changes,"
-    " d.name AS found_deployment, d.environment AS d_environment, d.database AS d_database, d.address,"
-    " d.target AS d_target, d.labels, d.position, d.credentials, d.capabilities, d.idempotent_dispatch, d.drained,"
-    " o.target AS o_target"
-    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id JOIN plans p ON p.id = a.plan_id"
-    " LEFT JOIN deployments d ON d.name = o.deployment WHERE o.id = :id"
+    " (SELECT jsonb_agg(jsonb_build_array(c.id, c.namespace, c.table_name, c.ddl, c.action, c.unsafe_reason)"
+    "   ORDER BY c.ordinal) FROM table_changes c WHERE c.operation_id = o.id) AS changes,"
+    " d.name AS d_name, d.environment AS d_environment, d.database AS d_database, d.address, d.labels,"
+    " d.position AS d_position, d.credentials, d.capabilities, d.idempotent_dispatch,"
+    " coalesce(d.drained, false) AS drained"
 )
-_CHANGES = text(
-    "SELECT id, namespace, table_name, ddl, action, unsafe_reason FROM table_changes"
-    " WHERE operation_id = :id ORDER BY ordinal"
+SCOPE_ROWS = (
+    "apply_operations o JOIN applies a ON a.id = o.apply_id JOIN plans p ON p.id = a.plan_id"
+    " LEFT JOIN deployments d ON d.name = o.deployment"
+)
+"""What the scope rules look at, beside the columns of operation o."""
+
+_FIND = text(
+    f"SELECT o.id, o.apply_id, o.deployment, o.target, o.engine_resume_context, {SCOPE_COLUMNS}"
+    f" FROM {SCOPE_ROWS} WHERE o.id = :id"
 )
 
 
@@ -63,46 +72,49 @@ def deployment_from(
 
 def find_operation(tx: Connection, operation_id: int) -> FoundOperation | None:
     """Everything that the scope rules look at, contradictions included; None when there is no such row."""
-    row = tx.execute(_FIND, {"id": operation_id}).mappings().one_or_none()
-    if row is None:
-        return None
-    changes = tuple(
-        TableChange(
-            change.id,
-            PlannedChange(
-                change.namespace, change.table_name, change.ddl, Action(change.action), change.unsafe_reason
-            ),
-        )
-        for change in tx.execute(_CHANGES, {"id": operation_id})
-    )
+    row = tx.execute(_FIND, {"id": operation_id}).one_or_none()
+    return None if row is None else found_in(row)
+
+
+def found_in(row: Row) -> FoundOperation:
+    """The same from a row with the operation's own columns and those of SCOPE_COLUMNS."""
     deployment = None
-    if row["found_deployment"] is not None:
-        deployment = deployment_from(
-            dict(row),
-            name=row["found_deployment"],
-            environment=row["d_environment"],
-            database=row["d_database"],
-            target=row["o_target"],
+    if row.d_name is not None:
+        deployment = Deployment(
+            name=row.d_name,
+            environment=row.d_environment,
+            database=row.d_database,
+            address=row.address,
+            target=row.target,
+            labels=row.labels,
+            position=row.d_position,
+            credentials=Credentials(**row.credentials),
+            capabilities=Capabilities.from_json(row.capabilities),
+            idempotent_dispatch=row.idempotent_dispatch,
+            drained=row.drained,
         )
     return FoundOperation(
-        operation_id=operation_id,
-        apply_pk=row["apply_id"],
-        apply_id=ApplyId(row["apply_identifier"]),
-        deployment_name=row["deployment"],
-        operation_count=row["operation_count"],
-        counted_operations=row["counted"],
-        external_id=row["external_id"],
-        engine_resume_context=row["engine_resume_context"],
+        operation_id=row.id,
+        apply_pk=row.apply_id,
+        apply_id=ApplyId(row.apply_identifier),
+        deployment_name=row.deployment,
+        operation_count=row.operation_count,
+        counted_operations=row.counted,
+        external_id=row.external_id,
+        engine_resume_context=row.engine_resume_context,
         deployment=deployment,
-        plan_id=PlanId(row["plan_identifier"]),
-        environment=row["environment"],
-        database=row["database"],
-        database_type=row["database_type"],
-        changes=changes,
-        foreign_changes=row["foreign_changes"],
-        policy=Policy.from_json(row["policy"]),
-        allow_unsafe=bool(row["options"].get("allow_unsafe", False)),
-        caller=row["caller"],
+        plan_id=PlanId(row.plan_identifier),
+        environment=row.environment,
+        database=row.database,
+        database_type=row.database_type,
+        changes=tuple(
+            TableChange(number, PlannedChange(namespace, table, ddl, Action(action), unsafe))
+            for number, namespace, table, ddl, action, unsafe in row.changes or ()
+        ),
+        foreign_changes=row.foreign_changes,
+        policy=Policy.from_json(row.policy),
+        allow_unsafe=bool(row.options.get("allow_unsafe", False)),
+        caller=row.caller,
     )
 
 

@@ -165,6 +165,17 @@ class OperationRow(Table):
     completed_at: Mapped[datetime | None]
 
 
+class CountRow(Table):
+    """How many operations of an apply are in one state, in one wave, and how many of these are let in; by a trigger."""
+
+    __tablename__ = "operation_counts"
+    apply_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    wave: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(primary_key=True)
+    n: Mapped[int] = mapped_column(BigInteger)
+    admitted: Mapped[int] = mapped_column(BigInteger)
+
+
 class TableChangeRow(Table):
     """One statement inside one operation, with its progress."""
 

@@ -1,33 +1,44 @@
-"""Counting an apply's operations, in one statement however many there are."""
+"""Counting an apply's operations, in one statement and without reading them: the database keeps the counts.
+
+What a count can't say is looked up where there is any of it: first positions by their index, wishes that are open.
+"""
 
 from tern.domain.states import State
 from tern.domain.tally import Group, Tally
 from tern.store.sql import Connection, text
 
-_COUNT = text(
-    "SELECT o.wave, o.state, count(*) AS n, min(o.position) AS first,"
-    " count(*) FILTER (WHERE o.state = 'pending' AND o.next_attempt_at IS NOT NULL) AS admitted,"
-    " min(o.position) FILTER (WHERE o.state = 'pending' AND o.next_attempt_at IS NULL) AS first_outside,"
-    " count(w.operation_id) AS wished,"
+_OF_GROUP = "o.apply_id = c.apply_id AND o.state = c.state AND o.wave = c.wave"
+_COUNTED = (
+    "SELECT c.wave, c.state, c.n, c.admitted,"
+    f" (SELECT min(o.position) FROM apply_operations o WHERE {_OF_GROUP}) AS first,"
+    " CASE WHEN c.state = 'pending' AND c.admitted < c.n THEN"
+    "   (SELECT o.position FROM apply_operations o WHERE o.apply_id = c.apply_id AND o.state = 'pending'"
+    "    AND o.wave = c.wave AND o.next_attempt_at IS NULL ORDER BY o.position LIMIT 1) END AS first_outside,"
+    " (SELECT count(*) FROM wished w WHERE w.state = c.state AND w.wave = c.wave) AS wished,"
     # Only a multi apply counts these: in a single one there is nobody that could wait for it.
-    " count(*) FILTER (WHERE o.state = 'stopped' AND o.engine_resume_context IS NOT NULL) AS resumable,"
-    " count(*) FILTER (WHERE o.state = 'failed' AND o.completed_at <= r.created_at) AS seen,"
-    " extract(epoch FROM (SELECT tern_clock()) - max(o.completed_at))::float AS ended_s_ago,"
-    " max(r.failures_released) AS released"
-    " FROM apply_operations o"
-    " LEFT JOIN (SELECT failures_released, created_at FROM control_requests"
-    "   WHERE apply_id = :apply AND verb = 'release' ORDER BY id DESC LIMIT 1) r ON true"
-    " LEFT JOIN (SELECT DISTINCT operation_id FROM control_deliveries"
+    f" CASE WHEN c.state = 'stopped' THEN (SELECT count(*) FROM apply_operations o WHERE {_OF_GROUP}"
+    "   AND o.engine_resume_context IS NOT NULL) ELSE 0 END AS resumable,"
+    f" CASE WHEN c.state = 'failed' THEN (SELECT count(*) FROM apply_operations o, released r WHERE {_OF_GROUP}"
+    "   AND o.completed_at <= r.created_at) ELSE 0 END AS seen,"
+    " (SELECT extract(epoch FROM (SELECT tern_clock()) - o.completed_at)::float FROM apply_operations o"
+    f"   WHERE {_OF_GROUP} AND o.completed_at IS NOT NULL ORDER BY o.completed_at DESC LIMIT 1) AS ended_s_ago,"
+    " (SELECT failures_released FROM released) AS released"
+    " FROM operation_counts c WHERE c.apply_id = :apply AND c.n > 0"
+)
+_TALLY = text(
+    "WITH released AS MATERIALIZED (SELECT failures_released, created_at FROM control_requests"
+    "   WHERE apply_id = :apply AND verb = 'release' ORDER BY id DESC LIMIT 1),"
+    " wished AS MATERIALIZED (SELECT DISTINCT o.id, o.state, o.wave FROM control_deliveries d"
+    "   JOIN apply_operations o ON o.id = d.operation_id"
     # One that waits for its turn, or for what a person says, moves nothing by itself.
-    "   WHERE apply_id = :apply AND state IN ('pending', 'sent') AND next_attempt_at IS NOT NULL) w"
-    "   ON w.operation_id = o.id"
-    " WHERE o.apply_id = :apply GROUP BY o.wave, o.state"
+    "   WHERE d.apply_id = :apply AND d.state IN ('pending', 'sent') AND d.next_attempt_at IS NOT NULL)"
+    f" {_COUNTED}"
 )
 
 
 def tally(tx: Connection, apply_pk: int) -> Tally:
     """The apply's operations by wave and state. Counted before the apply's lock it may be wrong at once."""
-    rows = tx.execute(_COUNT, {"apply": apply_pk}).all()
+    rows = tx.execute(_TALLY, {"apply": apply_pk}).all()
     return Tally(
         tuple(
             Group(

@@ -16,7 +16,11 @@ def test_a_policy_survives_its_column(policy: Policy) -> None:
     assert Policy.from_json(json.loads(json.dumps(policy.as_json()))) == policy
 
 
-@pytest.mark.parametrize("wrong", [{"max_parallel": 0}, {"max_parallel": -1}, {"max_failures": -1}, {"max_parallel": 10**30}], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_parallel": 0}, {"max_parallel": -1}, {"max_failures": -1}, {"max_parallel": 10**30}],
+    ids=str,
+)
 def test_a_policy_that_makes_no_sense(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must"):
         Policy(**wrong)  # type: ignore[arg-type]

@@ -100,12 +100,12 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
     ),
     "claims from the future": (
         sweep._RUNAWAY_CLAIMS,
-        {"limit": 100, "two_leases": 60},
+        {"limit": 100, "two_leases": 60, "alone_s": 0},
         {"apply_operations_claimed"},
     ),
     "due wishes": (
         sweep._DUE_CONTROLS,
-        {"limit": 100, "two_leases": 60},
+        {"limit": 100, "two_leases": 60, "alone_s": 0},
         {"control_deliveries_due"},
     ),
     "due applies": (
@@ -128,7 +128,7 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
         {"apply_operations_polled_at|apply_operations_due_for_poll"},
     ),
     "an apply's tally": (
-        tally._COUNT,
+        tally._TALLY,
         {"apply": 3},
         {"apply_operations_by_state|apply_operations_one_per_deployment|apply_operations_one_per_position"},
     ),
@@ -208,5 +208,8 @@ def test_nothing_that_is_due_is_missed(crowd: Database) -> None:
     """The control run: the same statements find the rows that are there."""
     with crowd.connect() as connection:
         assert len(connection.execute(sweep._DUE_DISPATCHES, {"limit": 100}).all()) == DUE
-        assert len(connection.execute(sweep._DUE_CONTROLS, {"limit": 100, "two_leases": 60}).all()) == 9
+        assert (
+            len(connection.execute(sweep._DUE_CONTROLS, {"limit": 100, "two_leases": 60, "alone_s": 0}).all())
+            == 9
+        )
         assert connection.execute(sweep._DUE_DEPLOYMENTS).all()

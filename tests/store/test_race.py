@@ -176,13 +176,15 @@ def test_st11_a_driver_frozen_in_its_transaction(
     """ST11: the same with the drivers' real transactions, frozen with all their locks just before the commit."""
     dispatched(world, "A", "B", policy=parallel(1))
     module = {"claim": dispatch_store, "advance": apply_store, "look": poll_store}[step]
+    last = "move" if step == "claim" else "project_parent"
     frozen, go_on = Event(), Event()
-    project_parent = module.project_parent
+    do_last = getattr(module, last)
 
-    def freeze(*given: object) -> object:
+    def freeze(*given: object, **named: object) -> object:
+        done = do_last(*given, **named)
         frozen.set()
         assert go_on.wait(10)
-        return project_parent(*given)
+        return done
 
     drives = {
         "claim": claims(world, "B", "w1"),
@@ -193,7 +195,7 @@ def test_st11_a_driver_frozen_in_its_transaction(
         world.write(
             "UPDATE apply_operations SET state = 'completed', completed_at = now() WHERE deployment = 'A'"
         )
-    monkeypatch.setattr(module, "project_parent", freeze)
+    monkeypatch.setattr(module, last, freeze)
     with ThreadPoolExecutor(1) as threads:
         driver = threads.submit(drives)
         assert frozen.wait(10)
