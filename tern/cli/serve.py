@@ -82,6 +82,7 @@ def serve(
     gate: Gate = OpenGate(ANONYMOUS) if without_tokens else TokenGate(tokens)
     bells = reach.lasting_bells() if found.broker_url else wiring.Silent()
     desk = wiring.open_desk(found, bells, most_watchers=max_watchers)
+    exporter = wiring.open_exporter(found)
     try:
         server = ControlServer(
             desk,
@@ -98,3 +99,5 @@ def serve(
         raise Misconfigured(what, why=(str(error),), unchanged="") from None
     finally:
         desk.close()
+        if exporter is not None:
+            exporter.close()
