@@ -133,13 +133,16 @@ class Client:
         policy: Policy | None = None,
         allow_unsafe: bool = False,
         previews: bool = True,
+        accept_drift: bool = False,
+        digest: str = "",
     ) -> Enqueued:
         """Takes a rollout in; accepted is written down, not done.
 
         The change is a kept plan, ddl, or changes spelled out. Deployments are named in rollout order, or chosen by
         label or all (everywhere), of which those in `first` begin. With a key of its own a call may be repeated until
         it is answered: the same key and request are the same apply for ever. Without one, a repeated call is another
-        rollout.
+        rollout. A plan that was reviewed for its targets and policy needs neither, and with its digest no other
+        plan is taken for it.
         """
         request = EnqueueRequest.read(
             {
@@ -154,12 +157,14 @@ class Client:
                 "everywhere": everywhere,
                 "excepted": _listed(excepted),
                 "first": _listed(first),
-                "policy": (policy or Policy()).as_json(),
+                "policy": None if policy is None else policy.as_json(),
                 "caller": self._caller,
                 "reason": reason,
                 "key": key or secrets.token_hex(16),
                 "allow_unsafe": allow_unsafe,
                 "previews": previews,
+                "accept_drift": accept_drift,
+                "digest": digest,
             }
         )
         return _told(lambda: self._door.enqueue(request))

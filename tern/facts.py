@@ -8,6 +8,7 @@ from datetime import datetime
 
 from tern.domain.barrier import Refusals
 from tern.domain.control import Delivery, Verb
+from tern.domain.drift import Foretold
 from tern.domain.identity import ApplyId, PlanId, RemoteId
 from tern.domain.model import Action
 from tern.domain.policy import Policy
@@ -120,6 +121,8 @@ class OperationRecord:
     tables: tuple[TableFacts, ...]
     wishes: tuple[WishFacts, ...]
     volume: int | None = None
+    foretold: Foretold | None = None
+    """What its engine said before the rollout began, where that strays or is missing."""
 
     @property
     def open_wishes(self) -> tuple[WishFacts, ...]:

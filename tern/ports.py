@@ -1,10 +1,11 @@
 """The protocols that flows use to reach the world. One Store method is one transaction is one durable step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from tern.domain.control import Verb
+from tern.domain.drift import Foretold
 from tern.domain.enqueue import NewChange
 from tern.domain.errors import TernError
 from tern.domain.identity import ApplyId, DispatchKey, PlanId, RemoteId, ScopeName
@@ -17,9 +18,11 @@ from tern.domain.model import (
     PlannedChange,
     RemoteCall,
     Resolution,
+    ReviewedTarget,
     Unsupported,
 )
 from tern.domain.outcome import Outcome
+from tern.domain.policy import Policy
 from tern.domain.samples import Sample
 from tern.domain.selection import Member
 from tern.domain.work import (
@@ -204,14 +207,22 @@ class ApplyStore(Protocol):
         database_type: str,
         changes: Sequence[PlannedChange],
         caller: str,
+        targets: Sequence[ReviewedTarget] = (),
+        policy: Policy | None = None,
     ) -> Plan:
-        """The reviewed change; the same content for the same database is the same plan."""
+        """The reviewed change, with where and how where the reviewer said so; the same content is the same plan."""
 
     def load_plan(self, plan_id: PlanId) -> Plan:
         """Raises NotFound."""
 
     def find_plan(self, change: NewChange) -> PlanId | None:
         """The plan with this content, if it was ever kept."""
+
+    def record_previews(self, plan_id: PlanId, found: Sequence[Foretold], caller: str) -> None:
+        """What engines told a reviewer; raises NotFound."""
+
+    def reviewed_previews(self, plan_id: PlanId, deployments: Sequence[str]) -> Mapping[str, Foretold]:
+        """What each of these engines told the last reviewer of the plan, by deployment."""
 
     def knows_key(self, idempotency_key: str) -> bool:
         """Whether an apply was made under this key."""

@@ -1,15 +1,18 @@
 """Asking engines, many at once: what they offer, and what a change would do at each."""
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from tern.domain.drift import Foretold, ForetoldChange, Look
 from tern.domain.model import Capabilities, Deployment, PlannedChange, Unsupported
 from tern.domain.outcome import Ok, Outcome, Refused, Unknown
 from tern.ports import ChangePreview, Engines
 
 AT_ONCE = 16
+LONGEST_LOOK_S = 60.0
 
 Answer = TypeVar("Answer")
 
@@ -43,6 +46,24 @@ class TargetPreview:
             f"{change.table_name}: {change.unsafe_reason}" for change in self.changes if change.unsafe_reason
         )
 
+    def foretold(self) -> Foretold:
+        """What of it is kept with the plan or the rollout."""
+        if self.refusals:
+            look, words = Look.REFUSED, "; ".join(" ".join(each.split()) for each in self.refusals)
+        elif self.trouble:
+            look, words = Look.UNREACHABLE, " ".join(self.trouble.split())
+        elif not self.is_offered:
+            look, words = Look.NOT_OFFERED, ""
+        else:
+            look, words = Look.PREVIEWED, ""
+        changes = tuple(
+            ForetoldChange(
+                change.namespace, change.table_name, change.change_class, change.recipe, change.refused_reason
+            )
+            for change in self.changes
+        )
+        return Foretold(self.deployment, look, words, changes)
+
     def as_json(self) -> dict[str, object]:
         """For `--json`."""
         return {
@@ -71,9 +92,13 @@ class TargetPreview:
 def preview(
     engines: Engines, deployments: Sequence[Deployment], changes: Sequence[PlannedChange]
 ) -> tuple[TargetPreview, ...]:
-    """Every target's answer, in the order given."""
+    """Every target's answer, in the order given. Whom there was no time to ask is said, and nothing is guessed."""
+    ends_at = time.monotonic() + LONGEST_LOOK_S
 
     def ask(deployment: Deployment) -> TargetPreview:
+        if time.monotonic() > ends_at:
+            words = f"there was no time to ask it: {LONGEST_LOOK_S:g} s went by with the others"
+            return TargetPreview(deployment.name, trouble=words, trouble_reason="NOT_ASKED")
         match engines.of(deployment).preview(deployment, changes):
             case Ok(Unsupported()):
                 return TargetPreview(deployment.name, is_offered=False)

@@ -37,7 +37,8 @@ class EnqueueRequest:
 
     One of plan (an id), ddl (a text) and changes with database_type (see change.py); environment and database, which
     a kept plan knows by itself; one of deployments (names in rollout order), labels and everywhere, these with
-    excepted and first; policy, as in applies.policy, each key optional; caller, reason, key; allow_unsafe, previews.
+    excepted and first; policy, as in applies.policy, each key optional; caller, reason, key; allow_unsafe, previews,
+    accept_drift; digest, of a kept plan. A plan that was reviewed for its targets and policy needs neither here.
     """
 
     plan: str = ""
@@ -51,12 +52,14 @@ class EnqueueRequest:
     everywhere: bool = False
     excepted: tuple[str, ...] = ()
     first: tuple[str, ...] = ()
-    policy: Policy = field(default_factory=Policy)
+    policy: Policy | None = None
     caller: str = ""
     reason: str = ""
     key: str = ""
     allow_unsafe: bool = False
     previews: bool = True
+    accept_drift: bool = False
+    digest: str = ""
 
     @classmethod
     def read(cls, message: Mapping[str, object]) -> "EnqueueRequest":
@@ -80,6 +83,8 @@ class EnqueueRequest:
             key=fields.text("key"),
             allow_unsafe=fields.flag("allow_unsafe"),
             previews=fields.flag("previews", default=True),
+            accept_drift=fields.flag("accept_drift"),
+            digest=fields.text("digest"),
         )
         if sum((bool(request.plan), bool(request.ddl), bool(request.changes))) != 1:
             fields.why.append("one change is given: plan, ddl or changes")
@@ -101,6 +106,8 @@ class EnqueueRequest:
             database=self.database,
             allow_unsafe=self.allow_unsafe,
             previews=self.previews,
+            accept_drift=self.accept_drift,
+            digest=self.digest,
         )
 
     def _change(self) -> PlanId | NewChange:
@@ -258,9 +265,11 @@ class _Fields:
         self.why += [f"{name} has no {each!a}" for each in found if each not in known]
         return tuple(kind(each) for each in found if each in known)
 
-    def policy(self, name: str) -> Policy:
-        """What is said of a policy, over the defaults."""
-        value = self._left.pop(name, {})
+    def policy(self, name: str) -> Policy | None:
+        """What is said of a policy, over the defaults; None where nothing is."""
+        value = self._left.pop(name, None)
+        if value is None:
+            return None
         default = Policy().as_json()
         if not isinstance(value, Mapping):
             self.why.append(f"{name} is no object")

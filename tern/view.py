@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from tern.domain.drift import Foretold
 from tern.domain.holds import ClearedBy, Hold, HoldKind
 from tern.domain.policy import OnFailure
 from tern.domain.states import ApplyState, State
@@ -164,6 +165,7 @@ class OperationView:
             "error": record.error_message or None,
             "error_reason": record.error_reason or None,
             "holds": [_hold_json(hold) for hold in self.holds],
+            "preview": None if record.foretold is None else _foretold_json(record.foretold),
             "wishes": [wish.as_json() for wish in record.wishes],
             "tables": [table.as_json() for table in record.tables],
         }
@@ -323,6 +325,14 @@ def _sum(numbers: Iterator[int | None]) -> int | None:
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 1)
+
+
+def _foretold_json(foretold: Foretold) -> dict[str, object]:
+    return {
+        "outcome": foretold.look.value,
+        "words": foretold.words or None,
+        "drift": list(foretold.drift),
+    }
 
 
 def _hold_json(hold: Hold) -> dict[str, object]:

@@ -11,8 +11,9 @@ from tern.cli import reach
 from tern.cli.choosing import change_options, read_change, read_choice, target_options
 from tern.cli.envelope import json_option, write_document
 from tern.cli.picture import show
-from tern.cli.policy import policy_options, policy_words, read_policy, wave_words
-from tern.cli.words import plural
+from tern.cli.policy import policy_options, policy_words, said_policy, wave_words
+from tern.cli.words import one_line, plural
+from tern.domain.choice import shortened
 from tern.domain.enqueue import Enqueue, NewChange
 from tern.domain.errors import UsageError
 from tern.domain.identity import PlanId
@@ -24,6 +25,9 @@ MOST_NAMED = 8
 
 @click.command()
 @click.option("--plan", "plan_id", default="", metavar="ID", help="A change that `tern plan` kept.")
+@click.option(
+    "--digest", default="", help="Of that plan, as its reviewer was shown it; another one is refused."
+)
 @change_options
 @target_options
 @click.option(
@@ -38,6 +42,11 @@ MOST_NAMED = 8
     "--no-preview", is_flag=True, help="Don't ask the engines first; each decides when its turn comes."
 )
 @click.option(
+    "--accept-drift",
+    is_flag=True,
+    help="Begin although an engine refuses, can't be asked, or would do more than was reviewed.",
+)
+@click.option(
     "--key", default="", help="Idempotency key: the same key and request is the same apply, for ever."
 )
 @click.option("--reason", required=True, help="Why; it stands in the record.")
@@ -46,6 +55,7 @@ MOST_NAMED = 8
 def apply(
     plan_id: str,
     *,
+    digest: str,
     ddl_file: Any,
     changes_file: Any,
     environment: str,
@@ -57,6 +67,7 @@ def apply(
     first: str,
     allow_unsafe: bool,
     no_preview: bool,
+    accept_drift: bool,
     key: str,
     reason: str,
     watches: bool,
@@ -65,6 +76,7 @@ def apply(
 ) -> int:
     """Roll a change out to the chosen deployments.
 
+    A plan that was reviewed for its targets and its policy needs neither here, and bears no others.
     Prints the apply's id as soon as it is written down; `tern watch` follows it. With --watch the exit code is the
     outcome's.
     """
@@ -75,6 +87,9 @@ def apply(
     if plan_id and (ddl_file or changes_file):
         what = "one change is given: --plan ID or --ddl FILE or --changes FILE"
         raise UsageError(what)
+    if digest and not plan_id:
+        what = "--digest says which --plan is meant"
+        raise UsageError(what)
     kept = PlanId(plan_id)
     asked = Enqueue(
         change=kept or NewChange(environment, database, *read_change(ddl_file, changes_file)),
@@ -82,19 +97,21 @@ def apply(
         caller=reach.caller(),
         reason=reason,
         key=key or secrets.token_hex(16),
-        policy=read_policy(policy),
+        policy=said_policy(policy),
         environment=environment,
         database=database,
         allow_unsafe=allow_unsafe,
         previews=not no_preview,
+        accept_drift=accept_drift,
+        digest=digest,
     )
     from tern.flows.accept import enqueue  # noqa: PLC0415
 
     enqueued = enqueue(asked, reach.ports(ringing=True))
     if as_json:
-        write_document("apply_accepted", enqueued.as_json())
+        write_document("apply_accepted", enqueued.as_json(), warnings=enqueued.warnings)
         return 0
-    show(_picture(enqueued))
+    show(_picture(enqueued), wraps=True)
     if not watches:
         return 0
     from tern.cli.watch import follow  # noqa: PLC0415
@@ -121,6 +138,7 @@ def _picture(enqueued: Enqueued) -> list[Text]:
         Text(f"  wave {number}: {wave_words(wave)}", "dim")
         for number, wave in enumerate(policy.waves, start=1)
     ]
+    lines += [Text(f"  ! {one_line(words)}", "yellow") for words in shortened(enqueued.warnings)]
     lines += [
         Text(),
         Text.assemble(

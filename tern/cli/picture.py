@@ -22,6 +22,7 @@ from tern.cli.words import (
     one_line,
     plural,
 )
+from tern.domain.drift import warnings
 from tern.domain.states import ApplyState, State
 from tern.facts import TableFacts
 from tern.view import ApplyView, OperationView
@@ -30,6 +31,7 @@ FOLDED_ABOVE = 20
 MOST_BLOCKERS = 4
 MOST_BROKEN = 6
 MOST_MOVING = 8
+MOST_STRAYS = 3
 MOST_TABLES = 6
 NAME_WIDTH = 24
 ENDLESS = 10_000
@@ -65,7 +67,7 @@ def picture(view: ApplyView, *, next_steps: bool = True) -> list[Text]:
     blockers = list(_blockers(view))
     if blockers:
         lines += [Text(), *blockers]
-    lines += [Text(), *_operations(view)]
+    lines += [Text(), *_operations(view), *_strays(view)]
     if next_steps and (steps := _next_steps(view)):
         lines += [Text(), *steps]
     return lines
@@ -231,6 +233,22 @@ def _operations(view: ApplyView) -> Iterator[Text]:
 
 def _word_width(operations: Sequence[OperationView]) -> int:
     return max((len(sign_of(operation).word) for operation in operations), default=0)
+
+
+def _strays(view: ApplyView) -> Iterator[Text]:
+    """Targets whose engines foretold something else, or nothing, and that are not through yet."""
+    told = [
+        words
+        for operation in view.operations
+        if operation.record.foretold is not None and not operation.state.is_finished
+        for words in warnings([operation.record.foretold])
+    ]
+    if told:
+        yield Text()
+    for words in told[:MOST_STRAYS]:
+        yield Text(f"  ! before it began: {one_line(words)}", "yellow")
+    if len(told) > MOST_STRAYS:
+        yield Text(f"  … and {len(told) - MOST_STRAYS:,} more; --json has all of them", "dim")
 
 
 def _next_steps(view: ApplyView) -> list[Text]:

@@ -10,18 +10,22 @@ from tern.cli import reach
 from tern.cli.choosing import change_options, read_change, read_choice, target_options
 from tern.cli.envelope import json_option, write_document
 from tern.cli.picture import show
+from tern.cli.policy import policy_options, said_policy
 from tern.cli.words import count, duration, one_line, plural
+from tern.domain.drift import Foretold, Look, compared, warnings
 from tern.domain.enqueue import NewChange
-from tern.domain.model import Deployment, Plan
+from tern.domain.model import Deployment, Plan, ReviewedTarget
 from tern.probing import TargetPreview, preview
 
 REFUSED = 5
+DIGEST_SHOWN = 16
 MOST_TARGETS = 20
 
 
 @click.command()
 @change_options
 @target_options
+@policy_options
 @json_option
 def plan(
     ddl_file: Any,
@@ -34,11 +38,14 @@ def plan(
     everywhere: bool,
     excepted: Sequence[str],
     as_json: bool,
+    **options: Any,
 ) -> int:
     """Keep a reviewed change under an id, and ask each chosen target what it would do there.
 
-    Nothing is changed at any target. Ends with 5 if a target refuses the change.
+    The plan holds the change, and the targets and the policy where they are chosen: `tern apply --plan` then rolls
+    out exactly this. Nothing is changed at any target. Ends with 5 if a target refuses the change.
     """
+    policy = said_policy(options)
     change = NewChange(environment, database, *read_change(ddl_file, changes_file))
     choice = read_choice(names, labels, excepted, everywhere=everywhere)
     ports = reach.ports()
@@ -51,21 +58,26 @@ def plan(
         database_type=change.database_type,
         changes=change.changes,
         caller=reach.caller(),
+        targets=[ReviewedTarget(each.name, each.address, each.target) for each in targets],
+        policy=policy,
     )
     previews = preview(ports.engines, targets, kept.changes)
+    before = ports.store.reviewed_previews(kept.plan_id, [each.name for each in targets])
+    foretold = compared([found.foretold() for found in previews], before)
+    ports.store.record_previews(kept.plan_id, foretold, reach.caller())
     if as_json:
-        write_document("plan", _json(kept, previews), warnings=_warnings(kept, previews))
+        write_document("plan", _json(kept, previews, foretold), warnings=_warnings(kept, foretold))
     else:
-        show(_picture(kept, previews), wraps=True)
-    return REFUSED if any(found.refusals for found in previews) else 0
+        show(_picture(kept, previews, foretold), wraps=True)
+    return REFUSED if any(found.look is Look.REFUSED for found in foretold) else 0
 
 
-def _warnings(kept: Plan, previews: Sequence[TargetPreview]) -> list[str]:
+def _warnings(kept: Plan, foretold: Sequence[Foretold]) -> list[str]:
     unsafe = [f"{change.table_name}: {change.unsafe_reason}" for change in kept.changes if change.is_unsafe]
-    return unsafe + [f"{found.deployment} was not previewed" for found in previews if not found.changes]
+    return [*unsafe, *warnings(foretold)]
 
 
-def _json(kept: Plan, previews: Sequence[TargetPreview]) -> dict[str, object]:
+def _json(kept: Plan, previews: Sequence[TargetPreview], foretold: Sequence[Foretold]) -> dict[str, object]:
     return {
         "plan_id": kept.plan_id,
         "environment": kept.environment,
@@ -82,15 +94,26 @@ def _json(kept: Plan, previews: Sequence[TargetPreview]) -> dict[str, object]:
             }
             for change in kept.changes
         ],
-        "targets": [found.as_json() for found in previews],
+        "policy": None if kept.policy is None else dict(kept.policy),
+        "targets": [
+            {
+                **found.as_json(),
+                "address": target.address,
+                "target": target.target,
+                "outcome": told.look.value,
+                "drift": list(told.drift),
+            }
+            for found, told, target in zip(previews, foretold, kept.targets, strict=True)
+        ],
     }
 
 
-def _picture(kept: Plan, previews: Sequence[TargetPreview]) -> list[Text]:
+def _picture(kept: Plan, previews: Sequence[TargetPreview], foretold: Sequence[Foretold]) -> list[Text]:
     lines = [
         Text.assemble(
             (kept.plan_id, "bold"), f"  {kept.database} in {kept.environment}, ", kept.database_type
-        )
+        ),
+        Text(f"  digest {kept.digest}", "dim"),
     ]
     for number, change in enumerate(kept.changes, 1):
         lines.append(Text(f"  {number}. {one_line(change.ddl)}"))
@@ -98,8 +121,9 @@ def _picture(kept: Plan, previews: Sequence[TargetPreview]) -> list[Text]:
             lines.append(Text(f"     ! unsafe: {change.unsafe_reason}", "yellow"))
     if previews:
         lines.append(Text())
-    for found in previews[:MOST_TARGETS]:
+    for found, told in list(zip(previews, foretold, strict=True))[:MOST_TARGETS]:
         lines += _target(found)
+        lines += [Text(f"      ! drift: {one_line(words)}", "yellow") for words in told.drift]
     if len(previews) > MOST_TARGETS:
         refused = sum(bool(found.refusals) for found in previews[MOST_TARGETS:])
         lines.append(
@@ -116,10 +140,14 @@ def _picture(kept: Plan, previews: Sequence[TargetPreview]) -> list[Text]:
         )
         return lines
     consent = " --allow-unsafe" if any(change.is_unsafe for change in kept.changes) else ""
-    where = ",".join(found.deployment for found in previews[:3]) if 0 < len(previews) <= 3 else "…"  # noqa: PLR2004
-    command = f"tern apply --plan {kept.plan_id} --deployments {where}{consent} --reason '…'"
-    lines.append(Text(f"  {command}", "bold"))
-    lines.append(Text("  rolls it out, one deployment after the other", "dim"))
+    where = "" if kept.targets else " --deployments …"
+    digest = f" --digest {kept.digest[:DIGEST_SHOWN]}"
+    lines.append(Text(f"  tern apply --plan {kept.plan_id}{digest}{where}{consent} --reason '…'", "bold"))
+    held = [
+        word for word, is_held in (("targets", kept.targets), ("policy", kept.policy is not None)) if is_held
+    ]
+    exactly = f", with exactly these {' and this '.join(held)}" if held else ""
+    lines.append(Text(f"  rolls out exactly this change{exactly}", "dim"))
     return lines
 
 

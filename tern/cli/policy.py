@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from tern.cli.wave import EXAMPLE, read_waves
 from tern.cli.words import duration
@@ -82,6 +83,16 @@ def read_policy(options: Mapping[str, Any]) -> Policy:
         waves=read_waves(options["waves"]),
         enable_revert=options["enable_revert"],
     )
+
+
+def said_policy(options: Mapping[str, Any]) -> Policy | None:
+    """What was typed; None where nothing was, which leaves it to the plan that was reviewed, or to the defaults.
+
+    Raises UsageError for waves that can't be read.
+    """
+    context = click.get_current_context()
+    said = (context.get_parameter_source(name) for name in options)
+    return None if all(source is ParameterSource.DEFAULT for source in said) else read_policy(options)
 
 
 def policy_words(policy: Policy) -> Iterator[str]:

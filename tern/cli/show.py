@@ -8,6 +8,7 @@ from tern.cli.envelope import json_option, write_document
 from tern.cli.past import show_past
 from tern.cli.picture import operation_line, picture, show, table_lines
 from tern.cli.words import ago, duration, one_line
+from tern.domain.drift import warnings
 from tern.domain.moment import read_moment
 from tern.domain.subject import Subject
 from tern.view import ApplyView, OperationView, apply_view
@@ -62,6 +63,8 @@ def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:
         )
         for wish in record.open_wishes
     ]
+    if record.foretold is not None:
+        facts += [("foretold", one_line(words)) for words in warnings([record.foretold])]
     lines += [Text.assemble((f"    {name:<14}", "dim"), value) for name, value in facts]
     lines += [Text(), *table_lines(record.tables, 4)]
     lines += [

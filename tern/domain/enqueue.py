@@ -1,7 +1,7 @@
 """A rollout as any door takes it in, before anybody looked at plans, deployments and engines. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeGuard
 
 from tern.domain.choice import Choice, shortened
@@ -34,13 +34,20 @@ class NewChange:
             what = f"a new change says what it is for: {' and '.join(missing)} is missing"
             raise UsageError(what)
 
+    @classmethod
+    def of(cls, plan: Plan) -> "NewChange":
+        """What a kept plan changes."""
+        return cls(plan.environment, plan.database, plan.database_type, plan.changes)
+
 
 @dataclass(frozen=True, slots=True)
 class Enqueue:
     """What somebody asks for. Raises UsageError for one without a reason or a key, or that contradicts itself.
 
     change: a plan that was kept, by its id, or a new one. environment, database: what the asker thinks that a kept
-    plan is for; empty where they don't say. previews: the engines are asked first what the change would do there.
+    plan is for; digest: what they were told that it is; empty where they don't say. policy: None where they don't
+    say, which means that of the plan, or the default. previews: the engines are asked first what the change would do
+    there; accept_drift: and whatever they say, the rollout begins.
     """
 
     change: PlanId | NewChange
@@ -48,11 +55,13 @@ class Enqueue:
     caller: str
     reason: str
     key: str
-    policy: Policy = field(default_factory=Policy)
+    policy: Policy | None = None
     environment: str = ""
     database: str = ""
     allow_unsafe: bool = False
     previews: bool = True
+    accept_drift: bool = False
+    digest: str = ""
 
     def __post_init__(self) -> None:
         why = [
@@ -65,7 +74,7 @@ class Enqueue:
         if why:
             what = "a rollout needs a reason, which stands in the record, and an idempotency key"
             raise UsageError(what, why=tuple(why), next_step="Say why, and repeat a request with its key.")
-        if contradictions := self.policy.contradictions():
+        if self.policy is not None and (contradictions := self.policy.contradictions()):
             what = "the rollout policy contradicts itself"
             raise UsageError(what, why=contradictions)
 

@@ -34,8 +34,25 @@ class PlannedChange:
 
 
 @dataclass(frozen=True, slots=True)
+class ReviewedTarget:
+    """Where a change was reviewed for: a deployment with the engine and the target that it had then."""
+
+    deployment: str
+    address: str
+    target: str
+
+    def as_json(self) -> dict[str, str]:
+        """One entry of plans.targets."""
+        return {"deployment": self.deployment, "address": self.address, "target": self.target}
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """The reviewed change. Immutable; `digest` covers type, database and every change in order."""
+    """The reviewed change. Immutable; `digest` covers type, changes, targets and policy (review.py).
+
+    targets: where it was reviewed for, in rollout order; empty where nobody chose. policy: how, as it was written
+    down; None where nobody said.
+    """
 
     plan_id: PlanId
     environment: str
@@ -43,6 +60,8 @@ class Plan:
     database_type: str
     digest: str
     changes: tuple[PlannedChange, ...]
+    targets: tuple[ReviewedTarget, ...] = ()
+    policy: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +141,8 @@ class OperationScope:
     policy: Policy
     allow_unsafe: bool
     caller: str
+    change_digest: str = ""
+    """Of what may be sent (review.py); without one nothing may be."""
 
     @property
     def apply_id(self) -> ApplyId:

@@ -34,6 +34,7 @@ class FoundOperation:
     policy: Policy
     allow_unsafe: bool
     caller: str
+    change_digest: str = ""
 
 
 POISON = frozenset(
@@ -143,6 +144,7 @@ def validate(asked: ScopeName, operation_id: int, found: FoundOperation | None) 
         policy=found.policy,
         allow_unsafe=found.allow_unsafe,
         caller=found.caller,
+        change_digest=found.change_digest,
     )
 
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 from tern.domain.choice import Choice
 from tern.domain.control import VOLUMES, ReceiptLine, Step, Verb
 from tern.domain.dispatch import Approach
+from tern.domain.drift import Foretold
 from tern.domain.errors import UsageError
 from tern.domain.identity import ApplyId, DispatchKey, PlanId, RemoteId, ScopeName
 from tern.domain.model import Claim, Deployment, OperationScope, RemoteCall
@@ -128,6 +129,10 @@ class NewApply:
     reason: str
     idempotency_key: str
     allow_unsafe: bool = False
+    digest: str = ""
+    """What the asker was told that the plan is; empty where they don't say."""
+    foretold: tuple[Foretold, ...] = ()
+    """What the engines said that the change would do."""
     choice: Choice | None = None
     """How the deployments were chosen, where it was not by their names: a repeated request is compared by it."""
 
@@ -155,6 +160,8 @@ class Enqueued:
     idempotency_key: str
     caller: str
     reason: str
+    warnings: tuple[str, ...] = ()
+    """Where a target strays from the others or from its review, or was not asked."""
 
     def as_json(self) -> dict[str, object]:
         """For `--json`."""

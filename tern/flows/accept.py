@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
-from tern.domain.choice import shortened
+from tern.domain.choice import Choice
 from tern.domain.control import CALLS_ONLY, Receipt, ReceiptLine
+from tern.domain.drift import Foretold, Look, compared, refuse_drift, warnings
 from tern.domain.enqueue import Enqueue, NewChange, check_place, is_usable_key, losses, refuse_unsafe
 from tern.domain.errors import Refused, TernError, UsageError
 from tern.domain.identity import PlanId, ScopeName
-from tern.domain.model import Deployment, PlannedChange
+from tern.domain.model import Deployment, Plan, PlannedChange
+from tern.domain.policy import Policy
+from tern.domain.review import check_reviewed
 from tern.domain.waves import check_division
 from tern.ports import AcceptedApply, Answered, Asked, Enqueued, NewApply, Ports, Store, WishReceipt
-from tern.probing import TargetPreview, preview
+from tern.probing import preview
 from tern.request import EnqueueRequest
 
 RUNG_AT_ONCE = 500
@@ -23,24 +26,29 @@ def enqueue(asked: Enqueue, ports: Ports) -> Enqueued:
 
     Raises Refused, NotFound, UsageError, StorageUnavailable; nothing was accepted then.
     """
-    change = _change(asked, ports.store)
+    change, plan = _change(asked, ports.store)
+    choice = asked.choice if asked.choice.is_made or plan is None else Choice(_reviewed_names(plan))
+    policy = _policy(asked, plan)
     if ports.store.knows_key(asked.key):
-        plan_id = ports.store.find_plan(change) or PlanId("")
-        return _accept(asked, change, plan_id, asked.choice.names, ports)
+        plan_id = ports.store.find_plan(change) if plan is None else plan.plan_id
+        return _accept(asked, change, plan_id or PlanId(""), choice, policy, choice.names, ports)
     if not asked.allow_unsafe:
         refuse_unsafe(losses(change.changes))
-    targets = asked.choice.choose(ports.store.load_deployments(), change.environment, change.database)
-    check_division(asked.policy.waves, {target.name: target.labels for target in targets})
-    if asked.previews:
-        _review(ports, targets, change.changes, allow_unsafe=asked.allow_unsafe)
-    plan = ports.store.save_plan(
-        environment=change.environment,
-        database=change.database,
-        database_type=change.database_type,
-        changes=change.changes,
-        caller=asked.caller,
-    )
-    return _accept(asked, change, plan.plan_id, tuple(target.name for target in targets), ports)
+    targets = choice.choose(ports.store.load_deployments(), change.environment, change.database)
+    check_division(policy.waves, {target.name: target.labels for target in targets})
+    if plan is not None:
+        check_reviewed(plan, targets, policy, asked.digest)
+    foretold = _foretold(asked, plan, targets, change.changes, ports)
+    if plan is None:
+        plan = ports.store.save_plan(
+            environment=change.environment,
+            database=change.database,
+            database_type=change.database_type,
+            changes=change.changes,
+            caller=asked.caller,
+        )
+    names = tuple(target.name for target in targets)
+    return _accept(asked, change, plan.plan_id, choice, policy, names, ports, foretold)
 
 
 def enqueue_message(message: Mapping[str, object], ports: Ports) -> None:
@@ -120,31 +128,50 @@ def _answer_one(answered: Answered, deployment: str, ports: Ports) -> None:
         ports.bells.advance(answered.apply_id)
 
 
-def _change(asked: Enqueue, store: Store) -> NewChange:
-    """The change itself, of a kept plan too: the same content is found again as the same plan."""
+def _change(asked: Enqueue, store: Store) -> tuple[NewChange, Plan | None]:
+    """The change, with the plan where it was asked for by its id."""
     if isinstance(asked.change, NewChange):
-        return asked.change
+        return asked.change, None
     plan = store.load_plan(asked.change)
     check_place(asked, plan)
-    return NewChange(plan.environment, plan.database, plan.database_type, plan.changes)
+    return NewChange.of(plan), plan
+
+
+def _reviewed_names(plan: Plan) -> tuple[str, ...]:
+    return tuple(target.deployment for target in plan.targets)
+
+
+def _policy(asked: Enqueue, plan: Plan | None) -> Policy:
+    """What was said; else what was reviewed; else the default."""
+    if asked.policy is not None:
+        return asked.policy
+    return Policy() if plan is None or plan.policy is None else Policy.from_json(plan.policy)
 
 
 def _accept(
-    asked: Enqueue, change: NewChange, plan_id: PlanId, names: tuple[str, ...], ports: Ports
+    asked: Enqueue,
+    change: NewChange,
+    plan_id: PlanId,
+    choice: Choice,
+    policy: Policy,
+    names: tuple[str, ...],
+    ports: Ports,
+    foretold: tuple[Foretold, ...] = (),
 ) -> Enqueued:
     new = NewApply(
         plan_id=plan_id,
         environment=change.environment,
         deployments=names,
-        policy=asked.policy,
+        policy=policy,
         caller=asked.caller,
         reason=asked.reason,
         idempotency_key=asked.key,
         allow_unsafe=asked.allow_unsafe,
-        choice=asked.choice,
+        foretold=foretold,
+        choice=choice,
     )
     accepted = accept_apply(new, ports)
-    if not accepted.is_new or asked.policy.waves:
+    if not accepted.is_new or policy.waves:
         # Waves have an order of their own.
         names = tuple(member.deployment for member in ports.store.members(accepted.apply_id))
     return Enqueued(
@@ -154,26 +181,29 @@ def _accept(
         environment=change.environment,
         database=change.database,
         deployments=names,
-        policy=asked.policy,
+        policy=policy,
         idempotency_key=asked.key,
         caller=asked.caller,
         reason=asked.reason,
+        warnings=warnings(foretold),
     )
 
 
-def _review(
-    ports: Ports, targets: Sequence[Deployment], changes: Sequence[PlannedChange], *, allow_unsafe: bool
-) -> None:
+def _foretold(
+    asked: Enqueue,
+    plan: Plan | None,
+    targets: Sequence[Deployment],
+    changes: Sequence[PlannedChange],
+    ports: Ports,
+) -> tuple[Foretold, ...]:
     """The last look before anything is written; raises Refused with every target's reasons."""
-    previews: tuple[TargetPreview, ...] = preview(ports.engines, targets, changes)
-    why = [f"{found.deployment}: {' '.join(each.split())}" for found in previews for each in found.refusals]
-    if why:
-        what = "targets refuse the change"
-        raise Refused(what, why=shortened(why), reason="PREVIEW_REFUSED")
-    silent = [f"{found.deployment}: {' '.join(found.trouble.split())}" for found in previews if found.trouble]
-    if silent:
-        what = f"{len(silent)} engine{'' if len(silent) == 1 else 's'} could not be asked about the change"
-        step = "Choose without them, or add --no-preview: each engine then decides when its turn comes."
-        raise Refused(what, why=shortened(silent), next_step=step, reason="ENGINE_UNREACHABLE")
-    if not allow_unsafe:
-        refuse_unsafe([f"{found.deployment}: {unsafe}" for found in previews for unsafe in found.unsafe])
+    if not asked.previews:
+        return tuple(Foretold(target.name, Look.NOT_ASKED) for target in targets)
+    previews = preview(ports.engines, targets, changes)
+    names = [target.name for target in targets]
+    reviewed = {} if plan is None else ports.store.reviewed_previews(plan.plan_id, names)
+    found = compared([each.foretold() for each in previews], reviewed)
+    refuse_drift(found, accepted=asked.accept_drift)
+    if not asked.allow_unsafe:
+        refuse_unsafe([f"{each.deployment}: {unsafe}" for each in previews for unsafe in each.unsafe])
+    return found

@@ -10,11 +10,13 @@ from tern.domain.difference import differences
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.model import Plan
+from tern.domain.review import changes_digest, differences, operation_digest, sent_options
 from tern.domain.waves import Place, divide
 from tern.ports import AcceptedApply, Due, DueControl, NewApply
 from tern.store.deployment import load_named
 from tern.store.event import Happening, append
-from tern.store.plan import load_plan, new_identifier, plan_digest
+from tern.store.plan import load_plan, new_identifier
+from tern.store.preview import insert_previews
 from tern.store.projection import project_parent
 from tern.store.release import hear_releases
 from tern.store.reservation import holder_of, take
@@ -38,7 +40,8 @@ class ApplySteps(Steps):
             apply_pk = _insert_apply(tx, new, plan_pk, plan, apply_id, body)
             if apply_pk is None:
                 return _same_request(tx, new, body)
-            _insert_operations(tx, apply_pk, plan_pk, places, targets)
+            _insert_operations(tx, apply_pk, plan_pk, places, _shares(new, plan, targets))
+            insert_previews(tx, plan_pk, apply_pk, new.foretold, new.caller)
             taken = take(
                 tx,
                 apply_pk=apply_pk,
@@ -48,7 +51,7 @@ class ApplySteps(Steps):
             )
             if not taken:
                 raise _target_refusal(tx, apply_pk, plan, new.deployments)
-            detail = {"plan": new.plan_id, "operations": len(new.deployments)}
+            detail = {"plan": new.plan_id, "digest": plan.digest, "operations": len(new.deployments)}
             append(tx, Happening(apply_pk, "accepted", new.caller, None, new.reason, detail=detail))
             due = project_parent(tx, apply_pk, new.caller)
             first = tuple(each for each in due if isinstance(each, Due))
@@ -133,8 +136,6 @@ def _check(tx: Connection, new: NewApply, plan: Plan) -> tuple[Sequence[Place], 
         why.append("a rollout needs an idempotency key")
     if plan.environment != new.environment:
         why.append(f"the plan is for environment {plan.environment}, not {new.environment}")
-    if plan_digest(plan.database_type, plan.changes) != plan.digest:
-        why.append("the plan's content is not what was reviewed")
     unsafe = [f"{c.table_name}: {c.unsafe_reason}" for c in plan.changes if c.is_unsafe]
     if unsafe and not new.allow_unsafe:
         why += [f"unsafe without consent: {words}" for words in unsafe]
@@ -151,6 +152,7 @@ def _check(tx: Connection, new: NewApply, plan: Plan) -> tuple[Sequence[Place], 
                 f"deployment {name} is for {deployment.environment}/{deployment.database},"
                 f" the plan for {plan.environment}/{plan.database}"
             )
+    why += differences(plan, [found[name] for name in new.deployments if name in found], new.policy)
     known = {name: found[name].labels for name in new.deployments if name in found}
     division = divide(new.policy.waves, known)
     why += division.why
@@ -187,22 +189,47 @@ def _insert_apply(
     ).scalar_one_or_none()
 
 
+def _shares(new: NewApply, plan: Plan, targets: Mapping[str, str]) -> Mapping[str, tuple[str, str]]:
+    """Each deployment's target, and the digest of what its engine may be sent."""
+    options = sent_options(new.policy, allow_unsafe=new.allow_unsafe)
+    changes = changes_digest((c.namespace, c.table_name, c.ddl, c.action.value) for c in plan.changes)
+    return {
+        name: (
+            target,
+            operation_digest(
+                environment=plan.environment,
+                database=plan.database,
+                database_type=plan.database_type,
+                target=target,
+                options=options,
+                changes=changes,
+            ),
+        )
+        for name, target in targets.items()
+    }
+
+
 def _insert_operations(
-    tx: Connection, apply_pk: int, plan_pk: int, places: Sequence[Place], targets: Mapping[str, str]
+    tx: Connection,
+    apply_pk: int,
+    plan_pk: int,
+    places: Sequence[Place],
+    shares: Mapping[str, tuple[str, str]],
 ) -> None:
     tx.execute(
         text(
-            "INSERT INTO apply_operations (apply_id, deployment, position, wave, target)"
-            " SELECT :apply, name, position, wave, target FROM unnest(CAST(:names AS text[]),"
-            " CAST(:positions AS integer[]), CAST(:waves AS integer[]), CAST(:targets AS text[]))"
-            " AS wanted(name, position, wave, target)"
+            "INSERT INTO apply_operations (apply_id, deployment, position, wave, target, change_digest)"
+            " SELECT :apply, name, position, wave, target, digest FROM unnest(CAST(:names AS text[]),"
+            " CAST(:positions AS integer[]), CAST(:waves AS integer[]), CAST(:targets AS text[]),"
+            " CAST(:digests AS text[])) AS wanted(name, position, wave, target, digest)"
         ),
         {
             "apply": apply_pk,
             "names": [place.deployment for place in places],
             "positions": [place.position for place in places],
             "waves": [place.wave for place in places],
-            "targets": [targets[place.deployment] for place in places],
+            "targets": [shares[place.deployment][0] for place in places],
+            "digests": [shares[place.deployment][1] for place in places],
         },
     )
     tx.execute(

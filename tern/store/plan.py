@@ -2,7 +2,6 @@
 transaction.
 """
 
-import hashlib
 import json
 import secrets
 from collections.abc import Sequence
@@ -10,7 +9,9 @@ from collections.abc import Sequence
 from tern.domain.enqueue import NewChange
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import PlanId
-from tern.domain.model import Action, Plan, PlannedChange
+from tern.domain.model import Action, Plan, PlannedChange, ReviewedTarget
+from tern.domain.policy import Policy
+from tern.domain.review import plan_digest
 from tern.store.session import transaction
 from tern.store.sql import Connection, text
 from tern.store.step import Steps
@@ -30,6 +31,8 @@ class PlanSteps(Steps):
         database_type: str,
         changes: Sequence[PlannedChange],
         caller: str,
+        targets: Sequence[ReviewedTarget] = (),
+        policy: Policy | None = None,
     ) -> Plan:
         """See ports.ApplyStore. Raises Refused for a plan without changes."""
         if not changes:
@@ -42,12 +45,15 @@ class PlanSteps(Steps):
             raise Refused(
                 message, why=why, next_step="Divide it into several plans.", reason="PLAN_TOO_LARGE"
             )
-        digest = plan_digest(database_type, changes)
+        how = None if policy is None else policy.as_json()
+        digest = plan_digest(database_type, changes, targets, how)
         with transaction(self.engine) as tx:
             plan_pk = tx.execute(
                 text(
-                    "INSERT INTO plans (plan_identifier, environment, database, database_type, digest, caller)"
-                    " VALUES (:identifier, :environment, :database, :type, :digest, :caller)"
+                    "INSERT INTO plans"
+                    " (plan_identifier, environment, database, database_type, targets, policy, digest, caller)"
+                    " VALUES (:identifier, :environment, :database, :type, CAST(:targets AS jsonb),"
+                    " CAST(:policy AS jsonb), :digest, :caller)"
                     " ON CONFLICT DO NOTHING RETURNING id"
                 ),
                 {
@@ -55,6 +61,8 @@ class PlanSteps(Steps):
                     "environment": environment,
                     "database": database,
                     "type": database_type,
+                    "targets": json.dumps([target.as_json() for target in targets]),
+                    "policy": None if how is None else json.dumps(how),
                     "digest": digest,
                     "caller": caller,
                 },
@@ -112,12 +120,6 @@ class PlanSteps(Steps):
             return None if found is None else PlanId(found)
 
 
-def plan_digest(database_type: str, changes: Sequence[PlannedChange]) -> str:
-    """What was reviewed, as a hash: type and every change in order."""
-    body = [database_type, [[c.namespace, c.table_name, c.ddl, c.action.value] for c in changes]]
-    return hashlib.sha256(json.dumps(body).encode()).hexdigest()
-
-
 def new_identifier(prefix: str) -> str:
     """A public id: the prefix and 64 random bits."""
     return f"{prefix}-{secrets.token_hex(8)}"
@@ -142,4 +144,6 @@ def load_plan(tx: Connection, plan_id: PlanId) -> tuple[int, Plan]:
             PlannedChange(c.namespace, c.table_name, c.ddl, Action(c.action), c.unsafe_reason)
             for c in changes
         ),
+        targets=tuple(ReviewedTarget(**target) for target in row.targets),
+        policy=row.policy,
     )

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from tern.domain.control import Delivery, Verb
+from tern.domain.drift import Foretold, Look
 from tern.domain.errors import NotFound
 from tern.domain.identity import ApplyId, PlanId, RemoteId, ScopeName
 from tern.domain.model import Action
@@ -63,6 +64,10 @@ _WISHES = text(
     " FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
     " WHERE d.apply_id = :id ORDER BY d.operation_id, d.id"
 )
+_STRAYED = text(
+    "SELECT deployment, outcome, words, drift FROM previews WHERE apply_id = :id"
+    " AND (outcome IN ('refused', 'unreachable', 'not_asked') OR drift <> '[]')"
+)
 _LIST = text(
     "SELECT a.*, extract(epoch FROM tern_clock() - a.created_at)::float AS age_s, c.counts,"
     " tern_clock() AS observed_at"
@@ -105,13 +110,25 @@ class Reading:
         self._engine.dispose()
 
     def apply(self, apply_id: ApplyId) -> ApplyFacts:
-        """One apply with everything below it: four statements, however many operations."""
+        """One apply with everything below it: five statements, however many operations."""
         with snapshot(self._engine) as tx:
             row = find_apply(tx, apply_id)
             tables = _grouped(tx, _TABLES, row["id"], _table)
             wishes = _grouped(tx, _WISHES, row["id"], _wish)
+            strayed = {
+                each.deployment: Foretold(
+                    each.deployment, Look(each.outcome), each.words, drift=tuple(each.drift)
+                )
+                for each in tx.execute(_STRAYED, {"id": row["id"]})
+            }
             operations = tuple(
-                _operation(each, self._lease_s, tables[each["id"]], wishes[each["id"]])
+                _operation(
+                    each,
+                    self._lease_s,
+                    tables[each["id"]],
+                    wishes[each["id"]],
+                    strayed.get(each["deployment"]),
+                )
                 for each in tx.execute(
                     _OPERATIONS, {"id": row["id"], "released_at": row["released_at"]}
                 ).mappings()
@@ -292,6 +309,7 @@ def _operation(
     lease_s: float,
     tables: tuple[TableFacts, ...],
     wishes: tuple[WishFacts, ...],
+    foretold: Foretold | None,
 ) -> OperationRecord:
     state = State(row["state"])
     wait_s = row["wait_s"]
@@ -329,5 +347,6 @@ def _operation(
         target_holder=ApplyId(row["target_holder"]) if row["target_holder"] else None,
         tables=tables,
         wishes=wishes,
+        foretold=foretold,
         volume=row["volume"],
     )

@@ -42,7 +42,7 @@ SCOPE_ROWS = (
 """What the scope rules look at, beside the columns of operation o."""
 
 _FIND = text(
-    f"SELECT o.id, o.apply_id, o.deployment, o.target, o.engine_resume_context, {SCOPE_COLUMNS}"
+    f"SELECT o.id, o.apply_id, o.deployment, o.target, o.change_digest, o.engine_resume_context, {SCOPE_COLUMNS}"
     f" FROM {SCOPE_ROWS} WHERE o.id = :id"
 )
 
@@ -115,6 +115,7 @@ def found_in(row: Row) -> FoundOperation:
         policy=Policy.from_json(row.policy),
         allow_unsafe=bool(row.options.get("allow_unsafe", False)),
         caller=row.caller,
+        change_digest=row.change_digest,
     )
 
 

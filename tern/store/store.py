@@ -9,6 +9,7 @@ from tern.store.dispatch import DispatchSteps
 from tern.store.member import MemberSteps
 from tern.store.plan import PlanSteps
 from tern.store.poll import PollSteps
+from tern.store.preview import PreviewSteps
 from tern.store.refusal import RefusalSteps
 from tern.store.resolve import ResolveSteps
 from tern.store.uncalled import UncalledSteps
@@ -25,6 +26,7 @@ class PostgresStore(
     ResolveSteps,
     PollSteps,
     PlanSteps,
+    PreviewSteps,
     ApplySteps,
     RefusalSteps,
     DeploymentSteps,

@@ -23,7 +23,7 @@ from tern.ports import ChangePreview, Cursor, LogLine, Looked
 from tern.wire import translation
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as engine_v1
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
-from tern.wire.guard import check_call, check_dispatch, check_key
+from tern.wire.guard import check_call, check_dispatch, check_key, check_reviewed
 from tern.wire.outcomes import About, tidy
 from tern.wire.polling import Polling
 from tern.wire.transport import (
@@ -76,11 +76,12 @@ class EngineClient:
     def apply(self, scope: OperationScope, claim: Claim) -> Outcome[RemoteId]:
         """Hands the change over under the claim's key."""
         about = self._about("Apply", scope)
+        request = translation.apply_request(scope, claim)
         try:
             check_dispatch(scope, claim, self._deployment)
+            check_reviewed(translation.sent_digest(request), scope)
         except NotSent as why:
             return about.not_sent(why)
-        request = translation.apply_request(scope, claim)
         match self._ask(about, APPLY, request, metadata=_metadata(scope, claim.fence)):
             case Ok(answer):
                 return translation.read_apply(about, answer)

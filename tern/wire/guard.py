@@ -57,6 +57,13 @@ def check_dispatch(scope: OperationScope, claim: Claim, deployment: Deployment) 
         raise NotSent(reason, "it has no table changes, so there is nothing to dispatch")
 
 
+def check_reviewed(digest: str, scope: OperationScope) -> None:
+    """What goes out is what was accepted, to the letter and to the target; raises NotSent."""
+    if digest != scope.change_digest:
+        reason = "CHANGE_DIFFERS"
+        raise NotSent(reason, "the change or its target is not the one that was accepted for this operation")
+
+
 def usable_remote_id(remote_id: RemoteId | str) -> bool:
     """It can be stored and sent back as it is."""
     return bool(remote_id.strip()) and len(remote_id) <= REMOTE_ID_LENGTH_MAX and str(remote_id).isprintable()

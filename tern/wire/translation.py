@@ -26,6 +26,7 @@ from tern.domain.model import (
     Started,
 )
 from tern.domain.outcome import Ok, Outcome, Refused, Unknown
+from tern.domain.review import changes_digest, operation_digest, sent_options
 from tern.domain.samples import Sample, TableSample
 from tern.domain.states import State
 from tern.ports import ChangePreview, Cursor, LogLine
@@ -70,6 +71,8 @@ _CHANGE_TYPES: Final = MappingProxyType(
     }
 )
 
+_ACTIONS: Final = MappingProxyType({number: action for action, number in _CHANGE_TYPES.items()})
+
 
 AcceptanceT = TypeVar(
     "AcceptanceT",
@@ -88,12 +91,7 @@ def apply_request(scope: OperationScope, claim: Claim) -> tern_v1.ApplyRequest:
     """The operation's own share: its changes, its target, its key, and nothing of a sibling's (D14)."""
     return tern_v1.ApplyRequest(
         plan_id=scope.plan_id,
-        options={
-            "defer_cutover": _flag(scope.policy.defers_cutover),
-            "allow_unsafe": _flag(scope.allow_unsafe),
-            # Only where it is asked for: an engine without revert windows may refuse the very word.
-            **({"enable_revert": _flag(value=True)} if scope.policy.enable_revert else {}),
-        },
+        options=dict(sent_options(scope.policy, allow_unsafe=scope.allow_unsafe)),
         database=scope.database,
         type=scope.database_type,
         ddl_changes=[
@@ -117,6 +115,21 @@ def apply_request(scope: OperationScope, claim: Claim) -> tern_v1.ApplyRequest:
 def is_illegible(answer: Message) -> bool:
     """Something was said, and none of it in this contract: it would read like "not accepted", and was never that."""
     return not answer.ListFields() and len(UnknownFieldSet(answer)) > 0
+
+
+def sent_digest(request: tern_v1.ApplyRequest) -> str:
+    """What the very message amounts to that is about to go out (review.py)."""
+    return operation_digest(
+        environment=request.environment,
+        database=request.database,
+        database_type=request.type,
+        target=request.target,
+        options=dict(request.options),
+        changes=changes_digest(
+            (change.namespace, change.table_name, change.ddl, _ACTIONS[change.change_type].value)
+            for change in request.ddl_changes
+        ),
+    )
 
 
 def read_apply(about: About, answer: tern_v1.ApplyResponse) -> Outcome[RemoteId]:
@@ -294,10 +307,6 @@ def _reason(words: str, *, given: bool) -> str:
     if not given:
         return ""
     return tidy(words) or "the engine gives no reason"
-
-
-def _flag(value: bool) -> str:  # noqa: FBT001 - it translates a bool
-    return "true" if value else "false"
 
 
 def _state_word(number: int) -> str:

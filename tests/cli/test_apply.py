@@ -132,7 +132,7 @@ def test_what_an_engine_would_refuse_is_refused_here(world: World, tern: Tern) -
 def test_an_engine_that_can_t_be_asked_is_told_unless_that_does_not_matter(world: World, tern: Tern) -> None:
     world.engines["C"].always("Preview", fail("UNAVAILABLE", message="asleep"))
     done = tern("apply", "--ddl", "-", *PLACE, "--all", stdin=DDL)
-    assert (done.code, "C: " in done.err, "--no-preview" in done.err) == (5, True, True)
+    assert (done.code, "C: " in done.err, "--accept-drift" in done.err) == (5, True, True)
     assert tern("apply", "--ddl", "-", *PLACE, "--all", "--no-preview", stdin=DDL).code == 0
 
 
@@ -195,3 +195,50 @@ def test_waves_and_bounds_are_written_down_and_shown(world: World, tern: Tern) -
     assert [each["wave"] for each in data["operations"]] == [1, 2, 2]
     assert data["policy"]["waves"][0]["bake_s"] == 600.0
     assert (data["policy"]["strict"], data["policy"]["enable_revert"]) == (True, True)
+
+
+def test_a_target_that_strays_is_shown_before_and_after_it_is_accepted(world: World, tern: Tern) -> None:
+    """Item 6: drift per deployment, in plan, apply, get and explain; nobody is guessed about."""
+    told = {"namespace": "public", "table": "orders", "recipe": "add_column"}
+    for name in ("A", "C"):
+        world.engines[name].always("Preview", answer(changes=[told]))
+    world.engines["B"].always("Preview", answer(changes=[{**told, "recipe": "nothing_to_do"}]))
+    planned = tern("plan", "--ddl", "-", *PLACE[:4], "--all", "--json", stdin=DDL)
+    assert [bool(target["drift"]) for target in planned.data["targets"]] == [False, True, False]
+    assert (
+        "drift: change 1 would be nothing_to_do"
+        in tern("plan", "--ddl", "-", *PLACE[:4], "--all", stdin=DDL).out
+    )
+    words = ("--plan", planned.data["plan_id"], "--digest", planned.data["digest"], "--reason", "because")
+    done = tern("apply", *words, "--json")
+    assert (done.code, [line[:2] for line in done.document["warnings"]]) == (0, ["B:"])
+    apply_id = done.data["apply_id"]
+    got = {each["deployment"]: each["preview"] for each in tern("get", apply_id, "--json").data["operations"]}
+    assert got["A"] is None
+    assert (got["B"]["outcome"], len(got["B"]["drift"])) == ("previewed", 1)
+    for command in (
+        ("get", apply_id),
+        ("get", f"{apply_id}/B"),
+        ("explain", apply_id),
+        ("explain", f"{apply_id}/B"),
+    ):
+        assert "change 1 would be nothing_to_do" in tern(*command).out
+
+
+def test_another_rollout_than_the_reviewed_one_is_refused_at_the_command_line(
+    world: World, tern: Tern
+) -> None:
+    """Item 6: targets, policy and digest."""
+    planned = tern(
+        "plan", "--ddl", "-", *PLACE[:4], "--deployments", "A,B", "--copy", "parallel", "--json", stdin=DDL
+    )
+    plan = ("apply", "--plan", planned.data["plan_id"], "--reason", "because")
+    for words, why in (
+        (("--deployments", "A"), "B was reviewed and is left out"),
+        (("--copy", "rolling"), "policy copy"),
+        (("--digest", "0" * 64), "the digest of"),
+    ):
+        done = tern(*plan, *words)
+        assert (done.code, why in done.err) == (5, True), done.err
+    assert tern("apply", "--ddl", "-", "--digest", "0" * 64, *PLACE, "--all", stdin=DDL).code == 2
+    assert tern(*plan, "--json").data["policy"]["copy"] == "parallel"

@@ -46,10 +46,12 @@ def test_each_target_is_asked_and_a_refusal_is_the_exit_code(world: World, tern:
 def test_without_refusals_the_next_command_is_printed(world: World, tern: Tern) -> None:
     for engine in world.engines.values():
         engine.always("Preview", fail("UNIMPLEMENTED"))
+    data = tern(*WORDS, "--deployments", "A,B", "--json", stdin=DDL).data
+    plan_id, digest = data["plan_id"], data["digest"]
     done = tern(*WORDS, "--deployments", "A,B", stdin=DDL)
     assert done.code == 0
     assert "not previewed" in done.out
-    assert "--deployments A,B --allow-unsafe --reason" in done.out
+    assert f"tern apply --plan {plan_id} --digest {digest[:16]} --allow-unsafe --reason" in done.out
 
 
 def test_a_plan_says_what_it_is_for(world: World, tern: Tern) -> None:

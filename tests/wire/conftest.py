@@ -1,6 +1,7 @@
 """What the tests of the wire start from: one operation at one fake engine."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +17,7 @@ from tern.domain.model import (
     TableChange,
 )
 from tern.domain.policy import Cutover, Policy
+from tern.domain.review import scope_digest
 from tern.ports import Cursor, Engine
 from tern.wire.routing import EngineDirectory
 from tests.faults.fake_engine import FakeEngine
@@ -47,7 +49,7 @@ def scope_at(
     cutover: Cutover = Cutover.AUTO,
     allow_unsafe: bool = False,
 ) -> OperationScope:
-    return OperationScope(
+    scope = OperationScope(
         operation_id=7,
         apply_pk=3,
         name=name,
@@ -63,6 +65,7 @@ def scope_at(
         allow_unsafe=allow_unsafe,
         caller="ann",
     )
+    return replace(scope, change_digest=scope_digest(scope))
 
 
 def claim_on(scope: OperationScope, *, fence: int = 4, key: str | None = None) -> Claim:

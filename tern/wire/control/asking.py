@@ -37,12 +37,14 @@ def read_enqueue(said: control_v1.EnqueueRequest, caller: str) -> EnqueueRequest
             "everywhere": said.targets.all,
             "excepted": tuple(said.targets.excepted),
             "first": tuple(said.targets.first),
-            "policy": _policy(said.policy),
+            "policy": _policy(said.policy) if said.HasField("policy") else None,
             "caller": caller,
             "reason": said.reason,
             "key": said.idempotency_key,
             "allow_unsafe": said.allow_unsafe,
             "previews": not said.skip_preview,
+            "accept_drift": said.accept_drift,
+            "digest": said.digest,
         }
     )
 
@@ -97,9 +99,11 @@ def enqueue_message(request: EnqueueRequest) -> control_v1.EnqueueRequest:
             excepted=request.excepted,
             first=request.first,
         ),
-        policy=writing.policy(request.policy),
+        policy=None if request.policy is None else writing.policy(request.policy),
         allow_unsafe=request.allow_unsafe,
         skip_preview=not request.previews,
+        accept_drift=request.accept_drift,
+        digest=request.digest,
     )
     if request.plan:
         message.plan_id = request.plan

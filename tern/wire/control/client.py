@@ -55,10 +55,11 @@ class RemoteDesk:
             environment=answer.environment,
             database=answer.database,
             deployments=tuple(answer.deployments),
-            policy=request.policy,
+            policy=reading.policy(answer.policy),
             idempotency_key=request.key,
             caller=answer.caller,
             reason=request.reason,
+            warnings=tuple(answer.warnings),
         )
 
     def enqueued(self, key: str) -> KeyFate:

@@ -135,6 +135,8 @@ def enqueued(answer: Enqueued) -> control_service_pb2.EnqueueResponse:
         database=answer.database,
         deployments=answer.deployments,
         caller=answer.caller,
+        policy=policy(answer.policy),
+        warnings=answer.warnings,
     )
 
 

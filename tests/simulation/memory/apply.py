@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ApplyId, ScopeName
@@ -10,7 +10,7 @@ from tern.domain.model import Plan
 from tern.domain.states import SETTLED_APPLY, ApplyState
 from tern.domain.waves import Place, divide
 from tern.ports import AcceptedApply, Due, DueControl, NewApply
-from tern.store.apply import _digest, request_body
+from tern.store.apply import _digest, _shares, request_body
 from tests.simulation.memory.database import Database
 from tests.simulation.memory.parent import project_parent, tell
 from tests.simulation.memory.register import RegisterSteps, plan_named
@@ -61,22 +61,31 @@ class ApplySteps(RegisterSteps):
                     db.now,
                 )
             )
-            self._insert_operations(apply_pk, plan_pk, places)
+            self._insert_operations(apply_pk, plan_pk, places, _shares(new, plan, self._targets(new)))
             if not take(db, apply_pk, plan.environment, plan.database, new.deployments):
                 message = "the rollout was refused: another apply holds a target"
                 raise Refused(message, reason="TARGET_HELD")
-            detail = {"plan": new.plan_id, "operations": len(new.deployments)}
+            detail = {"plan": new.plan_id, "digest": plan.digest, "operations": len(new.deployments)}
             tell(db, apply_pk, "accepted", new.caller, None, new.reason, detail=detail)
             due = project_parent(db, apply_pk, new.caller)
             return AcceptedApply(apply_id, is_new=True, first=tuple(x for x in due if isinstance(x, Due)))
 
-    def _insert_operations(self, apply_pk: int, plan_pk: int, places: Sequence[Place]) -> None:
+    def _targets(self, new: NewApply) -> Mapping[str, str]:
+        return {name: self.db.deployments[name].target for name in new.deployments}
+
+    def _insert_operations(
+        self, apply_pk: int, plan_pk: int, places: Sequence[Place], shares: Mapping[str, tuple[str, str]]
+    ) -> None:
         db = self.db
         for place in places:
             name = place.deployment
-            target = db.deployments[name].target
+            target, digest = shares[name]
             number = db.next_id("apply_operations")
-            db.insert(OperationRow(number, apply_pk, name, place.position, target, db.now, place.wave))
+            db.insert(
+                OperationRow(
+                    number, apply_pk, name, place.position, target, db.now, place.wave, change_digest=digest
+                )
+            )
         for operation in db.operations_of[apply_pk]:
             for ordinal, change in enumerate(db.plan_changes[plan_pk]):
                 db.insert(

@@ -1,13 +1,15 @@
 """Deployments and plans; the twin of tern/store/deployment.py and plan.py."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from tern.domain.drift import Foretold
 from tern.domain.enqueue import NewChange
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import DEPLOYMENT_NAME, PlanId
-from tern.domain.model import Capabilities, Deployment, Plan, PlannedChange
-from tern.store.plan import plan_digest
+from tern.domain.model import Capabilities, Deployment, Plan, PlannedChange, ReviewedTarget
+from tern.domain.policy import Policy
+from tern.domain.review import plan_digest
 from tests.simulation.memory.database import Database
 from tests.simulation.memory.rows import DeploymentRow, PlanRow
 from tests.simulation.memory.scope import Steps, deployment_from
@@ -28,12 +30,16 @@ class RegisterSteps(Steps):
         database_type: str,
         changes: Sequence[PlannedChange],
         caller: str,
+        targets: Sequence[ReviewedTarget] = (),
+        policy: Policy | None = None,
     ) -> Plan:
         """See ports.ApplyStore."""
         if not changes:
             message = "a plan without changes was refused"
             raise Refused(message, reason="PLAN_EMPTY")
         db = self.db
+        assert not targets, "no scenario reviews targets"
+        assert policy is None, "nor a policy"
         digest = plan_digest(database_type, changes)
         with db.transaction():
             identifier = self.identifier("pln")
@@ -60,6 +66,16 @@ class RegisterSteps(Steps):
                 if (row.environment, row.database, row.digest) == place:
                     return PlanId(row.plan_identifier)
             return None
+
+    def record_previews(self, plan_id: PlanId, found: Sequence[Foretold], caller: str) -> None:
+        """See ports.ApplyStore."""
+        del found, caller
+        self.load_plan(plan_id)
+
+    def reviewed_previews(self, plan_id: PlanId, deployments: Sequence[str]) -> Mapping[str, Foretold]:
+        """See ports.ApplyStore."""
+        del plan_id, deployments
+        return {}
 
     def save_deployment(self, deployment: Deployment) -> None:
         """See ports.DeploymentStore."""

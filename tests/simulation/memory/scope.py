@@ -110,6 +110,7 @@ def _find(db: Database, operation_id: int) -> FoundOperation | None:
         policy=db.policy(apply.id),
         allow_unsafe=bool(apply.options.get("allow_unsafe", False)),
         caller=apply.caller,
+        change_digest=row.change_digest,
     )
 
 

@@ -129,6 +129,8 @@ class EnqueueRequest(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     ALLOW_UNSAFE_FIELD_NUMBER: _builtins.int
     SKIP_PREVIEW_FIELD_NUMBER: _builtins.int
+    ACCEPT_DRIFT_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
     """Repeat a request with its key until it is answered. Required, at most 200 characters."""
     reason: _builtins.str
@@ -144,12 +146,18 @@ class EnqueueRequest(_message.Message):
     """Agrees to what the change loses."""
     skip_preview: _builtins.bool
     """Doesn't ask the engines first; each decides when its turn comes."""
+    accept_drift: _builtins.bool
+    """Begins although an engine refuses, can't be asked, or would do it at a higher price than was reviewed."""
+    digest: _builtins.str
+    """Of the kept plan, as its reviewer was told it, or at least its first 12 characters. Another one is refused."""
     @_builtins.property
     def changes(self) -> Global___Changes:
         """Statements of any database, spelled out."""
 
     @_builtins.property
-    def targets(self) -> Global___Targets: ...
+    def targets(self) -> Global___Targets:
+        """A plan that was reviewed for its targets and its policy needs neither."""
+
     @_builtins.property
     def policy(self) -> _policy_pb2.Policy: ...
     def __init__(
@@ -166,10 +174,12 @@ class EnqueueRequest(_message.Message):
         policy: _policy_pb2.Policy | None = ...,
         allow_unsafe: _builtins.bool = ...,
         skip_preview: _builtins.bool = ...,
+        accept_drift: _builtins.bool = ...,
+        digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "changes", b"changes", "ddl", b"ddl", "plan_id", b"plan_id", "policy", b"policy", "targets", b"targets"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_unsafe", b"allow_unsafe", "change", b"change", "changes", b"changes", "database", b"database", "ddl", b"ddl", "environment", b"environment", "idempotency_key", b"idempotency_key", "plan_id", b"plan_id", "policy", b"policy", "reason", b"reason", "skip_preview", b"skip_preview", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_drift", b"accept_drift", "allow_unsafe", b"allow_unsafe", "change", b"change", "changes", b"changes", "database", b"database", "ddl", b"ddl", "digest", b"digest", "environment", b"environment", "idempotency_key", b"idempotency_key", "plan_id", b"plan_id", "policy", b"policy", "reason", b"reason", "skip_preview", b"skip_preview", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["plan_id", "ddl", "changes"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
@@ -309,6 +319,8 @@ class EnqueueResponse(_message.Message):
     DATABASE_FIELD_NUMBER: _builtins.int
     DEPLOYMENTS_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     apply_id: _builtins.str
     is_new: _builtins.bool
     """False where the same key made it before."""
@@ -319,6 +331,14 @@ class EnqueueResponse(_message.Message):
     """Whose token it was."""
     @_builtins.property
     def deployments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def policy(self) -> _policy_pb2.Policy:
+        """What was asked for, or what was reviewed with the plan."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where a target strays from the others or from its review, or was not asked."""
+
     def __init__(
         self,
         *,
@@ -329,10 +349,12 @@ class EnqueueResponse(_message.Message):
         database: _builtins.str = ...,
         deployments: _abc.Iterable[_builtins.str] | None = ...,
         caller: _builtins.str = ...,
+        policy: _policy_pb2.Policy | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_id", b"apply_id", "caller", b"caller", "database", b"database", "deployments", b"deployments", "environment", b"environment", "is_new", b"is_new", "plan_id", b"plan_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_id", b"apply_id", "caller", b"caller", "database", b"database", "deployments", b"deployments", "environment", b"environment", "is_new", b"is_new", "plan_id", b"plan_id", "policy", b"policy", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
