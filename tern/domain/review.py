@@ -75,7 +75,7 @@ def check_reviewed(plan: Plan, targets: Sequence[Deployment], policy: Policy, di
 
     digest: what the asker was told that the plan is; empty where they don't say.
     """
-    why = list(differences(plan, targets, policy))
+    why = list(strays(plan, targets, policy))
     if digest and not (len(digest) >= SHORTEST_DIGEST and plan.digest.startswith(digest.lower())):
         why.insert(0, f"the digest of {plan.plan_id} is {plan.digest}, not {digest}")
     if why:
@@ -84,7 +84,7 @@ def check_reviewed(plan: Plan, targets: Sequence[Deployment], policy: Policy, di
         raise Refused(what, why=tuple(why), next_step=step, reason="PLAN_DIFFERS")
 
 
-def differences(plan: Plan, targets: Sequence[Deployment], policy: Policy) -> tuple[str, ...]:
+def strays(plan: Plan, targets: Sequence[Deployment], policy: Policy) -> tuple[str, ...]:
     """In words; a plan for which nobody chose targets or policy bears any."""
     why: list[str] = []
     if plan_digest(plan.database_type, plan.changes, plan.targets, plan.policy) != plan.digest:

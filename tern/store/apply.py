@@ -10,7 +10,7 @@ from tern.domain.difference import differences
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.model import Plan
-from tern.domain.review import changes_digest, differences, operation_digest, sent_options
+from tern.domain.review import changes_digest, operation_digest, sent_options, strays
 from tern.domain.waves import Place, divide
 from tern.ports import AcceptedApply, Due, DueControl, NewApply
 from tern.store.deployment import load_named
@@ -152,7 +152,7 @@ def _check(tx: Connection, new: NewApply, plan: Plan) -> tuple[Sequence[Place], 
                 f"deployment {name} is for {deployment.environment}/{deployment.database},"
                 f" the plan for {plan.environment}/{plan.database}"
             )
-    why += differences(plan, [found[name] for name in new.deployments if name in found], new.policy)
+    why += strays(plan, [found[name] for name in new.deployments if name in found], new.policy)
     known = {name: found[name].labels for name in new.deployments if name in found}
     division = divide(new.policy.waves, known)
     why += division.why

@@ -11,10 +11,10 @@ from tern.domain.policy import Copy, Cutover, Policy
 from tern.domain.review import (
     changes_digest,
     check_reviewed,
-    differences,
     operation_digest,
     plan_digest,
     sent_options,
+    strays,
 )
 
 CHANGE = PlannedChange("public", "orders", "ALTER TABLE orders ADD note text", Action.ALTER)
@@ -29,12 +29,12 @@ def plan(targets: tuple[ReviewedTarget, ...] = TARGETS, policy: Policy | None = 
 
 
 def test_what_was_reviewed_is_no_difference() -> None:
-    assert differences(plan(policy=Policy()), (A, B), Policy()) == ()
+    assert strays(plan(policy=Policy()), (A, B), Policy()) == ()
     check_reviewed(plan(), (A, B), Policy(copy=Copy.PARALLEL), plan().digest[:12].upper())
 
 
 def test_a_plan_for_which_nobody_chose_bears_any_target_and_policy() -> None:
-    assert differences(plan(()), (B,), Policy(copy=Copy.PARALLEL)) == ()
+    assert strays(plan(()), (B,), Policy(copy=Copy.PARALLEL)) == ()
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_plan_for_which_nobody_chose_bears_any_target_and_policy() -> None:
     ],
 )
 def test_another_set_of_targets_is_told_in_words(targets: tuple[Deployment, ...], word: str) -> None:
-    (told,) = differences(plan(), targets, Policy())
+    (told,) = strays(plan(), targets, Policy())
     assert told.startswith(word)
 
 
@@ -77,7 +77,7 @@ def test_a_digest_that_is_too_short_or_another_is_refused(digest: str) -> None:
 def test_a_plan_whose_content_is_not_its_digest_is_refused() -> None:
     """Somebody who wrote past the guards."""
     changed = replace(plan(), changes=(replace(CHANGE, ddl="DROP TABLE orders"),))
-    assert differences(changed, (A, B), Policy())[0] == "the plan's own content is not what its digest says"
+    assert strays(changed, (A, B), Policy())[0] == "the plan's own content is not what its digest says"
 
 
 def test_each_part_of_what_is_sent_changes_its_digest() -> None:

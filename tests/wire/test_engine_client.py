@@ -22,6 +22,7 @@ from tern.domain.model import (
 )
 from tern.domain.outcome import Ok, Outcome, Refused, Unknown
 from tern.domain.policy import Cutover, Policy
+from tern.domain.review import scope_digest
 from tern.domain.states import State
 from tern.ports import Engine
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as engine_v1
@@ -81,8 +82,36 @@ def test_options_say_no_as_clearly_as_yes(
 def test_a_revert_window_is_asked_for_where_the_policy_says_so(
     fake: FakeEngine, engine: Engine, scope: OperationScope, claim: Claim
 ) -> None:
-    engine.apply(replace(scope, policy=Policy(enable_revert=True)), claim)
+    wanted = replace(scope, policy=Policy(enable_revert=True))
+    engine.apply(replace(wanted, change_digest=scope_digest(wanted)), claim)
     assert fake.calls("Apply")[0].request.options["enable_revert"] == "true"
+
+
+@pytest.mark.parametrize(
+    "strayed",
+    [
+        lambda scope: replace(scope, change_digest=""),
+        lambda scope: replace(scope, environment="staging"),
+        lambda scope: replace(scope, database="other"),
+        lambda scope: replace(scope, allow_unsafe=True),
+        lambda scope: replace(scope, policy=Policy(enable_revert=True)),
+        lambda scope: replace(scope, deployment=replace(scope.deployment, target="elsewhere")),
+        lambda scope: replace(scope, changes=()),
+        lambda scope: replace(scope, changes=scope.changes * 2),
+    ],
+)
+def test_what_was_not_accepted_is_not_sent(
+    strayed: Callable[[OperationScope], OperationScope],
+    fake: FakeEngine,
+    engine: Engine,
+    scope: OperationScope,
+    claim: Claim,
+) -> None:
+    """G7: the very message is compared with the operation's digest, behind which nobody looks any more."""
+    answer = engine.apply(strayed(scope), claim)
+    assert isinstance(answer, Refused)
+    assert answer.reason in {"CHANGE_DIFFERS", "NO_TABLE_CHANGES"}
+    assert fake.calls("Apply") == []
 
 
 def test_every_call_for_an_operation_names_it_and_shows_its_fence(
