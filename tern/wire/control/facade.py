@@ -72,6 +72,8 @@ _Asked = TypeVar(
     tern_v1.VolumeRequest,
 )
 
+_Counted = TypeVar("_Counted", tern_v1.StopResponse, tern_v1.StartResponse, tern_v1.CancelResponse)
+
 
 class Facade:
     """The contract over one door."""
@@ -160,25 +162,11 @@ class Facade:
 
     def stop(self, request: tern_v1.StopRequest, call: Call) -> tern_v1.StopResponse:
         """Halts, resumably."""
-        line = self._ask(Verb.STOP, request, call)
-        met = line.outcome is Outcome.ACCEPTED
-        return tern_v1.StopResponse(
-            accepted=_is_taken(line),
-            error_message=_words(line),
-            stopped_count=int(met),
-            skipped_count=int(not met),
-        )
+        return _counted(tern_v1.StopResponse, "stopped_count", self._ask(Verb.STOP, request, call))
 
     def start(self, request: tern_v1.StartRequest, call: Call) -> tern_v1.StartResponse:
         """Resumes what was stopped."""
-        line = self._ask(Verb.START, request, call)
-        met = line.outcome is Outcome.ACCEPTED
-        return tern_v1.StartResponse(
-            accepted=_is_taken(line),
-            error_message=_words(line),
-            started_count=int(met),
-            skipped_count=int(not met),
-        )
+        return _counted(tern_v1.StartResponse, "started_count", self._ask(Verb.START, request, call))
 
     def cutover(self, request: tern_v1.CutoverRequest, call: Call) -> tern_v1.CutoverResponse:
         """Lets the application see the change."""
@@ -187,14 +175,7 @@ class Facade:
 
     def cancel(self, request: tern_v1.CancelRequest, call: Call) -> tern_v1.CancelResponse:
         """Ends it for good."""
-        line = self._ask(Verb.CANCEL, request, call)
-        met = line.outcome is Outcome.ACCEPTED
-        return tern_v1.CancelResponse(
-            accepted=_is_taken(line),
-            error_message=_words(line),
-            cancelled_count=int(met),
-            skipped_count=int(not met),
-        )
+        return _counted(tern_v1.CancelResponse, "cancelled_count", self._ask(Verb.CANCEL, request, call))
 
     def revert(self, request: tern_v1.RevertRequest, call: Call) -> tern_v1.RevertResponse:
         """Takes the change back, in its revert window."""
@@ -298,6 +279,13 @@ def _is_taken(line: ReceiptLine) -> bool:
 
 def _words(line: ReceiptLine) -> str:
     return "" if _is_taken(line) else line.reason
+
+
+def _counted(answer: type[_Counted], field: str, line: ReceiptLine) -> _Counted:
+    """An answer that counts operations, of which there is one: met, or left as it is."""
+    met = line.outcome is Outcome.ACCEPTED
+    counts: dict[str, Any] = {field: int(met), "skipped_count": int(not met)}
+    return answer(accepted=_is_taken(line), error_message=_words(line), **counts)
 
 
 def _progress(asked_for: str, known: Progress) -> tern_v1.ProgressResponse:

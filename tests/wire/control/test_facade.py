@@ -173,7 +173,7 @@ def test_an_apply_makes_one_and_its_key_the_same_one(world: World, stubs: Stubs)
     assert again.apply_id == made.apply_id
     other = refused(stubs.tern.Apply, apply_request())
     assert other[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "KEY_REUSED")
-    assert any("policy" in line for line in other.why)
+    assert any("policy" in line for line in other.why), other
     world.last = made.apply_id
     world.answer_bells()
     assert world.state("A") == "running"
