@@ -12,7 +12,7 @@ import pytest
 
 from tern.domain.control import Verb
 from tern.domain.errors import Refused
-from tern.domain.policy import Copy, Cutover, OnFailure, Policy
+from tern.domain.policy import Copy, Cutover, OnFailure, Policy, Wave
 from tern.flows.sweep import reconcile, sweep_progress
 from tern.ports import StorageUnavailable
 from tests.faults.behaviour import fail, lose_answer, not_accepted
@@ -21,7 +21,7 @@ from tests.invariants import assert_safe
 from tests.world import World
 
 MakeWorld = Callable[..., World]
-SEEDS = range(6)
+SEEDS = range(8)
 STEPS = 60
 LIVE_JOB = {"running", "waiting_for_cutover", "cutting_over", "stopped"}
 
@@ -33,17 +33,27 @@ class Story:
         self.world = world
         self.chance = random.Random(seed)  # noqa: S311 - repeatable by its seed
         self.told: list[str] = []
-        copy = self.chance.choice([Copy.ROLLING, Copy.PARALLEL])
-        self.policy = Policy(
-            copy=copy,
-            on_failure=self.chance.choice([OnFailure.HALT, OnFailure.CONTINUE]),
-            cutover=self.chance.choice(list(Cutover)),
-            max_parallel=None if copy is Copy.ROLLING else self.chance.choice([None, 1, 2]),
-            max_failures=self.chance.choice([0, 1]),
-        )
-        names = self.chance.sample("ABC", self.chance.choice([1, 2, 3, 3]))
+        self.policy = self.any_policy()
+        count = 3 if self.policy.waves else self.chance.choice([1, 2, 3, 3])
+        names = self.chance.sample("ABC", count)
         self.names = names
         world.apply(*names, policy=self.policy)
+
+    def any_policy(self) -> Policy:
+        """Any that does not contradict itself, in one wave or in two."""
+        choose = self.chance.choice
+        copy, on_failure = choose(list(Copy)), choose(list(OnFailure))
+        bound = [None] if copy is Copy.ROLLING else [None, 1, 2]
+        canary = Wave(deployments=("A",), max_parallel=choose(bound), bake_s=choose([0.0, 45.0]))
+        return Policy(
+            copy=copy,
+            on_failure=on_failure,
+            cutover=choose(list(Cutover)),
+            max_parallel=choose(bound),
+            max_failures=choose([0, 1]),
+            strict=on_failure is not OnFailure.CONTINUE and choose([False, True]),
+            waves=choose([(), (), (canary, Wave())]),
+        )
 
     def step(self) -> None:
         happening = self.chance.choices(
@@ -97,11 +107,14 @@ class Story:
         self.world.pass_time(self.chance.choice([1, 6, 31, 31, 70]))
 
     def ask(self) -> None:
-        verb = self.chance.choice([Verb.STOP, Verb.STOP, Verb.START, Verb.START, Verb.CUTOVER, Verb.CANCEL])
-        name = self.chance.choice(self.names)
-        self.told.append(f"{verb} {name}")
+        often = (Verb.STOP, Verb.START, Verb.CUTOVER)
+        verb = self.chance.choice([*often, *often, Verb.CANCEL, Verb.RELEASE, Verb.RETRY, Verb.SKIP])
+        names = [] if verb is Verb.RELEASE else [self.chance.choice(self.names)]
+        if verb is Verb.CUTOVER and self.chance.random() < 0.5:
+            names = self.names
+        self.told.append(f"{verb} {names}")
         with suppress(Refused):
-            self.world.ask(verb, name)
+            self.world.ask(verb, *names)
 
     def script(self) -> None:
         engine = self.world.engines[self.chance.choice(self.names)]
@@ -138,6 +151,9 @@ class Story:
                 if state == "waiting_for_cutover" and not self.is_asked(name):
                     with suppress(Refused):
                         self.world.ask(Verb.CUTOVER, name)
+                if self.world.apply_row().state == "paused":
+                    with suppress(Refused):
+                        self.world.ask(Verb.RELEASE)
                 if turn > 8 and state in {"uncertain", "stopped", "pending"}:
                     with suppress(Refused):
                         self.world.ask(Verb.CANCEL, name)
