@@ -13,7 +13,7 @@ VENV = "$(PYTHON)" -m venv
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: demo test check crash chaos mutants bench proto lock clean
+.PHONY: demo test check crash chaos sim mutants mutation bench proto lock clean
 
 demo: .venv/run.stamp  ## the whole of Tern on this machine; KEEP=1 leaves it running until Ctrl-C
 	$(BIN)/tern demo $(if $(KEEP),--keep)
@@ -37,6 +37,9 @@ sim: .venv/dev.stamp  ## every single fault; PAIRS=1 draws a second one behind e
 mutants: .venv/dev.stamp  ## planted bugs, each of which some test must find
 	$(BIN)/python -m tests.faults.mutants
 
+mutation: .venv/mutation.stamp  ## every small change of what decides, each of which some test must find
+	$(BIN)/python -m tests.faults.mutation
+
 bench: .venv/bench.stamp  ## figures, each beside a baseline measured in the same run; ONLY=dispatch,poll for some
 	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
 
@@ -47,6 +50,7 @@ lock:
 	uv pip compile $(LOCK) --group build --output-file requirements/run.txt
 	uv pip compile $(LOCK) --group dev --output-file requirements/dev.txt
 	uv pip compile $(LOCK) --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
+	uv pip compile $(LOCK) --group mutation --constraint requirements/dev.txt --output-file requirements/mutation.txt
 
 clean:  ## removes the environment, and the embedded servers' data wherever it lives
 	rm -rf "$$(readlink -f .tern/shelter)" .tern .venv .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,13 @@
+"""The table of planted bugs, by what they break."""
+
+from tests.faults.planted import dispatching, doors, driving, engine, halting, record, rollout
+
+MUTANTS = (
+    *dispatching.MUTANTS,
+    *halting.MUTANTS,
+    *driving.MUTANTS,
+    *rollout.MUTANTS,
+    *record.MUTANTS,
+    *engine.MUTANTS,
+    *doors.MUTANTS,
+)

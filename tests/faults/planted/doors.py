@@ -1,0 +1,86 @@
+"""Planted bugs where strangers come in: statements, values, secrets."""
+
+from tests.faults.planted.mutant import mutant
+
+MUTANTS = (
+    mutant(
+        "bad input",
+        "several statements pass for one",
+        "tests/engine/test_scope.py",
+        "tern/engine/parse.py",
+        "    if len(tree.stmts) > 1:",
+        "    if False:",
+    ),
+    mutant(
+        "bad input",
+        "what the parser did not see reaches the server",
+        "tests/engine/test_scope.py",
+        "tern/engine/parse.py",
+        '    if "\\0" in ddl:',
+        "    if False:",
+    ),
+    mutant(
+        "bad input",
+        "a name is cut where the server cuts it",
+        "tests/engine/test_scope.py",
+        "tern/engine/parse.py",
+        "        _refuse_long_identifiers(ddl)\n",
+        "",
+    ),
+    mutant(
+        "bad input",
+        "CASCADE takes along what nobody named",
+        "tests/engine/test_scope.py",
+        "tern/engine/scope.py",
+        "    _refuse_cascade(aimed)\n",
+        "",
+    ),
+    mutant(
+        "bad input",
+        "a function of the plan has the engine's rights",
+        "tests/hostile/test_statements.py -k every_one",
+        "tern/engine/scope.py",
+        "    _refuse_our_rights(aimed)\n",
+        "",
+    ),
+    mutant(
+        "bad input",
+        "a text that no database holds is nobody's fault",
+        "tests/engine/test_server.py -k no_database_holds",
+        "tern/engine/service.py",
+        "        except psycopg.DataError as error:",
+        "        except ZeroDivisionError as error:",
+    ),
+    mutant(
+        "bad input",
+        "an engine's reason is stored as it came",
+        "tests/hostile/test_engine_client.py -k lies",
+        "tern/wire/outcomes.py",
+        '    return word if _REASON.fullmatch(word) else ""',
+        "    return word",
+    ),
+    mutant(
+        "secrets",
+        "an address with a password in it is quoted",
+        "tests/hostile/test_canaries.py",
+        "tern/cli/address.py",
+        '        why = ("it would be shown to everybody who lists deployments, and logged",)',
+        '        why = (f"{address} would be shown to everybody",)',
+    ),
+    mutant(
+        "secrets",
+        "a token travels in the clear",
+        "tests/hostile/test_credentials.py -k clear",
+        "tern/wire/listening.py",
+        "    if credentials is None and has_token and not is_loopback(listen):",
+        "    if False:",
+    ),
+    mutant(
+        "secrets",
+        "whoever may read may act",
+        "tests/wire/control tests/doors -k capability or token or read",
+        "tern/wire/control/tokens.py",
+        "        if needed is Capability.ACT and self.capability is not Capability.ACT:",
+        "        if False:",
+    ),
+)

@@ -1,0 +1,98 @@
+"""Planted bugs in the PostgreSQL engine: keys, fences, and what a crash leaves (G4, G12, G16)."""
+
+from tests.faults.planted.mutant import mutant
+
+MUTANTS = (
+    mutant(
+        "G4",
+        "a tombstoned key starts something",
+        "tests/engine/test_accept.py -k tombstoned",
+        "tern/engine/keys.py",
+        "    if known.job is None:\n",
+        "    if False:\n",
+    ),
+    mutant(
+        "G4",
+        "the same key starts a job for each request",
+        "tests/engine/test_accept.py -k under_the_same_key",
+        "tern/engine/keys.py",
+        "    if known.request_hash != request_hash:",
+        "    if False:",
+    ),
+    mutant(
+        "G12",
+        "the engine obeys a driver that was replaced",
+        "tests/engine/test_accept.py -k lower_fence",
+        "tern/engine/keys.py",
+        "    if highest > context.fence:",
+        "    if False:",
+    ),
+    mutant(
+        "G12",
+        "the engine lets anybody's operation touch a job",
+        "tests/engine/test_accept.py -k bound_to_its",
+        "tern/engine/keys.py",
+        "    if context.operation is not None and context.operation != bound:",
+        "    if False:",
+    ),
+    mutant(
+        "G16",
+        "a killed build is begun anew without a look at the catalogue",
+        "tests/engine/test_crash.py -k survives",
+        "tern/engine/runner.py",
+        "        if reconcile.settle_index(control, job, kept, step):\n            return\n",
+        "",
+    ),
+    mutant(
+        "G16",
+        "what a killed build left is built on",
+        "tests/engine/test_crash.py -k cleaned_up",
+        "tern/engine/reconcile.py",
+        "    if step.kind is StepKind.BUILD_INDEX and find_index(connection, index) is not None:",
+        "    if False:",
+    ),
+    mutant(
+        "G16",
+        "a runner that was replaced commits",
+        "tests/engine/test_crash.py -k replaced",
+        "tern/engine/job.py",
+        'query = "SELECT 1 FROM _tern.job WHERE id = %s AND epoch = %s FOR KEY SHARE"',
+        'query = "SELECT 1 FROM _tern.job WHERE id = %s AND (epoch = %s OR true) FOR KEY SHARE"',
+    ),
+    mutant(
+        "G16",
+        "a step is done before it is noted, not with it",
+        "tests/engine/test_crash_points.py -k 'dies_at and (metadata or check or foreign)'",
+        "tern/engine/attempt.py",
+        "        _note_done(connection, job, kept, step)\n\n\ndef run_validate",
+        "    with books.fenced(connection, job.id, job.epoch):\n"
+        "        _note_done(connection, job, kept, step)\n\n\ndef run_validate",
+    ),
+    mutant(
+        "G16",
+        "a cancelled job leaves what is half done",
+        "tests/engine/test_controls.py -k half_constraint",
+        "tern/engine/ending.py",
+        '        if any(step.status != "done" for step in atom)',
+        "        if False",
+    ),
+    mutant(
+        "G16",
+        "an application waits as long as a lock takes",
+        "tests/engine/test_locks.py",
+        "tern/engine/runner.py",
+        "        if standing:\n",
+        "        if False:\n",
+        "tern/engine/attempt.py",
+        "        set_local(connection, lock_timeout=budget_ms, statement_timeout=budget_ms)",
+        '        set_local(connection, lock_timeout="30s", statement_timeout="30s")',
+    ),
+    mutant(
+        "G16",
+        "a rewrite is carried out",
+        "tests/engine/test_oracle.py tests/engine/test_scope.py",
+        "tern/engine/oracle.py",
+        '    if "r" in moved:\n        return ChangeClass.REWRITE\n',
+        "",
+    ),
+)

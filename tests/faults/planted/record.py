@@ -1,0 +1,76 @@
+"""Planted bugs in what stands in the record (G15)."""
+
+from tests.faults.planted.mutant import FLOWS, MIGRATION, S_APPLY, S_PROJECTION, calm, mutant
+
+MUTANTS = (
+    mutant(
+        "G15",
+        "a change without its event",
+        calm("plain"),
+        S_PROJECTION,
+        '            "is_told": after is not state or bool(why),',
+        '            "is_told": bool(why),',
+    ),
+    mutant(
+        "G15",
+        "a verdict's effects are driven by everybody",
+        calm("plain"),
+        "tern/store/apply.py",
+        '" AND a.verdict_effects_done_at IS NULL"',
+        '""',
+    ),
+    mutant(
+        "G15",
+        "the same key makes a second rollout",
+        f"{FLOWS}accept.py -k id1",
+        S_APPLY,
+        "            if _key_is_used(tx, new):\n",
+        "            if False:\n",
+        S_APPLY,
+        ' ON CONFLICT (idempotency_key) DO NOTHING RETURNING id"',
+        ' ON CONFLICT DO NOTHING RETURNING id"',
+        MIGRATION,
+        "CONSTRAINT applies_one_per_key UNIQUE,",
+        ",",
+    ),
+    mutant(
+        "G15",
+        "another request under the same key gets the old answer",
+        f"{FLOWS}accept.py -k another_body",
+        S_APPLY,
+        "    if row.request_digest == _digest(body):",
+        "    if True:",
+    ),
+    mutant(
+        "G15",
+        "a reason can be rewritten without a trace",
+        "tests/store/test_event.py tests/store/test_record.py",
+        MIGRATION,
+        " || tern_hashed(NEW.event) || tern_hashed(NEW.who) || tern_hashed(NEW.why) || tern_hashed(NEW.before)",
+        " || tern_hashed(NEW.event) || tern_hashed(NEW.who) || tern_hashed(NEW.before)",
+    ),
+    mutant(
+        "G15",
+        "the end of a chain is not missed",
+        "tests/store/test_record.py",
+        "tern/domain/chain.py",
+        "    if expected <= last:\n",
+        "    if False:\n",
+    ),
+    mutant(
+        "G15",
+        "a plan that was changed since its review is rolled out",
+        f"{FLOWS}accept.py {FLOWS}review.py",
+        "tern/domain/review.py",
+        "    if plan_digest(plan.database_type, plan.changes, plan.targets, plan.policy) != plan.digest:",
+        "    if False:",
+    ),
+    mutant(
+        "G15",
+        "what is sent is not compared with what was accepted",
+        f"{FLOWS}review.py -k about_to_be_sent",
+        "tern/wire/guard.py",
+        "    if digest != scope.change_digest:",
+        "    if False:",
+    ),
+)
