@@ -47,15 +47,16 @@ _WITHDRAW = text(
     " FROM unnest(CAST(:ids AS bigint[]), CAST(:states AS text[])) AS w(id, state) WHERE o.id = w.id"
 )
 _REVIVABLE = text(
-    "SELECT o.id, o.deployment, o.state, d.verb, r.caller, r.reason, a.environment, a.database"
-    " FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
-    " JOIN apply_operations o ON o.id = d.operation_id JOIN applies a ON a.id = o.apply_id"
-    " WHERE d.apply_id = :id AND d.state = 'pending'"
+    "WITH open AS MATERIALIZED ("
+    "  SELECT d.operation_id, max(d.id) FILTER (WHERE d.verb IN ('start', 'retry') AND d.state = 'pending') AS wish,"
+    "  bool_or(d.verb IN ('stop', 'cancel', 'skip')) AS is_held_back FROM control_deliveries d"
+    "  WHERE d.apply_id = :id AND d.state IN ('pending', 'sent') GROUP BY d.operation_id)"
+    " SELECT o.id, o.deployment, o.state, d.verb, r.caller, r.reason, a.environment, a.database"
+    " FROM open w JOIN control_deliveries d ON d.id = w.wish JOIN control_requests r ON r.id = d.request_id"
+    " JOIN apply_operations o ON o.id = w.operation_id JOIN applies a ON a.id = o.apply_id"
+    " WHERE NOT w.is_held_back AND o.claim_token IS NULL"
     " AND (d.verb = 'start' AND o.state = 'stopped' OR d.verb = 'retry' AND o.state = 'failed')"
-    f" AND {REMOTE_ID} IS NULL AND o.claim_token IS NULL"
-    " AND NOT EXISTS (SELECT 1 FROM control_deliveries s WHERE s.operation_id = o.id"
-    "   AND s.verb IN ('stop', 'cancel', 'skip') AND s.state IN ('pending', 'sent'))"
-    " ORDER BY o.id LIMIT :most FOR NO KEY UPDATE OF o SKIP LOCKED"
+    f" AND {REMOTE_ID} IS NULL ORDER BY o.id LIMIT :most FOR NO KEY UPDATE OF o SKIP LOCKED"
 )
 _BACK_IN_LINE = text(
     "UPDATE apply_operations SET state = 'pending', state_changed_at = tern_clock(), completed_at = NULL,"

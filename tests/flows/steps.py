@@ -57,11 +57,13 @@ def engine_says(world: World, name: str, state: str, *, error: str = "", looks: 
 def committed_late(world: World, verb: Verb, name: str) -> None:
     """A wish that was accepted on rows as they were a moment ago, and is committed only now."""
     world.write(
-        "WITH request AS (INSERT INTO control_requests (apply_id, verb, caller, reason, outcomes)"
-        " SELECT apply_id, :verb, 'bob', 'a moment ago', '[]' FROM apply_operations WHERE id = :id RETURNING *)"
+        "WITH request AS (INSERT INTO control_requests (apply_id, verb, volume, caller, reason, outcomes)"
+        " SELECT apply_id, :verb, :volume, 'bob', 'a moment ago', '[]' FROM apply_operations WHERE id = :id"
+        " RETURNING *)"
         " INSERT INTO control_deliveries (request_id, apply_id, operation_id, verb)"
         " SELECT id, apply_id, :id, verb FROM request",
         verb=verb.value,
+        volume=3 if verb is Verb.VOLUME else None,
         id=world.operation(name).id,
     )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from tern.domain.control import Verb
+from tern.domain.policy import Copy, OnFailure, Policy
 from tests.faults.behaviour import fail, lose_answer
 from tests.flows.steps import (
     MANUAL,
@@ -78,6 +79,17 @@ def _waiting(world: World) -> None:
     engine_says(world, "A", "waiting_for_cutover")
 
 
+def _refused(world: World) -> None:
+    world.engines["A"].script("Apply", fail("FAILED_PRECONDITION"))
+    world.apply("A", "B", policy=Policy(copy=Copy.PARALLEL, on_failure=OnFailure.CONTINUE))
+    world.answer_bells()
+
+
+def _in_its_window(world: World) -> None:
+    _dispatched(world)
+    engine_says(world, "A", "revert_window")
+
+
 SCENARIOS = {
     "stop": Scenario(_dispatched, Verb.STOP, "stopped", ("stop",), {"Stop": 2, "Apply": 0}),
     "stop undispatched": Scenario(_undispatched, Verb.STOP, "stopped", (), {"Stop": 0, "Apply": 0}),
@@ -93,6 +105,14 @@ SCENARIOS = {
     "cancel, answer lost": Scenario(
         _answer_lost, Verb.CANCEL, "cancelled", ("cancel",), {"Cancel": 2, "Apply": 0}
     ),
+    "retry": Scenario(_refused, Verb.RETRY, "running", ("apply",), {"Apply": 1}),
+    "skip": Scenario(_undispatched, Verb.SKIP, "skipped", (), {"Apply": 0}),
+    "skip stopped": Scenario(_stopped_undispatched, Verb.SKIP, "skipped", (), {"Apply": 0}),
+    "revert": Scenario(_in_its_window, Verb.REVERT, "reverted", ("revert",), {"Revert": 1, "Apply": 0}),
+    "skip-revert": Scenario(
+        _in_its_window, Verb.SKIP_REVERT, "completed", ("skip-revert",), {"SkipRevert": 1, "Apply": 0}
+    ),
+    "volume": Scenario(_dispatched, Verb.VOLUME, "running", ("volume",), {"Volume": 2, "Apply": 0}),
 }
 
 
@@ -117,7 +137,7 @@ def _walk(world: World, scenario: Scenario, cut: Cut) -> None:
     engine = world.engines["A"]
     effects, calls = len(engine.effects()), len(engine.calls())
     fence = world.operation("A").fence
-    world.ask(scenario.verb, "A")
+    world.ask(scenario.verb, "A", volume=3 if scenario.verb is Verb.VOLUME else None)
     world.forget_bells()
     try:
         world.do(

@@ -15,9 +15,11 @@ import pytest
 
 from tern.domain.control import Receipt, Verb
 from tern.domain.errors import Refused
+from tern.domain.policy import Copy, OnFailure, Policy
 from tern.domain.selection import Selection
 from tern.flows.accept import ask
 from tern.ports import Asked, Ports, StorageUnavailable
+from tests.faults.behaviour import fail
 from tests.flows.steps import (
     MANUAL,
     PARALLEL,
@@ -50,7 +52,7 @@ class Witness:
 
     def hook(self, name: str, call: Callable[[], Any]) -> Any:
         at = time.monotonic()
-        if name in {"apply", "start", "cutover"}:
+        if name in {"apply", "start", "cutover", "revert", "skip_revert", "volume"}:
             self.calls.append((threading.get_ident(), at, name))
         result = call()
         if name == "may_go_forward":
@@ -86,7 +88,8 @@ def wish(verb: Verb) -> Callable[[World, Ports, Witness], None]:
     """Somebody asks, and the worker that hears the bells drives."""
 
     def act(world: World, ports: Ports, witness: Witness) -> None:
-        receipt = ask(Asked(verb, world.last, Selection(("A",)), "bob", "now"), ports)
+        volume = 3 if verb is Verb.VOLUME else None
+        receipt = ask(Asked(verb, world.last, Selection(("A",)), "bob", "now", volume=volume), ports)
         if verb in {Verb.STOP, Verb.CANCEL} and any(
             line.outcome is Receipt.ACCEPTED for line in receipt.lines
         ):
@@ -138,6 +141,18 @@ def before_cutover(world: World) -> None:
     waiting(world, "A", "B", policy=MANUAL)
 
 
+def in_its_window(world: World) -> None:
+    dispatched(world)
+    engine_says(world, "A", "revert_window")
+
+
+def was_refused(world: World) -> None:
+    """Failed without an id, and its siblings work."""
+    world.engines["A"].script("Apply", fail("FAILED_PRECONDITION"))
+    world.apply("A", "B", policy=Policy(copy=Copy.PARALLEL, on_failure=OnFailure.CONTINUE))
+    world.answer_bells()
+
+
 def stopped_before(world: World) -> None:
     stopped(world, "A", "B")
 
@@ -155,6 +170,9 @@ def start_asked(world: World) -> None:
 
 
 STOP, START, CUTOVER, CANCEL = (wish(verb) for verb in (Verb.STOP, Verb.START, Verb.CUTOVER, Verb.CANCEL))
+RETRY, SKIP, REVERT, SKIP_REVERT, VOLUME = (
+    wish(verb) for verb in (Verb.RETRY, Verb.SKIP, Verb.REVERT, Verb.SKIP_REVERT, Verb.VOLUME)
+)
 PAIRS = [
     (undispatched, STOP, dispatching),
     (undispatched, CANCEL, dispatching),
@@ -180,6 +198,23 @@ PAIRS = [
     (cutover_asked, driving(Verb.CUTOVER), STOP),
     (cutover_asked, driving(Verb.CUTOVER), CANCEL),
     (cutover_asked, driving(Verb.CUTOVER), driving(Verb.CUTOVER)),
+    (undispatched, SKIP, dispatching),
+    (undispatched, SKIP, STOP),
+    (undispatched, SKIP, CANCEL),
+    (undispatched, SKIP, SKIP),
+    (was_refused, RETRY, STOP),
+    (was_refused, RETRY, CANCEL),
+    (was_refused, RETRY, RETRY),
+    (was_refused, RETRY, dispatching),
+    (in_its_window, REVERT, SKIP_REVERT),
+    (in_its_window, REVERT, STOP),
+    (in_its_window, REVERT, CANCEL),
+    (in_its_window, REVERT, REVERT),
+    (in_its_window, REVERT, polling),
+    (in_its_window, SKIP_REVERT, STOP),
+    (dispatched, VOLUME, STOP),
+    (dispatched, VOLUME, VOLUME),
+    (before_cutover, VOLUME, CUTOVER),
 ]
 
 
@@ -224,10 +259,10 @@ def test_a_pair_of_verbs_at_the_same_instant(world: World, given: Any, one: Any,
         for thread in threads:
             thread.join(60)
         assert broken == []
-        _assert_quiet(world, witness, before, wished)
+        _assert_quiet(world, witness, before, wished, number + 1 if given is was_refused else 0)
 
 
-def _assert_quiet(world: World, witness: Witness, before: int, wished: int) -> None:
+def _assert_quiet(world: World, witness: Witness, before: int, wished: int, refused: int) -> None:
     world.forget_bells()
     settle(world, rounds=60, step_s=6)
     # what was unanswered or waited for its turn
@@ -249,12 +284,12 @@ def _assert_quiet(world: World, witness: Witness, before: int, wished: int) -> N
     assert all(one != two for one, two in itertools.pairwise(done)), done
     state, remote_id = world.state("A"), world.remote_id("A")
     if remote_id is None:
-        assert state in {"stopped", "cancelled", "pending"}
+        assert state in {"stopped", "cancelled", "pending", "skipped", "failed"}
         assert "apply" not in done
     else:
         assert engine.job(remote_id).state == state
     asked = methods(world, "A")
-    assert asked.count("Apply") == len(engine.effects("apply"))
+    assert asked.count("Apply") == len(engine.effects("apply")) + refused
     world.ask(Verb.CANCEL)
     settle(world)
     world.sweep()
