@@ -55,7 +55,7 @@ def _failures_of_seeds(seeds: Iterable[int]) -> tuple[int, list[str]]:
 
 def _failures_of_scenario(each: int, name: str) -> tuple[int, list[str]]:
     scenario = SCENARIOS[name]
-    return _failures(explore.pairs(scenario, each) if each else explore.singles(scenario))
+    return _failures(explore.pairs(scenario, each) if each else explore.singles(scenario, every_call=True))
 
 
 def _failures(results: Iterable[Result]) -> tuple[int, list[str]]:

@@ -118,6 +118,29 @@ class MemoryBackend:
         is_over = done and not any(one.open_wishes for one in operations)
         return ApplyLook(apply.apply_identifier, apply.state, is_over, operations)
 
+    def situation(self) -> tuple[Any, ...]:
+        """What the rows look like, without times, numbers of tries and everything that only grows."""
+        db = self.db
+        return (
+            tuple((row.state, row.next_advance_at is None) for row in db.applies.values()),
+            tuple(
+                (
+                    row.state,
+                    db.remote_id(row) is None,
+                    row.claim_token is None,
+                    row.next_attempt_at is None,
+                    row.dispatch_key is None,
+                    row.dispatch_key_is_dead,
+                    row.dispatch_generation,
+                    min(row.attempt, 2),
+                    row.poll_failures > 0,
+                    row.runs_though_stopped,
+                )
+                for row in db.operations.values()
+            ),
+            tuple((row.verb, row.state, row.attempts > 0) for row in db.deliveries.values()),
+        )
+
     def history(
         self, engines: Iterable[SimEngine], jobs: Iterable[Job], acknowledged: Iterable[tuple[str, str]]
     ) -> History:

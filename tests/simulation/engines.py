@@ -17,7 +17,7 @@ from tern.domain.model import (
     Started,
     Unsupported,
 )
-from tern.domain.outcome import Ok, Outcome, Refused
+from tern.domain.outcome import Ok, Outcome, Refused, Unknown
 from tern.domain.samples import Sample, TableSample
 from tern.domain.states import State
 from tern.ports import Cursor, Looked
@@ -31,8 +31,9 @@ OVER = frozenset({"completed", "failed", "cancelled", "reverted"})
 class EngineKind:
     """What an engine offers and how its work goes. All seconds are virtual.
 
-    works_s: how long a job runs; stops_s: how long a stop takes to come through; window_s: how long a revert window
-    stands open, 0 for none.
+    works_s: how long a job runs. stops_s, starts_s: how long a stop or start takes to come through. window_s: how long
+    a revert window stands open, 0 for none. refuses_first, swallows, misses: so many of an operation's first Applies
+    are refused, done without an answer, or never arrive.
     """
 
     deduplicates: bool = True
@@ -40,11 +41,14 @@ class EngineKind:
     fences: bool = True
     works_s: float = 4.0
     stops_s: float = 0.0
+    starts_s: float = 0.0
     cutover_s: float = 1.0
     window_s: float = 0.0
     fails: bool = False
     refuses: bool = False
     refuses_first: int = 0
+    swallows: int = 0
+    misses: int = 0
 
 
 @dataclass(slots=True)
@@ -93,6 +97,8 @@ class SimEngine:
         if claim.key in self.forbidden:
             return Refused(f"the key {claim.key} is dead", "KEY_FORBIDDEN", "FAILED_PRECONDITION")
         heard = sum(one.method == "Apply" and one.operation == operation for one in self.calls)
+        if heard <= self.kind.misses:
+            return Unknown("connection refused", "", "UNAVAILABLE")
         if self.kind.refuses or heard <= self.kind.refuses_first:
             return Refused("no such table", "", "INVALID_ARGUMENT")
         known = self.by_key.get(claim.key) if self.kind.deduplicates else None
@@ -110,6 +116,8 @@ class SimEngine:
         self.jobs[job.remote_id] = job
         self.by_key.setdefault(job.key, job)
         self._done("apply", job)
+        if heard <= self.kind.swallows:
+            return Unknown("the answer got lost", "", "DEADLINE_EXCEEDED")
         return Ok(RemoteId(job.remote_id))
 
     def resolve(
@@ -208,6 +216,8 @@ class SimEngine:
                     self.move(job, "waiting_for_cutover")
                 case "running" | "cutting_over" if self.kind.window_s:
                     self.move(job, "revert_window", self.kind.window_s)
+                case "stopped":
+                    self.move(job, "running", job.left_s)
                 case "reverting":
                     self.move(job, "reverted")
                 case _:
@@ -257,7 +267,10 @@ class SimEngine:
                 return Ok(None)
 
     def _stop(self, job: Job) -> bool | Refused:
-        if job.state == "stopped" or job.stops_at is not None:
+        if job.state == "stopped":
+            job.due_at = None  # a start that is under way comes to nothing
+            return True
+        if job.stops_at is not None:
             return True
         if self.kind.stops_s:
             job.stops_at = self.clock.now + self.kind.stops_s
@@ -273,9 +286,12 @@ class SimEngine:
         if job.stops_at is not None:
             job.stops_at = None
             return False
-        if job.state != "stopped":
+        if job.state != "stopped" or job.due_at is not None:
             return True
-        self.move(job, "running", job.left_s)
+        if self.kind.starts_s:
+            job.due_at = self.clock.now + self.kind.starts_s
+        else:
+            self.move(job, "running", job.left_s)
         return False
 
     def _cutover(self, job: Job) -> bool | Refused:

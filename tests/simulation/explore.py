@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 
-from tests.simulation.plan import Plan, single_faults, write_plan
+from tests.simulation.plan import Plan, distinct, single_faults, write_plan
 from tests.simulation.run import Result, play
 from tests.simulation.scenarios import SCENARIOS, Scenario
 from tests.simulation.shrink import shrink
@@ -12,11 +12,13 @@ from tests.simulation.shrink import shrink
 DEEPEST = 5
 
 
-def singles(scenario: Scenario) -> Iterator[Result]:
-    """The control run, and a run for every single fault that makes a difference in it."""
-    control = play(scenario)
+def singles(scenario: Scenario, *, every_call: bool = False) -> Iterator[Result]:
+    """The control run, and a run for every single fault that makes a difference in it: at every call, or in every
+    situation, since one look at a job that runs on is like the next.
+    """
+    control = play(scenario, watches=not every_call)
     yield control
-    for fault in single_faults(control.trace, without=scenario.pointless):
+    for fault in single_faults(distinct(control.trace), without=scenario.pointless):
         yield play(scenario, (fault,))
 
 

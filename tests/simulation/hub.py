@@ -61,6 +61,7 @@ class Hub:
     plan: Plan
     ended: Callable[[Actor], None]
     begin: Callable[[Message], None]
+    situation: Callable[[], int] = lambda: 0
     trace: list[Point] = field(default_factory=list)
     queue: deque[Message] = field(default_factory=deque)
     waiting: deque[Actor] = field(default_factory=deque)
@@ -199,7 +200,8 @@ class Hub:
         self.steps += 1
         self.clock.pass_(ENGINE_CALL_S if port == "engine" else STORE_CALL_S)
         alone = not (self.queue or self.waiting or self.lockstep)
-        self.trace.append(Point(self.steps, actor.kind, port, name, alone))
+        point = Point(self.steps, actor.kind, port, name, alone, situation=self.situation())
+        self.trace.append(point)
         found = self._by_step.get(self.steps, ())
         if found:
             self.troubled()

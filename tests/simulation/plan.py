@@ -40,7 +40,7 @@ def write_plan(plan: Plan) -> str:
 @dataclass(frozen=True, slots=True)
 class Point:
     """One port call of a run: a place where something may go wrong. `alone`: nobody else could go just then;
-    `wrote`: it left something behind.
+    `wrote`: it left something behind; `situation`: what everything looked like, without the time, 0 if nobody asked.
     """
 
     step: int
@@ -49,6 +49,7 @@ class Point:
     name: str
     alone: bool = False
     wrote: bool = False
+    situation: int = 0
 
     @property
     def is_metronome(self) -> bool:
@@ -169,6 +170,18 @@ call goes on.
 """
 
 ASKS = ("stop", "cancel", "start", "cutover")
+
+
+def distinct(trace: list[Point]) -> list[Point]:
+    """Without the calls that somebody has made in just this situation before, as each look at a job that runs on."""
+    seen: set[tuple[str, str, str, int]] = set()
+    kept = []
+    for point in trace:
+        key = (point.actor, point.port, point.name, point.situation)
+        if not point.situation or key not in seen:
+            kept.append(point)
+        seen.add(key)
+    return kept
 
 
 def single_faults(trace: list[Point], after: int = 0, without: Container[str] = ()) -> list[Fault]:

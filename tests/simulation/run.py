@@ -72,11 +72,15 @@ class Result:
 class Run:
     """Plays one scenario. `backend` is made for the run's own clock."""
 
-    def __init__(self, scenario: Scenario, plan: Plan = (), backend: Any = None) -> None:
+    def __init__(
+        self, scenario: Scenario, plan: Plan = (), backend: Any = None, *, watches: bool = False
+    ) -> None:
         self.scenario = scenario
         self.clock = backend.clock if backend is not None else Clock()
         self.backend = backend or MemoryBackend(self.clock)
         self.hub = Hub(self.clock, plan, ended=self._ended, begin=self._begin)
+        if watches:
+            self.hub.situation = self._situation
         self.engines: dict[str, SimEngine] = {}
         self.around = Circumstances(
             self.hub, self.engines, self._asked_by_fault, self.backend.wrote, self.backend.instant, {}
@@ -156,6 +160,18 @@ class Run:
             return False
         looks = self.backend.look()
         return bool(looks) and all(one.is_over for one in looks)
+
+    def _situation(self) -> int:
+        """What everything looks like, without the time."""
+        for engine in self.engines.values():
+            engine.get_on()
+        jobs = tuple(
+            (job.operation, job.state, job.stops_at is None)
+            for e in self.engines.values()
+            for job in e.jobs.values()
+        )
+        waiting = tuple((message.kind, message.given) for message in self.hub.queue)
+        return hash((self.backend.situation(), jobs, waiting, len(self._acts)))
 
     # Time
 
@@ -248,16 +264,19 @@ class Run:
             if self._is_over():
                 self._acts.clear()  # what they waited for never came
             return False
-        del self._acts[0]
         self._asked_at = self.clock.now
+        while True:
+            self._say(self._acts.pop(0), looks)
+            if not (self._acts and self._acts[0].at_once):
+                return True
+
+    def _say(self, act: Ask | Enqueue, looks: tuple[ApplyLook, ...]) -> None:
         match act:
             case Ask():
-                names = act.deployments
-                who = partial(self._wish, act.verb, looks[act.apply].apply_id, names)
+                who = partial(self._wish, act.verb, looks[act.apply].apply_id, act.deployments)
                 self._person(f"person:{act.verb}", who)
             case Enqueue():
                 self._person("person:apply", partial(self._enqueue, act.deployments, act.policy))
-        return True
 
     def _asked_by_fault(self, verb: str) -> None:
         looks = self.backend.look()
@@ -299,16 +318,17 @@ class Run:
 
     def _ring_again(self) -> None:
         """Late and doubled messages of every kind, after all is over: nothing may come of them (G11)."""
+        asked = {act.verb for act in self.scenario.acts if isinstance(act, Ask)}
         for one in self.backend.look():
             for operation in one.operations:
                 given = (operation.id, f"{one.apply_id}/{operation.deployment}")
-                for kind in ("dispatch", *Verb, "look"):
+                for kind in ("dispatch", *sorted(asked | {Verb.STOP}), "look"):
                     self.hub.ring(Message(kind, given, direct=True))
             self.hub.ring(Message("advance", (ApplyId(one.apply_id),), direct=True))
         while self.hub.turn():
             pass
 
 
-def play(scenario: Scenario, plan: Plan = (), backend: Any = None) -> Result:
-    """One run."""
-    return Run(scenario, plan, backend).play()
+def play(scenario: Scenario, plan: Plan = (), backend: Any = None, *, watches: bool = False) -> Result:
+    """One run. With `watches` each call knows the situation that it is made in."""
+    return Run(scenario, plan, backend, watches=watches).play()

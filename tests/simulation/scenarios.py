@@ -19,6 +19,8 @@ class Ask:
     when: When
     deployments: tuple[str, ...] | None = None
     apply: int = 0
+    at_once: bool = False
+    """Right after the one before, without a look at anything."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Enqueue:
     deployments: tuple[str, ...]
     when: When
     policy: Policy = field(default_factory=Policy)
+    at_once: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,39 @@ SCENARIOS: Mapping[str, Scenario] = {
                 Enqueue(("A",), _apply_is("stopped")),
                 Ask(Verb.START, _is("running", "A", apply=1), ("A",)),
             ),
+        ),
+        Scenario(
+            "another-apply-takes-the-target-just-before-a-start",
+            {"A": "stopped"},
+            acts=(
+                Ask(Verb.STOP, _has_id("A")),
+                Ask(Verb.START, _is("stopped", "A")),
+                Enqueue(("A",), _always, at_once=True),
+            ),
+        ),
+        Scenario(
+            "a-lost-answer", {"A": "completed", "B": "completed"}, engines={"A": EngineKind(swallows=1)}
+        ),
+        Scenario(
+            "stop-over-a-lost-answer",
+            {"A": "stopped", "B": "stopped"},
+            acts=(Ask(Verb.STOP, _is("failed_retryable", "A")),),
+            engines={"A": EngineKind(swallows=9)},
+        ),
+        Scenario(
+            "start-over-a-dead-key",
+            {"A": "completed"},
+            acts=(
+                Ask(Verb.STOP, _is("failed_retryable", "A")),
+                Ask(Verb.START, _is("stopped", "A")),
+            ),
+            engines={"A": EngineKind(misses=1)},
+        ),
+        Scenario(
+            "start-that-takes-its-time",
+            {"A": "completed"},
+            acts=(Ask(Verb.STOP, _has_id("A")), Ask(Verb.START, _is("stopped", "A"))),
+            engines={"A": EngineKind(starts_s=6.0)},
         ),
         Scenario("barrier", {"A": "completed", "B": "completed", "C": "completed"}, _BARRIER),
         Scenario(

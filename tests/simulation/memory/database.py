@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from tern.domain.control import Verb
-from tern.domain.model import PlannedChange
+from tern.domain.model import Deployment, PlannedChange, TableChange
 from tern.domain.policy import Policy
 from tests.simulation.clock import Clock
 from tests.simulation.memory.rows import (
@@ -59,6 +59,9 @@ class Database:
         self.changes_of: dict[int, list[TableChangeRow]] = defaultdict(list)
         self.deliveries_of: dict[int, list[DeliveryRow]] = defaultdict(list)
         self.policies: dict[int, Policy] = {}
+        self.statements: dict[int, tuple[TableChange, ...]] = {}
+        self.places: dict[tuple[str, str], Deployment] = {}
+        """What never changes, read once; places are forgotten with every write of a deployment."""
         self.audit: list[Audited] = []
         self.event_xids: dict[int, int] = {}
         self.transactions = 0
@@ -119,6 +122,8 @@ class Database:
         """UPDATE of one row."""
         current = row.__dict__
         old = current.copy()
+        if isinstance(row, DeploymentRow):
+            self.places.clear()
         current.update(values)
         self._undo.append((row, old))
         row.check(old)
@@ -130,6 +135,7 @@ class Database:
         """DELETE of one row."""
         table, key = self._place(row)
         del table[key]
+        self.places.clear()
         self._undo.append((lambda: table.__setitem__(key, row), None))
 
     def _note(self, row: Any, old: dict[str, Any]) -> None:

@@ -77,7 +77,6 @@ def _find(db: Database, operation_id: int) -> FoundOperation | None:
         return None
     apply = db.applies[row.apply_id]
     plan = db.plans[apply.plan_id]
-    place = db.deployments.get(row.deployment)
     changes = db.changes_of[operation_id]
     return FoundOperation(
         operation_id=operation_id,
@@ -88,30 +87,41 @@ def _find(db: Database, operation_id: int) -> FoundOperation | None:
         counted_operations=len(db.operations_of[apply.id]),
         external_id=apply.external_id,
         engine_resume_context=row.engine_resume_context,
-        deployment=None if place is None else replace(deployment_from(place), target=row.target),
+        deployment=_place(db, row),
         plan_id=PlanId(plan.plan_identifier),
         environment=apply.environment,
         database=apply.database,
         database_type=plan.database_type,
-        changes=tuple(
-            TableChange(
-                change.id,
-                PlannedChange(
-                    change.namespace,
-                    change.table_name,
-                    change.ddl,
-                    Action(change.action),
-                    change.unsafe_reason,
-                ),
-            )
-            for change in changes
-        ),
+        changes=_statements(db, operation_id),
         foreign_changes=sum(change.apply_id != apply.id for change in changes),
         policy=db.policy(apply.id),
         allow_unsafe=bool(apply.options.get("allow_unsafe", False)),
         caller=apply.caller,
         change_digest=row.change_digest,
     )
+
+
+def _place(db: Database, row: OperationRow) -> Deployment | None:
+    """The operation's deployment, with the target that it had when the rollout was accepted."""
+    found = db.deployments.get(row.deployment)
+    if found is None:
+        return None
+    key = (row.deployment, row.target)
+    if key not in db.places:
+        db.places[key] = replace(deployment_from(found), target=row.target)
+    return db.places[key]
+
+
+def _statements(db: Database, operation_id: int) -> tuple[TableChange, ...]:
+    if operation_id not in db.statements:
+        db.statements[operation_id] = tuple(
+            TableChange(
+                row.id,
+                PlannedChange(row.namespace, row.table_name, row.ddl, Action(row.action), row.unsafe_reason),
+            )
+            for row in db.changes_of[operation_id]
+        )
+    return db.statements[operation_id]
 
 
 def store_remote_id(db: Database, operation: OperationRow, remote_id: str) -> None:

@@ -1,0 +1,183 @@
+"""Who checks the simulation: guards are taken out of the product, one at a time, and it must go red."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tern.domain import control, opening
+from tern.domain.control import Delivery, Step
+from tern.domain.dispatch import Approach
+from tern.domain.identity import DispatchKey, ScopeName
+from tern.flows import dispatch as dispatch_flow
+from tern.ports import Fenced
+from tests.simulation import explore
+from tests.simulation.memory import answer, delivery, parent, poll, scope
+from tests.simulation.memory import dispatch as dispatch_steps
+from tests.simulation.memory.store import MemoryStore
+from tests.simulation.scenarios import SCENARIOS
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def _unfenced_writes(patch: pytest.MonkeyPatch) -> None:
+    """Whoever once had the claim may write for ever (S7)."""
+    for steps in (dispatch_steps, answer):
+        patch.setattr(steps, "hold", lambda db, claim: db.operations.get(claim.operation_id))
+
+
+def _no_last_look(patch: pytest.MonkeyPatch) -> None:
+    """The call is made whatever has been asked for since the claim (G9)."""
+    patch.setattr(MemoryStore, "may_go_forward", lambda _self, _claim: True)
+
+
+def _random_key(patch: pytest.MonkeyPatch) -> None:
+    """Every claim makes a key of its own (G4)."""
+    numbers = itertools.count()
+    patch.setattr(dispatch_steps, "dispatch_key", lambda *_: DispatchKey(f"key-{next(numbers)}"))
+    real = MemoryStore.claim_dispatch
+
+    def forgetful(self: Any, operation_id: int, name: ScopeName) -> Any:
+        row = self.db.operations.get(operation_id)
+        if row is not None and row.claim_token is None:
+            row.dispatch_key = row.dispatch_intent_at = None
+        return real(self, operation_id, name)
+
+    patch.setattr(MemoryStore, "claim_dispatch", forgetful)
+
+
+def _state_before_id(patch: pytest.MonkeyPatch) -> None:
+    """The claim is given back before the id is there (G3)."""
+    real = dispatch_flow._record_id
+
+    def too_early(claimed: Any, remote_id: Any, ports: Any) -> None:
+        with ports.store._inner.db.transaction():
+            row = ports.store._inner.db.operations[claimed.claim.operation_id]
+            ports.store._inner.db.write(row, next_attempt_at=None)
+        real(claimed, remote_id, ports)
+
+    patch.setattr(dispatch_flow, "_record_id", too_early)
+
+
+def _unanswered_is_refused(patch: pytest.MonkeyPatch) -> None:
+    """No answer counts as no (G10)."""
+
+    def refuse(claimed: Any, _engine: Any, message: str, ports: Any) -> None:
+        ports.store.record_refused(claimed.claim, message, "", key_is_dead=False)
+
+    patch.setattr(dispatch_flow, "_unanswered", refuse)
+
+
+def _sends_again_to_anybody(patch: pytest.MonkeyPatch) -> None:
+    """An earlier intent is repeated to an engine that does not deduplicate (D16)."""
+    patch.setattr(
+        dispatch_steps,
+        "approach",
+        lambda **facts: Approach.ATTACH if facts["has_remote_id"] else Approach.SEND,
+    )
+
+
+def _stop_without_resolve(patch: pytest.MonkeyPatch) -> None:
+    """No id counts as never dispatched (S17)."""
+    real = control._next_halting_step
+
+    def careless(verb: Any, facts: Any) -> Step:
+        step = real(verb, facts)
+        return Step.SETTLE_LOCALLY if step is Step.RESOLVE else step
+
+    patch.setattr(control, "_next_halting_step", careless)
+
+
+def _stop_is_done_when_sent(patch: pytest.MonkeyPatch) -> None:
+    """Taken by the engine counts as stopped (ST9)."""
+    real = MemoryStore.record_sent
+
+    def hasty(self: Any, claim: Any, delivery_id: int) -> Fenced:
+        done = real(self, claim, delivery_id)
+        wish = self.db.deliveries[delivery_id]
+        if done is Fenced.DONE and wish.verb == "stop":
+            with self.db.transaction():
+                parent.close_delivery(self.db, wish, Delivery.ACKNOWLEDGED)
+                self.db.write(self.db.operations[wish.operation_id], next_poll_at=None)
+        return done
+
+    patch.setattr(MemoryStore, "record_sent", hasty)
+
+
+def _claims_that_run(patch: pytest.MonkeyPatch) -> None:
+    """A claim is taken from whoever has it (S8, G12)."""
+    for steps in (dispatch_steps, delivery):
+        patch.setattr(steps, "claim_runs_for_s", lambda *_: 0.0)
+    patch.setattr(scope, "claim_runs_for_s", lambda *_: 0.0)
+
+
+def _no_order(patch: pytest.MonkeyPatch) -> None:
+    """Everybody is let in at once (S18)."""
+    for module in (opening, parent):
+        patch.setattr(
+            module,
+            "opening",
+            lambda _policy, tally: opening.Opening(tally.current_wave or 0, None, in_order=False),
+        )
+    patch.setattr(dispatch_steps, "gather_holds", lambda *_: ())
+
+
+def _tramples_on_targets(patch: pytest.MonkeyPatch) -> None:
+    """A start does not take its target again (G13)."""
+    patch.setattr(delivery, "take", lambda *_: True)
+
+
+def _start_has_no_grace(patch: pytest.MonkeyPatch) -> None:
+    """A stale `stopped` ends a start (PO6)."""
+    patch.setattr(poll, "START_GRACE_S", 0.0)
+
+
+def _verdicts_twice(patch: pytest.MonkeyPatch) -> None:
+    """The effects of a verdict are driven by everybody who comes (K7)."""
+    real = MemoryStore.claim_verdict_effects
+
+    def again(self: Any, apply_id: Any) -> Any:
+        apply = self.db.apply_named(apply_id)
+        if apply is not None:
+            apply.verdict_effects_done_at = None
+        return real(self, apply_id)
+
+    patch.setattr(MemoryStore, "claim_verdict_effects", again)
+
+
+def _gives_way_by_failing(patch: pytest.MonkeyPatch) -> None:
+    """An intent that may have been sent is withdrawn (S17)."""
+
+    def withdraw(claimed: Any, ports: Any) -> None:
+        ports.store.withdraw_intent(claimed.claim)
+
+    patch.setattr(dispatch_flow, "_give_way", withdraw)
+
+
+BROKEN: dict[str, tuple[Break, str]] = {
+    "unfenced writes": (_unfenced_writes, "rolling"),
+    "no last look": (_no_last_look, "rolling"),
+    "a random key": (_random_key, "single"),
+    "the state before the id": (_state_before_id, "single"),
+    "unanswered counts as refused": (_unanswered_is_refused, "single"),
+    "repeated to an engine that does not deduplicate": (_sends_again_to_anybody, "engine-without-dedup"),
+    "a stop that takes no id for never dispatched": (_stop_without_resolve, "stop-over-a-lost-answer"),
+    "a stop that is done when it is sent": (_stop_is_done_when_sent, "stop-after-dispatch"),
+    "claims taken while they run": (_claims_that_run, "single"),
+    "no order": (_no_order, "rolling"),
+    "a start that takes no target": (
+        _tramples_on_targets,
+        "another-apply-takes-the-target-just-before-a-start",
+    ),
+    "a start without grace": (_start_has_no_grace, "start-that-takes-its-time"),
+    "a verdict told twice": (_verdicts_twice, "single"),
+    "an intent withdrawn that may have been sent": (_gives_way_by_failing, "a-lost-answer"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_without_this_guard_something_breaks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_out, scenario = BROKEN[name]
+    take_out(monkeypatch)
+    assert any(result.wrong for result in explore.singles(SCENARIOS[scenario])), name
