@@ -1,0 +1,68 @@
+"""Who checks the checks: each complaint of a run can be provoked, and a run without a fault has none."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tern.ports import DueWork
+from tests.simulation import checks
+from tests.simulation.memory.store import MemoryStore
+from tests.simulation.plan import read_plan
+from tests.simulation.run import Run, play
+from tests.simulation.scenarios import SCENARIOS
+from tests.simulation.shrink import shrink
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_nothing_is_wrong_when_nothing_goes_wrong(name: str) -> None:
+    result = play(SCENARIOS[name])
+    assert not result.wrong, str(result)
+
+
+def test_the_same_plan_is_the_same_run() -> None:
+    plan = read_plan("17 unanswered, 31 freeze, 44 stop-first")
+    first, second = (play(SCENARIOS["rolling"], plan) for _ in range(2))
+    assert first.trace == second.trace
+    assert first.told == second.told
+
+
+def test_another_end_than_expected_is_told() -> None:
+    other = replace(SCENARIOS["single"], ends={"A": "failed"})
+    assert any("control run" in line for line in play(other).wrong)
+
+
+def test_a_rollout_that_never_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryStore, "due_work", lambda _self: DueWork())
+    monkeypatch.setattr(MemoryStore, "due_deployments", lambda _self: ())
+    assert any("never comes to rest" in line for line in play(SCENARIOS["single"]).wrong)
+
+
+def test_rest_that_comes_too_late_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "REST_S", 1.0)
+    assert any("at rest" in line for line in play(SCENARIOS["single"]).wrong)
+
+
+def test_an_error_that_nobody_expects_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(MemoryStore, "record_dispatched", broken)
+    assert any("ZeroDivisionError" in line for line in play(SCENARIOS["single"]).wrong)
+
+
+def test_an_acknowledged_rollout_that_is_gone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Run(SCENARIOS["single"])
+    one.acknowledged.append(("apply", "apl-77"))
+    assert any(line.startswith("S13") for line in one.play().wrong)
+
+
+def test_a_storage_error_ends_the_tick_and_nothing_else() -> None:
+    result = play(SCENARIOS["single"], read_plan("4 database-down"))
+    assert not result.wrong, str(result)
+
+
+def test_a_failing_plan_shrinks_to_what_makes_it_fail() -> None:
+    plan = read_plan("3 lose, 9 yield, 14 freeze, 20 away, 31 stop")
+    found = shrink(plan, lambda candidate: any(fault.kind in {"away", "lost"} for fault in candidate))
+    assert [fault.kind for fault in found] == ["lost"]
