@@ -9,7 +9,6 @@ from tern.domain.control import Verb
 from tern.domain.enqueue import NewChange
 from tern.domain.errors import Refused, ScopeRefused, UsageError
 from tern.domain.model import Action
-from tern.domain.policy import Copy
 from tern.domain.states import State
 from tern.request import EnqueueRequest, read_asked
 
@@ -31,7 +30,7 @@ def test_a_request_is_understood_with_the_defaults_of_every_door() -> None:
     assert isinstance(asked.change, NewChange)
     assert [change.action for change in asked.change.changes] == [Action.ALTER]
     assert asked.choice.names == ("B", "A")
-    assert (asked.policy.copy, asked.allow_unsafe, asked.previews) == (Copy.ROLLING, False, True)
+    assert (asked.policy, asked.allow_unsafe, asked.previews) == (None, False, True)
 
 
 def test_none_says_nothing() -> None:

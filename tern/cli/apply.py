@@ -87,9 +87,6 @@ def apply(
     if plan_id and (ddl_file or changes_file):
         what = "one change is given: --plan ID or --ddl FILE or --changes FILE"
         raise UsageError(what)
-    if digest and not plan_id:
-        what = "--digest says which --plan is meant"
-        raise UsageError(what)
     kept = PlanId(plan_id)
     asked = Enqueue(
         change=kept or NewChange(environment, database, *read_change(ddl_file, changes_file)),

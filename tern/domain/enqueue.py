@@ -74,6 +74,9 @@ class Enqueue:
         if why:
             what = "a rollout needs a reason, which stands in the record, and an idempotency key"
             raise UsageError(what, why=tuple(why), next_step="Say why, and repeat a request with its key.")
+        if self.digest and isinstance(self.change, NewChange):
+            what = "a digest says which plan is meant, and the change came with the request"
+            raise UsageError(what, next_step="Keep it with `tern plan`, and name the plan.")
         if self.policy is not None and (contradictions := self.policy.contradictions()):
             what = "the rollout policy contradicts itself"
             raise UsageError(what, why=contradictions)

@@ -51,6 +51,7 @@ class CommandLine:
         policy = message.get("policy", {})
         texts = {
             "--plan": message.get("plan"),
+            "--digest": message.get("digest"),
             "-e": message.get("environment"),
             "-d": message.get("database"),
             "--deployments": ",".join(message.get("deployments", ())) or None,
@@ -69,6 +70,7 @@ class CommandLine:
         words += ["--all"] * bool(message.get("everywhere"))
         words += ["--allow-unsafe"] * bool(message.get("allow_unsafe"))
         words += ["--no-preview"] * (not message.get("previews", True))
+        words += ["--accept-drift"] * bool(message.get("accept_drift"))
         stdin = ""
         if "ddl" in message:
             words, stdin = [*words, "--ddl", "-"], message["ddl"]
@@ -157,9 +159,11 @@ class Stub:
                 excepted=message.get("excepted", ()),
                 first=message.get("first", ()),
             ),
-            policy=_policy(message.get("policy", {})),
+            policy=_policy(message["policy"]) if "policy" in message else None,
             allow_unsafe=message.get("allow_unsafe", False),
             skip_preview=not message.get("previews", True),
+            accept_drift=message.get("accept_drift", False),
+            digest=message.get("digest", ""),
         )
         if "ddl" in message:
             request.ddl = message["ddl"]

@@ -140,6 +140,28 @@ def test_other_changes_are_judged_alike(world: World, tern: Tern, doors: Doors) 
     assert written(world) == (0, 0, 0, 0, 0)
 
 
+def test_what_was_reviewed_is_what_is_rolled_out_at_every_door(
+    world: World, tern: Tern, doors: Doors
+) -> None:
+    """A plan holds its targets and its policy: neither is said again, and no other is borne."""
+    words = ("--deployments", "B,A", "--copy", "parallel", "--max-failures", "1")
+    plan = tern("plan", "--ddl", "-", "-e", "test", "-d", "shop", *words, "--json", stdin=DDL).data
+    usual = {"plan": plan["plan_id"], "reason": "as reviewed", "key": "k2"}
+    wrong = [
+        differing(doors, {**usual, "digest": "0" * 64}, "PLAN_DIFFERS"),
+        differing(doors, {**usual, "deployments": ["A"]}, "PLAN_DIFFERS"),
+        differing(doors, {**usual, "policy": {"copy": "rolling"}}, "PLAN_DIFFERS"),
+        differing(doors, {**USUAL, "digest": plan["digest"]}, "USAGE"),
+    ]
+    assert wrong == [""] * len(wrong)
+    assert written(world) == (0, 0, 0, 0, 0)
+    made = ask_all(doors, {**usual, "digest": plan["digest"]})
+    assert len({verdict.apply_id for verdict in made.values()}) == 1, made
+    assert [verdict.is_new for verdict in made.values()] == [True, False, False, False, False]
+    world.last = made["stub"].apply_id  # type: ignore[assignment]
+    assert (world.apply_row().policy["max_failures"], world.apply_row().operation_count) == (1, 2)
+
+
 def test_what_the_world_forbids_is_told_alike(world: World, tern: Tern, doors: Doors) -> None:
     """G13 and the register: who holds a target, what is drained, what an engine would refuse, who does not answer."""
     holder = world.apply("C")
