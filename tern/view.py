@@ -304,7 +304,7 @@ def _blockers_of_pending(operation: OperationView) -> Iterator[Blocker]:
         if hold.kind is HoldKind.DRAINED and _is_next(operation):
             command = f"tern deployments undrain {name}"
             yield Blocker(name, "its deployment is drained", command, "lets the rollout go on there")
-        elif hold.kind is HoldKind.STOP:
+        elif hold.kind is HoldKind.STOP and operation.record.stop_in_force == "stop":
             command = f"tern start {operation.scope} --reason '…'"
             yield Blocker(name, hold.detail.split(";")[0], command, "lets it take its turn again")
     due_for_s = operation.record.due_for_s

@@ -259,6 +259,9 @@ def _next_steps(view: ApplyView) -> list[Text]:
             steps.append((f"tern logs {apply_id}", "who did what, and when"))
         case ApplyState.FAILED:
             steps.append((f"tern explain {apply_id}", "what failed, and what can be done"))
+            if any(each.state is State.FAILED and not each.record.remote_id for each in view.operations):
+                command = f"tern retry {apply_id} --state failed --reason '…'"
+                steps.append((command, "tries again what no engine gave an id"))
         case ApplyState.STOPPED:
             steps.append((f"tern start {apply_id} --all --reason '…'", "resumes every stopped deployment"))
         case ApplyState.CANCELLED | ApplyState.REVERTED:

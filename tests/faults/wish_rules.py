@@ -8,7 +8,16 @@ from tern.domain.states import ApplyState
 from tests.faults.history import History
 from tests.faults.rule import OPEN, WITHDRAWN, checks
 
-_FORWARD = {"apply": "Apply", "start": "Start", "cutover": "Cutover"}
+_FORWARD = {
+    "apply": "Apply",
+    "start": "Start",
+    "cutover": "Cutover",
+    "revert": "Revert",
+    "skip-revert": "SkipRevert",
+    "volume": "Volume",
+}
+_CALLS = {"stop", "start", "cutover", "cancel", "revert", "skip-revert", "volume"}
+"""What engines are asked for; retry, skip and release ask nothing of them."""
 
 
 @checks("S13")
@@ -33,9 +42,7 @@ def one_effect_per_request(history: History) -> Iterator[str]:
         if change.old.get("state") == "acknowledged" and change.new["state"] == "pending":
             allowed[scopes.get(change.new["operation_id"], ""), change.new["verb"]] += 1
     done = Counter(
-        (one.operation, one.kind)
-        for one in history.effects
-        if one.kind in {"stop", "start", "cutover", "cancel"} and not one.is_duplicate
+        (one.operation, one.kind) for one in history.effects if one.kind in _CALLS and not one.is_duplicate
     )
     for (operation, verb), count in (done - allowed).items():
         asked = allowed[operation, verb]
@@ -62,7 +69,7 @@ def fates_are_true(history: History) -> Iterator[str]:
             if one.kind == delivery.verb and one.operation == operation.scope and not one.is_duplicate
         ]
         begun, ended = created.get(delivery.id, 0.0), closed.get(delivery.id, float("inf"))
-        if delivery.state == "acknowledged" and delivery.verb in {"stop", "cancel", "cutover"}:
+        if delivery.state == "acknowledged" and delivery.verb in {"stop", "cancel", "cutover", "revert"}:
             if not any(at <= ended for at in effects) and delivery.operation_id not in withdrawn:
                 yield f"{delivery.verb} of {operation.scope} was acknowledged and never happened"
         elif delivery.state == "failed" and any(begun <= at <= ended for at in effects):

@@ -1,11 +1,12 @@
 """The table of planted bugs, by what they break."""
 
-from tests.faults.planted import dispatching, doors, driving, engine, halting, record, rollout
+from tests.faults.planted import dispatching, doors, driving, engine, halting, record, rollout, verbs
 
 MUTANTS = (
     *dispatching.MUTANTS,
     *halting.MUTANTS,
     *driving.MUTANTS,
+    *verbs.MUTANTS,
     *rollout.MUTANTS,
     *record.MUTANTS,
     *engine.MUTANTS,
