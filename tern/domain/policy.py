@@ -71,7 +71,9 @@ class Wave:
             raise ValueError("a wave selects by labels or by names, not by both")
         _check_bounds(self.max_parallel, self.max_failures)
         if not 0 <= self.bake_s <= LONGEST_BAKE_S:
-            raise ValueError(f"bake_s must be a number of seconds up to {LONGEST_BAKE_S:.0f}, not {self.bake_s}")
+            raise ValueError(
+                f"bake_s must be a number of seconds up to {LONGEST_BAKE_S:.0f}, not {self.bake_s}"
+            )
 
     def selects(self, name: str, labels: Mapping[str, str]) -> bool:
         """A deployment of this name with these labels goes with this wave."""

@@ -28,6 +28,9 @@ SERVER_SETTINGS = {
     "idle_in_transaction_session_timeout": "5s",
     # A killed worker's statement that waits for a lock would otherwise go on without it.
     "client_connection_check_interval": "5s",
+    # Each statement here has one good plan, by its index, whatever the values are; to look for a better one each time
+    # costs more than to run it. A new one is made when the statistics change.
+    "plan_cache_mode": "force_generic_plan",
 }
 _OVERFLOW = 4
 _PATIENCE_S = 10.0

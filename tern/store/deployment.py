@@ -77,7 +77,7 @@ class DeploymentSteps(Steps):
         with transaction(self.engine) as tx:
             if names is None:
                 rows = tx.execute(text("SELECT * FROM deployments ORDER BY position, name")).all()
-                return tuple(_deployment(row) for row in rows)
+                return tuple(deployment_in(row) for row in rows)
             found = {deployment.name: deployment for deployment in load_named(tx, names)}
         unknown = [name for name in names if name not in found]
         if unknown:
@@ -131,10 +131,11 @@ def load_named(tx: Connection, names: Sequence[str]) -> tuple[Deployment, ...]:
         text("SELECT * FROM deployments WHERE name = ANY(:names) ORDER BY name FOR KEY SHARE"),
         {"names": list(names)},
     )
-    return tuple(_deployment(row) for row in rows)
+    return tuple(deployment_in(row) for row in rows)
 
 
-def _deployment(row: Row) -> Deployment:
+def deployment_in(row: Row) -> Deployment:
+    """From a row of the register."""
     return deployment_from(
         dict(row._mapping),  # noqa: SLF001 - SQLAlchemy's public name for it
         name=row.name,

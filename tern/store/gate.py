@@ -25,12 +25,12 @@ _LOCK_OPERATION = text(
     " FOR NO KEY UPDATE OF o SKIP LOCKED"
 )
 _IS_ECHO = (
-    "b.apply_identifier = :apply AND o.deployment = :deployment AND o.next_attempt_at IS NULL"
+    "a.apply_identifier = :apply AND o.deployment = :deployment AND o.next_attempt_at IS NULL"
     " AND o.state <> 'pending'"
 )
 _LOCK_APPLY = text(
-    "SELECT a.id FROM applies a WHERE a.id = (SELECT o.apply_id FROM apply_operations o"
-    f" JOIN applies b ON b.id = o.apply_id WHERE o.id = :id AND NOT ({_IS_ECHO})) FOR NO KEY UPDATE"
+    "SELECT id FROM applies WHERE id = (SELECT a.id FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+    f" WHERE o.id = :id AND NOT ({_IS_ECHO})) FOR NO KEY UPDATE"
 )
 _EXISTS = text("SELECT 1 FROM apply_operations WHERE id = :id")
 # All that a claim looks at, in one statement that begins after the apply's lock. A driver without that lock (G3) may
@@ -42,7 +42,8 @@ _CLAIMABLE = text(
     f" {STOP_IN_FORCE} AS stop_in_force,"
     " (SELECT h.apply_identifier FROM target_reservations t JOIN applies h ON h.id = t.apply_id"
     "   WHERE t.environment = a.environment AND t.database = a.database AND t.deployment = o.deployment) AS holder"
-    f" FROM {SCOPE_ROWS} WHERE o.id = :id FOR NO KEY UPDATE OF o SKIP LOCKED"
+    f" FROM {SCOPE_ROWS} WHERE o.id = :id AND NOT ({_IS_ECHO})"
+    " FOR NO KEY UPDATE OF o SKIP LOCKED"
 )
 
 _AHEAD = text(
@@ -69,11 +70,14 @@ def lock_for_claim(tx: Connection, operation_id: int, name: ScopeName) -> Row | 
     A bell for something that is long done, as most bells are, is seen without a lock, so that echoes queue for none.
     """
     given = {"id": operation_id, "apply": name.apply_id, "deployment": name.deployment}
-    if tx.execute(_LOCK_APPLY, given).one_or_none() is None:
+    with tx.together():
+        locked = tx.execute(_LOCK_APPLY, given)
+        found = tx.execute(_CLAIMABLE, given)
+    if locked.one_or_none() is None:
         if tx.execute(_EXISTS, {"id": operation_id}).one_or_none() is None:
             raise refuse("OPERATION_UNKNOWN", name, f"there is no operation {operation_id}")
         return NotClaimed("it is driven or settled already")
-    row = tx.execute(_CLAIMABLE, {"id": operation_id}).one_or_none()
+    row = found.one_or_none()
     return NotClaimed("another driver is just claiming it") if row is None else row
 
 

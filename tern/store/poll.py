@@ -15,6 +15,7 @@ from tern.domain.model import RemoteCall
 from tern.domain.outcome import Ok
 from tern.domain.outcome import Refused as CallRefused
 from tern.domain.samples import MergeContext, Observed, Sample, merge
+from tern.domain.scope import validate
 from tern.domain.states import Event, State
 from tern.domain.timing import (
     LOST_CONTACT_AFTER,
@@ -24,12 +25,12 @@ from tern.domain.timing import (
     poll_interval_s,
 )
 from tern.ports import Cursor, Due, DueControl, Looked, NotClaimed, Poll
-from tern.store.deployment import load_named
+from tern.store.deployment import deployment_in
 from tern.store.event import Happening, append
 from tern.store.progress import write_tables
 from tern.store.projection import close_deliveries, close_fulfilled, move, project_parent
-from tern.store.scope import REMOTE_ID, load_scope
-from tern.store.session import transaction
+from tern.store.scope import REMOTE_ID, SCOPE_COLUMNS, SCOPE_ROWS, found_in
+from tern.store.session import single, transaction
 from tern.store.sql import Connection, Row, text
 from tern.store.step import NOW, new_token
 from tern.store.sweep import SweepSteps
@@ -50,6 +51,21 @@ _CURSORS = text(
     f" WHERE o.deployment = :deployment AND o.next_poll_at <= {NOW} AND {REMOTE_ID} IS NOT NULL"
     " ORDER BY o.next_poll_at LIMIT :limit"
 )
+_LEASE = text(
+    # One that was given up while its holder still works has another owner from then on.
+    "WITH lease AS (INSERT INTO sweep_leases AS l (name, owner, token, expires_at)"
+    "   SELECT 'poll:' || name, :owner, :token, tern_clock() + make_interval(secs => :lease_s)"
+    "   FROM deployments WHERE name = :deployment"
+    "   ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, token = excluded.token,"
+    "   expires_at = excluded.expires_at WHERE l.expires_at <= tern_clock()"
+    "   OR l.expires_at > tern_clock() + make_interval(secs => 2 * :lease_s) RETURNING 1),"
+    " answered AS (UPDATE sweep_leases SET expires_at = tern_clock() WHERE name = 'bell:' || :deployment"
+    "   AND EXISTS (SELECT 1 FROM lease))"
+    " SELECT d.*, EXISTS (SELECT 1 FROM lease) AS is_ours, EXISTS (SELECT 1 FROM apply_operations"
+    "   WHERE deployment = :deployment AND state = 'failed_retryable') AS has_retryable"
+    " FROM deployments d WHERE d.name = :deployment"
+)
+_ONE = text(f"SELECT o.*, {SCOPE_COLUMNS} FROM {SCOPE_ROWS} WHERE o.id = :id")
 _SEEN = (
     f"SELECT o.id, o.apply_id, o.deployment, o.state, o.fence, o.attempt, o.poll_failures, {REMOTE_ID} AS remote_id,"
     " extract(epoch FROM tern_clock() - o.state_changed_at)::float AS state_age_s,"
@@ -65,8 +81,12 @@ _SEEN = (
     "   AS stop_was_sent,"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.verb = 'start'"
     "   AND d.state IN ('pending', 'sent')) AS start_is_open"
-    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = ANY(:ids)"
+    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = ANY(:ids) ORDER BY o.id"
 )
+_SEEN_NOW = text(_SEEN)
+_SEEN_LOCKED = text(f"{_SEEN} FOR NO KEY UPDATE OF o SKIP LOCKED")
+_LOCK_APPLIES = text("SELECT 1 FROM applies WHERE id = ANY(:applies) ORDER BY id FOR NO KEY UPDATE")
+_GIVE_BACK = text("UPDATE sweep_leases SET expires_at = tern_clock() WHERE name = :name AND owner = :owner")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,59 +162,45 @@ class PollSteps(SweepSteps):
     def begin_poll(self, deployment: str) -> Poll | NotClaimed:
         """See ports.PollStore."""
         owner = f"{self.owner}:{new_token()}"
-        with transaction(self.engine) as tx:
-            found = load_named(tx, [deployment])
-        if not found:
+        given = {"deployment": deployment, "owner": owner, "token": new_token(), "lease_s": POLL_LEASE_S}
+        with single(self.engine) as tx:
+            found = tx.execute(_LEASE, given).one_or_none()
+        if found is None:
             # Before the lease: a message about nothing leaves no row behind (G7).
             return NotClaimed(f"there is no deployment {deployment}")
-        if not self.take_lease(f"poll:{deployment}", owner, POLL_LEASE_S):
+        if not found.is_ours:
             return NotClaimed("another poll of this deployment is under way")
-        with transaction(self.engine) as tx:
+        with single(self.engine) as tx:
             rows = tx.execute(_CURSORS, {"deployment": deployment, "limit": _BATCH}).all()
-            has_retryable = tx.execute(
-                text(
-                    "SELECT EXISTS (SELECT 1 FROM apply_operations"
-                    " WHERE deployment = :deployment AND state = 'failed_retryable')"
-                ),
-                {"deployment": deployment},
-            ).scalar_one()
-        probes = has_retryable and self.take_lease(f"probe:{deployment}", owner, PROBE_INTERVAL_S)
-        return Poll(found[0], owner, tuple(_cursor(row) for row in rows), probes)
+        probes = found.has_retryable and self.take_lease(f"probe:{deployment}", owner, PROBE_INTERVAL_S)
+        return Poll(deployment_in(found), owner, tuple(_cursor(row) for row in rows), probes)
 
     def begin_look(self, operation_id: int, name: ScopeName) -> Poll | NotClaimed:
         """See ports.PollStore."""
-        with transaction(self.engine) as tx:
-            scope = load_scope(tx, operation_id, name)
-            if scope.remote_id is None:
-                return NotClaimed("it has no remote id yet")
-            row = tx.execute(
-                text("SELECT fence, progress_revision, state FROM apply_operations WHERE id = :id"),
-                {"id": operation_id},
-            ).one()
-            if State(row.state).is_finished:
-                return NotClaimed(f"it is {row.state}")
-            call = RemoteCall(name, scope.remote_id, scope.environment, row.fence)
-            return Poll(
-                scope.deployment,
-                "",
-                (Cursor(operation_id, call, int(row.progress_revision)),),
-                has_retryable=False,
-            )
+        with single(self.engine) as tx:
+            row = tx.execute(_ONE, {"id": operation_id}).one_or_none()
+        scope = validate(name, operation_id, None if row is None else found_in(row))
+        if row is None or scope.remote_id is None:
+            return NotClaimed("it has no remote id yet")
+        if State(row.state).is_finished:
+            return NotClaimed(f"it is {row.state}")
+        call = RemoteCall(name, scope.remote_id, scope.environment, row.fence)
+        cursor = Cursor(operation_id, call, int(row.progress_revision))
+        return Poll(scope.deployment, "", (cursor,), has_retryable=False)
 
     def record_looks(self, poll: Poll, looks: Sequence[Looked]) -> tuple[Due | DueControl, ...]:
         """See ports.PollStore."""
+        if not poll.cursors:
+            with single(self.engine) as tx:
+                tx.execute(_GIVE_BACK, {"name": f"poll:{poll.deployment.name}", "owner": poll.owner})
+            return ()
         answers = {look.cursor.operation_id: look for look in looks}
         due: list[Due | DueControl] = []
         with transaction(self.engine) as tx:
-            moving = [seen for seen in _load(tx, poll, answers, lock=False) if seen.moves]
+            moving = [seen for seen in _load(tx, poll, answers) if seen.moves]
             applies = sorted({seen.row.apply_id for seen in moving})
-            if applies:
-                # In the lock order, and everything is read again in statements after the locks.
-                tx.execute(
-                    text("SELECT 1 FROM applies WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE"),
-                    {"ids": applies},
-                )
-            seen = _load(tx, poll, answers, lock=True)
+            # In the lock order, and everything is read again in a statement that begins after the locks.
+            seen = _load(tx, poll, answers, applies)
             locked = set(applies)
             # What began to move since the first look waits for the next poll; its cursor does not advance.
             written = [one for one in seen if not one.moves or one.row.apply_id in locked]
@@ -214,12 +220,7 @@ class PollSteps(SweepSteps):
             for apply_pk in applies:
                 due += project_parent(tx, apply_pk, self.owner)
             if poll.owner:
-                tx.execute(
-                    text(
-                        "UPDATE sweep_leases SET expires_at = tern_clock() WHERE name = :name AND owner = :owner"
-                    ),
-                    {"name": f"poll:{poll.deployment.name}", "owner": poll.owner},
-                )
+                tx.execute(_GIVE_BACK, {"name": f"poll:{poll.deployment.name}", "owner": poll.owner})
         return tuple(due)
 
     def _write_states(self, tx: Connection, moving: Sequence[_Seen]) -> None:
@@ -375,14 +376,25 @@ def _cursor(row: Row) -> Cursor:
     return Cursor(row.id, call, int(row.progress_revision))
 
 
-def _load(tx: Connection, poll: Poll, answers: Mapping[int, Looked], *, lock: bool) -> list[_Seen]:
-    """The polled operations as they are now, without those that another id or fence has overtaken."""
+def _load(
+    tx: Connection, poll: Poll, answers: Mapping[int, Looked], applies: Sequence[int] | None = None
+) -> list[_Seen]:
+    """The polled operations as they are now, without those that another id or fence has overtaken; with `applies`,
+    under the locks of these and their own, in order. A row that a driver holds just now is left to the next poll rather
+    than waited for.
+    """
     cursors = {cursor.operation_id: cursor for cursor in poll.cursors}
-    # A row that a driver holds just now is left to the next poll rather than waited for.
-    ending = " ORDER BY o.id FOR NO KEY UPDATE OF o SKIP LOCKED" if lock else " ORDER BY o.id"
-    rows = tx.execute(text(_SEEN + ending), {"ids": sorted(cursors)}).all()
+    ids = {"ids": sorted(cursors)}
+    if applies is None:
+        found = tx.execute(_SEEN_NOW, ids)
+    elif not applies:
+        found = tx.execute(_SEEN_LOCKED, ids)
+    else:
+        with tx.together():
+            tx.execute(_LOCK_APPLIES, {"applies": list(applies)})
+            found = tx.execute(_SEEN_LOCKED, ids)
     return [
         _Seen(row, cursors[row.id], answers.get(row.id))
-        for row in rows
+        for row in found
         if row.remote_id == cursors[row.id].call.remote_id and row.fence == cursors[row.id].call.fence
     ]

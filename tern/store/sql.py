@@ -8,6 +8,7 @@ whoever knows the one reads the other.
 import re
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -149,6 +150,14 @@ class Connection:
         else:
             cursor.executemany(made.sql, values)
         return Result(cursor)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Sends the statements of the block one after the other without waiting for answers in between; the server runs
+        each in a snapshot of its own, as ever. Results can be looked at after the block, which raises what any raised.
+        """
+        with self._connection.pipeline():
+            yield
 
     def stream(
         self, statement: Statement, values: Mapping[str, object], *, at_once: int

@@ -76,10 +76,16 @@ _DUE_APPLIES = text(
     " LIMIT :limit"
 )
 _DUE_DEPLOYMENTS = text(
-    f"SELECT DISTINCT deployment FROM apply_operations WHERE next_poll_at <= {NOW}"
-    " UNION SELECT deployment FROM apply_operations o WHERE state = 'failed_retryable'"
-    " AND NOT EXISTS (SELECT 1 FROM sweep_leases l WHERE l.name = 'probe:' || o.deployment"
-    f"   AND l.expires_at > {NOW})"
+    # What was rung for and not polled since waits in a queue: a second bell would only lengthen it. The poll ends it.
+    f"WITH due AS (SELECT DISTINCT deployment FROM apply_operations WHERE next_poll_at <= {NOW}"
+    "   UNION SELECT deployment FROM apply_operations o WHERE state = 'failed_retryable'"
+    "   AND NOT EXISTS (SELECT 1 FROM sweep_leases l WHERE l.name = 'probe:' || o.deployment"
+    f"     AND l.expires_at > {NOW}))"
+    " INSERT INTO sweep_leases AS l (name, owner, token, expires_at)"
+    f" SELECT 'bell:' || deployment, 'sweep', '', {NOW} + make_interval(secs => {RING_AGAIN_S}) FROM due"
+    " ORDER BY deployment ON CONFLICT (name) DO UPDATE SET expires_at = excluded.expires_at"
+    f" WHERE l.expires_at <= {NOW} OR l.expires_at > {NOW} + make_interval(secs => 2 * {RING_AGAIN_S})"
+    " RETURNING substr(name, 6)"
 )
 
 
@@ -161,7 +167,7 @@ class SweepSteps(Steps):
 
     def due_deployments(self) -> tuple[str, ...]:
         """See ports.SweepStore."""
-        with transaction(self.engine) as tx:
+        with single(self.engine) as tx:
             return tuple(tx.execute(_DUE_DEPLOYMENTS).scalars().all())
 
     def unheard_work(self, after_s: float) -> DueWork:

@@ -1,7 +1,6 @@
 """What was reviewed is what is rolled out, and what every engine foretells is known before anything begins."""
 
 import pytest
-from sqlalchemy import text
 
 from tern.domain.choice import Choice
 from tern.domain.enqueue import Enqueue, NewChange
@@ -11,6 +10,7 @@ from tern.domain.model import Plan, ReviewedTarget
 from tern.domain.policy import Copy, Policy
 from tern.flows.accept import enqueue
 from tern.ports import Enqueued
+from tern.store.sql import text
 from tests.faults.behaviour import answer, fail
 from tests.flows.steps import running
 from tests.world import CHANGE, World

@@ -74,11 +74,13 @@ class MemoryBackend:
         db = self.db
         poll, work = math.inf, math.inf
         for row in db.operations.values():
+            bell = db.leases.get(f"bell:{row.deployment}")
+            rung_until = bell.expires_at if bell else 0.0
             if row.next_poll_at is not None:
-                poll = min(poll, row.next_poll_at)
+                poll = min(poll, max(row.next_poll_at, rung_until))
             if row.state == "failed_retryable":
                 probe = db.leases.get(f"probe:{row.deployment}")
-                poll = min(poll, probe.expires_at if probe else db.now)
+                poll = min(poll, max(probe.expires_at if probe else db.now, rung_until))
             if row.next_attempt_at is not None:
                 rung = row.rung_at
                 waits = rung is not None and rung >= row.next_attempt_at

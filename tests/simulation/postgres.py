@@ -33,9 +33,12 @@ _LOOK = text(
     "   AS open_wishes FROM apply_operations o JOIN applies a ON a.id = o.apply_id ORDER BY a.id, o.position"
 )
 _NEXT_DUE = text(
-    "SELECT least((SELECT min(next_poll_at) FROM apply_operations),"
-    "  (SELECT min(coalesce((SELECT expires_at FROM sweep_leases WHERE name = 'probe:' || o.deployment), tern_clock()))"
-    "   FROM apply_operations o WHERE state = 'failed_retryable')) AS poll,"
+    "SELECT least((SELECT min(greatest(o.next_poll_at, b.expires_at)) FROM apply_operations o"
+    "   LEFT JOIN sweep_leases b ON b.name = 'bell:' || o.deployment WHERE o.next_poll_at IS NOT NULL),"
+    "  (SELECT min(greatest(coalesce(p.expires_at, tern_clock()), b.expires_at)) FROM apply_operations o"
+    "   LEFT JOIN sweep_leases p ON p.name = 'probe:' || o.deployment"
+    "   LEFT JOIN sweep_leases b ON b.name = 'bell:' || o.deployment"
+    "   WHERE o.state = 'failed_retryable')) AS poll,"
     " least((SELECT min(CASE WHEN rung_at >= next_attempt_at THEN rung_at + interval '5 s' ELSE next_attempt_at END)"
     "   FROM apply_operations WHERE next_attempt_at IS NOT NULL),"
     "  (SELECT min(greatest(d.next_attempt_at, o.claim_expires_at)) FROM control_deliveries d"

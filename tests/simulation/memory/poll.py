@@ -121,6 +121,8 @@ class PollSteps(SweepSteps):
                 return NotClaimed(f"there is no deployment {deployment}")
             if not self.take_lease(f"poll:{deployment}", owner, POLL_LEASE_S):
                 return NotClaimed("another poll of this deployment is under way")
+            if (bell := db.leases.get(f"bell:{deployment}")) is not None:
+                db.write(bell, expires_at=db.now)
             here = [row for row in db.operations.values() if row.deployment == deployment]
             due = [
                 row

@@ -104,7 +104,20 @@ class SweepSteps(Steps):
                 probe = db.leases.get(f"probe:{row.deployment}")
                 if row.state == "failed_retryable" and (probe is None or probe.expires_at <= db.now):
                     found.add(row.deployment)
-            return tuple(sorted(found))
+            return tuple(name for name in sorted(found) if self._rings_for(name))
+
+    def _rings_for(self, deployment: str) -> bool:
+        """Not again for what was rung for and not polled since."""
+        db = self.db
+        row = db.leases.get(f"bell:{deployment}")
+        expires_at = db.now + RING_AGAIN_S
+        if row is None:
+            db.insert(LeaseRow(f"bell:{deployment}", "sweep", "", expires_at))
+            return True
+        if db.now < row.expires_at <= db.now + 2 * RING_AGAIN_S:
+            return False
+        db.write(row, expires_at=expires_at)
+        return True
 
     def unheard_work(self, after_s: float) -> DueWork:
         """See ports.SweepStore."""
