@@ -12,12 +12,29 @@ WRITE_EVERY_S = 0.003
 BEARABLE = "5s"
 """Longer than any engine makes anybody wait (D5): half a second for a lock, and four for what it does under it."""
 
+LEFTOVERS = {
+    "an invalid index": "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid OR NOT indisready",
+    "a constraint of ours": "SELECT conname FROM pg_constraint WHERE conname LIKE '\\_tern%'",
+    "a copy": "SELECT nspname FROM pg_namespace WHERE nspname LIKE '\\_tern\\_%'",
+    "a second job": "SELECT id FROM _tern.job OFFSET 1",
+    "a job that is not over": "SELECT id FROM _tern.job WHERE completed_at IS NULL",
+    "a step that is not over": "SELECT n::text FROM _tern.step JOIN _tern.job ON id = job"
+    " WHERE status NOT IN ('done', 'undone') AND state = 'completed'",
+    "a table that is held": "SELECT table_name FROM _tern.tbl WHERE active",
+    "a session": "SELECT application_name FROM pg_stat_activity WHERE datname = current_database()"
+    " AND application_name LIKE 'tern:job%'",
+    "an advisory lock": "SELECT objid::text FROM pg_locks WHERE locktype = 'advisory'"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+}
+"""What should not be there any more, each with the question that finds it."""
+
 
 class Load:
     """On table t, which keeps its columns id, a, b and parent_id. Errors of either are violations."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, *, bearable: str = BEARABLE) -> None:
         self._dsn = dsn
+        self._bearable = bearable
         self._stop = threading.Event()
         self.errors: list[str] = []
         self.book: dict[int, str] = {}
@@ -62,7 +79,7 @@ class Load:
     def _guarded(self, work: Callable[[psycopg.Connection[Any]], None]) -> None:
         try:
             with psycopg.connect(self._dsn, autocommit=True, prepare_threshold=None) as connection:
-                connection.execute(f"SET lock_timeout = '{BEARABLE}'")
+                connection.execute(f"SET lock_timeout = '{self._bearable}'")
                 work(connection)
         except psycopg.Error as error:
             self.errors.append(f"{work.__name__} (D1, D3 or D5): {error}")
@@ -98,3 +115,17 @@ class Load:
                 self.shapes.append(names)
             self.reads += 1
             time.sleep(READ_EVERY_S)
+
+
+def left_behind(dsn: str) -> list[str]:
+    """D4, once every engine has left."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        # A session that was told to end may take a moment to be gone.
+        deadline = time.monotonic() + 10
+        while connection.execute(LEFTOVERS["a session"].encode()).fetchall() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return [
+            f"D4: {what}: {row[0]}"
+            for what, question in LEFTOVERS.items()
+            for row in connection.execute(question.encode()).fetchall()
+        ]

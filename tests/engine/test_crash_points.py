@@ -23,7 +23,7 @@ from tern.wire.generated.tern.v1 import tern_pb2 as contract
 
 from .conftest import IDENTITY, eventually
 from .doomed import DEAD, OPERATION
-from .load import Load
+from .load import Load, left_behind
 from .test_recipes import GROUND, catalogue
 
 ALL = os.environ.get("CRASH") == "all"
@@ -190,32 +190,6 @@ def finish(dsn: str, request: contract.ApplyRequest, *, cancels: bool) -> str:
         return contract.State.Name(seen.state).removeprefix("STATE_").lower()
     finally:
         heir.close()
-
-
-def left_behind(dsn: str) -> list[str]:
-    """D4: what should not be there any more."""
-    questions = {
-        "an invalid index": "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid OR NOT indisready",
-        "a constraint of ours": "SELECT conname FROM pg_constraint WHERE conname LIKE '\\_tern%'",
-        "a copy": "SELECT nspname FROM pg_namespace WHERE nspname LIKE '\\_tern\\_%'",
-        "a second job": "SELECT id FROM _tern.job OFFSET 1",
-        "a job that is not over": "SELECT id FROM _tern.job WHERE completed_at IS NULL",
-        "a step that is not over": "SELECT n::text FROM _tern.step JOIN _tern.job ON id = job"
-        " WHERE status NOT IN ('done', 'undone') AND state = 'completed'",
-        "a table that is held": "SELECT table_name FROM _tern.tbl WHERE active",
-        "a session": "SELECT application_name FROM pg_stat_activity WHERE datname = current_database()"
-        " AND application_name LIKE 'tern:job%'",
-        "an advisory lock": "SELECT objid::text FROM pg_locks WHERE locktype = 'advisory'"
-        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-    }
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        # A session that was told to end may take a moment to be gone.
-        eventually(lambda: not connection.execute(questions["a session"].encode()).fetchall())
-        return [
-            f"D4: {what}: {row[0]}"
-            for what, question in questions.items()
-            for row in connection.execute(question.encode()).fetchall()
-        ]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,26 @@
+"""The table of planted bugs is whole: each text still stands where it is looked for, and no guard is left out."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.planted import MUTANTS
+from tests.faults.planted.mutant import Mutant
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("one", MUTANTS, ids=[f"{one.guard} {one.name}" for one in MUTANTS])
+def test_a_mutant_is_planted_where_its_text_stands_once(one: Mutant) -> None:
+    """Whoever moved that text moves the mutant with it (tests/faults/planted/)."""
+    for file, old, new in one.edits:
+        assert (ROOT / file).read_text().count(old) == 1, f"{file}: {old}"
+        assert old != new
+
+
+def test_every_guarantee_has_a_planted_bug() -> None:
+    assert {f"G{number}" for number in range(1, 17)} <= {one.guard for one in MUTANTS}
+
+
+def test_no_two_have_the_same_name() -> None:
+    assert len({(one.guard, one.name) for one in MUTANTS}) == len(MUTANTS)
