@@ -35,8 +35,14 @@ class AdmissionFacts:
     """Another apply that holds the target, where this one no longer does."""
     comes_before: str = ""
     """The operations whose cutovers come before its own, in words, where cutovers follow an order."""
+    rollout_is_over: bool = True
+    """It holds its targets no more, so that another one may have them."""
     scope: str = ""
     plan_id: str = ""
+    reviewed_together: int = 0
+    """How many targets the plan was reviewed for; such a plan goes to no other set of them. 0 for any."""
+    place: str = ""
+    """Environment and database, as options of the command line."""
 
 
 def admit(verb: Verb, facts: AdmissionFacts, volume: int | None = None) -> ReceiptLine:
@@ -153,23 +159,32 @@ def _against_a_retry(facts: AdmissionFacts) -> list[str]:
     """Only what failed, and has no id at its engine, is tried again here (D18)."""
     match facts.state:
         case State.UNCERTAIN:
-            return [f"it is uncertain: `tern resolve {facts.scope}` says what became of it"]
+            return [f"it is uncertain: `tern resolve {facts.scope} --as …` says what became of it"]
         case State.STOPPED:
             return [f"it is stopped: `tern start {facts.scope} --reason '…'` resumes it"]
         case _ if facts.has_remote_id:
-            command = (
-                f"tern apply --plan {facts.plan_id} --deployments {facts.deployment}"
-                f" --reason 'again after {facts.scope}'"
-            )
-            return [f"it has a remote id, which is never replaced; a new apply does it: {command}"]
+            when = "" if facts.rollout_is_over else "once this rollout is over, "
+            return [f"it has a remote id, which is never replaced; {when}{_new_apply(facts)}"]
         case _:
             return []
+
+
+def _new_apply(facts: AdmissionFacts) -> str:
+    """What leads to the same change at that deployment alone, ready to copy."""
+    again = f"--deployments {facts.deployment} --reason 'again after {facts.scope}'"
+    if facts.reviewed_together > 1:
+        return (
+            f"its plan was reviewed for {facts.reviewed_together} targets together, so plan the change for it alone"
+            f" (`tern get {facts.scope}` shows the statements): tern apply --ddl FILE {facts.place} {again}"
+        )
+    return f"a new apply does it: tern apply --plan {facts.plan_id} {again}"
 
 
 def _against_a_skip(facts: AdmissionFacts) -> list[str]:
     """Only what was never at an engine can be left behind without asking it."""
     if facts.state is State.FAILED:
-        return [f"it failed; `tern retry {facts.scope} --reason '…'` tries it again"]
+        tries = "" if facts.has_remote_id else f"; `tern retry {facts.scope} --reason '…'` tries it again"
+        return [f"it failed, and nothing waits for it any more{tries}"]
     if facts.state in {State.PENDING, State.STOPPED} and facts.was_never_dispatched:
         return []
     return [f"it is {facts.state}, and {_AT_THE_ENGINE.format(scope=facts.scope)}"]

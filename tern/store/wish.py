@@ -12,7 +12,7 @@ from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ScopeName
 from tern.domain.policy import Copy, Policy
 from tern.domain.selection import Member
-from tern.domain.states import State
+from tern.domain.states import ApplyState, State
 from tern.domain.tally import UNPASSED
 from tern.ports import Asked, DueControl, WishReceipt
 from tern.store.halt import STOP_IN_FORCE
@@ -60,8 +60,9 @@ class WishSteps(Steps):
         with transaction(self.engine) as tx:
             apply = tx.execute(
                 text(
-                    "SELECT a.id, p.plan_identifier, a.policy FROM applies a JOIN plans p ON p.id = a.plan_id"
-                    " WHERE a.apply_identifier = :id"
+                    "SELECT a.id, a.state, a.policy, a.environment, a.database, p.plan_identifier,"
+                    " jsonb_array_length(p.targets) AS reviewed_together"
+                    " FROM applies a JOIN plans p ON p.id = a.plan_id WHERE a.apply_identifier = :id"
                 ),
                 {"id": asked.apply_id},
             ).one_or_none()
@@ -155,14 +156,14 @@ def _answers(
 ) -> list[tuple[Row, ReceiptLine]]:
     """Each selected operation's answer, in rollout order."""
     if asked.verb is not Verb.CUTOVER or Policy.from_json(apply.policy).copy is not Copy.BARRIER:
-        return [(row, _answer(asked, row, apply.plan_identifier)) for row in rows]
+        return [(row, _answer(asked, row, apply)) for row in rows]
     chosen = {row.id for row in rows}
     answers: list[tuple[Row, ReceiptLine]] = []
     ahead: list[str] = []
     for row in candidates:
         goes = row.open_request is not None or row.state == State.CUTTING_OVER
         if row.id in chosen:
-            line = _answer(asked, row, apply.plan_identifier, comes_before=_named(ahead))
+            line = _answer(asked, row, apply, comes_before=_named(ahead))
             answers.append((row, line))
             goes = goes or line.outcome is Receipt.ACCEPTED
         # What is cut over by this wish, or by an open one, is waited for; anything else has to be through.
@@ -177,7 +178,7 @@ def _named(operations: Sequence[str]) -> str:
     return f"{named} and {more} more" if more > 0 else named
 
 
-def _answer(asked: Asked, row: Row, plan_id: str, *, comes_before: str = "") -> ReceiptLine:
+def _answer(asked: Asked, row: Row, apply: Row, *, comes_before: str = "") -> ReceiptLine:
     facts = AdmissionFacts(
         state=State(row.state),
         has_remote_id=row.has_remote_id,
@@ -191,7 +192,10 @@ def _answer(asked: Asked, row: Row, plan_id: str, *, comes_before: str = "") -> 
         target_holder=row.target_holder,
         comes_before=comes_before,
         scope=str(ScopeName(asked.apply_id, row.deployment)),
-        plan_id=plan_id,
+        rollout_is_over=ApplyState(apply.state).is_settled,
+        plan_id=apply.plan_identifier,
+        reviewed_together=apply.reviewed_together,
+        place=f"--environment {apply.environment} --database {apply.database}",
     )
     return admit(asked.verb, facts, asked.volume)
 

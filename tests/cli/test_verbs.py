@@ -1,5 +1,6 @@
 """Every verb as it is typed: the same selectors, the same dry run, the same receipt."""
 
+import shlex
 import threading
 
 import pytest
@@ -107,6 +108,19 @@ def test_a_retry_is_accepted_partly_and_says_why_not(world: World, tern: Tern) -
     world.run(until=lambda: world.state("A") == "running", rounds=3)
     again = tern("retry", f"{apply_id}/A", *WHY)
     assert (again.code, "already: it is running" in again.out) == (0, True)
+
+
+def test_the_command_for_a_new_apply_can_be_copied_as_it_stands(world: World, tern: Tern) -> None:
+    """D18: what is refused here is done there, once nobody holds the target any more."""
+    apply_id = world.apply("A")
+    world.answer_bells()
+    engine_says(world, "A", "failed", error="disk full")
+    world.sweep()
+    (target,) = tern("retry", apply_id, *WHY, "--json").data["targets"]
+    command = shlex.split(target["reason"].partition("tern apply")[2])
+    done = tern("apply", *command, "--json")
+    assert (done.code, done.data["deployments"]) == (0, ["A"])
+    assert done.data["apply_id"] != apply_id
 
 
 def test_a_skip_is_waited_for(world: World, tern: Tern) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -104,6 +105,9 @@ def test_a_retry_is_for_what_failed_without_an_id() -> None:
             assert line.outcome is Receipt.REFUSED
             command = "tern apply --plan pln-1 --deployments A --reason 'again after apl-1/A'"
             assert command in line.reason
+            together = replace(facts, reviewed_together=3, place="--environment e --database d")
+            alone = "tern apply --ddl FILE --environment e --database d --deployments A --reason"
+            assert alone in admit(Verb.RETRY, together).reason
         if facts.state is State.UNCERTAIN:
             assert "tern resolve apl-1/A" in line.reason
 
