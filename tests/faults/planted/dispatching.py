@@ -238,8 +238,8 @@ MUTANTS = (
         "a poll of a place that is not there leaves a lease",
         f"{FLOWS}scope.py -k poll_of_a_deployment",
         S_POLL,
-        "        if not found:\n            # Before the lease",
-        "        if False:\n            # Before the lease",
+        '"   FROM deployments WHERE name = :deployment"',
+        '"   FROM (SELECT CAST(:deployment AS text) AS name) n"',
     ),
     mutant(
         "G7",

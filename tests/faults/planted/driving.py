@@ -154,8 +154,8 @@ MUTANTS = (
         "two polls of a deployment ask twice",
         f"{FLOWS}poll.py -k two_polls",
         S_POLL,
-        'if not self.take_lease(f"poll:{deployment}", owner, POLL_LEASE_S):',
-        'if not self.take_lease(f"poll:{deployment}", owner, POLL_LEASE_S) and False:',
+        "        if not found.is_ours:\n",
+        "        if False:\n",
     ),
     mutant(
         "G13",
