@@ -8,9 +8,11 @@ from tern.cli.envelope import json_option, write_document
 from tern.cli.past import show_past
 from tern.cli.picture import operation_line, picture, show, table_lines
 from tern.cli.words import ago, duration, one_line
+from tern.domain.control import Delivery
 from tern.domain.drift import warnings
 from tern.domain.moment import read_moment
 from tern.domain.subject import Subject
+from tern.facts import WishFacts
 from tern.view import ApplyView, OperationView, apply_view
 
 
@@ -56,13 +58,9 @@ def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:
         facts.append(("says", one_line(record.error_message)))
     if operation.lost_contact:
         facts.append(("contact", f"lost after {record.poll_failures} tries: {one_line(record.poll_error)}"))
-    facts += [
-        (
-            "asked for",
-            f"{wish.verb} by {wish.caller}, {ago(wish.age_s)}: {one_line(wish.reason)} ({wish.fate.value})",
-        )
-        for wish in record.open_wishes
-    ]
+    # What came to nothing stays to be seen until somebody asks again: its words may say what helps.
+    failed = [wish for wish in record.wishes[-1:] if wish.fate is Delivery.FAILED]
+    facts += [("asked for", _asked_for(wish)) for wish in (*record.open_wishes, *failed)]
     if record.foretold is not None:
         facts += [("foretold", one_line(words)) for words in warnings([record.foretold])]
     lines += [Text.assemble((f"    {name:<14}", "dim"), value) for name, value in facts]
@@ -72,3 +70,10 @@ def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:
         for hold in operation.holds
     ]
     return lines
+
+
+def _asked_for(wish: WishFacts) -> str:
+    said = f": {one_line(wish.engine_words)}" if wish.engine_words else ""
+    return (
+        f"{wish.verb} by {wish.caller}, {ago(wish.age_s)}: {one_line(wish.reason)} ({wish.fate.value}{said})"
+    )

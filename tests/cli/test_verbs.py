@@ -123,6 +123,22 @@ def test_the_command_for_a_new_apply_can_be_copied_as_it_stands(world: World, te
     assert done.data["apply_id"] != apply_id
 
 
+def test_what_an_engine_said_to_a_wish_is_shown_until_somebody_asks_again(world: World, tern: Tern) -> None:
+    """PO2: the words name the way out of a job that its engine does not know."""
+    apply_id = world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    for method in ("Progress", "BatchProgress", "Cancel"):
+        world.engines["A"].always(method, fail("NOT_FOUND"))
+    assert tern("cancel", f"{apply_id}/A", *WHY).code == 0
+    world.run(until=lambda: world.delivery("A", Verb.CANCEL).refusals > 0, step_s=4)
+    told = f"tern resolve {apply_id}/A --as ended"
+    assert told in tern("get", f"{apply_id}/A").out
+    world.run(until=lambda: world.delivery("A", Verb.CANCEL).state == "failed", step_s=61)
+    shown = tern("get", f"{apply_id}/A").out
+    assert "(failed: Cancel for" in shown
+    assert told in shown
+
+
 def test_a_skip_is_waited_for(world: World, tern: Tern) -> None:
     apply_id = world.apply(policy=Policy(copy=Copy.ROLLING))
     world.answer_bells()

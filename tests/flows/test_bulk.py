@@ -27,8 +27,8 @@ def fleet(world: World, size: int) -> list[str]:
     world.write(
         "INSERT INTO deployments (name, environment, database, address, target, labels, capabilities,"
         " idempotent_dispatch) SELECT 'd' || n, 'test', 'shop', :address, 'd' || n,"
-        " jsonb_build_object('half', CAST(n % 2 AS text)), '{\"resolve\": true}', true FROM generate_series(1, :size) AS n"
-        " ON CONFLICT DO NOTHING",
+        " jsonb_build_object('half', CAST(n % 2 AS text)), '{\"resolve\": true}', true"
+        " FROM generate_series(1, :size) AS n ON CONFLICT DO NOTHING",
         address=world.engines["A"].address,
         size=size,
     )
