@@ -231,14 +231,23 @@ def test_a_stopped_one_can_be_resumed_past_all_slots(world: World) -> None:
     assert_safe(world)
 
 
-def test_a_cutover_that_is_refused_for_ever_is_bounded_visible_and_starves_nobody(world: World) -> None:
+def test_a_cutover_that_is_refused_for_ever_is_bounded_visible_and_starves_nobody(
+    make_world: MakeWorld,
+) -> None:
     """CU5: another rollout goes on beside it, and after a few tries a person decides."""
+    world = make_world("A", "B", "C", "D")
     copied(world, "A", "B", "C")
+    first = world.last
     world.engines["A"].always("Cutover", not_accepted("replicas lag"))
+    other = world.apply("D", policy=BARRIER)
+    world.answer_bells()
+    engine_says(world, "D", "waiting_for_cutover")
+    world.last = first
     for _ in range(30):
         world.pass_time(16)
         world.sweep()
         settle(world)
+    assert world.state("D", other) == "completed"
     assert len(world.engines["A"].calls("Cutover")) == CUTOVER_REFUSALS_MAX
     assert "replicas lag" in world.delivery("A", Verb.CUTOVER).engine_words
     assert states(world) == ["waiting_for_cutover"] * 3
