@@ -173,7 +173,9 @@ def test_tls_and_mutual_tls(
                 with stranger as channel:
                     stub = control_v1_grpc.ControlServiceStub(channel)
                     answer = refused(stub.ListApplies, control_v1.ListAppliesRequest())
-                    assert answer.code is grpc.StatusCode.UNAVAILABLE
+                    # Nobody answers; whether that is heard or waited for is the library's affair.
+                    silence = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+                    assert answer.code in silence, answer
         finally:
             secure._server.stop(None).wait()
 
