@@ -8,6 +8,8 @@ from tern.settings import load
 
 settings = load()
 transport.use()
-app = Celery("tern", include=["tasks.operation", "tasks.apply", "tasks.sweep", "tasks.worker"])
+app = Celery(
+    "tern", include=["tasks.operation", "tasks.apply", "tasks.sweep", "tasks.canary", "tasks.worker"]
+)
 app.Task.Strategy = "tasks.strategy:checked"
 app.config_from_object(celery_config(settings))

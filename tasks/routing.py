@@ -4,6 +4,8 @@ from typing import Any
 
 from kombu import Queue
 
+from tern.domain import canary
+from tern.domain.canary import read_canary
 from tern.domain.errors import ScopeRefused
 from tern.domain.scope import parse_message
 
@@ -27,7 +29,10 @@ QUEUE_OF = {
 }
 """By kind of work, so that a stop never waits behind polls."""
 
-QUEUES = tuple(Queue(name) for name in ("control", "sweep", "dispatch", "poll"))
+CANARY = "tern.queue.answer"
+"""Goes to the queue that it names."""
+
+QUEUES = tuple(Queue(name) for name in canary.QUEUES)
 
 
 def route(
@@ -37,6 +42,9 @@ def route(
     Tern does not have.
     """
     del args, options, task
+    if name == CANARY:
+        given = kwargs or {}
+        return {"queue": read_canary(given.get("queue"), given.get("token"))[0]}
     if name not in QUEUE_OF:
         message = f"there is no task {name}"
         raise ScopeRefused(message, reason="TASK_UNKNOWN")

@@ -52,8 +52,7 @@ from tern.domain.work import (
 class StorageUnavailable(Exception):  # noqa: N818
     """PostgreSQL did not answer, or the answer to a COMMIT was lost: nothing may be concluded from it.
 
-    The step may or may not have happened. Whoever catches this ends the tick: the claim expires and the step is
-    repeated from what the rows say.
+    The step may have happened. Whoever catches this ends the tick: the claim expires, and the rows say what is due.
     """
 
 
@@ -185,6 +184,9 @@ class SweepStore(Protocol):
 
     def due_work(self) -> DueWork:
         """Dispatches, wishes and applies that are due, by index."""
+
+    def answer_canary(self, queue: str, token: str, who: str) -> None:
+        """Somebody reads this queue."""
 
     def due_deployments(self) -> tuple[str, ...]:
         """Deployments with an operation to poll or an engine to probe, by index."""

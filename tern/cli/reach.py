@@ -67,11 +67,15 @@ def store() -> "PostgresStore":
     return found
 
 
-def ports(*, ringing: bool = False) -> Ports:
-    """All parts; bells ring only where the command asks for work to be done at once."""
+def ports(*, ringing: bool = False, deadline_s: float | None = None) -> Ports:
+    """All parts; bells ring only where the command asks for work to be done at once. deadline_s: for an engine's
+    answer, where another than the workers' will do.
+    """
     from tern import wiring  # noqa: PLC0415
 
     found = settings()
+    if deadline_s is not None:
+        found = found.model_copy(update={"rpc_deadline_seconds": deadline_s})
     opened = wiring.open_ports(found, bells(found) if ringing else wiring.Silent(), run_local_jobs=False)
     _when_done(lambda: wiring.close_ports(opened))
     return opened

@@ -3,6 +3,7 @@
 from tern.ports import Store
 from tern.store.answer import AnswerSteps
 from tern.store.apply import ApplySteps
+from tern.store.canary import CanarySteps
 from tern.store.delivery import DeliverySteps
 from tern.store.deployment import DeploymentSteps
 from tern.store.dispatch import DispatchSteps
@@ -30,6 +31,7 @@ class PostgresStore(
     ApplySteps,
     RefusalSteps,
     DeploymentSteps,
+    CanarySteps,
 ):
     """One process's way to the truth. `PostgresStore(engine, owner="…")`; no method waits without a limit."""
 

@@ -1,15 +1,70 @@
-"""What is set up, what answers, what helps."""
+"""What is set up, what answers, what helps: with each part there, and with each part missing."""
+
+import importlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Tern
+from tern.cli import checkup
+from tern.domain.canary import QUEUES
+from tern.domain.control import Verb
+from tern.flows.canary import answer
+from tern.store import trouble
+from tern.store.database import Database
+from tests.cli.conftest import Answer, Tern
 from tests.faults.behaviour import fail
+from tests.flows.steps import running
 from tests.world import World
 
+ALWAYS = {"python", "settings", "postgresql", "server", "clock", "broker"}
+LOOKED_AT = (
+    ALWAYS
+    | {f"queue {name}" for name in QUEUES}
+    | {
+        "beat",
+        "claims",
+        "wishes",
+        "uncertain",
+        "rollouts",
+        "engines",
+    }
+)
 
-def findings(done: object) -> dict[str, bool]:
-    listed = done.data["findings"]  # type: ignore[attr-defined]
-    return {finding["about"]: finding["ok"] for finding in listed}
+
+@pytest.fixture(autouse=True)
+def lasting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cluster of these tests is thrown away and may forget, which another test looks at."""
+    right = trouble.server
+    monkeypatch.setattr(trouble, "server", lambda database: replace(right(database), forgets=False))
+    monkeypatch.setattr(checkup, "CANARY_PATIENCE_S", 1.0)
+
+
+@pytest.fixture
+def worker(world: World, broker_url: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The queues that somebody reads: what is taken out of this set has no reader."""
+    monkeypatch.setenv("TERN_BROKER_URL", broker_url)
+    read: set[str] = set(QUEUES)
+
+    def release(token: str) -> None:
+        for queue in read:
+            answer(queue, token, "host:7", world.ports)
+
+    canary = importlib.import_module("tasks.canary")
+    monkeypatch.setattr(canary, "release", release)
+    return read
+
+
+def findings(done: Answer) -> dict[str, dict[str, Any]]:
+    return {finding["about"]: finding for finding in done.data["findings"]}
+
+
+def unwell(done: Answer) -> dict[str, str]:
+    return {about: finding["next"] for about, finding in findings(done).items() if not finding["ok"]}
 
 
 def test_nothing_set_up_says_what_to_set(bare: Tern) -> None:
@@ -17,45 +72,74 @@ def test_nothing_set_up_says_what_to_set(bare: Tern) -> None:
     assert (done.code, "tern up" in done.out) == (78, True)
 
 
-def test_everything_well(world: World, tern: Tern, broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERN_BROKER_URL", broker_url)
+def test_everything_well(world: World, tern: Tern, worker: set[str]) -> None:
     world.sweep()
     done = tern("doctor", "--json")
-    assert done.code == 0
-    assert findings(done) == dict.fromkeys(
-        ("python", "settings", "postgresql", "broker", "workers", "rollouts", "engines"), True
-    )
+    assert (done.code, unwell(done)) == (0, {})
+    assert set(findings(done)) == LOOKED_AT
+    assert findings(done)["queue control"]["said"].startswith("host:7 answered within")
     assert "Everything is well." in tern("doctor").out
 
 
-def test_each_trouble_is_told_with_what_helps(world: World, tern: Tern) -> None:
-    world.engines["B"].always("Health", fail("UNAVAILABLE"))
-    world.apply()
+def test_a_queue_that_nobody_reads_is_named(world: World, tern: Tern, worker: set[str]) -> None:
+    """Proved by a canary for each, and not by a worker that says that it is there."""
+    world.sweep()
+    worker.remove("dispatch")
+    done = tern("doctor", "--json")
+    assert (done.code, unwell(done)) == (69, {"queue dispatch": "tern worker -Q dispatch"})
+
+
+def test_an_old_answer_proves_nothing(world: World, tern: Tern, worker: set[str]) -> None:
+    world.sweep()
+    for queue in QUEUES:
+        answer(queue, "0" * 24, "host:7", world.ports)
+    world.pass_time(60)
+    world.sweep()
+    worker.clear()
+    assert set(unwell(tern("doctor", "--json"))) == {f"queue {name}" for name in QUEUES}
+
+
+def test_a_broker_that_takes_no_message_is_said(
+    world: World, tern: Tern, worker: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_token: str) -> None:
+        message = "OOM command not allowed"
+        raise ConnectionError(message)
+
+    monkeypatch.setattr(importlib.import_module("tasks.canary"), "release", refuse)
+    world.sweep()
     done = tern("doctor", "--json")
     assert done.code == 69
-    assert findings(done) == {
-        "python": True,
-        "settings": True,
-        "postgresql": True,
-        "broker": False,
-        "workers": False,
-        "rollouts": True,
-        "engines": False,
-    }
-    text = tern("doctor").out
-    for words in (
-        "workers sweep for themselves",
-        "tern worker",
-        "2 of 3 engines answer",
-        "tern deployments check",
-    ):
-        assert words in text
+    assert "OOM" in findings(done)["queues"]["said"]
 
 
-def test_a_sweep_of_long_ago_means_that_nobody_works(world: World, tern: Tern) -> None:
+def test_a_broker_that_hangs_is_not_waited_for(
+    world: World, tern: Tern, worker: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("tasks.canary"), "release", lambda _token: time.sleep(20))
     world.sweep()
-    world.pass_time(600)
-    assert findings(tern("doctor", "--json"))["workers"] is False
+    begun = time.monotonic()
+    done = tern("doctor", "--json")
+    assert time.monotonic() - begun < 15
+    assert "took no message" in findings(done)["queues"]["said"]
+
+
+def test_without_a_broker_the_rest_is_looked_at(world: World, tern: Tern) -> None:
+    world.sweep()
+    done = tern("doctor", "--json")
+    assert (done.code, set(unwell(done))) == (69, {"broker"})
+    assert "workers sweep for themselves" in tern("doctor").out
+
+
+def test_without_a_database_that_is_all_that_is_said(
+    bare: Tern, monkeypatch: pytest.MonkeyPatch, broker_url: str
+) -> None:
+    monkeypatch.setenv("TERN_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/tern")
+    monkeypatch.setenv("TERN_BROKER_URL", broker_url)
+    done = bare("doctor", "--json")
+    assert done.code == 69
+    assert set(findings(done)) == {"python", "settings", "postgresql", "broker"}
+    assert unwell(done) == {"postgresql": "Check TERN_DATABASE_URL."}
 
 
 def test_a_database_that_is_not_migrated(
@@ -63,3 +147,119 @@ def test_a_database_that_is_not_migrated(
 ) -> None:
     monkeypatch.setenv("TERN_DATABASE_URL", database_url)
     assert "tern db upgrade" in bare("doctor").out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"forgets": True}, "a power cut loses"),
+        ({"is_replica": True}, "it is a replica"),
+        ({"is_read_only": True}, "it is read-only"),
+        ({"version": 140_000}, "older than 15"),
+    ],
+)
+def test_a_server_that_can_t_keep_the_truth(
+    wrong: dict[str, Any], words: str, world: World, tern: Tern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    well = trouble.server
+    monkeypatch.setattr(trouble, "server", lambda database: replace(well(database), **wrong))
+    done = tern("doctor", "--json")
+    assert (done.code, words in findings(done)["server"]["said"]) == (78, True)
+
+
+def test_the_server_itself_is_asked(world: World) -> None:
+    """The control run: what this throw-away cluster says of itself."""
+    found = trouble.server(world.database)
+    assert found.version >= 150_000
+    assert (found.is_replica, found.is_read_only) == (False, False)
+    assert abs(found.clock_s - time.time()) < 60
+
+
+def test_a_clock_that_differs_is_told_and_hurts_nobody(world: World, tern: Tern, worker: set[str]) -> None:
+    world.pass_time(7200)
+    world.sweep()
+    done = tern("doctor", "--json")
+    assert done.code == 0
+    assert "behind PostgreSQL" in findings(done)["clock"]["said"]
+
+
+def test_a_sweep_of_long_ago_means_that_nobody_works(world: World, tern: Tern) -> None:
+    assert "nobody has ever swept" in findings(tern("doctor", "--json"))["beat"]["said"]
+    world.sweep()
+    assert "on its own account" in findings(tern("doctor", "--json"))["beat"]["said"]
+    world.write("UPDATE sweep_leases SET finished_by = 'beat@host:7'")
+    assert findings(tern("doctor", "--json"))["beat"]["said"].startswith("rings")
+    world.pass_time(600)
+    assert unwell(tern("doctor", "--json"))["beat"] == "tern worker"
+
+
+def test_claims_that_nobody_takes_over(world: World, tern: Tern) -> None:
+    running(world, "A")
+    world.write(
+        "UPDATE apply_operations SET claim_token = 't', claim_owner = 'w', claim_expires_at = tern_clock()"
+    )
+    world.pass_time(100)
+    done = tern("doctor", "--json")
+    assert "1 expired and not taken over" in findings(done)["claims"]["said"]
+    assert unwell(done)["claims"] == "tern worker"
+
+
+def test_work_that_nobody_takes(world: World, tern: Tern) -> None:
+    world.apply("A")
+    world.forget_bells()
+    world.pass_time(100)
+    assert "the oldest dispatch has been due" in findings(tern("doctor", "--json"))["claims"]["said"]
+
+
+def test_a_stop_that_nobody_hears(world: World, tern: Tern) -> None:
+    running(world, "A")
+    world.engines["A"].always("Stop", fail("UNAVAILABLE", message="asleep"))
+    world.ask(Verb.STOP, "A")
+    world.answer_bells()
+    assert findings(tern("doctor", "--json"))["wishes"]["said"] == "open: 1 stop"
+    world.pass_time(120)
+    done = tern("doctor", "--json")
+    assert unwell(done)["wishes"] == f"tern explain {world.name('A')}"
+    assert "asleep" in findings(done)["wishes"]["said"]
+
+
+def test_an_uncertain_operation_waits_for_a_person(world: World, tern: Tern, worker: set[str]) -> None:
+    running(world, "A", "B")
+    world.sweep()
+    world.write("UPDATE apply_operations SET state = 'uncertain' WHERE deployment = 'B'")
+    done = tern("doctor", "--json")
+    assert (done.code, unwell(done)) == (13, {"uncertain": f"tern explain {world.name('B')}"})
+
+
+def test_engines_that_are_silent_or_others(world: World, tern: Tern) -> None:
+    """Health and identity: an address that leads to somebody else's engine is found before a rollout is."""
+    world.engines["B"].always("Health", fail("UNAVAILABLE"))
+    said = findings(tern("doctor", "--json"))["engines"]["said"]
+    assert said.startswith("2 of 3 engines answer as they should; B: ")
+    world.engines["B"].always("Health", None)
+    world.engines["C"].always(
+        "Preview", fail("FAILED_PRECONDITION", reason="TARGET_MISMATCH", message="target is another")
+    )
+    done = tern("doctor", "--json")
+    assert "C: it is another one: " in findings(done)["engines"]["said"]
+    assert unwell(done)["engines"] == "tern deployments check"
+    world.engines["C"].always("Preview", fail("UNIMPLEMENTED"))
+    assert "offers less than is noted" in findings(tern("doctor", "--json"))["engines"]["said"]
+
+
+def test_an_engine_that_hangs_is_not_waited_for(
+    make_world: Callable[..., World], database: Database, tern: Tern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkup, "ENGINE_PATIENCE_S", 0.5)
+    world = make_world("A")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(16)
+        address = f"grpc://127.0.0.1:{silent.getsockname()[1]}"
+        for number in range(8):
+            world.add(f"silent-{number}", address, number, offers=True)
+        begun = time.monotonic()
+        done = tern("doctor", "--json")
+    assert time.monotonic() - begun < 20
+    assert findings(done)["engines"]["said"].startswith("1 of 9 engines")
+    assert threading.active_count() < 100

@@ -110,11 +110,11 @@ class Fleet:
             process.thaw()
             process.kill()
 
-    def worker(self, **environment: str) -> Process:
+    def worker(self, queues: str = QUEUES, **environment: str) -> Process:
         number = len(self.processes) + 1
         arguments = [
             "worker",
-            *("-P", "threads", "-c", "4", "-Q", QUEUES, "-n", f"w{number}@%h", "-E"),
+            *("-P", "threads", "-c", "4", "-Q", queues, "-n", f"w{number}@%h", "-E"),
             *("--without-mingle", "--without-gossip", "--without-heartbeat"),
         ]
         return self._start(f"worker-{number}", arguments, environment)

@@ -5,7 +5,7 @@ import pytest
 from tasks.app import app
 from tasks.beat import SCHEDULE
 from tasks.routing import QUEUE_OF, QUEUES, route
-from tern.domain.errors import ScopeRefused
+from tern.domain.errors import ScopeRefused, UsageError
 
 TASKS = {
     "tern.operation.dispatch": "dispatch",
@@ -28,9 +28,12 @@ TASKS = {
 OPERATION_TASKS = sorted(name for name in TASKS if name.startswith("tern.operation."))
 
 
+CANARY = "tern.queue.answer"
+
+
 def test_task_names_and_queues_are_these() -> None:
     app.loader.import_default_modules()
-    assert {name for name in app.tasks if name.startswith("tern.")} == set(TASKS)
+    assert {name for name in app.tasks if name.startswith("tern.")} == {*TASKS, CANARY}
     assert QUEUE_OF == TASKS
     assert {queue.name for queue in QUEUES} == {"control", "sweep", "dispatch", "poll"}
 
@@ -71,6 +74,20 @@ def test_operation_task_without_its_scope_is_refused(name: str, given: dict[str,
     """G7: refused before it reaches the broker."""
     with pytest.raises(ScopeRefused):
         route(name, (), given, {})
+
+
+@pytest.mark.parametrize("queue", ["control", "sweep", "dispatch", "poll"])
+def test_a_canary_goes_to_the_queue_that_it_names(queue: str) -> None:
+    assert route(CANARY, (), {"queue": queue, "token": "0" * 24}, {}) == {"queue": queue}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [None, {}, {"queue": "celery", "token": "0" * 24}, {"queue": "poll", "token": "'; --"}, {"queue": []}],
+)
+def test_a_canary_that_is_none_is_refused(given: dict[str, object] | None) -> None:
+    with pytest.raises(UsageError):
+        route(CANARY, (), given, {})
 
 
 def test_unknown_task_is_refused() -> None:

@@ -1,0 +1,86 @@
+"""What somebody should look at, for `tern doctor`: by name, the worst first, in statements that follow what is live."""
+
+from dataclasses import dataclass
+
+from tern.store.database import Database
+from tern.store.reading import snapshot
+from tern.store.sql import text
+
+MOST_NAMED = 5
+
+_UNCERTAIN = text(
+    "SELECT a.apply_identifier || '/' || o.deployment FROM applies a JOIN apply_operations o ON o.apply_id = a.id"
+    " WHERE a.state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped') AND o.state = 'uncertain'"
+    " ORDER BY a.id, o.position LIMIT :limit"
+)
+_OLD_HALTS = text(
+    "SELECT d.verb, a.apply_identifier || '/' || o.deployment AS scope, d.state, d.engine_words,"
+    " extract(epoch FROM tern_clock() - d.created_at)::float AS age_s FROM control_deliveries d"
+    " JOIN apply_operations o ON o.id = d.operation_id JOIN applies a ON a.id = d.apply_id"
+    " WHERE d.state IN ('pending', 'sent') AND d.verb IN ('stop', 'cancel')"
+    " AND d.created_at < tern_clock() - make_interval(secs => :after_s) ORDER BY d.created_at LIMIT :limit"
+)
+_SERVER = text(
+    "SELECT current_setting('server_version_num')::int AS version, pg_is_in_recovery() AS is_replica,"
+    " current_setting('default_transaction_read_only') = 'on' AS is_read_only,"
+    " current_setting('fsync') = 'off' OR current_setting('full_page_writes') = 'off' AS forgets,"
+    " current_setting('max_connections')::int AS most_connections,"
+    " (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()) AS connections,"
+    " tern_clock() AS clock"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OldHalt:
+    """A stop or cancel that is still open. age_s: since it was asked for."""
+
+    verb: str
+    scope: str
+    state: str
+    engine_words: str
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What kind of PostgreSQL this is. clock_s: seconds since the epoch by its clock; forgets: a power cut loses
+    what was committed.
+    """
+
+    version: int
+    is_replica: bool
+    is_read_only: bool
+    forgets: bool
+    connections: int
+    most_connections: int
+    clock_s: float
+
+
+def uncertain_operations(database: Database) -> tuple[str, ...]:
+    """The first of them, as `apl-…/DEPLOYMENT`. Raises StorageUnavailable."""
+    with snapshot(database) as tx:
+        return tuple(tx.execute(_UNCERTAIN, {"limit": MOST_NAMED}).scalars().all())
+
+
+def old_halts(database: Database, after_s: float) -> tuple[OldHalt, ...]:
+    """Stops and cancels that have been open for so long, the oldest first. Raises StorageUnavailable."""
+    with snapshot(database) as tx:
+        return tuple(
+            OldHalt(row.verb, row.scope, row.state, row.engine_words, row.age_s)
+            for row in tx.execute(_OLD_HALTS, {"after_s": after_s, "limit": MOST_NAMED})
+        )
+
+
+def server(database: Database) -> Server:
+    """Raises StorageUnavailable."""
+    with snapshot(database) as tx:
+        row = tx.execute(_SERVER).one()
+        return Server(
+            version=row.version,
+            is_replica=row.is_replica,
+            is_read_only=row.is_read_only,
+            forgets=row.forgets,
+            connections=row.connections,
+            most_connections=row.most_connections,
+            clock_s=row.clock.timestamp(),
+        )
