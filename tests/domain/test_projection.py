@@ -26,15 +26,18 @@ SIZES = (1, 2, 3, 4)
 BUDGETS = [
     (on_failure, borne, strict)
     for on_failure in OnFailure
-    for borne in (0, 1)
+    for borne in ((0, 1) if on_failure is not OnFailure.CONTINUE else (0,))
     for strict in ((False, True) if on_failure is not OnFailure.CONTINUE else (False,))
 ]
+"""What continue bears makes no difference."""
 WAVES = (1, 1, 2, 2)
 """In a rollout with two waves the first two operations go first."""
 
 
 def policies(copy: Copy, *, strict: bool | None = None) -> Iterator[Policy]:
-    for cutover, (on_failure, borne, is_strict) in itertools.product(Cutover, BUDGETS):
+    # A barrier defers its cutovers whoever says when.
+    cutovers = [Cutover.AUTO] if copy is Copy.BARRIER else list(Cutover)
+    for cutover, (on_failure, borne, is_strict) in itertools.product(cutovers, BUDGETS):
         if strict is None or strict is is_strict:
             yield Policy(copy, on_failure, cutover, max_failures=borne, strict=is_strict)
 
