@@ -439,7 +439,8 @@ CREATE FUNCTION operations_are_counted() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
         INSERT INTO operation_counts AS c (apply_id, wave, state, n, admitted)
-            SELECT apply_id, wave, state, count(*), count(*) FILTER (WHERE state = 'pending' AND next_attempt_at IS NOT NULL)
+            SELECT apply_id, wave, state, count(*),
+                count(*) FILTER (WHERE state = 'pending' AND next_attempt_at IS NOT NULL)
             FROM new_rows GROUP BY apply_id, wave, state
             ON CONFLICT ON CONSTRAINT operation_counts_one_per_state
             DO UPDATE SET n = c.n + excluded.n, admitted = c.admitted + excluded.admitted;
@@ -551,12 +552,11 @@ def downgrade() -> None:
     op.get_bind().exec_driver_sql(
         """
         DROP TABLE sweep_leases, worker_canaries, enqueue_refusals, event_chains, apply_events, previews,
-            target_reservations,
-            control_deliveries, control_requests, table_changes, operation_counts, apply_operations, applies, plan_changes, plans,
-            deployments;
+            target_reservations, control_deliveries, control_requests, table_changes, operation_counts,
+            apply_operations, applies, plan_changes, plans, deployments;
         DROP FUNCTION apply_events_are_chained, control_requests_are_hashed, tern_hashed,
-            event_chains_belong_to_their_apply, rows_are_append_only, operations_are_counted, applies_operation_count_is_true,
-            apply_operations_fit_their_apply, apply_operations_of_single_hold_no_id, apply_operations_are_guarded,
+            event_chains_belong_to_their_apply, rows_are_append_only, operations_are_counted,
+            applies_operation_count_is_true, apply_operations_fit_their_apply, apply_operations_of_single_hold_no_id, apply_operations_are_guarded,
             applies_are_guarded, tern_clock;
         """
     )
