@@ -15,6 +15,7 @@ from tern.domain.states import ApplyState, State
 from tern.domain.timing import LOST_CONTACT_AFTER
 from tern.facts import ApplyFacts, OperationRecord, TableFacts
 from tern.holding import held
+from tern.wave import WaveView, waves_of
 
 UNTAKEN_AFTER_S = 15.0
 """A due operation that nobody took for so long means that no driver works."""
@@ -212,6 +213,11 @@ class ApplyView:
             return f"completed on {'its deployment' if total == 1 else f'all {total} deployments'}"
         return f"{words}, {done} of {total} completed"
 
+    @property
+    def waves(self) -> tuple[WaveView, ...]:
+        """The waves in their order; none in a rollout without."""
+        return waves_of(self.facts)
+
     def operation(self, deployment: str) -> OperationView:
         """The operation of a deployment that is known to be there."""
         return next(each for each in self.operations if each.deployment == deployment)
@@ -235,6 +241,7 @@ class ApplyView:
             "took_s": _rounded(facts.took_s),
             "operation_count": facts.operation_count,
             "counts": {state.value: count for state, count in self.counts.items()},
+            "waves": [wave.as_json() for wave in self.waves],
             "percent": self.percent,
             "error": facts.error_message or None,
             "exit_code": self.exit_code,

@@ -26,6 +26,7 @@ from tern.domain.drift import warnings
 from tern.domain.states import ApplyState, State
 from tern.facts import TableFacts
 from tern.view import ApplyView, OperationView
+from tern.wave import WaveView
 
 FOLDED_ABOVE = 20
 MOST_BLOCKERS = 4
@@ -33,6 +34,7 @@ MOST_BROKEN = 6
 MOST_MOVING = 8
 MOST_STRAYS = 3
 MOST_TABLES = 6
+MOST_WAVES = 4
 NAME_WIDTH = 24
 ENDLESS = 10_000
 
@@ -207,7 +209,10 @@ def _operations(view: ApplyView) -> Iterator[Text]:
     if len(view.operations) <= FOLDED_ABOVE:
         words = _word_width(view.operations)
         moving = [each for each in view.operations if each.state in {State.RUNNING, State.CUTTING_OVER}]
+        waves = {wave.number: wave for wave in view.waves}
         for operation in view.operations:
+            if (wave := waves.pop(operation.record.wave, None)) is not None:
+                yield _wave_line(wave)
             follows = operation in moving[:2] and len(operation.record.tables) > 1
             yield operation_line(operation, width, words, brief=follows)
             if follows:
@@ -219,6 +224,8 @@ def _operations(view: ApplyView) -> Iterator[Text]:
     # The slowest first: the end of the rollout depends on them.
     moving.sort(key=lambda each: (each.percent, each.record.position))
     shown = broken[:MOST_BROKEN] + moving[:MOST_MOVING]
+    open_waves = [wave for wave in view.waves if wave.through < wave.operations or wave.bakes_for_s]
+    yield from map(_wave_line, open_waves[:MOST_WAVES])
     yield from (operation_line(operation, width, _word_width(shown)) for operation in shown)
     hidden = len(broken) + len(moving) - len(shown)
     folded = [
@@ -229,6 +236,12 @@ def _operations(view: ApplyView) -> Iterator[Text]:
     if hidden:
         folded.insert(0, f"… {hidden:,} more under way or set aside")
     yield Text("  " + "   ".join(folded))
+
+
+def _wave_line(wave: WaveView) -> Text:
+    words = f"  wave {wave.number}  {wave.wave.selector}: {wave.through:,} of {wave.operations:,} through"
+    bakes = f", bakes for another {duration(wave.bakes_for_s)}" if wave.bakes_for_s else ""
+    return Text(words + bakes, "dim")
 
 
 def _word_width(operations: Sequence[OperationView]) -> int:

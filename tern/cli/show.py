@@ -46,6 +46,7 @@ def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:
     lines = [Text(operation.scope, "bold"), operation_line(operation, len(operation.deployment), brief=True)]
     facts = [
         ("place", f"{record.position + 1} of {len(view.operations)} in the order"),
+        *([("wave", str(record.wave))] if record.wave else []),
         ("target", record.target),
         ("remote id", record.remote_id or "none yet"),
         ("attempts", str(record.attempt)),

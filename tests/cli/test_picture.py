@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tern.cli.picture import FOLDED_ABOVE, picture
-from tern.domain.policy import Cutover, Policy
+from tern.domain.policy import Cutover, Policy, Wave
 from tern.domain.states import ApplyState, State
 from tern.view import apply_view
 from tests.test_view import facts, record, table
@@ -89,3 +89,29 @@ def test_no_line_is_wider_than_the_terminal() -> None:
     view = apply_view(replace(facts(long), reason="why " * 60, error_message="x" * 300))
     for width in (80, 40):
         assert max(len(line) for line in rendered(picture(view), width)) <= width
+
+
+def test_waves_stand_above_their_deployments_and_say_how_far_they_are() -> None:
+    """§6: with what is left of a bake."""
+    waves = (Wave({"tier": "canary"}, bake_s=600.0), Wave())
+    done = record("lab", State.COMPLETED, wave=1, ended_s_ago=100.0)
+    view = apply_view(facts(done, record("east", wave=2), record("west", wave=2), policy=Policy(waves=waves)))
+    assert rendered(picture(view))[1:8] == [
+        "  shop in test, rolling, halt on failure, 2 waves  ·  ann: because",
+        "",
+        "  wave 1  tier=canary: 1 of 1 through, bakes for another 8 min 20 s",
+        "  ✔ lab   completed  took 4 s",
+        "  wave 2  *: 0 of 2 through",
+        "  ◷ east  waiting    the wave before it is through and bakes",
+        "  ◷ west  waiting    the wave before it is through and bakes (and 1 more)",
+    ]
+
+
+def test_many_waves_take_no_more_lines_than_a_few() -> None:
+    """The same height for 3 and for 10,000."""
+    waves = tuple(Wave(deployments=(f"d{n}",)) for n in range(90))
+    many = [record(f"d{n}", State.COMPLETED if n < 3 else State.PENDING, wave=n + 1) for n in range(90)]
+    lines = rendered(picture(apply_view(facts(*many, policy=Policy(waves=waves)))))
+    assert [line.split(":")[0].strip() for line in lines if "through" in line] == [
+        f"wave {n}  d{n - 1}" for n in range(4, 8)
+    ]
