@@ -14,11 +14,33 @@ _log = logging.getLogger("tern.bells")
 _SILENCE_S = 2.0
 
 
+LOOKS_AT_ONCE = 20
+"""So many operations are looked at by a bell of their own in a second."""
+
+
+class _Burst:
+    """How many in this second. Threads may count one too many between them, which costs nothing."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._second = 0
+        self._count = 0
+
+    def has_room(self) -> bool:
+        """Counts one more."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._count = second, 0
+        self._count += 1
+        return self._count <= self._most
+
+
 class CeleryBells:
     """ports.Bells over a Celery app. A bell that can't be rung is logged; the sweeps ring again for what is due."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        self._burst = _Burst(LOOKS_AT_ONCE)
         self._quiet_until: dict[str, float] = {}
 
     def dispatch(self, due: Due) -> None:
@@ -32,7 +54,11 @@ class CeleryBells:
         self._ring(chain(verb, progress))
 
     def progress(self, due: Due) -> None:
-        """tern.operation.progress."""
+        """tern.operation.progress. In a burst the sweep rings for the rest, deployment by deployment: a bell for each
+        operation beside that would be one message more for every dispatch.
+        """
+        if not self._burst.has_room():
+            return
         self._ring(self._operation("tern.operation.progress", due.operation_id, str(due.scope)))
 
     def poll(self, deployment: str) -> None:

@@ -61,6 +61,8 @@ def celery_config(settings: Settings) -> dict[str, Any]:
             "health_check_interval": 10,
             # Queues are separated by kind; four lists a queue would only slow the reader down.
             "priority_steps": [0],
+            # New work goes before looks at what goes on by itself: in a burst the looks wait a little, not the work.
+            "queue_order_strategy": "tasks.turns:Turns",
             "max_connections": 40,
             "client_name": "tern",
         },

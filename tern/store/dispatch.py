@@ -130,6 +130,8 @@ class DispatchSteps(Steps):
                 "lease_s": self.lease_s,
                 **({"key": key} if scope.remote_id is None else {}),
             },
+            # One that comes between is closed by the next step, which looks again.
+            may_have_wishes=row.has_wishes,
         )
         if not is_left_alone_by_claim(ApplyState(row.apply_state)):
             project_parent(tx, row.apply_id, self.owner)

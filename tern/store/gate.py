@@ -40,6 +40,8 @@ _CLAIMABLE = text(
     " extract(epoch FROM o.next_attempt_at - tern_clock())::float AS wait_s,"
     " extract(epoch FROM o.claim_expires_at - tern_clock())::float AS claimed_for_s,"
     f" {STOP_IN_FORCE} AS stop_in_force,"
+    " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent'))"
+    "   AS has_wishes,"
     " (SELECT h.apply_identifier FROM target_reservations t JOIN applies h ON h.id = t.apply_id"
     "   WHERE t.environment = a.environment AND t.database = a.database AND t.deployment = o.deployment) AS holder"
     f" FROM {SCOPE_ROWS} WHERE o.id = :id AND NOT ({_IS_ECHO})"

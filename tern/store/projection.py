@@ -36,11 +36,13 @@ def move(
     detail: Mapping[str, object] | None = None,
     assignments: str = "",
     values: Mapping[str, object] | None = None,
+    may_have_wishes: bool = True,
 ) -> State:
     """Takes one operation, whose row the caller has locked, along one arrow, with its event and what follows from
     it: times, unsettled table changes, wishes that are fulfilled. Raises IllegalTransition.
 
-    `assignments` are further SET items of the same UPDATE.
+    `assignments` are further SET items of the same UPDATE. A caller that has seen under the lock that the operation has
+    no open wish says so.
     """
     after = advance(state, event)
     written = tx.execute(
@@ -70,7 +72,8 @@ def move(
     tell_later(tx, written)
     if after.is_settled:
         settle_table_changes(tx, [operation_id], after)
-    close_fulfilled(tx, apply_pk, {operation_id: after})
+    if may_have_wishes:
+        close_fulfilled(tx, apply_pk, {operation_id: after})
     return after
 
 

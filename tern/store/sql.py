@@ -54,7 +54,8 @@ def text(written: str) -> TextClause:
 
 
 @lru_cache(maxsize=512)
-def _row_class(columns: tuple[str, ...]) -> Callable[[Sequence[Any]], Any]:
+def _row_class(names: tuple[bytes, ...]) -> Callable[[Sequence[Any]], Any]:
+    columns = tuple(name.decode() for name in names)
     base = namedtuple("Row", columns, rename=True)  # type: ignore[misc]  # noqa: PYI024 - columns are known at run time
 
     class Line(base):
@@ -68,8 +69,11 @@ def _row_class(columns: tuple[str, ...]) -> Callable[[Sequence[Any]], Any]:
 
 
 def _attribute_row(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], Any]:
-    description = cursor.description
-    return _row_class(tuple(column.name for column in description)) if description else tuple
+    # Not cursor.description, which describes types too, of forty columns for one that is read.
+    found = cursor.pgresult
+    if found is None or not found.nfields:
+        return tuple
+    return _row_class(tuple(found.fname(number) or b"" for number in range(found.nfields)))
 
 
 class Result(Generic[Found]):

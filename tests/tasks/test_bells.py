@@ -6,7 +6,7 @@ import time
 import redis
 from celery import Celery
 
-from tasks.bells import CeleryBells
+from tasks.bells import LOOKS_AT_ONCE, CeleryBells
 from tasks.config import celery_config
 from tern.domain.control import Verb
 from tern.domain.identity import ApplyId, ScopeName
@@ -54,6 +54,17 @@ def test_each_bell_reaches_the_queue_of_its_kind(broker_url: str) -> None:
             "poll": 2,
             "control": 1,
         }
+
+
+def test_a_burst_of_looks_is_left_to_the_sweep(broker_url: str) -> None:
+    """A small rollout is seen at once; a large one has no message for each look beside the poll that the sweep rings."""
+    with app_for(broker_url) as app:
+        bells = CeleryBells(app)
+        for number in range(1, 10 * LOOKS_AT_ONCE):
+            bells.progress(Due(number, NAME))
+    with redis.Redis.from_url(broker_url) as client:
+        # It may have taken more than one second.
+        assert LOOKS_AT_ONCE <= client.llen("poll") < 9 * LOOKS_AT_ONCE
 
 
 def test_broker_that_is_away_costs_the_ringer_one_try() -> None:

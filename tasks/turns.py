@@ -1,0 +1,35 @@
+"""In which order a worker looks at its queues."""
+
+from collections.abc import Iterable, Sequence
+
+ORDER = ("control", "sweep", "dispatch", "poll")
+"""What a person asked for, what finds lost work, new work, and looking at work that goes on anyway."""
+
+TURNS = 8
+"""Every eighth message at the latest comes from the other end, so that nothing waits for ever."""
+
+
+class Turns:
+    """Kombu's order of queues: which is looked at first, each time that a message is taken."""
+
+    def __init__(self, queues: Iterable[str] = ()) -> None:
+        self._queues = list(queues)
+        self._in_a_row = 0
+
+    def update(self, queues: Iterable[str]) -> None:
+        """These are listened to from now on."""
+        self._queues = list(queues)
+
+    def consume(self, count: int) -> Sequence[str]:
+        """All queues, the one first whose message is wanted first."""
+        ordered = sorted(self._queues[:count], key=_place)
+        return ordered[::-1] if self._in_a_row >= TURNS - 1 else ordered
+
+    def rotate(self, last_used: str) -> None:
+        """Notes where the last message came from."""
+        has_others = any(_place(queue) > _place(last_used) for queue in self._queues)
+        self._in_a_row = self._in_a_row + 1 if has_others else 0
+
+
+def _place(queue: str) -> tuple[int, str]:
+    return (ORDER.index(queue), "") if queue in ORDER else (len(ORDER), queue)
