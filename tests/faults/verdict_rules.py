@@ -112,12 +112,17 @@ def every_arrow_is_in_the_table(history: History) -> Iterator[str]:
             if arrows.get(Event(event.event)) != event.after:
                 yield f"event {event.id} says {event.before} -> {event.after} by {event.event}"
     parents = {operation.id: operation.apply_pk for operation in history.operations}
-    revived = {parents[wish.operation_id] for wish in history.deliveries if wish.verb in {"start", "retry"}}
+    asked = {
+        parents[wish.operation_id]
+        for wish in history.deliveries
+        if wish.verb in {"start", "retry", "cancel"}
+    }
     for change in history.writes("applies"):
         before_state, after_state = change.old.get("state"), change.new["state"]
         if before_state and before_state != after_state and ApplyState(before_state).is_finished:
-            # A failed one may hold a stopped operation, or one that a person wants to be tried again.
-            if before_state == ApplyState.FAILED.value and change.row in revived:
+            # A failed one may hold a stopped operation, or one to be tried again: it is not settled while a wish about
+            # that one is open.
+            if before_state == ApplyState.FAILED.value and change.row in asked:
                 continue
             yield f"apply {change.row} was {before_state} and became {after_state}"
 
