@@ -131,8 +131,8 @@ class OperationRecord:
 
     @property
     def is_driven(self) -> bool:
-        """A driver works on some wish about it, now or at a time that is set."""
-        return any(not wish.waits for wish in self.open_wishes)
+        """A driver works on some wish about it, now or at a time that is set; or one is open though it is settled."""
+        return any(not wish.waits or self.state.is_settled for wish in self.open_wishes)
 
     @property
     def refusals(self) -> Refusals:

@@ -18,7 +18,7 @@ _READ = (
     " o.next_attempt_at, a.completed_at AS apply_completed_at, r.failures_released,"
     " coalesce(o.completed_at <= r.created_at, false) AS was_seen,"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent')"
-    "   AND d.next_attempt_at IS NOT NULL) AS is_wished"
+    "   AND (d.next_attempt_at IS NOT NULL OR o.completed_at IS NOT NULL OR o.state = 'stopped')) AS is_wished"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     " LEFT JOIN LATERAL (SELECT failures_released, created_at FROM control_requests"
     "   WHERE apply_id = a.id AND verb = 'release'{heard} ORDER BY id DESC LIMIT 1) r ON true"

@@ -30,8 +30,10 @@ _TALLY = text(
     "   WHERE apply_id = :apply AND verb = 'release' ORDER BY id DESC LIMIT 1),"
     " wished AS MATERIALIZED (SELECT DISTINCT o.id, o.state, o.wave FROM control_deliveries d"
     "   JOIN apply_operations o ON o.id = d.operation_id"
-    # One that waits for its turn, or for what a person says, moves nothing by itself.
-    "   WHERE d.apply_id = :apply AND d.state IN ('pending', 'sent') AND d.next_attempt_at IS NOT NULL)"
+    # One that waits for its turn, or for what a person says, moves nothing by itself; but over an open wish nothing is
+    # ever settled.
+    "   WHERE d.apply_id = :apply AND d.state IN ('pending', 'sent')"
+    "   AND (d.next_attempt_at IS NOT NULL OR o.completed_at IS NOT NULL OR o.state = 'stopped'))"
     f" {_COUNTED}"
 )
 

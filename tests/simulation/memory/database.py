@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from tern.domain.control import Verb
 from tern.domain.model import Deployment, PlannedChange, TableChange
 from tern.domain.policy import Policy
+from tern.domain.states import State
 from tests.simulation.clock import Clock
 from tests.simulation.memory.rows import (
     ApplyRow,
@@ -197,9 +198,11 @@ class Database:
         )
 
     def is_wished(self, operation_id: int) -> bool:
-        """A wish about it is open, and driven some time."""
+        """A wish about it is open, and driven some time; or one is open though it is settled."""
+        is_settled = State(self.operations[operation_id].state).is_settled
         return any(
-            row.is_open and row.next_attempt_at is not None for row in self.deliveries_of[operation_id]
+            row.is_open and (row.next_attempt_at is not None or is_settled)
+            for row in self.deliveries_of[operation_id]
         )
 
     def newest_release(self, apply_pk: int) -> RequestRow | None:
