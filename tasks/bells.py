@@ -70,7 +70,8 @@ class CeleryBells:
         self._ring(self._signature("tern.apply.advance", apply_id=apply_id))
 
     def _operation(self, name: str, operation_id: int, scope: str) -> Signature:
-        return self._signature(name, operation_id=str(operation_id), scope=scope)
+        # Flower shows fifty characters of these: where it is about comes first.
+        return self._signature(name, scope=scope, operation_id=str(operation_id))
 
     def _signature(self, name: str, **kwargs: str) -> Signature:
         return self._app.signature(name, kwargs=kwargs, immutable=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
+from tern.cli.process import FLOWER_DEFAULTS
 from tern.local import launcher
 
 QUEUES = "control,sweep,dispatch,poll"
@@ -121,6 +122,11 @@ class Fleet:
 
     def beat(self) -> Process:
         return self._start(f"beat-{len(self.processes) + 1}", ["beat"], {})
+
+    def flower(self, port: int) -> Process:
+        """With the command's own settings."""
+        defaults = {**FLOWER_DEFAULTS, "FLOWER_PORT": str(port)}
+        return self._start(f"flower-{len(self.processes) + 1}", ["flower"], defaults)
 
     def _start(self, name: str, arguments: list[str], environment: Mapping[str, str]) -> Process:
         process = Process(name, arguments, {**self._environment, **environment}, self._folder / f"{name}.log")
