@@ -65,7 +65,9 @@ class Fixed:
 class World:
     """One database, some fake engines, and as many workers as a test asks for."""
 
-    def __init__(self, database: Database, engines: Mapping[str, FakeEngine], *, lease_s: float = 30.0) -> None:
+    def __init__(
+        self, database: Database, engines: Mapping[str, FakeEngine], *, lease_s: float = 30.0
+    ) -> None:
         self.database = database
         self.engines = dict(engines)
         self.lease_s = lease_s

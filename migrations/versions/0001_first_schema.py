@@ -556,7 +556,7 @@ def downgrade() -> None:
             apply_operations, applies, plan_changes, plans, deployments;
         DROP FUNCTION apply_events_are_chained, control_requests_are_hashed, tern_hashed,
             event_chains_belong_to_their_apply, rows_are_append_only, operations_are_counted,
-            applies_operation_count_is_true, apply_operations_fit_their_apply, apply_operations_of_single_hold_no_id, apply_operations_are_guarded,
-            applies_are_guarded, tern_clock;
+            applies_operation_count_is_true, apply_operations_fit_their_apply,
+            apply_operations_of_single_hold_no_id, apply_operations_are_guarded, applies_are_guarded, tern_clock;
         """
     )

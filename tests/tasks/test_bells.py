@@ -57,7 +57,7 @@ def test_each_bell_reaches_the_queue_of_its_kind(broker_url: str) -> None:
 
 
 def test_a_burst_of_looks_is_left_to_the_sweep(broker_url: str) -> None:
-    """A small rollout is seen at once; a large one has no message for each look beside the poll that the sweep rings."""
+    """A small rollout is seen at once; a large one has no message a look beside the poll that the sweep rings."""
     with app_for(broker_url) as app:
         bells = CeleryBells(app)
         for number in range(1, 10 * LOOKS_AT_ONCE):
