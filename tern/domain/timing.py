@@ -12,9 +12,6 @@ START_GRACE_S = 30.0
 RESEND_S = 30.0
 """A control that was sent and had no effect is sent again after this."""
 
-HELD_AGAIN_S = 15.0
-"""When an operation that a drained deployment holds is asked again."""
-
 ANSWERED_ATTEMPTS_MAX = 10
 """Attempts, counted while the engine's Health answers, until an operation becomes uncertain."""
 

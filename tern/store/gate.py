@@ -8,7 +8,6 @@ from tern.domain.identity import ScopeName
 from tern.domain.model import OperationScope
 from tern.domain.scope import refuse
 from tern.domain.states import State
-from tern.domain.timing import HELD_AGAIN_S
 from tern.ports import NotClaimed
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.projection import STUCK, project_parent
@@ -55,7 +54,9 @@ _AHEAD = text(
     " AND o.wave = :wave AND o.state = 'pending' AND o.next_attempt_at IS NULL AND o.position < :position) x"
 )
 
-_ROLLOUT = {
+_LETS_OTHERS_GO = {
+    HoldKind.DRAINED,
+    HoldKind.RESERVATION,
     HoldKind.FAILURES,
     HoldKind.STRICT,
     HoldKind.WAVE,
@@ -63,7 +64,7 @@ _ROLLOUT = {
     HoldKind.ORDER,
     HoldKind.SLOTS,
 }
-"""Holds of which the projection knows when they are gone."""
+"""Holds of which a projection knows when they are gone; whoever opens a deployment again asks for one."""
 
 
 def lock_for_claim(tx: Connection, operation_id: int, name: ScopeName) -> Row | NotClaimed:
@@ -138,16 +139,9 @@ def step_back(tx: Connection, row: Row, kinds: set[HoldKind], who: str) -> None:
     if State(row.state) is not State.PENDING or row.next_attempt_at is None:
         return
     given = {"apply": row.apply_id, "id": row.id}
-    if kinds & _ROLLOUT:
-        # The projection admits it again in the very transaction that changes what holds it. A spent budget holds all
-        # that are left, so they step back together.
+    if kinds & _LETS_OTHERS_GO:
+        # The projection admits it again in the very transaction that changes what holds it, and somebody else now: its
+        # slot is free. A spent budget holds all that are left, so they step back together.
         which = "apply_id = :apply AND state = 'pending'" if HoldKind.FAILURES in kinds else "id = :id"
         tx.execute(text(f"UPDATE apply_operations SET next_attempt_at = NULL WHERE {which}"), given)
         project_parent(tx, row.apply_id, who)
-    elif kinds & {HoldKind.DRAINED, HoldKind.RESERVATION}:
-        # What clears these changes no operation: they are asked again.
-        statement = (
-            "UPDATE apply_operations SET next_attempt_at = tern_clock() + make_interval(secs => :wait_s)"
-            " WHERE id = :id"
-        )
-        tx.execute(text(statement), {"id": row.id, "wait_s": HELD_AGAIN_S})

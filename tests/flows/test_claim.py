@@ -217,6 +217,21 @@ def test_a_drained_deployment_is_served_once_it_is_open_again(world: World) -> N
     assert world.state("B") == "running"
 
 
+def test_a_drained_one_leaves_its_slot_to_the_next(world: World) -> None:
+    """CL4: what is held for a reason of its own stands in nobody's way where there is no order."""
+    world.apply(policy=parallel(1))
+    world.forget_bells()
+    world.store.set_drained("A", drained=True)
+    for _ in range(3):
+        settle(world)
+    assert states(world) == ["pending", "running", "pending"]
+    world.store.set_drained("A", drained=False)
+    complete(world, "B")
+    for _ in range(3):
+        settle(world)
+    assert states(world) == ["running", "completed", "pending"]
+
+
 @pytest.mark.parametrize("part", ["domain", "flows", "store"])
 def test_cl5_a_workers_clock_decides_nothing(part: str) -> None:
     """CL5: what decides never asks the machine that it runs on for the time, so a clock off by a day is nothing."""

@@ -17,13 +17,15 @@ from tern.domain.model import (
 )
 from tern.domain.scope import FoundOperation, validate
 from tern.domain.states import State
-from tern.domain.timing import HELD_AGAIN_S, LEASE_S, PollPace
+from tern.domain.timing import LEASE_S, PollPace
 from tests.simulation.memory.database import Database
 from tests.simulation.memory.parent import project_parent
 from tests.simulation.memory.rows import DeploymentRow, OperationRow
 from tests.simulation.memory.tally import is_drained, is_stuck, tally
 
-_ROLLOUT = {
+_LETS_OTHERS_GO = {
+    HoldKind.DRAINED,
+    HoldKind.RESERVATION,
     HoldKind.FAILURES,
     HoldKind.STRICT,
     HoldKind.WAVE,
@@ -31,7 +33,7 @@ _ROLLOUT = {
     HoldKind.ORDER,
     HoldKind.SLOTS,
 }
-"""Holds of which the projection knows when they are gone."""
+"""Holds of which a projection knows when they are gone; whoever opens a deployment again asks for one."""
 
 
 class Steps:
@@ -206,11 +208,9 @@ def step_back(db: Database, row: OperationRow, kinds: set[HoldKind], who: str) -
     """An admitted operation that may not go after all would stand before others (CL4)."""
     if row.state != "pending" or row.next_attempt_at is None:
         return
-    if kinds & _ROLLOUT:
+    if kinds & _LETS_OTHERS_GO:
         all_of_them = HoldKind.FAILURES in kinds
         for other in db.operations_of[row.apply_id]:
             if other is row or (all_of_them and other.state == "pending"):
                 db.write(other, next_attempt_at=None)
         project_parent(db, row.apply_id, who)
-    elif kinds & {HoldKind.DRAINED, HoldKind.RESERVATION}:
-        db.write(row, next_attempt_at=db.now + HELD_AGAIN_S)
