@@ -68,6 +68,7 @@ class Job:
     left_s: float = 0.0
     """Of a stopped job: what is still to be done."""
     stops_at: float | None = None
+    volume: int = 0
 
 
 @dataclass
@@ -168,17 +169,22 @@ class SimEngine:
         """ports.Engine.cancel."""
         return self._control("Cancel", call, self._cancel)
 
-    def revert(self, call: RemoteCall) -> Outcome[None]:
+    def revert(self, call: RemoteCall, begun_at: float | None = None) -> Outcome[None]:
         """ports.Engine.revert."""
-        return self._control("Revert", call, self._revert)
+        return self._control("Revert", call, self._revert, begun_at)
 
-    def skip_revert(self, call: RemoteCall) -> Outcome[None]:
+    def skip_revert(self, call: RemoteCall, begun_at: float | None = None) -> Outcome[None]:
         """ports.Engine.skip_revert."""
-        return self._control("SkipRevert", call, self._skip_revert)
+        return self._control("SkipRevert", call, self._skip_revert, begun_at)
 
-    def volume(self, call: RemoteCall, volume: int) -> Outcome[int]:
+    def volume(self, call: RemoteCall, volume: int, begun_at: float | None = None) -> Outcome[int]:
         """ports.Engine.volume."""
-        match self._control("Volume", call, lambda _job: False):
+
+        def turn(job: Job) -> bool:
+            before, job.volume = job.volume, volume
+            return before == volume
+
+        match self._control("Volume", call, turn, begun_at):
             case Ok():
                 return Ok(volume)
             case failed:

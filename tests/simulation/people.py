@@ -67,17 +67,17 @@ def help_out(
     for one in look.operations:
         if one.state == "uncertain" and one.age_s > _LONG_S:
             return _resolution(look, one, engines[one.deployment])
-    quiet = all(one.age_s > _A_WHILE_S and not one.open_wishes for one in look.operations)
-    if not quiet:
+    if any(one.age_s < _A_WHILE_S for one in look.operations):
         return None
     stuck = [one.deployment for one in look.operations if one.state in {"pending", "stopped"}]
-    waiting = [one.deployment for one in look.operations if one.state == "waiting_for_cutover"]
-    stopped = any(one.state == "stopped" for one in look.operations)
+    waiting = [one for one in look.operations if one.state == "waiting_for_cutover"]
+    unasked = [one.deployment for one in waiting if not one.open_wishes]
+    stopped = any(one.state == "stopped" and not one.open_wishes for one in look.operations)
     if stuck and (stopped or (look.state == "paused" and not waiting)):
         # What stands in the way of the others is given up.
         return lambda _ports: ask(Verb.CANCEL, stuck)
-    if waiting:
-        return lambda _ports: ask(Verb.CUTOVER, waiting)
+    if unasked:
+        return lambda _ports: ask(Verb.CUTOVER, unasked)
     return None
 
 

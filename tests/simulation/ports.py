@@ -127,7 +127,7 @@ class SimClient:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._engine, name)
-        is_forward = name in {"apply", "start", "cutover"}
+        is_forward = name in {"apply", "start", "cutover", "revert", "skip_revert", "volume"}
 
         def call(*given: Any, **named: Any) -> Any:
             if is_forward:
