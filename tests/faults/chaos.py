@@ -36,12 +36,13 @@ from tests.e2e.processes import Fleet
 from tests.faults.crew import Crew
 from tests.faults.drills import Drilled, Drills
 from tests.faults.figures import claims_s, counts, middle_and_worst, rescues_s, stops_s
-from tests.faults.history import History, Job, from_file, install_audit, read_history
+from tests.faults.history import History, Job, install_audit, read_history
 from tests.faults.invariants import violations
 from tests.faults.machines import Broker, Database, wait_until
 from tests.faults.monkey import Monkey
 from tests.faults.office import LOST, Office
-from tests.faults.place import CHARACTERS, Place, open_place
+from tests.faults.place import CHARACTERS, FakePlace, Place, running
+from tests.faults.real_place import RealPlace
 
 LEASE_S = 5.0
 DEADLINE_S = 2.0
@@ -53,8 +54,9 @@ CALM_S = 75.0
 DRILLS_FROM_S = 60.0
 """Shorter storms are followed by no drills: the suite has tests of its own for each bound."""
 
-PLACES_PER_ENGINE = 8
 WORKERS = 2
+REAL = ("real", "other")
+"""Engines that really change a database."""
 
 
 @contextmanager
@@ -78,7 +80,11 @@ def run(seconds: float, seed: int) -> int:
         database.start()
         broker.start()
         postgres.ensure_database(database.url)
-        places = [stack.enter_context(open_place(character, home)) for character in CHARACTERS]
+        real = [RealPlace(name, home, database.url_of) for name in REAL]
+        for place in real:
+            stack.callback(place.application.close)
+        fakes = [FakePlace(character, home) for character in CHARACTERS]
+        places = [stack.enter_context(running(place)) for place in (*fakes, *real)]
         environment = {
             "TERN_DATABASE_URL": database.url,
             "TERN_BROKER_URL": broker.url,
@@ -102,14 +108,11 @@ def run(seconds: float, seed: int) -> int:
 
 def _register(tables: Tables, places: list[Place]) -> Mapping[str, Place]:
     store = PostgresStore(tables, owner="office")
-    found: dict[str, Place] = {}
-    for number in range(PLACES_PER_ENGINE):
-        for place in places:
-            assert place.relay is not None
-            name = f"{place.name}-{number}"
-            found[name] = place
-            store.save_deployment(place.character.deployment(name, place.relay.address, len(found)))
-    return found
+    by_name = {name: place for place in places for name in place.names}
+    # Mixed, so that a rollout in the usual order meets all kinds early.
+    for position, name in enumerate(sorted(by_name, key=lambda name: name.rpartition("-")[2])):
+        store.save_deployment(by_name[name].deployment(name, position))
+    return by_name
 
 
 @dataclass
@@ -141,6 +144,10 @@ class _Chaos:
         late = [] if rest or self.seconds < DRILLS_FROM_S else self._drill(office, monkey)
         history = self._history(office)
         found = [*self.crew.complaints, *violations(history), *late]
+        for place in self.places:
+            if isinstance(place, RealPlace):
+                place.application.close()
+                found += place.complaints(office.changes(place.names[0]))
         if rest:
             found.append(f"liveness: {rest} operations were not settled {calm_s:.0f} s after the last fault")
         if found:
@@ -189,7 +196,7 @@ class _Chaos:
     def _history(self, office: Office) -> History:
         return read_history(
             self.tables,
-            [from_file(place.name, place.ledger) for place in self.places],
+            [place.told() for place in self.places],
             self._jobs(),
             acknowledged=office.acknowledged,
             in_flight_s=IN_FLIGHT_S,
@@ -202,7 +209,7 @@ class _Chaos:
         by_name = {deployment.name: deployment for deployment in store.load_deployments()}
         jobs: list[Job] = []
         for place in self.places:
-            _, done = from_file(place.name, place.ledger)
+            _, done = place.told()
             for one in done:
                 if one.kind != "apply" or one.is_duplicate:
                     continue

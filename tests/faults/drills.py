@@ -12,7 +12,6 @@ from typing import Any
 from tern.domain.control import Verb
 from tern.domain.identity import ApplyId
 from tern.domain.policy import Copy, Cutover, Policy
-from tests.faults.history import from_file
 from tests.faults.machines import wait_until
 from tests.faults.monkey import Monkey
 from tests.faults.office import LOST, Office
@@ -76,7 +75,7 @@ class Drills:
         place = self.office.places[name]
 
         def sent() -> list[float]:
-            asked, _ = from_file(place.name, place.ledger)
+            asked, _ = place.told()
             return [call.at for call in asked if call.method == "Cutover" and call.operation == scope]
 
         self._until(lambda: bool(sent()), "the cutover was not sent")

@@ -1,5 +1,6 @@
 """What a run of the chaos took, counted from its history: for the report, never for a verdict on a single moment."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from tests.faults.history import History
@@ -68,6 +69,9 @@ def counts(history: History) -> Mapping[str, object]:
         "calls to engines": len(history.calls),
         "Apply calls": sum(call.method == "Apply" for call in history.calls),
         "jobs started": sum(not one.is_duplicate for one in applied),
+        "jobs at each engine": ", ".join(
+            f"{name} {count}" for name, count in sorted(Counter(one.engine for one in applied).items())
+        ),
         "repeated Apply absorbed by its key": sum(one.is_duplicate for one in applied),
         "events": len(history.events),
     }

@@ -108,7 +108,11 @@ class Database(Machine):
     @property
     def url(self) -> str:
         """Tern's database in it."""
-        return self._cluster.url(self.port, "tern")
+        return self.url_of("tern")
+
+    def url_of(self, name: str) -> str:
+        """Any database in it."""
+        return self._cluster.url(self.port, name)
 
 
 class Broker(Machine):

@@ -23,11 +23,16 @@ from tern.store.database import Database
 from tern.store.sql import text
 from tern.store.store import PostgresStore
 from tern.wire.routing import EngineDirectory
-from tests.faults.history import from_file
 from tests.faults.place import Place
 from tests.world import Fixed
 
-CHANGE = PlannedChange("public", "orders", "ALTER TABLE orders ADD COLUMN note text", Action.ALTER)
+CHANGES = (
+    ("ALTER TABLE orders ADD COLUMN {} text", Action.ALTER),
+    ("ALTER TABLE orders ADD COLUMN {} text", Action.ALTER),
+    ("CREATE INDEX {} ON orders (amount)", Action.CREATE),
+)
+"""Each rollout brings a name of its own into the targets."""
+
 LOST = (StorageUnavailable, psycopg.Error)
 LIVE = "a.state NOT IN ('completed', 'failed', 'cancelled')"
 
@@ -63,7 +68,12 @@ class Office:
             taken = {row.deployment for row in live}
             free = [name for name in self.places if name not in taken]
             self._judge(live)
-            if free and self.draw.random() < 0.7:
+            open_places = {self.places[name].name for name in free}
+            waited_for = [row for row in live if self.places[row.deployment].name not in open_places]
+            if waited_for and self.draw.random() < 0.3:
+                # Somebody else wants the target.
+                self._bring_on(self.draw.choice(waited_for))
+            elif free and self.draw.random() < 0.7:
                 self._enqueue(self._new(free))
             elif live:
                 self._wish(self.draw.choice(live))
@@ -75,13 +85,16 @@ class Office:
         live = self.operations(LIVE)
         self._judge(live)
         for row in live:
-            if row.state == "stopped" and row.apply_state != "pending":
-                self.ask(Verb.START, row)
-            elif row.state == "waiting_for_cutover":
-                self.ask(Verb.CUTOVER, row)
-            elif row.state == "pending" and row.apply_state == "paused":
-                self.ask(Verb.CANCEL, row)
+            self._bring_on(row)
         return len(live)
+
+    def _bring_on(self, row: Any) -> None:
+        if row.state == "stopped" and row.apply_state != "pending":
+            self.ask(Verb.START, row)
+        elif row.state == "waiting_for_cutover":
+            self.ask(Verb.CUTOVER, row)
+        elif row.state == "pending" and row.apply_state == "paused":
+            self.ask(Verb.CANCEL, row)
 
     def all_is_quiet(self) -> bool:
         """No wish is open, no verdict's effects are due."""
@@ -121,6 +134,18 @@ class Office:
         """How many operations ended how."""
         return Counter(row.state for row in self.operations("true"))
 
+    def changes(self, deployment: str) -> dict[str, str]:
+        """How the operation ended that was to bring each name into a target."""
+        with self.database.connect() as tx:
+            found = tx.execute(
+                text(
+                    "SELECT substring(c.ddl FROM 'note_[0-9]+') AS name, o.state FROM table_changes c"
+                    " JOIN apply_operations o ON o.id = c.operation_id WHERE o.deployment = :deployment"
+                ),
+                {"deployment": deployment},
+            )
+            return {row.name: row.state for row in found}
+
     def picture(self) -> str:
         """What is not settled, who swept last, and which wishes are open, for people."""
         lines = [str(dict(row._mapping)) for row in self.operations(LIVE)]
@@ -153,13 +178,15 @@ class Office:
     ) -> NewApply:
         self._number += 1
         count = min(len(free), self.draw.choice((1, 2, 3, 4, 5)))
+        ddl, action = self.draw.choice(CHANGES)
+        change = PlannedChange("public", "orders", ddl.format(f"note_{self._number}"), action)
         plan = self._store.save_plan(
-            environment="test", database="shop", database_type="postgres", changes=(CHANGE,), caller="ann"
+            environment="test", database="shop", database_type="postgres", changes=(change,), caller="ann"
         )
         new = NewApply(
             plan.plan_id,
             "test",
-            names or tuple(self.draw.sample(free, count)),
+            names or self._choice(free, count),
             policy or self._policy(),
             "ann",
             "chaos",
@@ -167,6 +194,20 @@ class Office:
         )
         self._unanswered.append(new)
         return new
+
+    def _choice(self, free: list[str], count: int) -> tuple[str, ...]:
+        """Each kind of engine as often as the others, however many deployments it has; the only one of its kind often
+        alone, so that it doesn't wait for others.
+        """
+        only = [name for name in free if len(self.places[name].names) == 1]
+        if only and self.draw.random() < 0.4:
+            return (self.draw.choice(only),)
+        kinds = sorted({self.places[name].name for name in free})
+        chosen: list[str] = []
+        for kind in self.draw.choices(kinds, k=count):
+            left = [name for name in free if self.places[name].name == kind and name not in chosen]
+            chosen += self.draw.sample(left, min(1, len(left)))
+        return tuple(chosen)
 
     def _policy(self) -> Policy:
         copy = self.draw.choice(tuple(Copy))
@@ -211,7 +252,7 @@ class Office:
             if now - since < self.in_flight_s:
                 continue
             place, scope = self.places[deployment], f"{apply_id}/{deployment}"
-            _, done = from_file(place.name, place.ledger)
+            _, done = place.told()
             ids = [one.remote_id for one in done if one.kind == "apply" and one.operation == scope]
             found = Resolved.REMOTE_ID if ids else Resolved.NOT_STARTED
             with contextlib.suppress(TernError):

@@ -1,9 +1,10 @@
-"""Engines as processes of their own, each behind a relay that can cut, and each with its own character."""
+"""Engines as processes of their own, each behind a relay that can cut; what they did, as nobody else can write it."""
 
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,46 +12,93 @@ from pathlib import Path
 from tern.domain.model import Capabilities, Deployment
 from tests.e2e.processes import tied
 from tests.faults.fake_engine import wait_for_port
+from tests.faults.history import Asked, Done, from_file
 from tests.faults.relay import Relay
 
 LAG_S = 0.15
 """What an answer takes to come back: time enough to break something in the middle of a call."""
 
 COMPLETE_AFTER_S = 0.6
+DEPLOYMENTS_PER_FAKE = 8
+
+
+class Place(ABC):
+    """One engine process behind its relay."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.folder = folder
+        self.port = 0
+        self.relay: Relay | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """The deployments that it serves."""
+
+    @abstractmethod
+    def command(self, port_file: Path) -> Sequence[str]:
+        """How it is started."""
+
+    @abstractmethod
+    def deployment(self, name: str, position: int) -> Deployment:
+        """As people register it."""
+
+    @abstractmethod
+    def told(self) -> tuple[list[Asked], list[Done]]:
+        """What it was asked and did, as far as it wrote it down."""
+
+    def environment(self) -> Mapping[str, str] | None:
+        """Of its process; None for ours."""
+        return None
+
+    @property
+    def address(self) -> str:
+        """Where its relay listens."""
+        assert self.relay is not None
+        return self.relay.address
+
+    def start(self) -> None:
+        """On the same port and with the same jobs as before."""
+        port_file = self.folder / f"{self.name}.port"
+        port_file.unlink(missing_ok=True)
+        with (self.folder / f"{self.name}.log").open("ab") as output:
+            self._process = subprocess.Popen(
+                tied(*self.command(port_file)), stdout=output, stderr=output, env=self.environment()
+            )
+        self.port = wait_for_port(port_file, timeout_s=60.0)
+        if self.relay is None:
+            self.relay = Relay(self.port)
+            self.relay.lag_s = LAG_S
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def freeze(self) -> None:
+        """It takes connections and says nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
 
 
 @dataclass(frozen=True)
 class Character:
-    """What an engine can do, and how lucky its changes are."""
+    """What a fake engine can do, and how lucky its changes are."""
 
     name: str
     offers_engine_service: bool = True
     deduplicates: bool = True
     unlucky: int = 0
     """One change in so many fails, and one is refused."""
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """Of the fake engine's command line."""
-        return (
-            *(() if self.offers_engine_service else ("--no-engine-service",)),
-            *(() if self.deduplicates else ("--no-dedup",)),
-            *("--unlucky", str(self.unlucky)),
-        )
-
-    def deployment(self, name: str, address: str, position: int) -> Deployment:
-        """One place that it serves, as people would register it."""
-        offers = self.offers_engine_service
-        return Deployment(
-            name=name,
-            environment="test",
-            database="shop",
-            address=address,
-            target=name,
-            position=position,
-            capabilities=Capabilities(resolve=offers, batch_progress=offers, preview=offers),
-            idempotent_dispatch=self.deduplicates,
-        )
 
 
 CHARACTERS = (
@@ -62,66 +110,49 @@ CHARACTERS = (
 )
 
 
-@dataclass
-class Place:
-    """One engine process behind its relay."""
+class FakePlace(Place):
+    """An engine that changes nothing and keeps a ledger of everything."""
 
-    character: Character
-    folder: Path
-    port: int = 0
-    process: "subprocess.Popen[bytes] | None" = None
-    relay: Relay | None = None
+    def __init__(self, character: Character, folder: Path) -> None:
+        super().__init__(character.name, folder)
+        self._character = character
+        self._ledger = folder / f"{character.name}.jsonl"
 
     @property
-    def name(self) -> str:
-        return self.character.name
+    def names(self) -> Sequence[str]:
+        return [f"{self.name}-{number}" for number in range(DEPLOYMENTS_PER_FAKE)]
 
-    @property
-    def ledger(self) -> Path:
-        """What it was asked and did; written by it alone."""
-        return self.folder / f"{self.name}.jsonl"
+    def command(self, port_file: Path) -> Sequence[str]:
+        character = self._character
+        return [
+            *(sys.executable, "-W", "ignore", "-m", "tests.faults.fake_engine", "--name", self.name),
+            *("--listen", f"127.0.0.1:{self.port}", "--port-file", str(port_file)),
+            *("--ledger", str(self._ledger), "--complete-after", str(COMPLETE_AFTER_S)),
+            *(() if character.offers_engine_service else ("--no-engine-service",)),
+            *(() if character.deduplicates else ("--no-dedup",)),
+            *("--unlucky", str(character.unlucky)),
+        ]
 
-    def start(self) -> None:
-        """On the same port and with the same jobs as before."""
-        port_file = self.folder / f"{self.name}.port"
-        port_file.unlink(missing_ok=True)
-        with (self.folder / f"{self.name}.log").open("ab") as output:
-            self.process = subprocess.Popen(
-                tied(
-                    *(sys.executable, "-W", "ignore", "-m", "tests.faults.fake_engine", "--name", self.name),
-                    *("--listen", f"127.0.0.1:{self.port}", "--port-file", str(port_file)),
-                    *("--ledger", str(self.ledger), "--complete-after", str(COMPLETE_AFTER_S)),
-                    *self.character.arguments,
-                ),
-                stdout=output,
-                stderr=output,
-            )
-        self.port = wait_for_port(port_file)
-        if self.relay is None:
-            self.relay = Relay(self.port)
-            self.relay.lag_s = LAG_S
+    def deployment(self, name: str, position: int) -> Deployment:
+        offers = self._character.offers_engine_service
+        return Deployment(
+            name=name,
+            environment="test",
+            database="shop",
+            address=self.address,
+            target=name,
+            position=position,
+            capabilities=Capabilities(resolve=offers, batch_progress=offers, preview=offers),
+            idempotent_dispatch=self._character.deduplicates,
+        )
 
-    def kill(self) -> None:
-        """SIGKILL."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-    def freeze(self) -> None:
-        """It takes connections and says nothing."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        assert self.process is not None
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
+    def told(self) -> tuple[list[Asked], list[Done]]:
+        return from_file(self.name, self._ledger)
 
 
 @contextmanager
-def open_place(character: Character, folder: Path) -> Iterator[Place]:
+def running(place: Place) -> Iterator[Place]:
     """An engine for a block."""
-    place = Place(character, folder)
     place.start()
     try:
         yield place
