@@ -156,6 +156,9 @@ KINDS: Mapping[str, Callable[[Point], bool]] = {
     "start-first": _work,
     "cutover": _work,
     "cutover-first": _work,
+    "retry-first": _work,
+    "skip-first": _work,
+    "release-first": _work,
 }
 """Each kind of fault, and where a single one makes a difference.
 
@@ -165,11 +168,11 @@ goes first. unavailable, unknown: PostgreSQL does not answer, without or with th
 the row. lost, unanswered: no answer, without or with the effect; late: no answer, and the effect some seconds after.
 away: the engine is gone for a while. senseless: a look that says nothing. fails, stops, forgets: the job does so by
 itself. lose, double, race, postpone: of a message; the second copy of a race is worked on in step with the first.
-stop, cancel, start, cutover: somebody asks for it, for the whole apply; with -first it is also driven before the
-call goes on.
+stop, cancel, start, cutover, retry, skip, release: somebody asks for it, for the whole apply; with -first it is also
+driven before the call goes on.
 """
 
-ASKS = ("stop", "cancel", "start", "cutover")
+ASKS = ("stop", "cancel", "start", "cutover", "retry", "skip", "release")
 
 
 def distinct(trace: list[Point]) -> list[Point]:

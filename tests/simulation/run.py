@@ -282,7 +282,7 @@ class Run:
         looks = self.backend.look()
         if looks:
             first: ApplyLook = looks[0]
-            names = [one.deployment for one in first.operations]
+            names = None if verb == Verb.RELEASE else [one.deployment for one in first.operations]
             self._person(f"person:{verb}", partial(self._wish, Verb(verb), first.apply_id, names))
 
     def _help(self) -> None:

@@ -58,6 +58,10 @@ class Scenario:
             found |= {"start", "start-first"}
         if self.policy.cutover is Cutover.AUTO:
             found |= {"cutover", "cutover-first"}
+        if not any(kind.fails or kind.refuses or kind.refuses_first for kind in self.engines.values()):
+            found |= {"retry-first", "release-first"}
+        if len(self.ends) == 1:
+            found |= {"skip-first"}
         return frozenset(found)
 
 
