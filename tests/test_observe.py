@@ -84,3 +84,60 @@ def test_configuring_twice_writes_each_line_once(stream: io.StringIO) -> None:
     logger("tern.test").info("unimportant")
     logger("tern.test").warning("important")
     assert [line["message"] for line in lines(stream)] == ["important"]
+
+
+DDL = "ALTER TABLE orders ADD COLUMN canary text DEFAULT 'canary-4711'"
+MORE_DDL = (
+    "create unique index concurrently canary on orders (\n  canary\n)",
+    "CREATE OR REPLACE VIEW v AS SELECT 'canary'",
+    "drop table canary",
+    "GRANT SELECT ON canary TO eve",
+    "comment on column orders.note is 'canary'",
+    "UPDATE orders SET note = 'canary'",
+)
+
+
+@pytest.mark.parametrize("ddl", [DDL, *MORE_DDL])
+def test_a_statement_that_somebody_repeats_is_taken_out(ddl: str, stream: io.StringIO) -> None:
+    """An engine says what it could not do, a library shows where in the statement it stopped."""
+    configure("json", "INFO", stream)
+    logger("tern.test").warning("refused", why=f"syntax error in {ddl}", nested={"said": [ddl]})
+    logging.getLogger("library").error("LINE 1: %s", ddl)
+    try:
+        raise ValueError(f"syntax error\nLINE 1: {ddl.splitlines()[0]}\n            ^")  # noqa: TRY301
+    except ValueError as error:
+        logger("tern.test").error("failed", exc_info=error)
+    assert "canary" not in stream.getvalue()
+    first, _, third = lines(stream)
+    assert first["why"] == f"syntax error in {REMOVED}"
+    # What a traceback is for is still there.
+    assert "test_observe.py" in str(third["exception"])
+
+
+@pytest.mark.parametrize("words", ["it is created already", "an update of the index", "dropped by a person"])
+def test_ordinary_words_stay(words: str, stream: io.StringIO) -> None:
+    configure("json", "INFO", stream)
+    logger("tern.test").info("x", why=words)
+    assert lines(stream)[0]["why"] == words
+
+
+def test_a_line_that_only_says_it_in_words_is_given_its_fields(stream: io.StringIO) -> None:
+    """Whoever logs: a flow that failed, a task that Celery reports, a call that names its scope."""
+    configure("json", "INFO", stream)
+    scope = "apl-0123456789abcdef/us-east"
+    logging.getLogger("tern.direct").warning("dispatch of %s: no", scope)
+    logging.getLogger("library").warning(
+        "Stop for %s at deployment us-east (remote id job-7) was refused", scope
+    )
+    data = {"kwargs": f"{{'scope': '{scope}', 'operation_id': '7'}}"}
+    logging.getLogger("celery.app.trace").error("Task raised unexpected", extra={"data": data})
+    logger("tern.test").info("bound", apply="apl-1", why=scope)
+    logger("tern.test").info("about nothing")
+    found = [(line.get("apply"), line.get("deployment"), line.get("remote_id")) for line in lines(stream)]
+    assert found == [
+        ("apl-0123456789abcdef", "us-east", None),
+        ("apl-0123456789abcdef", "us-east", "job-7"),
+        ("apl-0123456789abcdef", "us-east", None),
+        ("apl-1", None, None),
+        (None, None, None),
+    ]
