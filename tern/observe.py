@@ -33,7 +33,10 @@ _STATEMENT = re.compile(_BEGINNING, re.IGNORECASE | re.DOTALL)
 _STATEMENT_IN_A_LINE = re.compile(_BEGINNING, re.IGNORECASE)
 """The same inside a traceback, whose other lines are what somebody needs."""
 _SHORTEST = len("DROP TYPE a")
-_VERBS = tuple("CREATE ALTER DROP TRUNCATE REINDEX COMMENT REFRESH INSERT DELETE GRANT REVOKE UPDATE".split())
+_VERBS = (
+    *("CREATE", "ALTER", "DROP", "TRUNCATE", "REINDEX", "COMMENT", "REFRESH"),
+    *("INSERT", "DELETE", "GRANT", "REVOKE", "UPDATE"),
+)
 _LIBRARIES_THAT_TALK = ("amqp", "kombu", "alembic", "sqlalchemy", "grpc", "urllib3")
 
 
