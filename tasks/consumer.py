@@ -71,6 +71,21 @@ class Listener(Consumer):
         """Acknowledges, in the loop's thread."""
         return super().call_soon_ack(self._acknowledge, p, *args, **kwargs)
 
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """Throws it away."""
+        super().on_unknown_message(body, message)
+        _must_be_gone(message)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Throws it away."""
+        super().on_unknown_task(body, message, exc)
+        _must_be_gone(message)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Throws it away."""
+        super().on_invalid_task(body, message, exc)
+        _must_be_gone(message)
+
     def shutdown(self) -> None:
         """Ends in order, or without: what comes after it gives claims and connections back."""
         try:
@@ -105,3 +120,10 @@ class Listener(Consumer):
             maybe_shutdown()
             time.sleep(_FIRST_PAUSE_S)
         self._since = time.monotonic()
+
+
+def _must_be_gone(message: Any) -> None:
+    """As with an acknowledgement: what could not be rejected is given back with its connection."""
+    if not message.acknowledged:
+        text = "a message could not be rejected"
+        raise ConnectionError(text)
