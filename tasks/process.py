@@ -2,14 +2,18 @@
 
 import threading
 
+from kombu.exceptions import OperationalError
+
 from tasks.app import app, settings
 from tasks.bells import CeleryBells
 from tern.domain.errors import TernError
 from tern.ports import Ports, StorageUnavailable
 from tern.wiring import close_ports, open_ports, owner_name
 
-EXPECTED = (TernError, StorageUnavailable)
-"""What a task may raise on purpose: logged in one line, acknowledged, and found again by the sweeps."""
+EXPECTED = (TernError, StorageUnavailable, OperationalError)
+"""What a task may raise on purpose: logged in one line, acknowledged, and found again by the sweeps. The last is
+Celery's own, when a task is done and its chain can't be rung on.
+"""
 
 OWNER = owner_name()
 _lock = threading.Lock()
