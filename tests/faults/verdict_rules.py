@@ -113,9 +113,7 @@ def every_arrow_is_in_the_table(history: History) -> Iterator[str]:
                 yield f"event {event.id} says {event.before} -> {event.after} by {event.event}"
     parents = {operation.id: operation.apply_pk for operation in history.operations}
     asked = {
-        parents[wish.operation_id]
-        for wish in history.deliveries
-        if wish.verb in {"start", "retry", "cancel"}
+        parents[wish.operation_id] for wish in history.deliveries if wish.verb in {"start", "retry", "cancel"}
     }
     for change in history.writes("applies"):
         before_state, after_state = change.old.get("state"), change.new["state"]
