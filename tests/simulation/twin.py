@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from tern.domain.errors import TernError
+from tern.domain.errors import IllegalTransition, TernError
 from tern.domain.states import State
 from tests.simulation.backend import ApplyLook, MemoryBackend
 from tests.simulation.clock import Clock
@@ -107,7 +107,7 @@ _tokens: dict[str, str] = {}
 def _outcome(method: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
     try:
         return method(*given, **named)
-    except TernError as error:
+    except (TernError, IllegalTransition) as error:
         return error
 
 
@@ -134,6 +134,8 @@ def _with_their_token(one: Any) -> Any:
 def _normal(value: Any) -> Any:
     if isinstance(value, TernError):
         return type(value).__name__, value.reason
+    if isinstance(value, IllegalTransition):
+        return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return type(value).__name__, {
             one.name: bool(getattr(value, one.name))
