@@ -64,7 +64,9 @@ def try_mutant(tree: Path, one: Mutant) -> Fate:
                 return Fate(one, f"does not apply: the text stands {times} times in {file}", 0.0)
             source.write_text(content.replace(old, new))
         status, output = run_tests(copy, one.tests)
-    verdict = {0: "SURVIVED", 1: "killed", -1: "killed (never ended)"}.get(status, f"tests can't run ({status})")
+    verdict = {0: "SURVIVED", 1: "killed", -1: "killed (never ended)"}.get(
+        status, f"tests can't run ({status})"
+    )
     return Fate(one, verdict, time.monotonic() - began, output)
 
 
