@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from tern.domain.holds import Hold, OperationFacts, holds
+from tern.domain.holds import Hold, OperationFacts, holds, holds_all_behind
 from tern.domain.states import State
 from tern.domain.tally import UNPASSED, Standing, Tally
 from tern.facts import ApplyFacts, OperationRecord
@@ -29,23 +29,27 @@ def held(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, tuple[Hold, ...]]
     ahead: Counter[int] = Counter()
     stuck: dict[int, str] = {}
     before = ""
+    alike: tuple[object, ...] = ()
+    found: tuple[Hold, ...] = ()
     for record in facts.operations:
+        wave = record.wave
         is_stuck = (
             record.drained or record.stop_in_force is not None or record.target_holder != facts.apply_id
         )
         is_outside = record.state is State.PENDING and not record.is_admitted
-        yield (
-            record,
-            holds(
+        waits = is_outside and not is_stuck and not record.wishes and not record.claimed_for_s
+        place = (wave, before, stuck.get(wave, "")) if waits else ()
+        if not waits or place != alike:
+            found = holds(
                 facts.policy,
                 OperationFacts(
                     state=record.state,
                     tally=tally,
                     position=record.position,
-                    wave=record.wave,
+                    wave=wave,
                     is_admitted=record.is_admitted,
-                    ahead=ahead[record.wave],
-                    stuck_ahead=stuck.get(record.wave, "") if is_outside else "",
+                    ahead=ahead[wave],
+                    stuck_ahead=stuck.get(wave, "") if is_outside else "",
                     before=before,
                     stop_in_force=record.stop_in_force,
                     wait_s=record.wait_s,
@@ -59,11 +63,12 @@ def held(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, tuple[Hold, ...]]
                     silent_for_s=record.sampled_age_s,
                     error=record.error_message if record.state is State.UNCERTAIN else record.poll_error,
                 ),
-            ),
-        )
+            )
+            alike = place if holds_all_behind(facts.policy, wave, found) else ()
+        yield record, found
         if is_outside and is_stuck:
-            stuck.setdefault(record.wave, record.deployment)
+            stuck.setdefault(wave, record.deployment)
         elif is_outside:
-            ahead[record.wave] += 1
+            ahead[wave] += 1
         if not before and record.state in UNPASSED:
             before = f"{record.deployment} ({record.state.value.replace('_', ' ')})"

@@ -122,6 +122,18 @@ def holds(policy: Policy, facts: OperationFacts) -> tuple[Hold, ...]:
             return ()
 
 
+def holds_all_behind(policy: Policy, wave: int, found: tuple[Hold, ...]) -> bool:
+    """Whether the next pending operation of the wave is held by the very same, where these hold one that stands right
+    before it outside: all that depends on the place in the order holds already. Thousands wait alike.
+    """
+    depends = {HoldKind.STRICT} if policy.strict else set()
+    if policy.copy is Copy.ROLLING:
+        depends.add(HoldKind.ORDER)
+    elif policy.rules(wave).max_parallel is not None:
+        depends.add(HoldKind.SLOTS)
+    return depends <= {hold.kind for hold in found}
+
+
 def _gates(facts: OperationFacts) -> Iterator[Hold]:
     if facts.stop_in_force is not None:
         words = f"an operator's {facts.stop_in_force} covers it"

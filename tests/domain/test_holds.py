@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tern.domain.barrier import Refusals, asks_again_in_s
-from tern.domain.holds import ClearedBy, Hold, HoldKind, OperationFacts, holds
+from tern.domain.holds import ClearedBy, Hold, HoldKind, OperationFacts, holds, holds_all_behind
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy, Wave
 from tern.domain.states import State
 from tern.domain.tally import Tally
@@ -32,6 +32,23 @@ def test_no_hold_means_let_in_and_the_other_way_round(
         free = not holds(policy, facts_of(given_members, place, released))
         if not me.is_admitted:
             assert free is (place in expected), (policy, given_members, place)
+
+
+@given(st.data(), policies(), st.none() | st.integers(0, 3))
+def test_who_stands_right_behind_is_held_by_the_same(
+    data: st.DataObject, policy: Policy, released: int | None
+) -> None:
+    """What thousands wait for is found once: only where the place in the order makes no difference any more."""
+    given_members = data.draw(members(policy))
+    for place in range(1, len(given_members)):
+        one, other = (each.standing for each in given_members[place - 1 : place + 1])
+        outside = [each.state is State.PENDING and not each.is_admitted for each in (one, other)]
+        stuck = given_members[place - 1].is_stuck or given_members[place].is_stuck
+        if not all(outside) or stuck or one.wave != other.wave:
+            continue
+        found = holds(policy, facts_of(given_members, place - 1, released))
+        if holds_all_behind(policy, one.wave, found):
+            assert holds(policy, facts_of(given_members, place, released)) == found
 
 
 @given(st.data(), policies())
