@@ -1,6 +1,6 @@
 """The table of planted bugs, by what they break."""
 
-from tests.faults.planted import dispatching, doors, driving, engine, halting, record, rollout, verbs
+from tests.faults.planted import dispatching, doors, driving, engine, halting, record, review, rollout, verbs
 
 MUTANTS = (
     *dispatching.MUTANTS,
@@ -9,6 +9,7 @@ MUTANTS = (
     *verbs.MUTANTS,
     *rollout.MUTANTS,
     *record.MUTANTS,
+    *review.MUTANTS,
     *engine.MUTANTS,
     *doors.MUTANTS,
 )
