@@ -23,7 +23,8 @@ QUEUE_OF = {
     "tern.operation.progress": "poll",
     "tern.deployment.poll": "poll",
     "tern.apply.advance": "control",
-    "tern.apply.enqueue": "control",
+    # It asks every engine what the change would do, and some may be silent: no stop waits behind that.
+    "tern.apply.enqueue": "dispatch",
     "tern.progress.sweep": "sweep",
     "tern.sweep": "sweep",
 }

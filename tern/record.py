@@ -1,6 +1,7 @@
 """What an apply's record tells, as values: entries of the audit, the apply as it was, and whether the record holds."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -34,7 +35,8 @@ class Fate:
 class Entry:
     """Something asked for, with what came of it, or something that happened.
 
-    kind is `request` or `event`; entry_id is unique within its kind. what: the verb, or the event's name.
+    kind is `request` or `event`; entry_id is unique within its kind. what: the verb, or the event's name. apply_id is
+    the public one.
     outcomes: the answer that a request was given on each deployment.
     """
 
@@ -51,6 +53,7 @@ class Entry:
     detail: Mapping[str, object]
     outcomes: tuple[Mapping[str, object], ...] = ()
     fates: tuple[Fate, ...] = ()
+    apply_id: str = ""
 
     def as_json(self) -> dict[str, object]:
         """For `--json` and `--jsonl`."""
@@ -58,6 +61,7 @@ class Entry:
             "kind": self.kind,
             f"{self.kind}_id": self.entry_id,
             "at": self.at.isoformat(),
+            "apply_id": self.apply_id,
             "deployment": self.deployment or None,
             "what": self.what,
             "who": self.who,
@@ -82,6 +86,12 @@ class Verified:
     findings: tuple[tuple[str, Finding], ...]
     seal: str
     """One hash over the ends of all chains: kept elsewhere, it shows that nobody rewrote the whole record."""
+
+
+def seal_of(checked: Iterable[Verified]) -> str:
+    """One hash over the seals of several records, in their order."""
+    told = "".join(f"{found.apply_id}:{found.seal}\n" for found in checked)
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """`tern audit`: who asked for what, what came of it, and the proof that the record is whole. Reads only."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 import click
 from rich.text import Text
@@ -12,7 +13,7 @@ from tern.cli.words import duration, one_line, plural
 from tern.domain.errors import UsageError
 from tern.domain.moment import read_moment
 from tern.domain.subject import Subject
-from tern.record import Entry, Fate, Verified
+from tern.record import Entry, Fate, Verified, seal_of
 
 BROKEN = 10
 MOST_AT_ONCE = 100_000
@@ -21,7 +22,7 @@ MOST_FATES = 5
 
 
 @click.command()
-@click.argument("subject", metavar="AP[/DEPLOYMENT]")
+@click.argument("subject", metavar="[AP[/DEPLOYMENT]]", default="")
 @click.option(
     "--verify", is_flag=True, help="Compute every hash again; ends with 10 if anything is not as written."
 )
@@ -40,45 +41,53 @@ MOST_FATES = 5
 def audit(
     subject: str, *, verify: bool, what: str, who: str, since: str, limit: int, jsonl: bool, as_json: bool
 ) -> int:
-    """Show who asked for what, why and when, from where to where it led, and what came of it."""
-    asked = Subject.read(subject)
+    """Show who asked for what, why and when, from where to where it led, and what came of it.
+
+    Without an apply, of all of them; so does --verify, with --since only those that were accepted since then.
+    """
+    asked = Subject.read(subject) if subject else None
     if as_json and jsonl:
         wrong = "--json writes one document; a stream is --jsonl"
         raise UsageError(wrong)
     if verify:
-        if asked.deployment or what or who or since or jsonl:
-            wrong = "--verify looks at the whole record of an apply"
-            raise UsageError(wrong, next_step=f"tern audit {asked.apply_id} --verify")
-        return _verify(asked, as_json=as_json)
-    reading = reach.reading()
-    if asked.scope:
-        reading.operation(asked.scope)
+        if (asked and (asked.deployment or since)) or what or who or jsonl:
+            wrong = "--verify looks at whole records: of an apply, of all, or of those --since a time"
+            raise UsageError(wrong)
+        return _verify(asked, _moment(since), as_json=as_json)
+    if asked and asked.scope:
+        reach.reading().operation(asked.scope)
     entries = reach.record().entries(
-        asked.apply_id,
-        deployment=asked.deployment or "",
+        asked.apply_id if asked else None,
+        deployment=asked.deployment or "" if asked else "",
         what=what,
         who=who,
-        since=read_moment(since, reading.clock()) if since else None,
+        since=_moment(since),
         limit=limit,
     )
     more = [f"only the newest {limit} are shown; --limit shows more"] if len(entries) == limit else []
     if as_json:
-        data = {"apply_id": asked.apply_id, "entries": [entry.as_json() for entry in entries]}
+        about = asked.apply_id if asked else None
+        data = {"apply_id": about, "entries": [entry.as_json() for entry in entries]}
         write_document("audit", data, warnings=more)
     elif jsonl:
         for entry in entries:
             write_line("audit_entry", entry.as_json())
     else:
-        show(_lines(entries), wraps=True)
+        show(_lines(entries, names_applies=asked is None), wraps=True)
         for line in more:
             click.echo(line, err=True)
     return 0
 
 
-def _lines(entries: Sequence[Entry]) -> Iterator[Text]:
+def _moment(text: str) -> datetime | None:
+    return read_moment(text, reach.reading().clock()) if text else None
+
+
+def _lines(entries: Sequence[Entry], *, names_applies: bool) -> Iterator[Text]:
     width = max((len(entry.deployment) for entry in entries), default=0)
     for entry in entries:
         line = Text(f"{entry.at:%Y-%m-%d %H:%M:%S}  ", "dim")
+        line.append(f"{entry.apply_id}  " if names_applies else "")
         line.append(f"{entry.deployment:<{width}}  " if width else "", "bold")
         if entry.kind == "request":
             line.append(f"asked to {entry.what}", "bold yellow")
@@ -113,13 +122,41 @@ def _fate(fate: Fate) -> str:
     return words + (f", {one_line(fate.engine_words)}" if fate.engine_words else "")
 
 
-def _verify(asked: Subject, *, as_json: bool) -> int:
-    found = reach.record().verify(asked.apply_id)
+def _verify(asked: Subject | None, since: datetime | None, *, as_json: bool) -> int:
+    record = reach.record()
+    names = (asked.apply_id,) if asked else record.applies(since)
+    checked = [record.verify(name) for name in names]
+    broken = [found for found in checked if found.findings]
     if as_json:
-        write_document("audit_verified", _json(found))
+        write_document("audit_verified", _json(checked[0]) if asked else _all_json(checked, broken))
+    elif asked:
+        show(_verdict(checked[0]), wraps=True)
     else:
-        show(_verdict(found), wraps=True)
-    return BROKEN if found.findings else 0
+        show(_all_verdicts(checked, broken), wraps=True)
+    return BROKEN if broken else 0
+
+
+def _all_json(checked: Sequence[Verified], broken: Sequence[Verified]) -> dict[str, object]:
+    return {
+        "ok": not broken,
+        "applies": len(checked),
+        "chains": sum(found.chains for found in checked),
+        "events": sum(found.events for found in checked),
+        "requests": sum(found.requests for found in checked),
+        "seal": seal_of(checked),
+        "broken": [_json(found) for found in broken],
+    }
+
+
+def _all_verdicts(checked: Sequence[Verified], broken: Sequence[Verified]) -> Iterator[Text]:
+    for found in broken:
+        yield from _verdict(found)
+    records = f"{plural(len(checked), 'record')}, {plural(sum(found.events for found in checked), 'event')}"
+    if broken:
+        yield Text.assemble(("✖ ", "red"), f"{len(broken)} of {records} are not as they were written")
+        return
+    yield Text.assemble(("✔ ", "green"), f"all are as they were written: {records}")
+    yield Text(f"  seal {seal_of(checked)}", "dim")
 
 
 def _json(found: Verified) -> dict[str, object]:

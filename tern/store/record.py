@@ -37,29 +37,41 @@ _LINKS = text(
 _ENDS = text("SELECT operation_id, length, head FROM event_chains WHERE apply_id = :id ORDER BY operation_id")
 _STATES = text("SELECT id, deployment, state FROM apply_operations WHERE apply_id = :id ORDER BY id")
 _SEALS = text("SELECT *, outcomes::text AS told FROM control_requests WHERE apply_id = :id ORDER BY id")
-_EVENTS = text(
+_EVENTS = (
     "SELECT * FROM (SELECT e.id, e.at, e.event, e.who, e.why, e.before, e.after, e.detail, e.hash,"
-    "   coalesce(o.deployment, '') AS deployment"
-    "   FROM apply_events e LEFT JOIN apply_operations o ON o.id = e.operation_id"
-    "   WHERE e.apply_id = :id AND (:deployment = '' OR e.operation_id IS NULL OR o.deployment = :deployment)"
+    "   a.apply_identifier, coalesce(o.deployment, '') AS deployment"
+    "   FROM apply_events e JOIN applies a ON a.id = e.apply_id LEFT JOIN apply_operations o ON o.id = e.operation_id"
+    "   WHERE {of}"
+    "   AND (:deployment = '' OR e.operation_id IS NULL OR o.deployment = :deployment)"
     "   AND (:what = '' OR e.event = :what OR starts_with(e.event, :what || '_')) AND (:who = '' OR e.who = :who)"
     "   AND (CAST(:since AS timestamptz) IS NULL OR e.at >= :since)"
     "   ORDER BY e.id DESC LIMIT :limit) newest ORDER BY id"
 )
-_REQUESTS = text(
-    "SELECT * FROM (SELECT r.* FROM control_requests r WHERE r.apply_id = :id"
+_REQUESTS = (
+    "SELECT * FROM (SELECT r.*, a.apply_identifier FROM control_requests r JOIN applies a ON a.id = r.apply_id"
+    "   WHERE {of}"
     "   AND (:what = '' OR r.verb = :what) AND (:who = '' OR r.caller = :who)"
     "   AND (CAST(:since AS timestamptz) IS NULL OR r.created_at >= :since)"
     "   AND (:deployment = '' OR EXISTS (SELECT 1 FROM jsonb_array_elements(r.outcomes) line"
     "     WHERE line ->> 'deployment' = :deployment))"
     "   ORDER BY r.id DESC LIMIT :limit) newest ORDER BY id"
 )
+# Two statements each: one for both would be planned without knowing whether there is an apply to look under.
+_EVENTS_OF_ONE, _EVENTS_OF_ALL = text(_EVENTS.format(of="e.apply_id = :id")), text(_EVENTS.format(of="true"))
+_REQUESTS_OF_ONE, _REQUESTS_OF_ALL = (
+    text(_REQUESTS.format(of="r.apply_id = :id")),
+    text(_REQUESTS.format(of="true")),
+)
 _FATES = text(
     "SELECT d.request_id, o.deployment, d.state, d.attempts, d.engine_words,"
     " extract(epoch FROM d.closed_at - d.created_at)::float AS after_s"
     " FROM control_deliveries d JOIN apply_operations o ON o.id = d.operation_id"
-    " WHERE d.apply_id = :id AND d.request_id = ANY(:requests)"
+    " WHERE d.request_id = ANY(:requests) AND d.apply_id = ANY(:applies)"
     " AND (:deployment = '' OR o.deployment = :deployment) ORDER BY d.id"
+)
+_APPLIES_SINCE = text(
+    "SELECT apply_identifier FROM applies WHERE CAST(:since AS timestamptz) IS NULL OR created_at >= :since"
+    " ORDER BY id"
 )
 _PAST = text(
     "SELECT o.deployment, o.position, s.after AS state, s.at AS since, s.who, s.why, r.remote_id,"
@@ -97,7 +109,7 @@ class Record:
 
     def entries(
         self,
-        apply_id: ApplyId,
+        apply_id: ApplyId | None,
         *,
         deployment: str = "",
         what: str = "",
@@ -105,24 +117,31 @@ class Record:
         since: datetime | None = None,
         limit: int = 1_000,
     ) -> tuple[Entry, ...]:
-        """The newest requests and events, in the order in which they came; a deployment's own and the apply's.
+        """The newest requests and events, in the order in which they came; a deployment's own and the apply's. Without
+        an apply, those of all.
 
         what: a verb or an event's name, with all that begins with it: `stop` has `stop_sent` with it.
         """
         with snapshot(self._engine) as tx:
-            found = find_apply(tx, apply_id)
-            asked = {
-                "id": found["id"],
+            asked: dict[str, object] = {
                 "deployment": deployment,
                 "what": what,
                 "who": who,
                 "since": since,
                 "limit": limit,
             }
-            events = [_event(row) for row in tx.execute(_EVENTS, asked).mappings()]
-            rows = tx.execute(_REQUESTS, asked).mappings().all()
+            happened, wished = _EVENTS_OF_ALL, _REQUESTS_OF_ALL
+            if apply_id is not None:
+                happened, wished = _EVENTS_OF_ONE, _REQUESTS_OF_ONE
+                asked["id"] = find_apply(tx, apply_id)["id"]
+            events = [_event(row) for row in tx.execute(happened, asked).mappings()]
+            rows = tx.execute(wished, asked).mappings().all()
             fates = defaultdict(list)
-            bounds = {"id": found["id"], "requests": [row["id"] for row in rows], "deployment": deployment}
+            bounds = {
+                "requests": [row["id"] for row in rows],
+                "applies": sorted({row["apply_id"] for row in rows}),
+                "deployment": deployment,
+            }
             for row in tx.execute(_FATES, bounds).mappings():
                 fates[row["request_id"]].append(
                     Fate(
@@ -131,6 +150,13 @@ class Record:
                 )
             requests = [_request(row, tuple(fates[row["id"]])) for row in rows]
         return tuple(sorted([*events, *requests], key=lambda entry: entry.at)[-limit:])
+
+    def applies(self, since: datetime | None) -> tuple[ApplyId, ...]:
+        """Those that were accepted since then, or all, the oldest first."""
+        with snapshot(self._engine) as tx:
+            return tuple(
+                ApplyId(name) for name in tx.execute(_APPLIES_SINCE, {"since": since}).scalars().all()
+            )
 
     def verify(self, apply_id: ApplyId) -> Verified:
         """Every chain computed again, every state compared with its story."""
@@ -254,6 +280,7 @@ def _event(row: RowMapping) -> Entry:
         after=row["after"],
         hash=bytes(row["hash"]).hex(),
         detail=row["detail"],
+        apply_id=row["apply_identifier"],
     )
 
 
@@ -272,6 +299,7 @@ def _request(row: RowMapping, fates: tuple[Fate, ...]) -> Entry:
         detail={},
         outcomes=tuple(row["outcomes"]),
         fates=fates,
+        apply_id=row["apply_identifier"],
     )
 
 

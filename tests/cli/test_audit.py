@@ -46,6 +46,23 @@ def test_the_audit_is_narrowed(world: World, tern: Tern) -> None:
     assert short.document["warnings"]
 
 
+def test_without_an_apply_all_are_shown_and_verified(world: World, tern: Tern) -> None:
+    """G15: a day of many rollouts in one account."""
+    first, second = world.apply("A"), world.apply("B")
+    entries = tern("audit", "--json").data["entries"]
+    assert {entry["apply_id"] for entry in entries} == {first, second}
+    assert tern("audit").out.count(second) >= 1
+    done = tern("audit", "--verify", "--json")
+    assert (done.code, done.data["applies"], done.data["broken"]) == (0, 2, [])
+    assert tern("audit", "--verify", "--since", "0s ago", "--json").data["applies"] == 0
+    with world.database.begin() as tx:
+        tx.execute(text("SET LOCAL session_replication_role = replica"))
+        tx.execute(text("UPDATE apply_events SET why = 'x' WHERE event = 'accepted' AND who = 'ann'"))
+    done = tern("audit", "--verify", "--json")
+    assert (done.code, {each["apply_id"] for each in done.data["broken"]}) == (10, {first, second})
+    assert "2 of 2 records" in tern("audit", "--verify").out
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [

@@ -21,7 +21,7 @@ TASKS = {
     "tern.operation.progress": "poll",
     "tern.deployment.poll": "poll",
     "tern.apply.advance": "control",
-    "tern.apply.enqueue": "control",
+    "tern.apply.enqueue": "dispatch",
     "tern.progress.sweep": "sweep",
     "tern.sweep": "sweep",
 }

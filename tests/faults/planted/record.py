@@ -60,7 +60,7 @@ MUTANTS = (
     mutant(
         "G15",
         "a plan that was changed since its review is rolled out",
-        f"{FLOWS}accept.py {FLOWS}review.py",
+        "tests/domain/test_review.py",
         "tern/domain/review.py",
         "    if plan_digest(plan.database_type, plan.changes, plan.targets, plan.policy) != plan.digest:",
         "    if False:",
