@@ -6,8 +6,9 @@ from tern.domain.dispatch import Approach, approach
 from tern.domain.errors import ScopeRefused
 from tern.domain.identity import DispatchKey, RemoteId, ScopeName, dispatch_key
 from tern.domain.model import Claim, OperationScope
+from tern.domain.projection import is_left_alone_by_claim
 from tern.domain.scope import POISON, refuse
-from tern.domain.states import Event, State, origins
+from tern.domain.states import ApplyState, Event, State, origins
 from tern.ports import DispatchClaimed, Fenced, NotClaimed
 from tests.simulation.memory.parent import FREE, move, project_parent, tell
 from tests.simulation.memory.rows import OperationRow
@@ -99,7 +100,8 @@ class DispatchSteps(Steps):
             repeat_is_safe=False,
             **intent,
         )
-        project_parent(db, row.apply_id, self.owner)
+        if not is_left_alone_by_claim(ApplyState(db.applies[row.apply_id].state)):
+            project_parent(db, row.apply_id, self.owner)
         return DispatchClaimed(claim, scope, how)
 
     def _settle_poisoned(self, row: OperationRow, poison: ScopeRefused) -> NotClaimed:
@@ -206,6 +208,7 @@ class DispatchSteps(Steps):
                 looks = None if row.completed_at is not None else db.now
                 db.write(row, **FREE, next_attempt_at=None, next_poll_at=looks)
                 return Fenced.DONE
+            before, wished = row.state, any(wish.is_open for wish in db.deliveries_of[row.id])
             move(
                 db,
                 row,
@@ -225,7 +228,9 @@ class DispatchSteps(Steps):
             for wish in db.deliveries_of[row.id]:
                 if wish.is_open:
                     db.write(wish, next_attempt_at=db.now)
-            project_parent(db, row.apply_id, self.owner)
+            if before != "running" or wished:
+                # What stays as it is changes nothing about the apply.
+                project_parent(db, row.apply_id, self.owner)
             return Fenced.DONE
 
     def record_refused(self, claim: Claim, message: str, reason: str, *, key_is_dead: bool) -> Fenced:
