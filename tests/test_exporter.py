@@ -1,5 +1,6 @@
 """What a scrape is told: this process's counts, the database's state, and no name of anybody's deployment."""
 
+import inspect
 import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,8 +13,9 @@ from tern import metrics
 from tern.domain.control import Verb
 from tern.exporter import Exporter
 from tern.ports import Ports, StorageUnavailable
-from tern.store.counted import CountedStore
+from tern.store.counted import CLAIMING, FENCED, CountedStore
 from tern.store.gauge import Gauges, read_gauges
+from tern.store.store import PostgresStore
 from tests.faults.behaviour import fail
 from tests.flows.conftest import database, make_world, world
 from tests.flows.steps import running, settle
@@ -173,6 +175,19 @@ def test_claims_and_writes_under_them_are_counted_by_outcome(world: World) -> No
         assert now[("dispatch", outcome)] == claims.get(("dispatch", outcome), 0) + 1
     lost = ("record_uncertain", "lost")
     assert metrics.FENCED_WRITES.read()[lost] == writes.get(lost, 0) + 1
+
+
+def test_no_claim_and_no_write_under_one_goes_uncounted() -> None:
+    """A durable step that is added later is counted too, or this says so."""
+    answers = {
+        name: str(inspect.signature(step).return_annotation)
+        for name, step in inspect.getmembers(PostgresStore, inspect.isfunction)
+        if not name.startswith("_")
+    }
+    assert {name for name, answer in answers.items() if "Fenced" in answer} == set(FENCED)
+    claims = {name for name, answer in answers.items() if "NotClaimed" in answer}
+    # A look needs no lease, so there is nothing to win.
+    assert claims - {"begin_look"} == set(CLAIMING)
 
 
 def test_calls_are_timed_by_method_and_code(world: World) -> None:

@@ -24,6 +24,7 @@ FENCED = (
     "record_uncertain",
     "settle_undispatched",
     "record_sent",
+    "record_volume",
     "record_undelivered",
     "record_delivery_refused",
     "hold_uncertain",
