@@ -84,9 +84,12 @@ class Asked(Collector):
 
 
 class Exporter:
-    """A port of this process that answers scrapes."""
+    """A port of this process that answers scrapes. `close` gives back what `look` needs."""
 
-    def __init__(self, address: str, port: int, look: Callable[[], Gauges]) -> None:
+    def __init__(
+        self, address: str, port: int, look: Callable[[], Gauges], close: Callable[[], None] = lambda: None
+    ) -> None:
+        self._close = close
         registry = CollectorRegistry(auto_describe=False)
         for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR, Counted(), Asked(look)):
             registry.register(collector)
@@ -98,6 +101,7 @@ class Exporter:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        self._close()
 
 
 def _gauges(seen: Gauges) -> Iterator[Metric]:

@@ -151,7 +151,8 @@ def open_exporter(settings: Settings) -> "Exporter | None":
 
     engine = connect(settings.require_database_url(), pool_size=1, name="tern-metrics")
     try:
-        return Exporter(settings.metrics_address, settings.metrics_port, partial(read_gauges, engine))
+        look = partial(read_gauges, engine)
+        return Exporter(settings.metrics_address, settings.metrics_port, look, engine.dispose)
     except OSError as error:
         engine.dispose()
         where = f"{settings.metrics_address}:{settings.metrics_port}"
