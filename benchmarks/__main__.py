@@ -9,6 +9,11 @@ from benchmarks.figure import Verdict, table
 
 ALL = {
     "dispatch": "dispatch: 2,000 operations, beside Celery, a bare loop and DBOS",
+    "poll": "poll: 10,000 live operations on 100 deployments, one in a hundred changed",
+    "flat": "flat: claims and sweeps with 1,000, 100,000 and 1,000,000 operations in the tables",
+    "start_up": "start-up: what a person waits for, with an apply of 10,000 operations",
+    "memory": "memory: a worker's, over its ticks",
+    "stop": "stop: of 10,000 operations, without a broker",
 }
 
 

@@ -55,7 +55,7 @@ def measure(*, operations: int = 2000, threads: int = 8, profile: Path | None = 
         here.worker("control", "control,sweep", 4)
         here.worker("worker", "dispatch,poll", threads, "-I", modules, **settings)
         here.start("beat", "celery", "-A", "tasks.app", "beat", "--scheduler", "celery.beat:Scheduler")
-        with _app(here) as app:
+        with app_of(here) as app:
             dispatch_once(store, url, names[:WARM_UP], app, "warm-up")
             empty = [empty_tasks(app, done, operations)]
             bare = [bare_loop(url, port, operations, threads)]
@@ -144,7 +144,7 @@ def _printed(module: str, url: str, port: int, count: int, threads: int) -> floa
     return float(done.stdout.split()[-1])
 
 
-def _app(here: Ground) -> Celery:
+def app_of(here: Ground) -> Celery:
     """An app of this process for the servers of this run."""
     app = Celery("bench", set_as_current=False)
     settings = Settings(broker_url=here.settings["TERN_BROKER_URL"])

@@ -20,6 +20,7 @@ a process that has a broker may give `bells` that ring at once (tasks.bells.Cele
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self, TypedDict, TypeVar, Unpack
 
@@ -98,7 +99,7 @@ class Client:
 
         found = settings.load()
         if database_url:
-            found = found.model_copy(update={"database_url": database_url})
+            found = replace(found, database_url=database_url)
         self._caller = caller or settings.caller(found)
         self._door = wiring.open_desk(found, bells or wiring.Silent())
 

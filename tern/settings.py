@@ -1,27 +1,28 @@
 """Everything that Tern can be told through its environment; each variable has the prefix `TERN_`.
 
-Nothing is opened here. Commands that need no settings must not import this module: validation costs more time than
-the rest of `tern --help`.
+Nothing is opened here, and nothing is imported that costs time: every command reads this.
 """
 
 import getpass
 import os
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 from urllib.parse import urlsplit
-
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tern.domain.errors import Misconfigured
 from tern.domain.timing import LEASE_S, RPC_DEADLINE_S, SELF_SWEEP_AFTER_S, PollPace
 from tern.local.discovery import default_home, discover
 
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket")
-
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
+PREFIX = "TERN_"
+_READ = "read"
+_YES = frozenset({"1", "true", "t", "yes", "y", "on"})
+_NO = frozenset({"0", "false", "f", "no", "n", "off"})
+_DAY_S = 86_400
 
 
 class LogFormat(StrEnum):
@@ -31,73 +32,111 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-class Settings(BaseSettings):
+# Each reads one variable, and raises ValueError with what is wanted, never with the value: it may be a secret.
+
+
+def _setting(default: Any, read: Callable[[str], object], *, repr: bool = True) -> Any:  # noqa: A002 - dataclass's word
+    return field(default=default, repr=repr, metadata={_READ: read})
+
+
+def _text(said: str) -> str:
+    return said
+
+
+def _broker(said: str) -> str:
+    if urlsplit(said).scheme not in BROKER_SCHEMES:
+        raise ValueError("the broker's address begins with redis:// or rediss://")
+    return said
+
+
+def _yes_or_no(said: str) -> bool:
+    if said.lower() in _YES:
+        return True
+    if said.lower() in _NO:
+        return False
+    raise ValueError("it is true or false")
+
+
+def _seconds(said: str) -> float:
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _DAY_S:
+        raise ValueError("it is a number of seconds, more than 0 and at most a day")
+    return seconds
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def read(said: str) -> int:
+        try:
+            number = int(said)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            message = f"it is a number from {least} to {most}"
+            raise ValueError(message)
+        return number
+
+    return read
+
+
+def _one_of(kind: Callable[[str], str], *choices: str) -> Callable[[str], str]:
+    def read(said: str) -> str:
+        if said not in choices:
+            message = f"it is one of {', '.join(choices)}"
+            raise ValueError(message)
+        return kind(said)
+
+    return read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
     """What one process of Tern was told. Empty URLs mean that nobody said and no embedded servers run."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="TERN_", frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
-    )
-
-    database_url: str = Field(default="", repr=False)
+    database_url: str = _setting("", _text, repr=False)
     """Tern's own PostgreSQL: `postgresql://user:password@host:port/database`."""
-    broker_url: str = Field(default="", repr=False)
+    broker_url: str = _setting("", _broker, repr=False)
     """Redis or Valkey: `redis://:password@host:port/0`. It may forget everything; only latency depends on it."""
-    home: Path = Field(default_factory=default_home)
+    home: Path = field(default_factory=default_home, metadata={_READ: Path})
     """Where the embedded servers keep their data, and where they are looked for; `.tern` by default."""
-    log_format: LogFormat = LogFormat.CONSOLE
+    log_format: LogFormat = _setting(LogFormat.CONSOLE, _one_of(LogFormat, *LogFormat))  # noqa: RUF009
     """`console` for people, `json` for one object a line."""
-    log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+    log_level: str = _setting("INFO", _one_of(str, "DEBUG", "INFO", "WARNING", "ERROR"))
     """The least important lines that are written."""
-    debug: bool = False
+    debug: bool = _setting(default=False, read=_yes_or_no)
     """Show the traceback of an unexpected failure."""
-    caller: str = ""
+    caller: str = _setting("", _text)
     """Who is recorded as asking; by default the account and machine that run the command."""
 
-    lease_seconds: Seconds = LEASE_S
+    lease_seconds: float = _setting(LEASE_S, _seconds)
     """How long a claim holds; the time until a killed worker's operation is driven again."""
-    rpc_deadline_seconds: Seconds = RPC_DEADLINE_S
+    rpc_deadline_seconds: float = _setting(RPC_DEADLINE_S, _seconds)
     """How long an engine may take for one answer; must be shorter than the lease."""
-    poll_eager_seconds: Seconds = 0.5
+    poll_eager_seconds: float = _setting(0.5, _seconds)
     """Between two looks at an operation about to cut over or under a control."""
-    poll_steady_seconds: Seconds = 5.0
+    poll_steady_seconds: float = _setting(5.0, _seconds)
     """Between two looks at an operation that works."""
-    poll_slow_seconds: Seconds = 30.0
+    poll_slow_seconds: float = _setting(30.0, _seconds)
     """Between two looks at what only a person moves on, or once contact is lost."""
-    sweep_progress_seconds: Seconds = 1.0
+    sweep_progress_seconds: float = _setting(1.0, _seconds)
     """How often beat rings for operations to be polled."""
-    sweep_reconcile_seconds: Seconds = 2.0
+    sweep_reconcile_seconds: float = _setting(2.0, _seconds)
     """How often beat rings for whatever else is due."""
-    sweep_self_after_seconds: Seconds = SELF_SWEEP_AFTER_S
+    sweep_self_after_seconds: float = _setting(SELF_SWEEP_AFTER_S, _seconds)
     """Without a finished sweep for so long, workers sweep for themselves."""
-    worker_concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+    worker_concurrency: int = _setting(8, _number(1, 256))
     """Threads of one worker process."""
-    pool_size: Annotated[int, Field(ge=1, le=256)] = 8
+    pool_size: int = _setting(8, _number(1, 256))
     """Connections to PostgreSQL that one process keeps."""
-    prepared_statements: bool = True
+    prepared_statements: bool = _setting(default=True, read=_yes_or_no)
     """Have PostgreSQL plan a frequent statement once a connection. `false` behind a pooler that loses them."""
 
-    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    metrics_port: int = _setting(0, _number(0, 65_535))
     """Where this process answers Prometheus' scrapes; 0 for nowhere. Each process needs a port of its own."""
-    metrics_address: str = "127.0.0.1"
+    metrics_address: str = _setting("127.0.0.1", _text)
     """The address of that port. Whoever reaches it may read states and rates, no names and no DDL."""
-
-    @field_validator("broker_url")
-    @classmethod
-    def _broker_speaks_redis(cls, url: str) -> str:
-        if url and urlsplit(url).scheme not in BROKER_SCHEMES:
-            message = "the broker's address begins with redis:// or rediss://"
-            raise ValueError(message)
-        return url
-
-    @field_validator("rpc_deadline_seconds")
-    @classmethod
-    def _deadline_is_shorter_than_the_lease(cls, seconds: float, info: object) -> float:
-        lease = getattr(info, "data", {}).get("lease_seconds", LEASE_S)
-        if seconds >= lease:
-            # An answer that comes after the lease is lost would be written by nobody.
-            message = f"must be shorter than TERN_LEASE_SECONDS, which is {lease:g}"
-            raise ValueError(message)
-        return seconds
 
     @property
     def pace(self) -> PollPace:
@@ -125,18 +164,31 @@ class Settings(BaseSettings):
 
 def load() -> Settings:
     """Reads the environment; where neither URL is set, finds the embedded servers. Raises Misconfigured."""
-    try:
-        settings = Settings()
-    except ValidationError as error:
+    given: dict[str, Any] = {}
+    why: list[str] = []
+    for each in fields(Settings):
+        variable = PREFIX + each.name.upper()
+        if said := os.environ.get(variable, ""):
+            try:
+                given[each.name] = each.metadata[_READ](said)
+            except ValueError as error:
+                why.append(f"{variable}: {error}")
+    settings = Settings(**given)
+    if settings.rpc_deadline_seconds >= settings.lease_seconds:
+        # An answer that comes after the lease is lost would be written by nobody.
+        why.append(
+            f"{PREFIX}RPC_DEADLINE_SECONDS: must be shorter than {PREFIX}LEASE_SECONDS, which is"
+            f" {settings.lease_seconds:g}"
+        )
+    if why:
         message = "the settings can't be used"
-        raise Misconfigured(message, why=_words(error)) from None
+        raise Misconfigured(message, why=tuple(why))
     if settings.database_url or settings.broker_url:
         return settings
     servers = discover(settings.home)
     if servers is None:
         return settings
-    found = {"database_url": servers.database_url, "broker_url": servers.broker_url}
-    return settings.model_copy(update=found)
+    return replace(settings, database_url=servers.database_url, broker_url=servers.broker_url)
 
 
 def caller(settings: Settings) -> str:
@@ -148,12 +200,3 @@ def caller(settings: Settings) -> str:
     except (KeyError, OSError):  # a container's account without a name
         account = f"uid {os.getuid()}"
     return f"{account}@{socket.gethostname()}"
-
-
-def _words(error: ValidationError) -> tuple[str, ...]:
-    """One line a variable, without the value: it may be a secret."""
-    return tuple(
-        f"TERN_{'_'.join(str(part) for part in each['loc']).upper()}: "
-        + each["msg"].removeprefix("Value error, ")
-        for each in error.errors(include_input=False)
-    )

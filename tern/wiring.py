@@ -1,4 +1,7 @@
-"""Where concrete things meet: from settings to the ports that flows use. Entry points bring their own bells."""
+"""Where concrete things meet: from settings to the ports that flows use. Entry points bring their own bells.
+
+Each part is imported by the function that opens it: most commands need one of them, and each costs a person time.
+"""
 
 import logging
 import os
@@ -12,19 +15,17 @@ from tern.domain.errors import Misconfigured, Unreachable
 from tern.domain.identity import ApplyId
 from tern.ports import Bells, Due, DueControl, Ports, StorageUnavailable
 from tern.settings import Settings
-from tern.store.counted import CountedStore
 from tern.store.database import Database
-from tern.store.gauge import read_gauges
-from tern.store.reading import Reading
-from tern.store.record import Record
 from tern.store.revision import require_migrated
 from tern.store.session import connect
-from tern.store.store import PostgresStore
 
 if TYPE_CHECKING:
     from tern.desk import Desk
     from tern.exporter import Exporter
     from tern.store.paging import Paging
+    from tern.store.reading import Reading
+    from tern.store.record import Record
+    from tern.store.store import PostgresStore
 
 _log = logging.getLogger("tern.wiring")
 
@@ -88,8 +89,10 @@ def _checked(settings: Settings) -> Database:
     return engine
 
 
-def open_store(settings: Settings) -> PostgresStore:
+def open_store(settings: Settings) -> "PostgresStore":
     """The store on a migrated database; raises Misconfigured, Unreachable."""
+    from tern.store.counted import CountedStore  # noqa: PLC0415
+
     return CountedStore(
         _checked(settings),
         owner=owner_name(),
@@ -98,19 +101,23 @@ def open_store(settings: Settings) -> PostgresStore:
     )
 
 
-def open_reading(settings: Settings) -> Reading:
+def open_reading(settings: Settings) -> "Reading":
     """The read-only side on a migrated database; raises Misconfigured, Unreachable."""
+    from tern.store.reading import Reading  # noqa: PLC0415
+
     return Reading(_checked(settings))
 
 
-def open_record(settings: Settings) -> Record:
+def open_record(settings: Settings) -> "Record":
     """The record of applies, read-only, on a migrated database; raises Misconfigured, Unreachable."""
+    from tern.store.record import Record  # noqa: PLC0415
+
     return Record(_checked(settings))
 
 
 def open_paging(settings: Settings) -> "Paging":
     """The read-only side of other services, on a migrated database; raises Misconfigured, Unreachable."""
-    from tern.store.paging import Paging  # noqa: PLC0415 - most commands need less
+    from tern.store.paging import Paging  # noqa: PLC0415
 
     return Paging(_checked(settings), lease_s=settings.lease_seconds)
 
@@ -130,8 +137,9 @@ def open_ports(settings: Settings, bells: Bells, *, run_local_jobs: bool = True)
 
 def open_desk(settings: Settings, bells: Bells, *, most_watchers: int = 0) -> "Desk":
     """The door in this process, for as long as it lives; raises Misconfigured, Unreachable."""
-    from tern.desk import Desk  # noqa: PLC0415 - most commands need less
+    from tern.desk import Desk  # noqa: PLC0415
     from tern.store.paging import Paging  # noqa: PLC0415
+    from tern.store.store import PostgresStore  # noqa: PLC0415
     from tern.watching import MOST_WATCHERS  # noqa: PLC0415
 
     ports = open_ports(settings, bells, run_local_jobs=False)
@@ -148,6 +156,7 @@ def open_exporter(settings: Settings) -> "Exporter | None":
     if not settings.metrics_port:
         return None
     from tern.exporter import Exporter  # noqa: PLC0415 - costs more than all the rest, and few processes need it
+    from tern.store.gauge import read_gauges  # noqa: PLC0415
 
     engine = connect(settings.require_database_url(), pool_size=1, name="tern-metrics")
     try:
@@ -162,6 +171,7 @@ def open_exporter(settings: Settings) -> "Exporter | None":
 
 def close_ports(ports: Ports) -> None:
     """Ends channels, engines of local deployments and connections; running jobs are left to be resumed."""
+    from tern.store.store import PostgresStore  # noqa: PLC0415
     from tern.wire.routing import EngineDirectory  # noqa: PLC0415
 
     if isinstance(ports.engines, EngineDirectory):

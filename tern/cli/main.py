@@ -3,6 +3,7 @@
 Nothing heavy is imported here, so that `tern --help` answers at once; a command's module comes with the command.
 """
 
+import gc
 import importlib
 import os
 import signal
@@ -119,6 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             # A terminal that has no ✔ shows a question mark, never a traceback.
             stream.reconfigure(errors="replace")
     signal.signal(signal.SIGTERM, _raise_terminated)
+    # A look at ten thousand operations makes a million objects that all stay: to search them for cycles is in vain.
+    gc.set_threshold(200_000)
     try:
         code = run(words)
         sys.stdout.flush()

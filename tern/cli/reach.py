@@ -3,7 +3,9 @@
 Settings, SQL and gRPC are imported inside: a command that only prints its help pays for none of them.
 """
 
+import logging
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -22,12 +24,12 @@ BROKER_PATIENCE_S = 1.0
 DEFAULT_BROKER_PORT = 6379
 
 
-def settings() -> "Settings":
-    """What the environment says; raises Misconfigured."""
+def settings(*, only_looks: bool = False) -> "Settings":
+    """What the environment says; raises Misconfigured. A command that only looks logs nothing unless it fails."""
     from tern.settings import load  # noqa: PLC0415
 
     found = load()
-    _quieten(found)
+    _quieten(found, only_looks=only_looks)
     return found
 
 
@@ -35,7 +37,7 @@ def reading() -> "Reading":
     """The way to look; raises Misconfigured and Unreachable in words."""
     from tern import wiring  # noqa: PLC0415
 
-    found = wiring.open_reading(settings())
+    found = wiring.open_reading(settings(only_looks=True))
     _when_done(found.close)
     return found
 
@@ -44,7 +46,7 @@ def record() -> "Record":
     """The way to look at what happened; raises Misconfigured and Unreachable in words."""
     from tern import wiring  # noqa: PLC0415
 
-    found = wiring.open_record(settings())
+    found = wiring.open_record(settings(only_looks=True))
     _when_done(found.close)
     return found
 
@@ -53,7 +55,7 @@ def paging() -> "Paging":
     """The way to look that other services use; raises Misconfigured and Unreachable in words."""
     from tern import wiring  # noqa: PLC0415
 
-    found = wiring.open_paging(settings())
+    found = wiring.open_paging(settings(only_looks=True))
     _when_done(found.close)
     return found
 
@@ -75,7 +77,7 @@ def ports(*, ringing: bool = False, deadline_s: float | None = None) -> Ports:
 
     found = settings()
     if deadline_s is not None:
-        found = found.model_copy(update={"rpc_deadline_seconds": deadline_s})
+        found = replace(found, rpc_deadline_seconds=deadline_s)
     opened = wiring.open_ports(found, bells(found) if ringing else wiring.Silent(), run_local_jobs=False)
     _when_done(lambda: wiring.close_ports(opened))
     return opened
@@ -131,11 +133,35 @@ def broker_trouble(url: str) -> str:
     return ""
 
 
-def _quieten(found: "Settings") -> None:
+def _quieten(found: "Settings", *, only_looks: bool) -> None:
     """Logs of the parts go to stderr, and only what matters: stdout is for the answer alone."""
-    from tern.observe import configure  # noqa: PLC0415
+    level = "DEBUG" if found.debug else "WARNING"
+    if not only_looks:
+        from tern.observe import configure  # noqa: PLC0415
 
-    configure(found.log_format, "DEBUG" if found.debug else "WARNING")
+        configure(found.log_format, level)
+        return
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(_FirstLine(found.log_format, level))
+    root.setLevel(level)
+
+
+class _FirstLine(logging.Handler):
+    """Shapes the logs when the first line comes: what shapes them costs as much time as the rest of a look."""
+
+    def __init__(self, log_format: str, level: str) -> None:
+        super().__init__()
+        self._log_format = log_format
+        self._level = level
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Gives way to the real thing."""
+        from tern.observe import configure  # noqa: PLC0415
+
+        configure(self._log_format, self._level)
+        logging.getLogger(record.name).handle(record)
 
 
 def _when_done(close: object) -> None:

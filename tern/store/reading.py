@@ -37,7 +37,10 @@ _APPLY = text(
     " WHERE a.apply_identifier = :apply"
 )
 _OPERATIONS = text(
-    f"SELECT o.*, {REMOTE_ID} AS remote_id, {STOP_IN_FORCE} AS stop_in_force,"
+    # Only what is read: there may be ten thousand of them.
+    "SELECT o.id, o.deployment, o.position, o.wave, o.target, o.state, o.attempt, o.fence, o.claim_token, o.volume,"
+    " o.poll_failures, o.poll_error, o.summary, o.error_reason, o.error_message,"
+    f" {REMOTE_ID} AS remote_id, {STOP_IN_FORCE} AS stop_in_force,"
     " coalesce(n.drained, false) AS drained, "
     # No join: on tables without statistics yet, right after 10,000 operations were accepted, the planner would go
     # through all of a database's reservations for each of them.
@@ -57,7 +60,10 @@ _OPERATIONS = text(
     " LEFT JOIN deployments n ON n.name = o.deployment"
     " WHERE o.apply_id = :id ORDER BY o.position"
 )
-_TABLES = text("SELECT * FROM table_changes WHERE apply_id = :id ORDER BY operation_id, ordinal")
+_TABLES = text(
+    "SELECT operation_id, namespace, table_name, ddl, action, unsafe_reason, state, rows_copied, rows_total, percent,"
+    " eta_seconds, detail, error FROM table_changes WHERE apply_id = :id ORDER BY operation_id, ordinal"
+)
 _WISHES = text(
     "SELECT d.*, r.caller, r.reason, extract(epoch FROM tern_clock() - d.created_at)::float AS age_s,"
     " extract(epoch FROM tern_clock() - d.closed_at)::float AS closed_s_ago"
