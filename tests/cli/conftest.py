@@ -59,7 +59,7 @@ def bare(
     monkeypatch.setenv("TERN_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NO_COLOR", "1")
     # Logging belongs to the process, and this process is pytest's, which listens to the standard library's.
-    monkeypatch.setattr(reach, "_quieten", lambda _found: None)
+    monkeypatch.setattr(reach, "_quieten", lambda _found, **_more: None)
     opened: list[Database] = []
     right = wiring.open_database
 
