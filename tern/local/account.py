@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tern.domain.errors import Misconfigured
+from tern.local.launching import MAY_NOT_BECOME, launched
 
 # An account that every system has and that owns nothing; creating one would change the machine.
 UNPRIVILEGED = "nobody"
@@ -47,18 +48,26 @@ class Account:
 
     def _can(self, test: str, path: Path) -> bool:
         question = subprocess.run(  # noqa: S603 - a fixed command; the path is an argument
-            ["/bin/sh", "-c", f'test {test} "$1"', "sh", str(path)],
-            user=self.uid,
-            group=self.gid,
-            extra_groups=[],
+            launched(["/bin/sh", "-c", f'test {test} "$1"', "sh", str(path)], ids=self.ids),
+            stderr=subprocess.PIPE,
+            text=True,
             cwd="/",
             check=False,
         )
+        if question.returncode == MAY_NOT_BECOME:
+            # A container may take root's power to become somebody else.
+            what = f"PostgreSQL does not run as root, and this root may not become {self.name!r}"
+            raise Misconfigured(
+                what, why=(question.stderr.strip(),), next_step="Run this command as an ordinary user."
+            )
         return question.returncode == 0
 
 
 def server_account() -> Account | None:
-    """The account that the servers must run as, or None if they run as whoever asks."""
+    """The account that the servers must run as, or None if they run as whoever asks.
+
+    Raises Misconfigured where there is no such account or this process may not become it.
+    """
     if os.geteuid() != 0:
         return None
     try:
@@ -69,14 +78,7 @@ def server_account() -> Account | None:
         )
         raise Misconfigured(what, next_step="Run this command as an ordinary user.") from None
     account = Account(UNPRIVILEGED, entry.pw_uid, entry.pw_gid)
-    try:
-        account.can_enter(Path("/"))
-    except (OSError, subprocess.SubprocessError) as error:
-        # A container may take root's power to become somebody else.
-        what = f"PostgreSQL does not run as root, and this root may not become {UNPRIVILEGED!r}"
-        raise Misconfigured(
-            what, why=(str(error),), next_step="Run this command as an ordinary user."
-        ) from None
+    account.can_enter(Path("/"))
     return account
 
 

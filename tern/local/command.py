@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,7 +11,8 @@ from typing import Any
 
 from tern.domain.errors import TernError
 from tern.local.discovery import Servers
-from tern.local.supervisor import HERE, POLL_SECONDS
+from tern.local.launching import launched
+from tern.local.supervisor import POLL_SECONDS
 
 TERN = (sys.executable, "-m", "tern")
 
@@ -66,11 +66,7 @@ class CommandLine:
         In a process group of its own: Ctrl-C is for the demo, which then ends the command too.
         """
         process = subprocess.Popen(  # noqa: S603 - our own program
-            [
-                *(sys.executable, "-I", "-S", str(HERE / "launcher.py")),
-                *(str(os.getpid()), str(signal.SIGTERM.value), "-"),
-                *(*TERN, *arguments),
-            ],
+            launched([*TERN, *arguments]),
             stdin=subprocess.DEVNULL,
             env=dict(self.environment),
             process_group=0,

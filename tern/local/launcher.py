@@ -21,9 +21,13 @@ def main(arguments: list[str]) -> None:
     program = shutil.which(argv[0]) or argv[0]
     if account != "-":
         user, group = (int(part) for part in account.split(":"))
-        os.setgroups([])
-        os.setgid(group)
-        os.setuid(user)
+        try:
+            os.setgroups([])
+            os.setgid(group)
+            os.setuid(user)
+        except OSError as error:
+            sys.stderr.write(f"cannot become {account}: {error.strerror}\n")
+            sys.exit(126)
     if sys.platform == "linux":
         # After the change of account: Linux forgets the parent-death signal when the user changes.
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal_number))

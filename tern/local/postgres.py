@@ -21,6 +21,7 @@ from psycopg import sql
 from tern.domain.errors import Misconfigured
 from tern.local.account import Account, data_folder, hand_over, readable_package
 from tern.local.discovery import began
+from tern.local.launching import launched
 
 SUPERUSER = "postgres"
 # A password of 128 random bits needs no stretching, and each of our many connections would pay for it.
@@ -166,10 +167,8 @@ class Cluster:
         return not Path("/proc/self").exists()
 
     def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        user = None if self.account is None else self.account.uid
-        group = None if self.account is None else self.account.gid
         return subprocess.run(  # noqa: S603 - PostgreSQL's own programs
-            command,
+            launched(command, ids=None if self.account is None else self.account.ids),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -177,9 +176,6 @@ class Cluster:
             check=False,
             env=dict(ENVIRONMENT),
             cwd="/",
-            user=user,
-            group=group,
-            extra_groups=None if user is None else [],
         )
 
 

@@ -20,8 +20,8 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from tern.domain.errors import TernError
+from tern.local.launching import HERE, launched
 
-HERE = Path(__file__).parent
 POLL_SECONDS = 0.05
 LAST_LINES = 15
 FIRST_PAUSE_SECONDS = 1.0
@@ -105,14 +105,12 @@ class Supervisor:
         log = self.log_directory / f"{program.name}.log"
         if log.exists():
             log.replace(log.with_suffix(".log.1"))
-        account = "-" if program.account is None else "{}:{}".format(*program.account)
-        launch = [sys.executable, "-I", "-S", str(HERE / "launcher.py")]
         # A signal between the fork and the append would leave a program that nobody knows.
         with _signals_held():
             guard = self._guard = self._guard or _start_guard()
             with log.open("wb") as output:
                 process = subprocess.Popen(  # noqa: S603 - the caller's own programs
-                    [*launch, str(os.getpid()), str(program.stop_signal.value), account, *program.argv],
+                    launched(program.argv, stop_signal=program.stop_signal, ids=program.account),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,

@@ -28,6 +28,7 @@ def main() -> int:
         tree = Path(folder)
         copy_tree(tree)
         _narrow(tree, sys.argv[1:])
+        _shorten(tree)
         log = tree / "mutation.log"
         with log.open("wb") as output:
             status = _mutmut(tree, "run", "--max-children", str(PARALLEL), stdout=output).returncode
@@ -59,6 +60,14 @@ def _narrow(tree: Path, files: list[str]) -> None:
     config.write_text(
         re.sub(r"only_mutate = \[.*?\]", f"only_mutate = [{chosen}]", config.read_text(), flags=re.DOTALL)
     )
+
+
+def _shorten(tree: Path) -> None:
+    """Counts every call of a changed module, ten times slower: combinations of three operations instead of four."""
+    test = tree / "tests/domain/test_projection.py"
+    content = test.read_text()
+    assert "SIZES = (1, 2, 3, 4)" in content
+    test.write_text(content.replace("SIZES = (1, 2, 3, 4)", "SIZES = (1, 2, 3)"))
 
 
 def _results(tree: Path) -> dict[str, str]:

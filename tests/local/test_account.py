@@ -11,6 +11,7 @@ import pytest
 from tern.domain.errors import Misconfigured
 from tern.local import account, postgres
 from tern.local.embedded import embedded_servers
+from tern.local.launching import MAY_NOT_BECOME
 from tern.local.postgres import answers
 
 FAST = {"fsync": "off", "shared_buffers": "16MB", "max_connections": "20"}
@@ -103,10 +104,9 @@ def test_an_ordinary_user_runs_the_servers_himself(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root can become somebody else")
 def test_a_root_that_may_not_become_somebody_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: object, **options: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr("subprocess.run", refuse)
+    # test_launcher.py shows that the launcher ends so.
+    refusal = ["/bin/sh", "-c", f"exit {MAY_NOT_BECOME}"]
+    monkeypatch.setattr(account, "launched", lambda *_, **__: refusal)
     with pytest.raises(Misconfigured, match="may not become"):
         account.server_account()
 

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from tern.local import launcher
+from tern.local.launching import MAY_NOT_BECOME
 
+POWERLESS = """
+import ctypes, runpy, sys
+header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert ctypes.CDLL(None).capset(header, none) == 0
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 LAUNCH = (sys.executable, "-I", "-S", launcher.__file__)
 
 
@@ -41,6 +49,21 @@ def test_a_program_runs_under_the_given_account_and_no_other_group() -> None:
     assert set(done.stdout.replace("Uid:", "").replace("Gid:", "").replace("Groups:", "").split()) == {
         "65534"
     }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+def test_a_root_that_may_not_become_somebody_else_says_so() -> None:
+    """As in a container that took root's capabilities; here the process gives them up itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", POWERLESS, launcher.__file__, str(os.getpid()), "15", "65534:65534", "true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (
+        MAY_NOT_BECOME,
+        "cannot become 65534:65534: Operation not permitted\n",
+    )
 
 
 def test_the_launcher_needs_the_standard_library_only() -> None:
