@@ -6,10 +6,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tern.local.discovery import Servers
+
+if TYPE_CHECKING:
+    from tests.shelf import Shelf
 
 # The cluster is thrown away, so nothing has to survive a power cut.
 THROWAWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
@@ -51,6 +55,21 @@ def database_url(postgres_server: Servers) -> Iterator[str]:
     yield url
     with contextlib.suppress(Exception):  # a test may have killed the server
         drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def shelf(postgres_server: Servers) -> "Shelf":
+    """The migrated databases that tests use one after the other."""
+    from tests.shelf import Shelf  # noqa: PLC0415
+
+    return Shelf(postgres_server)
+
+
+@pytest.fixture
+def migrated_url(shelf: "Shelf") -> Iterator[str]:
+    """A migrated database without a row."""
+    with shelf.lend() as url:
+        yield url
 
 
 @pytest.fixture

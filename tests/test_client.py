@@ -35,8 +35,8 @@ PLACE = {"environment": "test", "database": "shop", "reason": "because"}
 
 
 @pytest.fixture
-def direct(world: World, database_url: str, database: Database) -> Iterator[Client]:
-    with Client(database_url=database_url, caller="deployer", bells=world.bells) as opened:
+def direct(world: World, migrated_url: str, database: Database) -> Iterator[Client]:
+    with Client(database_url=migrated_url, caller="deployer", bells=world.bells) as opened:
         yield opened
 
 

@@ -85,8 +85,8 @@ def bare(
 
 
 @pytest.fixture
-def tern(bare: Tern, monkeypatch: pytest.MonkeyPatch, database_url: str, database: Database) -> Tern:
+def tern(bare: Tern, monkeypatch: pytest.MonkeyPatch, migrated_url: str, database: Database) -> Tern:
     """The command line on a migrated database, without a broker."""
-    monkeypatch.setenv("TERN_DATABASE_URL", database_url)
+    monkeypatch.setenv("TERN_DATABASE_URL", migrated_url)
     monkeypatch.setenv("TERN_CALLER", "ann@desk")
     return bare

@@ -13,7 +13,7 @@ DDL = "ALTER TABLE orders ADD COLUMN note text"
 
 
 def test_an_apply_rings_and_stdout_holds_nothing_but_its_answer(
-    world: World, database_url: str, broker_url: str
+    world: World, migrated_url: str, broker_url: str
 ) -> None:
     done = subprocess.run(
         [
@@ -24,7 +24,7 @@ def test_an_apply_rings_and_stdout_holds_nothing_but_its_answer(
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "TERN_DATABASE_URL": database_url, "TERN_BROKER_URL": broker_url},
+        env={**os.environ, "TERN_DATABASE_URL": migrated_url, "TERN_BROKER_URL": broker_url},
     )
     apply_id = json.loads(done.stdout)["data"]["apply_id"]
     assert done.stderr == ""

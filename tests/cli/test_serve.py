@@ -40,7 +40,7 @@ def test_bad_input_is_refused(
     assert ACT not in done.err
 
 
-def test_it_serves_until_it_is_told_to_end(world: World, database_url: str, tmp_path: Path) -> None:
+def test_it_serves_until_it_is_told_to_end(world: World, migrated_url: str, tmp_path: Path) -> None:
     apply_id = world.apply()
     port_file, tokens = tmp_path / "port", tmp_path / "tokens"
     tokens.write_text(f"deployer act {ACT}\n")
@@ -50,7 +50,7 @@ def test_it_serves_until_it_is_told_to_end(world: World, database_url: str, tmp_
             *(sys.executable, "-m", "tern", "serve", "--listen", "127.0.0.1:0"),
             *("--tokens", f"file:{tokens}", "--port-file", str(port_file)),
         ],
-        env={**os.environ, "TERN_DATABASE_URL": database_url, "PYTHONWARNINGS": "ignore"},
+        env={**os.environ, "TERN_DATABASE_URL": migrated_url, "PYTHONWARNINGS": "ignore"},
         stderr=subprocess.PIPE,
         text=True,
     ) as process:

@@ -42,13 +42,13 @@ def doors(
     stubs: Stubs,
     server: ControlServer,
     database: Database,
-    database_url: str,
+    migrated_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Doors]:
     """Every way in to the same world."""
     monkeypatch.setenv("ACT_TOKEN", ACT)
     with (
-        Client(database_url=database_url, caller="ann@desk") as direct,
+        Client(database_url=migrated_url, caller="ann@desk") as direct,
         Client(f"grpc://127.0.0.1:{server.port}", token="env:ACT_TOKEN") as remote,
     ):
         yield {

@@ -5,16 +5,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tern.store.database import Database
-from tern.store.schema import migrate
 from tern.store.session import connect
 from tests.faults.fake_engine import FakeEngine
 from tests.world import World
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    engine = connect(database_url, pool_size=8)
-    migrate(engine)
+def database(migrated_url: str) -> Iterator[Database]:
+    engine = connect(migrated_url, pool_size=8)
     yield engine
     engine.dispose()
 

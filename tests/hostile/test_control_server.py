@@ -43,12 +43,12 @@ REFUSED = GIVEN_UP - ANSWERS | {
 class Door:
     """`tern serve` in a process of its own."""
 
-    def __init__(self, database_url: str, folder: Path) -> None:
+    def __init__(self, migrated_url: str, folder: Path) -> None:
         port_file, self.log = folder / "door.port", folder / "door.log"
         tokens = f"reader read {READER}\nactor act {ACTOR}\n"
         words = ("serve", "--listen", "127.0.0.1:0", "--tokens", "env:TOKENS", "--port-file", str(port_file))
         environment = {
-            "TERN_DATABASE_URL": database_url,
+            "TERN_DATABASE_URL": migrated_url,
             "TERN_BROKER_URL": "redis://127.0.0.1:1/0",
             "TOKENS": tokens,
         }
@@ -83,16 +83,16 @@ def rollout(world: World) -> World:
 
 
 @pytest.fixture
-def door(database_url: str, rollout: World, tmp_path: Path) -> Iterator[Door]:
-    one = Door(database_url, tmp_path)
+def door(migrated_url: str, rollout: World, tmp_path: Path) -> Iterator[Door]:
+    one = Door(migrated_url, tmp_path)
     yield one
     one.close()
 
 
 @pytest.fixture
-def rows(database_url: str) -> Iterator[Callable[[], dict[str, str]]]:
+def rows(migrated_url: str) -> Iterator[Callable[[], dict[str, str]]]:
     """All that Tern holds. A plan that was read is kept by its content, before anybody asks for its rollout."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with psycopg.connect(migrated_url, autocommit=True) as connection:
         kept = ("public.plans", "public.plans_id_seq", "public.plan_changes", "public.plan_changes_id_seq")
         yield lambda: {
             name: digest for name, digest in fingerprint(connection).items()

@@ -14,7 +14,6 @@ from tern.domain.model import Credentials, Deployment
 from tern.domain.states import TRANSITIONS, Event, State
 from tern.ports import Resolved
 from tern.store.database import Database
-from tern.store.schema import migrate
 from tern.store.session import connect
 from tern.store.sql import text
 from tests.faults.behaviour import fail, lose_answer
@@ -23,9 +22,8 @@ from tests.world import World
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    engine = connect(database_url, pool_size=8)
-    migrate(engine)
+def database(migrated_url: str) -> Iterator[Database]:
+    engine = connect(migrated_url, pool_size=8)
     # Every write of a state is noted behind the back of whoever writes it, with its transaction.
     with engine.begin() as tx:
         tx.execute(
