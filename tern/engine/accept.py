@@ -89,15 +89,11 @@ def insert(
     verdicts: list[Verdict],
     options: Options,
 ) -> str:
-    """Makes the job, or finds the one that a rival made with the same key; a refusal leaves nothing."""
-    for verdict in verdicts:
-        if verdict.refused is not None:
-            raise refusal(verdict)
-        if verdict.unsafe and not options.allow_unsafe:
-            message = (
-                f"{verdict.words}: {'; '.join(verdict.unsafe)}; set allow_unsafe to apply it all the same"
-            )
-            raise precondition(Reason.UNSAFE_CHANGE, message)
+    """Makes the job, or finds the one that a rival made with the same key; a refusal leaves nothing.
+
+    The key comes before the verdicts: a rival under the same key may have made the change while we judged it, and what
+    is done is judged impossible. That is the job's answer, not a refusal (G4).
+    """
     with connection.transaction():
         keys.raise_fence(connection, context)
         job = f"job-{secrets.token_hex(10)}"
@@ -107,6 +103,7 @@ def insert(
             )
             if known.job != job:
                 return _known_job(connection, known, request, context)
+        _refuse(verdicts, options)
         _insert_job(connection, job, request, context, options)
         _reserve_tables(connection, job, verdicts)
         _insert_changes(connection, job, request, verdicts)
@@ -119,6 +116,17 @@ def insert(
             operation=context.operation or "",
         )
     return job
+
+
+def _refuse(verdicts: list[Verdict], options: Options) -> None:
+    for verdict in verdicts:
+        if verdict.refused is not None:
+            raise refusal(verdict)
+        if verdict.unsafe and not options.allow_unsafe:
+            message = (
+                f"{verdict.words}: {'; '.join(verdict.unsafe)}; set allow_unsafe to apply it all the same"
+            )
+            raise precondition(Reason.UNSAFE_CHANGE, message)
 
 
 def _known_job(

@@ -15,10 +15,10 @@ MakeWorld = Callable[..., World]
 
 
 @pytest.fixture
-def fleet(database_url: str, broker_url: str, tmp_path: Path) -> Iterator[Fleet]:
+def fleet(migrated_url: str, broker_url: str, tmp_path: Path) -> Iterator[Fleet]:
     """Workers with short leases, so that a killed one is replaced within the patience of a test."""
     environment = {
-        "TERN_DATABASE_URL": database_url,
+        "TERN_DATABASE_URL": migrated_url,
         "TERN_BROKER_URL": broker_url,
         "TERN_LEASE_SECONDS": "4",
         "TERN_RPC_DEADLINE_SECONDS": "3",
@@ -29,8 +29,8 @@ def fleet(database_url: str, broker_url: str, tmp_path: Path) -> Iterator[Fleet]
 
 
 @pytest.fixture
-def make_world(database_url: str) -> Iterator[MakeWorld]:
-    database = connect(database_url)
+def make_world(migrated_url: str) -> Iterator[MakeWorld]:
+    database = connect(migrated_url)
     migrate(database)
     made: list[World] = []
     engines: list[FakeEngine] = []

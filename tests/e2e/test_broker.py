@@ -44,9 +44,9 @@ def broker(embedded_home: Path, tmp_path: Path) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def fleet(database_url: str, broker: Broker, tmp_path: Path) -> Iterator[Fleet]:
+def fleet(migrated_url: str, broker: Broker, tmp_path: Path) -> Iterator[Fleet]:
     environment = {
-        "TERN_DATABASE_URL": database_url,
+        "TERN_DATABASE_URL": migrated_url,
         "TERN_BROKER_URL": broker.url,
         "TERN_LEASE_SECONDS": "4",
         "TERN_RPC_DEADLINE_SECONDS": "3",

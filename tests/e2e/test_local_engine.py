@@ -16,9 +16,9 @@ INDEX = PlannedChange("public", "orders", "CREATE INDEX orders_by_amount ON orde
 COLUMN = PlannedChange("public", "orders", "ALTER TABLE orders ADD COLUMN note text", Action.ALTER)
 
 
-def local_world(make_world: MakeWorld, database_url: str, monkeypatch: pytest.MonkeyPatch) -> World:
+def local_world(make_world: MakeWorld, migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> World:
     """Tern's own database is the target too: the engine keeps to its schema."""
-    parts = urlsplit(database_url)
+    parts = urlsplit(migrated_url)
     monkeypatch.setenv("TARGET_PASSWORD", parts.password or "")
     world = make_world()
     world.write("CREATE TABLE orders (id bigint PRIMARY KEY, amount int)")
@@ -47,9 +47,9 @@ def index_is_valid(world: World) -> bool:
 
 
 def test_change_runs_inside_the_worker(
-    fleet: Fleet, make_world: MakeWorld, database_url: str, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, make_world: MakeWorld, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = local_world(make_world, database_url, monkeypatch)
+    world = local_world(make_world, migrated_url, monkeypatch)
     fleet.worker()
     fleet.worker()
     world.apply("here", changes=[COLUMN, INDEX])
@@ -60,9 +60,9 @@ def test_change_runs_inside_the_worker(
 
 
 def test_killed_worker_leaves_its_engine_to_the_next(
-    fleet: Fleet, make_world: MakeWorld, database_url: str, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, make_world: MakeWorld, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = local_world(make_world, database_url, monkeypatch)
+    world = local_world(make_world, migrated_url, monkeypatch)
     first = fleet.worker()
     apply_id: ApplyId = world.apply("here", changes=[INDEX, COLUMN], policy=Policy(cutover=Cutover.MANUAL))
     wait_for(lambda: world.state("here") == "waiting_for_cutover", lambda: world.picture() + fleet.picture())

@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import pytest
 
+from tern.engine import preview
 from tern.engine.errors import EngineError
 from tern.engine.service import EngineService
 from tern.wire.generated.tern.v1 import tern_pb2 as contract
@@ -58,6 +60,24 @@ def test_the_same_key_at_the_same_moment_starts_one_job(
     assert isinstance(answers[0], str)
     assert jobs(db) == 1
     Driver(engines[1]).wait(answers[0], "COMPLETED")
+
+
+def test_a_rival_that_is_done_before_we_have_judged_is_the_answer(
+    make_engine: Callable[..., EngineService], table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G4: the column is there by then, and the verdict says that it can't be added; nobody may take that for a no."""
+    slow, quick = Driver(make_engine("slow")), Driver(make_engine("quick"))
+    request = slow.request("ALTER TABLE t ADD COLUMN k int", idempotency_key="once")
+    judged = preview.judge
+    finished: list[str] = []
+
+    def judge_late(*given: Any) -> Any:
+        monkeypatch.undo()
+        finished.append(quick.done("ALTER TABLE t ADD COLUMN k int", idempotency_key="once").apply_id)
+        return judged(*given)
+
+    monkeypatch.setattr(preview, "judge", judge_late)
+    assert [slow.service.apply(request, slow.context).apply_id] == finished
 
 
 def test_another_request_under_the_same_key_is_refused(driver: Driver, table: str) -> None:

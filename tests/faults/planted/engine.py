@@ -20,6 +20,15 @@ MUTANTS = (
         "    if False:",
     ),
     mutant(
+        "G4",
+        "a verdict is heard before the key",
+        "tests/engine/test_accept.py -k rival_that_is_done",
+        "tern/engine/accept.py",
+        "    with connection.transaction():\n        keys.raise_fence(connection, context)\n        job = f",
+        "    _refuse(verdicts, options)\n    with connection.transaction():\n"
+        "        keys.raise_fence(connection, context)\n        job = f",
+    ),
+    mutant(
         "G12",
         "the engine obeys a driver that was replaced",
         "tests/engine/test_accept.py -k lower_fence",
