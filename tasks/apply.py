@@ -13,7 +13,7 @@ def apply_advance(*, apply_id: str) -> None:
 
 @app.task(name="tern.apply.enqueue", throws=EXPECTED)
 def apply_enqueue(**message: object) -> None:
-    """Takes a rollout in; repeated with its key until the apply is seen, it makes one. tern/request.py says what a
-    message holds, `tern enqueued KEY` what became of it.
+    """Takes a rollout in; repeated with its key until the apply is seen, it makes one. tern/doors/request.py says
+    what a message holds, `tern enqueued KEY` what became of it.
     """
     accept.enqueue_message(message, ports())

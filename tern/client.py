@@ -24,7 +24,6 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self, TypedDict, TypeVar, Unpack
 
-from tern.answers import Apply, Event, Explanation, KeyFate, Receipt, Summary
 from tern.domain.control import Verb
 from tern.domain.errors import storage_unavailable
 from tern.domain.identity import ApplyId
@@ -32,9 +31,10 @@ from tern.domain.model import Credentials
 from tern.domain.policy import Policy
 from tern.domain.states import ApplyState, State
 from tern.domain.subject import Subject
-from tern.door import Door
+from tern.doors.answers import Apply, Event, Explanation, KeyFate, Receipt, Summary
+from tern.doors.door import Door
+from tern.doors.request import EnqueueRequest, read_answered, read_asked
 from tern.ports import Bells, Enqueued, Resolved, StorageUnavailable
-from tern.request import EnqueueRequest, read_answered, read_asked
 
 ADDRESS = "TERN_CONTROL_ADDRESS"
 TOKEN = "TERN_CONTROL_TOKEN"  # noqa: S105 - the name of a variable

@@ -20,7 +20,7 @@ from tern.store.revision import require_migrated
 from tern.store.session import connect
 
 if TYPE_CHECKING:
-    from tern.desk import Desk
+    from tern.doors.desk import Desk
     from tern.exporter import Exporter
     from tern.store.paging import Paging
     from tern.store.reading import Reading
@@ -137,10 +137,10 @@ def open_ports(settings: Settings, bells: Bells, *, run_local_jobs: bool = True)
 
 def open_desk(settings: Settings, bells: Bells, *, most_watchers: int = 0) -> "Desk":
     """The door in this process, for as long as it lives; raises Misconfigured, Unreachable."""
-    from tern.desk import Desk  # noqa: PLC0415
+    from tern.doors.desk import Desk  # noqa: PLC0415
+    from tern.doors.watching import MOST_WATCHERS  # noqa: PLC0415
     from tern.store.paging import Paging  # noqa: PLC0415
     from tern.store.store import PostgresStore  # noqa: PLC0415
-    from tern.watching import MOST_WATCHERS  # noqa: PLC0415
 
     ports = open_ports(settings, bells, run_local_jobs=False)
     assert isinstance(ports.store, PostgresStore)  # noqa: S101 - as made above

@@ -13,7 +13,7 @@ from tern.cli.words import duration, one_line, plural
 from tern.domain.errors import UsageError
 from tern.domain.moment import read_moment
 from tern.domain.subject import Subject
-from tern.record import Entry, Fate, Verified, seal_of
+from tern.doors.record import Entry, Fate, Verified, seal_of
 
 BROKEN = 10
 MOST_AT_ONCE = 100_000

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from tern.change import POSTGRES, from_ddl, from_entries
 from tern.cli.address import read_labels
 from tern.domain.choice import Choice
 from tern.domain.errors import UsageError
 from tern.domain.model import PlannedChange
+from tern.doors.change import POSTGRES, from_ddl, from_entries
 
 Command = Callable[..., Any]
 

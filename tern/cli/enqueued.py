@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import click
 from rich.text import Text
 
-from tern.answers import KeyFate, Refusal
 from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
 from tern.cli.picture import show
 from tern.cli.words import one_line
 from tern.domain.enqueue import is_usable_key
 from tern.domain.errors import NotFound, UsageError
+from tern.doors.answers import KeyFate, Refusal
 
 REFUSED = 5
 

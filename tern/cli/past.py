@@ -9,7 +9,7 @@ from tern.cli.envelope import write_document
 from tern.cli.picture import show
 from tern.cli.words import APPLY_SIGNS, SIGNS, duration, one_line, plural
 from tern.domain.states import State
-from tern.record import PastApply, PastOperation
+from tern.doors.record import PastApply, PastOperation
 
 NOT_TOLD = ("percent", "rows_copied", "rows_total", "eta_s", "error", "holds", "tables")
 """What no event holds, in the names of `get --json`."""

@@ -12,9 +12,9 @@ from tern.domain.model import Deployment, Plan, PlannedChange
 from tern.domain.policy import Policy
 from tern.domain.review import check_reviewed
 from tern.domain.waves import check_division
+from tern.doors.request import EnqueueRequest
 from tern.ports import AcceptedApply, Answered, Asked, Enqueued, NewApply, Ports, Store, WishReceipt
 from tern.probing import preview
-from tern.request import EnqueueRequest
 
 RUNG_AT_ONCE = 500
 """Bells for one wish; the sweeps ring for the others, and whoever asked has an answer at once."""

@@ -6,12 +6,12 @@ Everything a person sees comes from reading.py, and so does what is shown whole 
 from collections.abc import Sequence
 from typing import Any
 
-from tern.answers import Event, KeyFate, Progress, Refusal, Summary, TableChange
 from tern.domain.errors import NotFound
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.model import Action
 from tern.domain.states import ApplyState, State
 from tern.domain.timing import LOST_CONTACT_AFTER
+from tern.doors.answers import Event, KeyFate, Progress, Refusal, Summary, TableChange
 from tern.store.reading import Reading, snapshot
 from tern.store.scope import REMOTE_ID
 from tern.store.sql import RowMapping, text

@@ -21,7 +21,7 @@ from tern.domain.chain import (
 from tern.domain.errors import NotFound, UsageError
 from tern.domain.identity import ApplyId, RemoteId
 from tern.domain.states import ApplyState, Event, State
-from tern.record import Entry, Fate, PastApply, PastOperation, PastWish, Verified
+from tern.doors.record import Entry, Fate, PastApply, PastOperation, PastWish, Verified
 from tern.store.database import Database
 from tern.store.reading import find_apply, snapshot
 from tern.store.sql import Connection, RowMapping, text

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from tern.desk import Desk
+from tern.doors.desk import Desk
 from tern.store.database import Database
 from tern.store.paging import Paging
 from tern.wire.control.server import ControlServer

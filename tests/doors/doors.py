@@ -1,6 +1,6 @@
 """The doors, each asked in its own way and each answering in the same shape.
 
-A request is spelled as a message (tern/request.py); every door writes it down as its own callers would.
+A request is spelled as a message (tern/doors/request.py); every door writes it down as its own callers would.
 """
 
 import json

@@ -6,7 +6,7 @@ import pytest
 from celery import Celery
 
 from tasks.config import celery_config
-from tern.answers import KeyFate
+from tern.doors.answers import KeyFate
 from tern.settings import Settings
 from tern.store.paging import Paging
 from tests.e2e.conftest import MakeWorld

@@ -13,8 +13,8 @@ from tern.domain.errors import NotFound, Refused, UsageError
 from tern.domain.identity import ApplyId, PlanId
 from tern.domain.model import Action, PlannedChange
 from tern.domain.policy import Copy, Policy
+from tern.doors.request import EnqueueRequest
 from tern.ports import AcceptedApply, NewApply
-from tern.request import EnqueueRequest
 from tern.store.sql import text
 from tests.world import CHANGE, World
 

@@ -6,8 +6,8 @@ import grpc
 import psycopg
 import pytest
 
-from tern.ddl import split_ddl
 from tern.domain.errors import Refused
+from tern.doors.ddl import split_ddl
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as ours
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2_grpc as ours_grpc
 from tests.cli.conftest import Tern, bare, tern

@@ -8,7 +8,7 @@ import pytest
 from tern.domain.chain import Fault
 from tern.domain.control import Verb
 from tern.domain.errors import NotFound, UsageError
-from tern.record import Verified
+from tern.doors.record import Verified
 from tern.store.record import Record
 from tern.store.sql import text
 from tests.flows.steps import engine_says, running, settle, stopped

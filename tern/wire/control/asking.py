@@ -1,13 +1,13 @@
 """Requests between messages and what the door takes. What a caller sends is judged where every request is
-(tern/request.py); here it only changes its shape.
+(tern/doors/request.py); here it only changes its shape.
 """
 
 from collections.abc import Mapping
 
 from tern.domain.selection import Selection
 from tern.domain.subject import Subject
+from tern.doors.request import EnqueueRequest, read_answered, read_asked
 from tern.ports import Answered, Asked
-from tern.request import EnqueueRequest, read_answered, read_asked
 from tern.wire.control import writing
 from tern.wire.control.words import (
     ACTIONS,

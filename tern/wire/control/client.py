@@ -5,14 +5,14 @@ from typing import Any, TypeVar, cast
 
 import grpc
 
-from tern.answers import Apply, Event, Explanation, KeyFate, Operation, Receipt, Summary
 from tern.domain.errors import Misconfigured, TernError
 from tern.domain.identity import ApplyId, PlanId
 from tern.domain.model import Credentials
 from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
+from tern.doors.answers import Apply, Event, Explanation, KeyFate, Operation, Receipt, Summary
+from tern.doors.request import EnqueueRequest
 from tern.ports import Answered, Asked, Enqueued
-from tern.request import EnqueueRequest
 from tern.wire.channels import Channels
 from tern.wire.control import asking, reading
 from tern.wire.control.status import error_of

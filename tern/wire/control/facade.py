@@ -11,8 +11,6 @@ from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 
-from tern.answers import Event, Progress, TableChange
-from tern.change import POSTGRES
 from tern.domain.control import Receipt as Outcome
 from tern.domain.control import ReceiptLine, Verb
 from tern.domain.errors import NotFound, Refused, UsageError
@@ -20,9 +18,11 @@ from tern.domain.identity import APPLY_ID, ApplyId, ScopeName
 from tern.domain.model import Action
 from tern.domain.selection import Selection
 from tern.domain.states import State
-from tern.door import FrontDesk
+from tern.doors.answers import Event, Progress, TableChange
+from tern.doors.change import POSTGRES
+from tern.doors.door import FrontDesk
+from tern.doors.request import EnqueueRequest
 from tern.ports import Asked
-from tern.request import EnqueueRequest
 from tern.wire.control.adapter import Call, Rpc
 from tern.wire.control.tokens import Capability
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1

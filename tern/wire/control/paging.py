@@ -5,9 +5,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from tern.answers import Apply
 from tern.domain.errors import UsageError
 from tern.domain.identity import ApplyId
+from tern.doors.answers import Apply
 
 MOST_LOOKS = 16
 KEPT_S = 30.0

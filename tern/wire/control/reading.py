@@ -6,7 +6,10 @@ from datetime import UTC, datetime
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tern.answers import (
+from tern.domain.control import ReceiptLine
+from tern.domain.policy import Policy, Wave
+from tern.domain.states import State
+from tern.doors.answers import (
     Apply,
     Blocker,
     Event,
@@ -20,9 +23,6 @@ from tern.answers import (
     TableChange,
     Wish,
 )
-from tern.domain.control import ReceiptLine
-from tern.domain.policy import Policy, Wave
-from tern.domain.states import State
 from tern.wire.control.words import (
     ACTIONS,
     APPLY_STATES,

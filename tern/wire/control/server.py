@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from tern.domain.errors import NotAllowed, TernError
-from tern.door import FrontDesk
+from tern.doors.door import FrontDesk
 from tern.ports import StorageUnavailable
 from tern.wire.control import facade, service
 from tern.wire.control.adapter import authorization

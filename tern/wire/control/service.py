@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from tern.answers import Apply, Operation
 from tern.domain.errors import NotFound, UsageError
 from tern.domain.identity import ScopeName
 from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
-from tern.door import Door
+from tern.doors.answers import Apply, Operation
+from tern.doors.door import Door
 from tern.wire.control import asking, writing
 from tern.wire.control.adapter import Call, Rpc
 from tern.wire.control.paging import Looks, number

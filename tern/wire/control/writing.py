@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tern.answers import (
+from tern.domain.policy import Policy
+from tern.domain.states import State
+from tern.doors.answers import (
     Apply,
     Blocker,
     Event,
@@ -18,8 +20,6 @@ from tern.answers import (
     TableChange,
     Wish,
 )
-from tern.domain.policy import Policy
-from tern.domain.states import State
 from tern.ports import Enqueued
 from tern.wire.control.words import (
     ACTIONS,

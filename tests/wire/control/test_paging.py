@@ -2,13 +2,13 @@
 
 import pytest
 
-from tern.answers import Apply
 from tern.domain.errors import UsageError
 from tern.domain.identity import ApplyId
 from tern.domain.states import ApplyState
+from tern.doors.answers import Apply
 from tern.wire.control import paging
 from tern.wire.control.paging import Looks
-from tests.test_watching import look, operation
+from tests.doors.test_watching import look, operation
 
 NAME = ApplyId("apl-1")
 

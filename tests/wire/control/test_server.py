@@ -10,8 +10,8 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tern.desk import Desk
 from tern.domain.errors import Misconfigured
+from tern.doors.desk import Desk
 from tern.ports import StorageUnavailable
 from tern.store.database import Database
 from tern.wire.control.server import LARGEST_REQUEST, ControlServer

@@ -7,12 +7,12 @@ and ControlService all ask one of them, so that validation, idempotency and reas
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
-from tern.answers import Apply, Event, Explanation, KeyFate, Progress, Receipt, Summary
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
+from tern.doors.answers import Apply, Event, Explanation, KeyFate, Progress, Receipt, Summary
+from tern.doors.request import EnqueueRequest
 from tern.ports import Answered, Asked, Enqueued
-from tern.request import EnqueueRequest
 
 
 class Door(Protocol):

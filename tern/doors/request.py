@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypedDict, TypeVar
 
-from tern.change import POSTGRES, from_ddl, from_entries
 from tern.domain.choice import Choice
 from tern.domain.control import Verb
 from tern.domain.enqueue import Enqueue, NewChange
@@ -22,6 +21,7 @@ from tern.domain.selection import Selection
 from tern.domain.states import State
 from tern.domain.subject import Subject
 from tern.domain.text import is_storable
+from tern.doors.change import POSTGRES, from_ddl, from_entries
 from tern.ports import Answered, Asked, Resolved
 
 LONGEST_DDL = 1_000_000

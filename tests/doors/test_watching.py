@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tern.answers import Apply, Operation
 from tern.domain.errors import NotFound, TryAgain
 from tern.domain.identity import ApplyId
 from tern.domain.policy import Policy
 from tern.domain.states import ApplyState, State
+from tern.doors.answers import Apply, Operation
+from tern.doors.watching import Watching
 from tern.ports import StorageUnavailable
-from tern.watching import Watching
 
 NAME = ApplyId("apl-1")
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -4,7 +4,14 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 
-from tern.answers import (
+from tern.domain.enqueue import is_usable_key
+from tern.domain.errors import Refused, UsageError
+from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.scope import require_single
+from tern.domain.states import ApplyState
+from tern.domain.subject import Subject
+from tern.domain.text import is_storable
+from tern.doors.answers import (
     Apply,
     Blocker,
     Event,
@@ -19,19 +26,12 @@ from tern.answers import (
     TableChange,
     Wish,
 )
-from tern.domain.enqueue import is_usable_key
-from tern.domain.errors import Refused, UsageError
-from tern.domain.identity import ApplyId, ScopeName
-from tern.domain.scope import require_single
-from tern.domain.states import ApplyState
-from tern.domain.subject import Subject
-from tern.domain.text import is_storable
+from tern.doors.request import EnqueueRequest
+from tern.doors.watching import INTERVAL_S, MOST_WATCHERS, Watching
 from tern.flows import accept
 from tern.ports import Answered, Asked, Enqueued, Ports
-from tern.request import EnqueueRequest
 from tern.store.paging import Paging
 from tern.view import ApplyView, OperationView, apply_view
-from tern.watching import INTERVAL_S, MOST_WATCHERS, Watching
 
 MOST_BLOCKERS = 50
 MOST_NAMED = 50

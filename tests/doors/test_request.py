@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from tern.change import from_entries
 from tern.domain.control import Verb
 from tern.domain.enqueue import NewChange
 from tern.domain.errors import Refused, ScopeRefused, UsageError
 from tern.domain.model import Action
 from tern.domain.states import State
-from tern.request import EnqueueRequest, read_asked
+from tern.doors.change import from_entries
+from tern.doors.request import EnqueueRequest, read_asked
 
 DDL = "ALTER TABLE orders ADD COLUMN note text"
 ENQUEUE: dict[str, Any] = {

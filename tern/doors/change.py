@@ -14,7 +14,7 @@ _FIELDS = ("namespace", "table", "ddl", "action", "unsafe_reason")
 
 def from_ddl(text: str) -> tuple[PlannedChange, ...]:
     """One change per PostgreSQL statement, in order; raises Refused with line and column for what is none."""
-    from tern.ddl import split_ddl  # noqa: PLC0415 - the parser is a library of megabytes, and few need it
+    from tern.doors.ddl import split_ddl  # noqa: PLC0415 - the parser is a library of megabytes, and few need it
 
     return split_ddl(text)
 

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 
-from tern.answers import Apply
 from tern.domain.errors import TryAgain
 from tern.domain.identity import ApplyId
+from tern.doors.answers import Apply
 from tern.ports import StorageUnavailable
 
 INTERVAL_S = 1.0

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tern.ddl import LONGEST_STATEMENT, MOST_CHANGES, MOST_WORDS, excerpt, split_ddl
 from tern.domain.errors import Refused
 from tern.domain.model import Action
+from tern.doors.ddl import LONGEST_STATEMENT, MOST_CHANGES, MOST_WORDS, excerpt, split_ddl
 
 
 def test_each_statement_is_one_change_in_order() -> None:
