@@ -148,14 +148,10 @@ def validate(asked: ScopeName, operation_id: int, found: FoundOperation | None) 
     )
 
 
-def require_single(apply_id: ApplyId, operation_count: int | None, verb: str) -> None:
-    """An apply-scoped remote call is legal on a single apply only; raises ScopeRefused otherwise (G7).
-
-    None means that the operations could not be counted: refused as well.
-    """
+def require_single(apply_id: ApplyId, operation_count: int, verb: str) -> None:
+    """A call that names an apply and no operation is legal on a single apply only; raises ScopeRefused (G7)."""
     if operation_count == 1:
         return
-    count = "an unknown number of" if operation_count is None else str(operation_count)
-    detail = f"it has {count} operations, and a {verb} for all of them would have no id of its own to carry"
+    detail = f"it has {operation_count} operations, and a {verb} for all of them would have no id of its own to carry"
     msg = "APPLY_SCOPED_CALL_ON_MULTI"
     raise refuse(msg, apply_id, detail)

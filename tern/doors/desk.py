@@ -131,7 +131,9 @@ class Desk:
     # What an engine's client may ask about one operation.
 
     def only_operation(self, apply_id: ApplyId, verb: str) -> ScopeName:
-        """The operation that an unscoped call means; raises ScopeRefused for an apply with more than one (G7)."""
+        """See FrontDesk. The operations are counted each time: an id that the parent holds opens nothing, and an
+        error of the count reaches the caller, who is told to try again.
+        """
         members = self._ports.store.members(apply_id)
         require_single(apply_id, len(members), verb)
         return ScopeName(apply_id, members[0].deployment)

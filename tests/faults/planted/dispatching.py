@@ -139,11 +139,31 @@ MUTANTS = (
     ),
     mutant(
         "G7",
-        "an apply-scoped call when the operations can't be counted",
+        "an apply-scoped call on an apply without operations",
         "tests/domain/test_scope.py",
         "tern/domain/scope.py",
         "    if operation_count == 1:\n",
-        "    if operation_count in (1, None):\n",
+        "    if operation_count in (0, 1):\n",
+    ),
+    mutant(
+        "G7",
+        "an apply-scoped call on several operations means the first",
+        "tests/wire/control/test_facade.py -k 'several or parent'",
+        "tern/doors/desk.py",
+        "        require_single(apply_id, len(members), verb)\n",
+        "",
+    ),
+    mutant(
+        "G7",
+        "an apply-scoped call when the operations can't be counted",
+        "tests/wire/control/test_facade.py -k counted",
+        "tern/doors/desk.py",
+        "        members = self._ports.store.members(apply_id)\n        require_single",
+        "        try:\n"
+        "            members = self._ports.store.members(apply_id)\n"
+        "        except Exception:\n"
+        "            return ScopeName(apply_id, 'A')\n"
+        "        require_single",
     ),
     mutant(
         "G5",

@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from tern.domain.policy import Copy, Cutover, Policy
+from tern.ports import StorageUnavailable
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
 from tests.doors.calling import READ, Stubs, call, refused
 from tests.world import World
@@ -65,6 +66,27 @@ def test_an_apply_of_several_operations_is_refused_with_their_number(
     assert "it has 3 operations" in answer.why[0]
     assert (requests(world), sent(world)) == (0, {"A": [], "B": [], "C": []})
     assert sum(len(engine.calls("Progress")) for engine in world.engines.values()) == looks
+
+
+@pytest.mark.parametrize("method", sorted(CALLS))
+@pytest.mark.parametrize(
+    ("error", "code"), [(StorageUnavailable("away"), "UNAVAILABLE"), (KeyError("apl-one"), "INTERNAL")]
+)
+def test_an_apply_whose_operations_can_t_be_counted_is_not_called(
+    error: Exception, code: str, method: str, world: World, stubs: Stubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G7: not even a single one, whose parent holds the id."""
+    apply_id = world.apply("A")
+    world.answer_bells()
+    assert world.apply_row().external_id == world.remote_id("A")
+
+    def fails(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(world.ports.store, "members", fails)
+    answer = refused(getattr(stubs.tern, method), CALLS[method](apply_id=apply_id))
+    assert answer.code is grpc.StatusCode[code]
+    assert (requests(world), sent(world)) == (0, {"A": [], "B": [], "C": []})
 
 
 @pytest.mark.parametrize("method", sorted(CALLS))
