@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tern.domain.holds import ClearedBy
 from tern.domain.states import ApplyState, State
 
 MINUTE = 60
@@ -45,13 +44,6 @@ APPLY_SIGNS: Mapping[ApplyState, Sign] = {
     ApplyState.RUNNING_DEGRADED: Sign("◐", "running, degraded", "yellow"),
     ApplyState.PAUSED: Sign("॥", "paused", "yellow"),
 }
-
-MARKS: Mapping[ClearedBy, str] = {
-    ClearedBy.FIX: "fix",
-    ClearedBy.WAIT: "wait",
-    ClearedBy.ASK: "ask",
-}
-"""Who clears a hold: you, time itself, somebody else."""
 
 
 def duration(seconds: float) -> str:

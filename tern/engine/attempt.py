@@ -9,7 +9,7 @@ from tern.engine import job as books
 from tern.engine.job import Job, KeptStep
 from tern.engine.locks import lock_statements
 from tern.engine.names import Name, quote
-from tern.engine.recipes.model import LockMode, Step, StepKind
+from tern.engine.recipes.model import LockMode, Step
 from tern.engine.session import Connection, row, rows, set_local
 
 # A lock that stops nobody may be waited for; the statement is ended by us, not by a clock.
@@ -83,11 +83,6 @@ class LongStatement(threading.Thread):
         self.join()
         if self.error is not None:
             raise self.error
-
-
-def is_long(step: Step) -> bool:
-    """Whether a step has to be watched."""
-    return step.kind is not StepKind.DIRECT
 
 
 def lock_of(step: Step) -> LockMode:
