@@ -21,11 +21,12 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from types import TracebackType
 from typing import Self, TypedDict, TypeVar, Unpack
 
 from tern.domain.control import Verb
-from tern.domain.errors import storage_unavailable
+from tern.domain.errors import UsageError, storage_unavailable
 from tern.domain.identity import ApplyId
 from tern.domain.model import Credentials
 from tern.domain.policy import Policy
@@ -33,6 +34,7 @@ from tern.domain.states import ApplyState, State
 from tern.domain.subject import Subject
 from tern.doors.answers import Apply, Event, Explanation, KeyFate, Receipt, Summary
 from tern.doors.door import Door
+from tern.doors.record import Verification
 from tern.doors.request import EnqueueRequest, read_answered, read_asked
 from tern.ports import Bells, Enqueued, Resolved, StorageUnavailable
 
@@ -214,6 +216,17 @@ class Client:
         """Who did what, when, why, oldest first, after an event's id."""
         named = Subject.read(subject)
         return _told(lambda: self._door.events(named, limit=limit, after=after))
+
+    def verify(self, apply_id: str = "", *, since: datetime | None = None) -> Verification:
+        """Computes every hash of the record again: of one apply, of all, or of all accepted since a time with its zone.
+
+        With many years of applies this takes its time; a look at one is quick.
+        """
+        name = _apply(apply_id) if apply_id else None
+        if since is not None and since.tzinfo is None:
+            what = "since says no time zone, and the same hour comes twenty-four times a day"
+            raise UsageError(what)
+        return _told(lambda: Verification(tuple(self._door.verify(name, since=since))))
 
     def stop(self, subject: str, reason: str, **selectors: Unpack[Selectors]) -> Receipt:
         """Halts, so that it can be resumed. A whole apply needs no selector."""

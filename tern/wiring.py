@@ -140,13 +140,15 @@ def open_desk(settings: Settings, bells: Bells, *, most_watchers: int = 0) -> "D
     from tern.doors.desk import Desk  # noqa: PLC0415
     from tern.doors.watching import MOST_WATCHERS  # noqa: PLC0415
     from tern.store.paging import Paging  # noqa: PLC0415
+    from tern.store.record import Record  # noqa: PLC0415
     from tern.store.store import PostgresStore  # noqa: PLC0415
 
     ports = open_ports(settings, bells, run_local_jobs=False)
     assert isinstance(ports.store, PostgresStore)  # noqa: S101 - as made above
     reading = Paging(ports.store.engine, lease_s=settings.lease_seconds)
+    record = Record(ports.store.engine)
     watchers = most_watchers or MOST_WATCHERS
-    return Desk(ports, reading, close=lambda: close_ports(ports), most_watchers=watchers)
+    return Desk(ports, reading, record, close=lambda: close_ports(ports), most_watchers=watchers)
 
 
 def open_exporter(settings: Settings) -> "Exporter | None":

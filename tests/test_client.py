@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
@@ -120,6 +121,8 @@ def test_both_ways_show_the_same(world: World, direct: Client, remote: Client) -
     assert direct.explain(apply_id) == remote.explain(apply_id)
     assert next(direct.watch(apply_id)) == next(remote.watch(apply_id))
     assert direct.enqueued("nobody's") == remote.enqueued("nobody's")
+    assert direct.verify() == remote.verify()
+    assert direct.verify(apply_id).records[0].events > 0
 
 
 def test_what_is_refused_is_an_error_of_tern_s(world: World, client: Client) -> None:
@@ -132,6 +135,8 @@ def test_what_is_refused_is_an_error_of_tern_s(world: World, client: Client) -> 
         client.get("apl-0")
     with pytest.raises(UsageError):
         client.get(f"{apply_id}/A")
+    with pytest.raises(UsageError, match="no time zone"):
+        client.verify(since=datetime(2026, 11, 1))  # noqa: DTZ001 - that is the point
     with pytest.raises(UsageError, match="no list of names"):
         client.enqueue(ddl=DDL, **PLACE, deployments="A,B")  # type: ignore[arg-type]
     with pytest.raises(UsageError):

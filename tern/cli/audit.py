@@ -13,7 +13,7 @@ from tern.cli.words import duration, one_line, plural
 from tern.domain.errors import UsageError
 from tern.domain.moment import read_moment
 from tern.domain.subject import Subject
-from tern.doors.record import Entry, Fate, Verified, seal_of
+from tern.doors.record import Entry, Fate, Verification, Verified
 
 BROKEN = 10
 MOST_AT_ONCE = 100_000
@@ -125,38 +125,37 @@ def _fate(fate: Fate) -> str:
 def _verify(asked: Subject | None, since: datetime | None, *, as_json: bool) -> int:
     record = reach.record()
     names = (asked.apply_id,) if asked else record.applies(since)
-    checked = [record.verify(name) for name in names]
-    broken = [found for found in checked if found.findings]
+    checked = Verification(tuple(record.verify(name) for name in names))
     if as_json:
-        write_document("audit_verified", _json(checked[0]) if asked else _all_json(checked, broken))
+        write_document("audit_verified", _json(checked.records[0]) if asked else _all_json(checked))
     elif asked:
-        show(_verdict(checked[0]), wraps=True)
+        show(_verdict(checked.records[0]), wraps=True)
     else:
-        show(_all_verdicts(checked, broken), wraps=True)
-    return BROKEN if broken else 0
+        show(_all_verdicts(checked), wraps=True)
+    return BROKEN if checked.broken else 0
 
 
-def _all_json(checked: Sequence[Verified], broken: Sequence[Verified]) -> dict[str, object]:
+def _all_json(checked: Verification) -> dict[str, object]:
     return {
-        "ok": not broken,
-        "applies": len(checked),
-        "chains": sum(found.chains for found in checked),
-        "events": sum(found.events for found in checked),
-        "requests": sum(found.requests for found in checked),
-        "seal": seal_of(checked),
-        "broken": [_json(found) for found in broken],
+        "ok": not checked.broken,
+        "applies": len(checked.records),
+        "chains": sum(found.chains for found in checked.records),
+        "events": checked.events,
+        "requests": sum(found.requests for found in checked.records),
+        "seal": checked.seal,
+        "broken": [_json(found) for found in checked.broken],
     }
 
 
-def _all_verdicts(checked: Sequence[Verified], broken: Sequence[Verified]) -> Iterator[Text]:
-    for found in broken:
+def _all_verdicts(checked: Verification) -> Iterator[Text]:
+    for found in checked.broken:
         yield from _verdict(found)
-    records = f"{plural(len(checked), 'record')}, {plural(sum(found.events for found in checked), 'event')}"
-    if broken:
-        yield Text.assemble(("✖ ", "red"), f"{len(broken)} of {records} are not as they were written")
+    records = f"{plural(len(checked.records), 'record')}, {plural(checked.events, 'event')}"
+    if checked.broken:
+        yield Text.assemble(("✖ ", "red"), f"{len(checked.broken)} of {records} are not as they were written")
         return
     yield Text.assemble(("✔ ", "green"), f"all are as they were written: {records}")
-    yield Text(f"  seal {seal_of(checked)}", "dim")
+    yield Text(f"  seal {checked.seal}", "dim")
 
 
 def _json(found: Verified) -> dict[str, object]:

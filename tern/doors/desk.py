@@ -1,11 +1,13 @@
 """The door in this process: flows for what is asked, views for what is shown (door.py says what that is)."""
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from tern.domain.enqueue import is_usable_key
-from tern.domain.errors import Refused, UsageError
+from tern.domain.errors import Refused, TryAgain, UsageError
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.scope import require_single
 from tern.domain.states import ApplyState
@@ -26,11 +28,13 @@ from tern.doors.answers import (
     TableChange,
     Wish,
 )
+from tern.doors.record import Verified
 from tern.doors.request import EnqueueRequest
 from tern.doors.watching import INTERVAL_S, MOST_WATCHERS, Watching
 from tern.flows import accept
 from tern.ports import Answered, Asked, Enqueued, Ports
 from tern.store.paging import Paging
+from tern.store.record import Record
 from tern.view import ApplyView, OperationView, apply_view
 
 MOST_BLOCKERS = 50
@@ -44,6 +48,7 @@ class Desk:
         self,
         ports: Ports,
         reading: Paging,
+        record: Record,
         *,
         close: Callable[[], None] = lambda: None,
         interval_s: float = INTERVAL_S,
@@ -51,6 +56,9 @@ class Desk:
     ) -> None:
         self._ports = ports
         self._reading = reading
+        self._record = record
+        self._one_at_a_time = threading.Lock()
+        self._ends = threading.Event()
         self._close = close
         self._watching = Watching(self.get, interval_s=interval_s, most=most_watchers)
 
@@ -123,6 +131,28 @@ class Desk:
             self._ports.store.members(subject.apply_id)
         return self._reading.page_of_events(subject.apply_id, subject.deployment, limit=limit, after=after)
 
+    def verify(
+        self,
+        apply_id: ApplyId | None,
+        *,
+        since: datetime | None = None,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> Generator[Verified, None, None]:
+        """See Door."""
+        if apply_id is not None and since is not None:
+            what = "a time chooses among all applies, and one is named"
+            raise UsageError(what)
+        for name in self._record.applies(since) if apply_id is None else (apply_id,):
+            # However many ask: a record is long, and a stop must find a connection of this process.
+            with self._one_at_a_time:
+                if not is_wanted():
+                    return
+                if self._ends.is_set():
+                    what = "this process ends"
+                    raise TryAgain(what, next_step="Ask again.", reason="CLOSING")
+                found = self._record.verify(name)
+            yield found
+
     def close(self) -> None:
         """See Door."""
         self.end_watches()
@@ -174,7 +204,8 @@ class Desk:
         return found[0]
 
     def end_watches(self) -> None:
-        """Whoever watches is told to come back: this process ends."""
+        """Whoever watches or verifies is told to come back: this process ends."""
+        self._ends.set()
         self._watching.close()
 
     def check_health(self) -> None:

@@ -5,12 +5,14 @@ and ControlService all ask one of them, so that validation, idempotency and reas
 """
 
 from collections.abc import Callable, Generator, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
 from tern.doors.answers import Apply, Event, Explanation, KeyFate, Progress, Receipt, Summary
+from tern.doors.record import Verified
 from tern.doors.request import EnqueueRequest
 from tern.ports import Answered, Asked, Enqueued
 
@@ -62,6 +64,17 @@ class Door(Protocol):
     def events(self, subject: Subject, *, limit: int = 100, after: int = 0) -> tuple[Event, ...]:
         """The oldest events that are newer than `after`; for an operation its own and the apply's."""
 
+    def verify(
+        self,
+        apply_id: ApplyId | None,
+        *,
+        since: datetime | None = None,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> Generator[Verified, None, None]:
+        """The record of an apply computed again; or those of all, or of all that were accepted since then, the oldest
+        first. Raises UsageError for an apply and a time. is_wanted is asked between two records.
+        """
+
     def close(self) -> None:
         """Gives back what it holds."""
 
@@ -85,4 +98,4 @@ class FrontDesk(Door, Protocol):
         """Raises StorageUnavailable while the database does not answer."""
 
     def end_watches(self) -> None:
-        """Whoever watches is told to come back: this process ends."""
+        """Whoever watches or verifies is told to come back: this process ends."""

@@ -1,7 +1,7 @@
 """What an apply's record tells, as values: entries of the audit, the apply as it was, and whether the record holds."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -88,10 +88,27 @@ class Verified:
     """One hash over the ends of all chains: kept elsewhere, it shows that nobody rewrote the whole record."""
 
 
-def seal_of(checked: Iterable[Verified]) -> str:
-    """One hash over the seals of several records, in their order."""
-    told = "".join(f"{found.apply_id}:{found.seal}\n" for found in checked)
-    return hashlib.sha256(told.encode()).hexdigest()
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Several records that were looked at again, the oldest apply first."""
+
+    records: tuple[Verified, ...]
+
+    @property
+    def broken(self) -> tuple[Verified, ...]:
+        """Those that are not as they were written."""
+        return tuple(found for found in self.records if found.findings)
+
+    @property
+    def events(self) -> int:
+        """How many events they hold."""
+        return sum(found.events for found in self.records)
+
+    @property
+    def seal(self) -> str:
+        """One hash over all of their seals."""
+        told = "".join(f"{found.apply_id}:{found.seal}\n" for found in self.records)
+        return hashlib.sha256(told.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

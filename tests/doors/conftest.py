@@ -8,6 +8,7 @@ import pytest
 from tern.doors.desk import Desk
 from tern.store.database import Database
 from tern.store.paging import Paging
+from tern.store.record import Record
 from tern.wire.control.server import ControlServer
 from tern.wire.control.tokens import TokenGate
 from tern.wire.generated.tern.control.v1 import control_service_pb2_grpc as control_v1_grpc
@@ -26,7 +27,13 @@ MOST_WATCHERS = 8
 @pytest.fixture
 def desk(world: World, database: Database) -> Iterator[Desk]:
     """The door in this process, on the world's parts: what it rings for waits until a test answers."""
-    opened = Desk(world.ports, Paging(database), interval_s=INTERVAL_S, most_watchers=MOST_WATCHERS)
+    opened = Desk(
+        world.ports,
+        Paging(database),
+        Record(database),
+        interval_s=INTERVAL_S,
+        most_watchers=MOST_WATCHERS,
+    )
     yield opened
     opened.close()
 

@@ -3,9 +3,11 @@
 A request is spelled as a message (tern/doors/request.py); every door writes it down as its own callers would.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import grpc
@@ -13,8 +15,10 @@ import grpc
 from tern.client import Client
 from tern.domain.errors import TernError
 from tern.domain.policy import Policy
+from tern.doors.record import Verified
 from tern.flows import accept
 from tern.store.paging import Paging
+from tern.wire.control import reading
 from tern.wire.control.words import ACTIONS, COPIES, CUTOVERS, ON_FAILURE, OPERATION_STATES, OUTCOMES, VERBS
 from tern.wire.generated.tern.control.v1 import control_service_pb2 as control_v1
 from tern.wire.generated.tern.control.v1 import policy_pb2
@@ -27,13 +31,17 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a door made of a request: an apply, outcomes, or a reason. why: all causes, where it was refused."""
+    """What a door made of a request: an apply, outcomes, or a reason. why: all causes, where it was refused.
+
+    verified: what a verification counted and found, as the command line says it of several records.
+    """
 
     reason: str = ""
     why: tuple[str, ...] = ()
     apply_id: str = ""
     is_new: bool = False
     outcomes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    verified: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_taken(self) -> bool:
@@ -102,6 +110,17 @@ class CommandLine:
             }
         )
 
+    def verify(self, message: Message) -> Verdict:
+        words = [message["subject"]] * bool(message["subject"])
+        words += ["--since", message["since"]] if "since" in message else []
+        data = self._run("audit", *words, "--verify")
+        if isinstance(data, Verdict):
+            return data
+        if not message["subject"]:
+            return Verdict(verified={name: data[name] for name in data if name != "ok"})
+        counts = {name: data[name] for name in ("chains", "events", "requests", "seal")}
+        return Verdict(verified={"applies": 1, **counts, "broken": [] if data["ok"] else [data]})
+
     def _run(self, *words: str, stdin: str = "") -> Any:
         done = self._tern(*words, "--json", stdin=stdin)
         if done.document["kind"] == "error":
@@ -137,6 +156,14 @@ class PythonClient:
         return Verdict(
             outcomes={each.deployment: (each.outcome.value, each.reason) for each in receipt.lines}
         )
+
+    def verify(self, message: Message) -> Verdict:
+        since = datetime.fromisoformat(message["since"]) if "since" in message else None
+        try:
+            found = self._client.verify(message["subject"], since=since)
+        except TernError as error:
+            return Verdict(reason=error.reason, why=error.why)
+        return _verified(found.records, found.records[0].seal if message["subject"] else found.seal)
 
 
 class Stub:
@@ -206,9 +233,23 @@ class Stub:
             }
         )
 
+    def verify(self, message: Message) -> Verdict:
+        request = control_v1.VerifyRecordsRequest(apply_id=message["subject"])
+        if "since" in message:
+            request.since.FromJsonString(message["since"])
+        answer = self._call(self._stubs.control.VerifyRecords, request)
+        if isinstance(answer, Verdict):
+            return answer
+        records = [reading.verified(each.record) for each in answer]
+        seals = "".join(f"{each.apply_id}:{each.seal}\n" for each in records).encode()
+        return _verified(
+            records, records[0].seal if message["subject"] else hashlib.sha256(seals).hexdigest()
+        )
+
     def _call(self, method: Callable[..., Any], request: Any) -> Any:
         try:
-            return call(method, request)
+            answer = call(method, request)
+            return list(answer) if hasattr(answer, "__next__") else answer
         except grpc.RpcError as error:
             answer = ended(error)
             assert answer.code not in {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL}
@@ -233,6 +274,41 @@ class Broker:
             return Verdict(reason=fate.refusals[0].reason, why=fate.refusals[0].why)
         fate = self._reading.fate_of_key(message["key"])
         return Verdict(apply_id=fate.apply_id or "", is_new=known.apply_id is None)
+
+
+def _verified(records: Sequence[Verified], seal: str) -> Verdict:
+    """As the command line says it."""
+    return Verdict(
+        verified={
+            "applies": len(records),
+            "chains": sum(each.chains for each in records),
+            "events": sum(each.events for each in records),
+            "requests": sum(each.requests for each in records),
+            "seal": seal,
+            "broken": [
+                {
+                    "apply_id": each.apply_id,
+                    "ok": False,
+                    "chains": each.chains,
+                    "events": each.events,
+                    "requests": each.requests,
+                    "seal": each.seal,
+                    "findings": [
+                        {
+                            "chain": chain or None,
+                            "fault": finding.fault.value,
+                            "event_id": finding.event_id,
+                            "number": finding.number,
+                            "detail": finding.detail,
+                        }
+                        for chain, finding in each.findings
+                    ],
+                }
+                for each in records
+                if each.findings
+            ],
+        }
+    )
 
 
 def _policy(given: Mapping[str, Any]) -> policy_pb2.Policy:

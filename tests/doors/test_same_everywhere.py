@@ -13,6 +13,7 @@ from tern.client import Client
 from tern.domain.policy import Copy, Cutover, Policy
 from tern.store.database import Database
 from tern.store.paging import Paging
+from tern.store.sql import text
 from tern.wire.control.server import ControlServer
 from tests.cli.conftest import Tern, bare, tern
 from tests.doors.calling import ACT, Stubs
@@ -312,3 +313,53 @@ def test_what_one_door_took_is_on_its_way_for_the_others(first: str, waiting: Wo
             each for each, _ in door.ask("stop", {**message, "states": ["running"]}).outcomes.values()
         } == {"already"}, name
     assert waiting.one("SELECT count(*) AS n FROM control_deliveries").n == 2
+
+
+VERIFIED: list[tuple[str, Mapping[str, str], str]] = [
+    ("APPLY", {}, ""),
+    ("OTHER", {}, ""),
+    ("", {}, ""),
+    ("", {"since": "2001-02-03T04:05:06Z"}, ""),
+    ("", {"since": "2999-01-01T00:00:00+02:00"}, ""),
+    ("apl-0", {}, "NOT_FOUND"),
+    ("APPLY/A", {}, "USAGE"),
+    ("APPLY/", {}, "SCOPE_MALFORMED"),
+    ("nonsense", {}, "USAGE"),
+    ("APPLY", {"since": "2001-02-03T04:05:06Z"}, "USAGE"),
+]
+
+
+def test_a_record_is_verified_alike(waiting: World, doors: Doors) -> None:
+    """G15: the same counts, seals and faults, of one apply and of all; before somebody rewrote it and after."""
+    apply_id = waiting.last
+    waiting.write("DELETE FROM target_reservations")
+    other = waiting.apply("A")
+
+    def verified() -> list[Mapping[str, Any]]:
+        found = []
+        for subject, given, reason in VERIFIED:
+            message = {"subject": subject.replace("APPLY", apply_id).replace("OTHER", other), **given}
+            answers = {name: door.verify(message) for name, door in askable(doors).items()}
+            assert {each.reason for each in answers.values()} == {reason}, answers
+            assert all(each.verified == answers["stub"].verified for each in answers.values()), answers
+            found += [answers["stub"].verified] if not reason else []
+        return found
+
+    whole = verified()
+    assert [(each["applies"], each["broken"]) for each in whole] == [(each, []) for each in (1, 1, 2, 2, 0)]
+    with waiting.database.begin() as tx:
+        # As a superuser who has switched the triggers off.
+        tx.execute(text("SET LOCAL session_replication_role = replica"))
+        tx.execute(text("UPDATE apply_events SET who = 'nobody' WHERE event = 'claim'"))
+        of_b = "(SELECT id FROM apply_operations WHERE deployment = 'B')"
+        tx.execute(text(f"DELETE FROM event_chains WHERE operation_id = {of_b}"))
+    touched = verified()
+    assert [[bad["apply_id"] for bad in each["broken"]] for each in touched] == [
+        [apply_id],
+        [],
+        [apply_id],
+        [apply_id],
+        [],
+    ]
+    assert {"changed", "inserted"} <= {each["fault"] for each in touched[0]["broken"][0]["findings"]}
+    assert touched[0]["seal"] != whole[0]["seal"]

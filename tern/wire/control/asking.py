@@ -3,7 +3,12 @@
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tern.domain.errors import UsageError
+from tern.domain.identity import ApplyId
 from tern.domain.selection import Selection
 from tern.domain.subject import Subject
 from tern.doors.request import EnqueueRequest, read_answered, read_asked
@@ -162,6 +167,22 @@ def _selection(selection: Selection) -> control_v1.Selection:
         wave=selection.wave,
         all=selection.everywhere,
         excepted=sorted(selection.excepted),
+    )
+
+
+def read_moment(said: Timestamp) -> datetime:
+    """A moment; raises UsageError for one beyond all calendars."""
+    try:
+        return said.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        what = "that is no moment"
+        raise UsageError(what) from None
+
+
+def verify_message(apply_id: ApplyId | None, since: datetime | None) -> control_v1.VerifyRecordsRequest:
+    """A verification as it travels."""
+    return control_v1.VerifyRecordsRequest(
+        apply_id=apply_id or "", since=None if since is None else writing.moment(since)
     )
 
 

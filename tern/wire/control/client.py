@@ -1,6 +1,7 @@
 """The door over gRPC: a ControlService somewhere, asked with a token. Errors come back as the server raised them."""
 
 from collections.abc import Callable, Generator, Sequence
+from datetime import datetime
 from typing import Any, TypeVar, cast
 
 import grpc
@@ -11,6 +12,7 @@ from tern.domain.model import Credentials
 from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
 from tern.doors.answers import Apply, Event, Explanation, KeyFate, Operation, Receipt, Summary
+from tern.doors.record import Verified
 from tern.doors.request import EnqueueRequest
 from tern.ports import Answered, Asked, Enqueued
 from tern.wire.channels import Channels
@@ -161,6 +163,31 @@ class RemoteDesk:
             if not answer.next_page_token or len(found) >= limit:
                 return tuple(found[:limit])
             request.page_token = answer.next_page_token
+
+    def verify(
+        self,
+        apply_id: ApplyId | None,
+        *,
+        since: datetime | None = None,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> Generator[Verified, None, None]:
+        """See Door."""
+        stub, metadata = self._stub()
+        # Without a deadline, as a watch: how long it takes is for the record to say.
+        call = stub.VerifyRecords(asking.verify_message(apply_id, since), metadata=metadata)
+        found: Verified | None = None
+        try:
+            for message in call:
+                found = reading.verified(message.record, found)
+                if not message.has_more:
+                    yield found
+                    found = None
+                if not is_wanted():
+                    return
+        except grpc.RpcError as failed:
+            raise _error(failed) from None
+        finally:
+            call.cancel()
 
     def close(self) -> None:
         """See Door."""

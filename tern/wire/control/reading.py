@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tern.domain.chain import Finding
 from tern.domain.control import ReceiptLine
+from tern.domain.identity import ApplyId
 from tern.domain.policy import Policy, Wave
 from tern.domain.states import State
 from tern.doors.answers import (
@@ -23,6 +25,7 @@ from tern.doors.answers import (
     TableChange,
     Wish,
 )
+from tern.doors.record import Verified
 from tern.wire.control.words import (
     ACTIONS,
     APPLY_STATES,
@@ -30,11 +33,12 @@ from tern.wire.control.words import (
     COPIES,
     CUTOVERS,
     FATES,
+    FAULTS,
     ON_FAILURE,
     OPERATION_STATES,
     OUTCOMES,
 )
-from tern.wire.generated.tern.control.v1 import apply_pb2, control_service_pb2, policy_pb2
+from tern.wire.generated.tern.control.v1 import apply_pb2, control_service_pb2, policy_pb2, record_pb2
 
 
 def apply(said: apply_pb2.Apply, operations: Iterable[Operation] = ()) -> Apply:
@@ -143,6 +147,25 @@ def receipt(said: Iterable[control_service_pb2.OperationOutcome], request_id: in
     return Receipt(
         request_id,
         tuple(ReceiptLine(each.deployment, OUTCOMES.word(each.outcome), each.reason) for each in said),
+    )
+
+
+def verified(said: record_pb2.VerifiedRecord, before: Verified | None = None) -> Verified:
+    """One record; after what came of it before."""
+    findings = tuple(
+        (
+            each.chain,
+            Finding(FAULTS.word(each.fault), each.detail, _whole(each, "event_id"), _whole(each, "number")),
+        )
+        for each in said.findings
+    )
+    return Verified(
+        apply_id=ApplyId(said.apply_id),
+        chains=said.chains,
+        events=said.events,
+        requests=said.requests,
+        findings=(*(before.findings if before else ()), *findings),
+        seal=said.seal,
     )
 
 

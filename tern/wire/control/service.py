@@ -1,7 +1,7 @@
 """tern.control.v1.ControlService: what other services may ask, as the door answers it. Pages, and nothing decided."""
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, TypeVar
 
 from tern.domain.errors import NotFound, UsageError
 from tern.domain.identity import ScopeName
@@ -18,6 +18,7 @@ from tern.wire.generated.tern.control.v1 import control_service_pb2 as control_v
 
 NAME: Final = control_v1.DESCRIPTOR.services_by_name["ControlService"].full_name
 LARGEST_PAGE = 500
+Part = TypeVar("Part")
 
 
 class ControlService:
@@ -38,6 +39,7 @@ class ControlService:
             "WatchApply": Rpc(read, self.watch_apply, control_v1.WatchApplyRequest, is_stream=True),
             "ExplainApply": Rpc(read, self.explain_apply, control_v1.ExplainApplyRequest),
             "ListEvents": Rpc(read, self.list_events, control_v1.ListEventsRequest),
+            "VerifyRecords": Rpc(read, self.verify_records, control_v1.VerifyRecordsRequest, is_stream=True),
             "Control": Rpc(act, self.control, control_v1.ControlRequest),
             "Resolve": Rpc(act, self.resolve, control_v1.ResolveRequest),
         }
@@ -129,6 +131,20 @@ class ControlService:
             next_page_token=str(page[-1].event_id) if len(found) > size else "",
         )
 
+    def verify_records(
+        self, request: control_v1.VerifyRecordsRequest, call: Call
+    ) -> Iterator[control_v1.VerifyRecordsResponse]:
+        """Records computed again, each as soon as that is done."""
+        for found in self._door.verify(
+            Subject.read_apply(request.apply_id) if request.apply_id else None,
+            since=asking.read_moment(request.since) if request.HasField("since") else None,
+            is_wanted=call.is_wanted,
+        ):
+            for part, has_more in _parts(found.findings):
+                yield control_v1.VerifyRecordsResponse(
+                    record=writing.verified(found, part), has_more=has_more
+                )
+
     def control(self, request: control_v1.ControlRequest, call: Call) -> control_v1.ControlResponse:
         """Takes a wish in."""
         return writing.receipt(self._door.ask(asking.read_control(request, call.caller)))
@@ -139,14 +155,19 @@ class ControlService:
         return control_v1.ResolveResponse(outcomes=writing.outcomes(receipt))
 
 
-def _messages(apply: Apply, changed: list[Operation]) -> Iterator[control_v1.WatchApplyResponse]:
-    parts = [changed[start : start + LARGEST_PAGE] for start in range(0, len(changed), LARGEST_PAGE)] or [[]]
-    for place, part in enumerate(parts, 1):
+def _messages(apply: Apply, changed: Sequence[Operation]) -> Iterator[control_v1.WatchApplyResponse]:
+    for part, has_more in _parts(changed):
         yield control_v1.WatchApplyResponse(
             apply=writing.apply(apply),
             operations=[writing.operation(each) for each in part],
-            has_more=place < len(parts),
+            has_more=has_more,
         )
+
+
+def _parts(whole: Sequence[Part]) -> Iterator[tuple[Sequence[Part], bool]]:
+    """What fits a message, one at least, and whether more follows."""
+    for start in range(0, max(len(whole), 1), LARGEST_PAGE):
+        yield whole[start : start + LARGEST_PAGE], start + LARGEST_PAGE < len(whole)
 
 
 def _operation(apply: Apply, scope: ScopeName) -> Operation:

@@ -3,6 +3,7 @@
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
+from tern.domain.chain import Fault
 from tern.domain.control import Delivery, Receipt, Verb
 from tern.domain.errors import Misconfigured
 from tern.domain.holds import ClearedBy
@@ -10,7 +11,7 @@ from tern.domain.model import Action
 from tern.domain.policy import Copy, Cutover, OnFailure
 from tern.domain.states import ApplyState, State
 from tern.ports import Resolved
-from tern.wire.generated.tern.control.v1 import apply_pb2, control_service_pb2, policy_pb2
+from tern.wire.generated.tern.control.v1 import apply_pb2, control_service_pb2, policy_pb2, record_pb2
 
 Word = TypeVar("Word", bound=StrEnum)
 
@@ -60,6 +61,7 @@ CUTOVERS = Words(policy_pb2.Cutover, Cutover)
 VERBS = Words(control_service_pb2.Verb, Verb)
 OUTCOMES = Words(control_service_pb2.Outcome, Receipt)
 FINDINGS = Words(control_service_pb2.Finding, Resolved)
+FAULTS = Words(record_pb2.Fault, Fault)
 ALL: tuple[Words[Any], ...] = (
     APPLY_STATES,
     OPERATION_STATES,
@@ -72,4 +74,5 @@ ALL: tuple[Words[Any], ...] = (
     VERBS,
     OUTCOMES,
     FINDINGS,
+    FAULTS,
 )

@@ -1,10 +1,11 @@
 """Answers as messages."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tern.domain.chain import Finding
 from tern.domain.policy import Policy
 from tern.domain.states import State
 from tern.doors.answers import (
@@ -20,6 +21,7 @@ from tern.doors.answers import (
     TableChange,
     Wish,
 )
+from tern.doors.record import Verified
 from tern.ports import Enqueued
 from tern.wire.control.words import (
     ACTIONS,
@@ -28,11 +30,12 @@ from tern.wire.control.words import (
     COPIES,
     CUTOVERS,
     FATES,
+    FAULTS,
     ON_FAILURE,
     OPERATION_STATES,
     OUTCOMES,
 )
-from tern.wire.generated.tern.control.v1 import apply_pb2, control_service_pb2, policy_pb2
+from tern.wire.generated.tern.control.v1 import apply_pb2, control_service_pb2, policy_pb2, record_pb2
 
 
 def apply(answer: Apply) -> apply_pb2.Apply:
@@ -171,6 +174,27 @@ def outcomes(answer: Receipt) -> list[control_service_pb2.OperationOutcome]:
         )
         for line in answer.lines
     ]
+
+
+def verified(answer: Verified, findings: Iterable[tuple[str, Finding]]) -> record_pb2.VerifiedRecord:
+    """One record, with some of what was found."""
+    return record_pb2.VerifiedRecord(
+        apply_id=answer.apply_id,
+        chains=answer.chains,
+        events=answer.events,
+        requests=answer.requests,
+        seal=answer.seal,
+        findings=[
+            record_pb2.RecordFinding(
+                chain=chain,
+                fault=FAULTS.number(each.fault),
+                event_id=each.event_id,
+                number=each.number,
+                detail=each.detail,
+            )
+            for chain, each in findings
+        ],
+    )
 
 
 def policy(answer: Policy) -> policy_pb2.Policy:

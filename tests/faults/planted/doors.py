@@ -83,4 +83,20 @@ MUTANTS = (
         "        if needed is Capability.ACT and self.capability is not Capability.ACT:",
         "        if False:",
     ),
+    mutant(
+        "doors",
+        "whoever verifies takes connections that a stop needs",
+        "tests/doors/test_desk.py -k one_record",
+        "tern/doors/desk.py",
+        "            with self._one_at_a_time:\n",
+        "            if True:\n",
+    ),
+    mutant(
+        "doors",
+        "faults that fit no message are left out",
+        "tests/wire/control/test_service.py -k faults",
+        "tern/wire/control/service.py",
+        "    for start in range(0, max(len(whole), 1), LARGEST_PAGE):\n",
+        "    for start in range(1):\n",
+    ),
 )

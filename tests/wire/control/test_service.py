@@ -3,11 +3,15 @@
 import grpc
 import pytest
 
+from tern.client import Client
 from tern.domain.errors import Misconfigured
+from tern.store.sql import text
+from tern.wire.control import service
+from tern.wire.control.server import ControlServer
 from tern.wire.control.words import ALL, OPERATION_STATES, OUTCOMES, VERBS, Words
 from tern.wire.generated.tern.control.v1 import apply_pb2, policy_pb2
 from tern.wire.generated.tern.control.v1 import control_service_pb2 as control_v1
-from tests.doors.calling import READ, Stubs, call, refused
+from tests.doors.calling import ACT, READ, Stubs, call, refused
 from tests.world import World
 
 DDL = "ALTER TABLE orders ADD COLUMN note text"
@@ -150,6 +154,37 @@ def test_the_record_comes_in_pages_oldest_first(world: World, stubs: Stubs) -> N
     assert pieces == [each.event_id for each in whole.events]
 
 
+def test_records_are_verified_by_whoever_may_read(world: World, stubs: Stubs) -> None:
+    """G15: one message for each apply, the oldest first."""
+    made = [world.apply(name) for name in "AB"]
+    world.answer_bells()
+    said = list(call(stubs.control.VerifyRecords, control_v1.VerifyRecordsRequest(), READ))
+    assert [each.record.apply_id for each in said] == made
+    counts = world.one("SELECT count(*) AS n FROM apply_events").n
+    assert sum(each.record.events for each in said) == counts
+    assert all(each.record.seal and not each.record.findings and not each.has_more for each in said)
+
+
+def test_many_faults_of_one_record_come_in_several_messages(
+    world: World, stubs: Stubs, server: ControlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply_id = world.apply()
+    world.answer_bells()
+    with world.database.begin() as tx:
+        # As a superuser who has switched the triggers off.
+        tx.execute(text("SET LOCAL session_replication_role = replica"))
+        tx.execute(text("UPDATE apply_events SET why = 'x'"))
+    monkeypatch.setattr(service, "LARGEST_PAGE", 2)
+    said = list(call(stubs.control.VerifyRecords, control_v1.VerifyRecordsRequest(apply_id=apply_id)))
+    assert [len(each.record.findings) for each in said[:-1]] == [2] * (len(said) - 1)
+    assert [each.has_more for each in said] == [True] * (len(said) - 1) + [False]
+    assert len(said) > 1
+    monkeypatch.setenv("ACT_TOKEN", ACT)
+    with Client(f"grpc://127.0.0.1:{server.port}", token="env:ACT_TOKEN") as client:
+        (found,) = client.verify(apply_id).records
+    assert len(found.findings) == sum(len(each.record.findings) for each in said)
+
+
 def test_an_uncertain_operation_is_resolved_by_who_looked(world: World, stubs: Stubs) -> None:
     apply_id = world.apply("A")
     world.write(
@@ -198,6 +233,11 @@ def test_who_may_only_read_does_nothing(method: str, message: object, world: Wor
         ("WatchApply", control_v1.WatchApplyRequest(apply_id="apl-0"), "NOT_FOUND", "NOT_FOUND"),
         ("WatchApply", control_v1.WatchApplyRequest(apply_id="APPLY/A"), "INVALID_ARGUMENT", "USAGE"),
         ("GetEnqueued", control_v1.GetEnqueuedRequest(), "INVALID_ARGUMENT", "USAGE"),
+        ("VerifyRecords", control_v1.VerifyRecordsRequest(apply_id="apl-0"), "NOT_FOUND", "NOT_FOUND"),
+        ("VerifyRecords", control_v1.VerifyRecordsRequest(apply_id="APPLY/A"), "INVALID_ARGUMENT", "USAGE"),
+        ("VerifyRecords", control_v1.VerifyRecordsRequest(apply_id="APPLY", since={}), "INVALID_ARGUMENT", "USAGE"),
+        ("VerifyRecords", control_v1.VerifyRecordsRequest(since={"seconds": 10**15}), "INVALID_ARGUMENT", "USAGE"),
+        ("VerifyRecords", control_v1.VerifyRecordsRequest(since={"nanos": -1}), "INVALID_ARGUMENT", "USAGE"),
         ("Resolve", control_v1.ResolveRequest(subject="APPLY/A", reason="x"), "INVALID_ARGUMENT", "USAGE"),
         ("Control", control_v1.ControlRequest(subject="APPLY", reason="x"), "INVALID_ARGUMENT", "USAGE"),
         ("Control", control_v1.ControlRequest(subject="APPLY", reason="x", verb=99), "INVALID_ARGUMENT", "USAGE"),

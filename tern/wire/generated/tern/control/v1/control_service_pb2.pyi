@@ -16,6 +16,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tern.wire.generated.tern.control.v1 import apply_pb2 as _apply_pb2
 from tern.wire.generated.tern.control.v1 import policy_pb2 as _policy_pb2
+from tern.wire.generated.tern.control.v1 import record_pb2 as _record_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -740,6 +741,58 @@ class ListEventsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015
+
+@_typing.final
+class VerifyRecordsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLY_ID_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    apply_id: _builtins.str
+    """Empty for all."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Of all, only those that were accepted since then."""
+
+    def __init__(
+        self,
+        *,
+        apply_id: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_id", b"apply_id", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyRecordsRequest: _TypeAlias = VerifyRecordsRequest  # noqa: Y015
+
+@_typing.final
+class VerifyRecordsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_FIELD_NUMBER: _builtins.int
+    HAS_MORE_FIELD_NUMBER: _builtins.int
+    has_more: _builtins.bool
+    """More findings of the same record follow in the next message."""
+    @_builtins.property
+    def record(self) -> _record_pb2.VerifiedRecord:
+        """With at most 500 findings."""
+
+    def __init__(
+        self,
+        *,
+        record: _record_pb2.VerifiedRecord | None = ...,
+        has_more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_more", b"has_more", "record", b"record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyRecordsResponse: _TypeAlias = VerifyRecordsResponse  # noqa: Y015
 
 @_typing.final
 class Selection(_message.Message):

@@ -69,6 +69,11 @@ class ControlServiceStub:
                 request_serializer=tern_dot_control_dot_v1_dot_control__service__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=tern_dot_control_dot_v1_dot_control__service__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
+        self.VerifyRecords = channel.unary_stream(
+                '/tern.control.v1.ControlService/VerifyRecords',
+                request_serializer=tern_dot_control_dot_v1_dot_control__service__pb2.VerifyRecordsRequest.SerializeToString,
+                response_deserializer=tern_dot_control_dot_v1_dot_control__service__pb2.VerifyRecordsResponse.FromString,
+                _registered_method=True)
         self.Control = channel.unary_unary(
                 '/tern.control.v1.ControlService/Control',
                 request_serializer=tern_dot_control_dot_v1_dot_control__service__pb2.ControlRequest.SerializeToString,
@@ -134,6 +139,13 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyRecords(self, request, context):
+        """Whether records are as they were written: every hash computed again. One apply after the other, the oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Control(self, request, context):
         """Asks something of operations: stop, start, cutover, … One outcome per operation.
         """
@@ -185,6 +197,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=tern_dot_control_dot_v1_dot_control__service__pb2.ListEventsRequest.FromString,
                     response_serializer=tern_dot_control_dot_v1_dot_control__service__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'VerifyRecords': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyRecords,
+                    request_deserializer=tern_dot_control_dot_v1_dot_control__service__pb2.VerifyRecordsRequest.FromString,
+                    response_serializer=tern_dot_control_dot_v1_dot_control__service__pb2.VerifyRecordsResponse.SerializeToString,
             ),
             'Control': grpc.unary_unary_rpc_method_handler(
                     servicer.Control,
@@ -386,6 +403,33 @@ class ControlService:
             '/tern.control.v1.ControlService/ListEvents',
             tern_dot_control_dot_v1_dot_control__service__pb2.ListEventsRequest.SerializeToString,
             tern_dot_control_dot_v1_dot_control__service__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tern.control.v1.ControlService/VerifyRecords',
+            tern_dot_control_dot_v1_dot_control__service__pb2.VerifyRecordsRequest.SerializeToString,
+            tern_dot_control_dot_v1_dot_control__service__pb2.VerifyRecordsResponse.FromString,
             options,
             channel_credentials,
             insecure,

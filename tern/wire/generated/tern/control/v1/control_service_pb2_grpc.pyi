@@ -52,6 +52,8 @@ class ControlServiceStub:
     """All reasons why something does not move, and who can change each."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.ListEventsRequest, _control_service_pb2.ListEventsResponse]
     """Who did what, when, why, and what came of it; oldest first."""
+    VerifyRecords: _grpc.UnaryStreamMultiCallable[_control_service_pb2.VerifyRecordsRequest, _control_service_pb2.VerifyRecordsResponse]
+    """Whether records are as they were written: every hash computed again. One apply after the other, the oldest first."""
     Control: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.ControlRequest, _control_service_pb2.ControlResponse]
     """Asks something of operations: stop, start, cutover, … One outcome per operation."""
     Resolve: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.ResolveRequest, _control_service_pb2.ResolveResponse]
@@ -76,6 +78,8 @@ class ControlServiceAsyncStub(ControlServiceStub):
     """All reasons why something does not move, and who can change each."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_control_service_pb2.ListEventsRequest, _control_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Who did what, when, why, and what came of it; oldest first."""
+    VerifyRecords: _aio.UnaryStreamMultiCallable[_control_service_pb2.VerifyRecordsRequest, _control_service_pb2.VerifyRecordsResponse]  # type: ignore[assignment]
+    """Whether records are as they were written: every hash computed again. One apply after the other, the oldest first."""
     Control: _aio.UnaryUnaryMultiCallable[_control_service_pb2.ControlRequest, _control_service_pb2.ControlResponse]  # type: ignore[assignment]
     """Asks something of operations: stop, start, cutover, … One outcome per operation."""
     Resolve: _aio.UnaryUnaryMultiCallable[_control_service_pb2.ResolveRequest, _control_service_pb2.ResolveResponse]  # type: ignore[assignment]
@@ -139,6 +143,14 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_service_pb2.ListEventsResponse, _abc.Awaitable[_control_service_pb2.ListEventsResponse]]:
         """Who did what, when, why, and what came of it; oldest first."""
+
+    @_abc_1.abstractmethod
+    def VerifyRecords(
+        self,
+        request: _control_service_pb2.VerifyRecordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_service_pb2.VerifyRecordsResponse], _abc.AsyncIterator[_control_service_pb2.VerifyRecordsResponse]]:
+        """Whether records are as they were written: every hash computed again. One apply after the other, the oldest first."""
 
     @_abc_1.abstractmethod
     def Control(
