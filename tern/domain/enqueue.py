@@ -47,7 +47,7 @@ class Enqueue:
     change: a plan that was kept, by its id, or a new one. environment, database: what the asker thinks that a kept
     plan is for; digest: what they were told that it is; empty where they don't say. policy: None where they don't
     say, which means that of the plan, or the default. previews: the engines are asked first what the change would do
-    there; accept_drift: and whatever they say, the rollout begins.
+    there; accept_drift: and whatever they say, the rollout begins. known_as: the operation that the asker calls it.
     """
 
     change: PlanId | NewChange
@@ -62,6 +62,7 @@ class Enqueue:
     previews: bool = True
     accept_drift: bool = False
     digest: str = ""
+    known_as: str = ""
 
     def __post_init__(self) -> None:
         why = [

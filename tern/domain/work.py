@@ -135,6 +135,8 @@ class NewApply:
     """What the engines said that the change would do."""
     choice: Choice | None = None
     """How the deployments were chosen, where it was not by their names: a repeated request is compared by it."""
+    known_as: str = ""
+    """The operation that its asker calls it, where that is another Tern."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,10 @@ class Desk:
         require_single(apply_id, len(members), verb)
         return ScopeName(apply_id, members[0].deployment)
 
+    def known_as(self, name: ScopeName) -> str:
+        """See FrontDesk."""
+        return self._reading.known_as(name)
+
     def progress(self, name: ScopeName) -> Progress:
         """One operation alone."""
         return self._reading.progress(name)

@@ -85,6 +85,9 @@ class FrontDesk(Door, Protocol):
     def only_operation(self, apply_id: ApplyId, verb: str) -> ScopeName:
         """The operation that an unscoped call means; raises ScopeRefused for an apply with more than one (G7)."""
 
+    def known_as(self, name: ScopeName) -> str:
+        """The operation that whoever asked for this one calls it, another Tern; empty for anybody else."""
+
     def progress(self, name: ScopeName) -> Progress:
         """One operation alone."""
 

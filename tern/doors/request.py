@@ -39,6 +39,7 @@ class EnqueueRequest:
     a kept plan knows by itself; one of deployments (names in rollout order), labels and everywhere, these with
     excepted and first; policy, as in applies.policy, each key optional; caller, reason, key; allow_unsafe, previews,
     accept_drift; digest, of a kept plan. A plan that was reviewed for its targets and policy needs neither here.
+    known_as is said by another Tern alone, beside its request.
     """
 
     plan: str = ""
@@ -60,6 +61,7 @@ class EnqueueRequest:
     previews: bool = True
     accept_drift: bool = False
     digest: str = ""
+    known_as: str = ""
 
     @classmethod
     def read(cls, message: Mapping[str, object]) -> "EnqueueRequest":
@@ -108,6 +110,7 @@ class EnqueueRequest:
             previews=self.previews,
             accept_drift=self.accept_drift,
             digest=self.digest,
+            known_as=self.known_as,
         )
 
     def _change(self) -> PlanId | NewChange:

@@ -169,6 +169,7 @@ def _accept(
         allow_unsafe=asked.allow_unsafe,
         foretold=foretold,
         choice=choice,
+        known_as=asked.known_as,
     )
     accepted = accept_apply(new, ports)
     if not accepted.is_new or policy.waves:

@@ -179,7 +179,9 @@ def _insert_apply(
             "environment": plan.environment,
             "database": plan.database,
             "count": len(new.deployments),
-            "options": json.dumps({"allow_unsafe": new.allow_unsafe, "request": body}),
+            "options": json.dumps(
+                {"allow_unsafe": new.allow_unsafe, "request": body, "known_as": new.known_as}
+            ),
             "policy": json.dumps(new.policy.as_json()),
             "key": new.idempotency_key,
             "digest": _digest(body),

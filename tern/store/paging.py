@@ -41,6 +41,11 @@ _OPERATION = text(
     " FROM applies a JOIN apply_operations o ON o.apply_id = a.id"
     " WHERE a.apply_identifier = :apply AND o.deployment = :deployment"
 )
+_KNOWN_AS = text(
+    "SELECT coalesce(a.options ->> 'known_as', '') AS known_as"
+    " FROM applies a JOIN apply_operations o ON o.apply_id = a.id"
+    " WHERE a.apply_identifier = :apply AND o.deployment = :deployment"
+)
 _TABLES = text("SELECT * FROM table_changes WHERE operation_id = :id ORDER BY ordinal")
 _KEY = text("SELECT apply_identifier FROM applies WHERE idempotency_key = :key")
 _REFUSALS = text("SELECT * FROM enqueue_refusals WHERE idempotency_key = :key ORDER BY id DESC LIMIT :limit")
@@ -104,6 +109,17 @@ class Paging(Reading):
             sampled_age_s=row["sampled_age_s"],
             tables=tables,
         )
+
+    def known_as(self, name: ScopeName) -> str:
+        """The operation that its asker calls it; empty for most."""
+        with snapshot(self._engine) as tx:
+            found = tx.execute(
+                _KNOWN_AS, {"apply": name.apply_id, "deployment": name.deployment}
+            ).one_or_none()
+        if found is None:
+            what = f"there is no operation {name}"
+            raise NotFound(what)
+        return str(found.known_as)
 
     def fate_of_key(self, key: str) -> KeyFate:
         """The apply that a key made, and the messages under it that were refused, newest first."""

@@ -16,16 +16,20 @@ from google.protobuf.message import DecodeError, Message
 from tern.domain.errors import NotAllowed, TernError, UsageError
 from tern.wire.control.status import as_told, status_of
 from tern.wire.control.tokens import Capability, Gate
+from tern.wire.transport import OPERATION_KEY
 
 log = structlog.get_logger("tern.control")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a method knows of its call besides the request."""
+    """What a method knows of its call besides the request. operations: what the call says that it is about, in the
+    metadata `tern-operation`; none for most callers.
+    """
 
     caller: str
     is_wanted: Callable[[], bool]
+    operations: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +98,11 @@ def _handler(method: str, rpc: Rpc, gate: Gate) -> Any:
 
 
 def _admit(rpc: Rpc, gate: Gate, context: grpc.ServicerContext) -> Call:
-    caller = gate.caller(authorization(context.invocation_metadata()))
+    metadata = context.invocation_metadata()
+    caller = gate.caller(authorization(metadata))
     caller.check(rpc.needs)
-    return Call(caller.name, context.is_active)
+    named = frozenset(str(value) for key, value in metadata or () if key == OPERATION_KEY and value)
+    return Call(caller.name, context.is_active, named)
 
 
 def _readable(request: Message | Unreadable) -> Message:

@@ -4,9 +4,14 @@
 call is refused with the number of operations, and nothing is sent (G7). A control is a durable wish like any other,
 never a call to an engine from here. Progress tells what Tern knows: it is what every other door shows, and looking
 must not cost an engine a call for everybody who looks; its age is in the metadata.
+
+Another Tern says with every call which operation of its own it means (`tern-operation`). As at an engine, an Apply is
+bound to that one, and a call for any other is refused: a caller's mistake must not reach a sibling's work. Fences
+(`tern-fence`) are between Tern and an engine, and nobody's are taken here.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
@@ -116,44 +121,46 @@ class Facade:
         if not request.target:
             what = "the target is empty: it names one deployment"
             raise UsageError(what)
+        known_as = _named(call)
         target = self._desk.deployment_of_target(request.environment, request.database, request.target)
         behalf = f", on behalf of {request.caller}" if request.caller else ""
-        enqueued = self._desk.enqueue(
-            EnqueueRequest.read(
-                {
-                    # A plan's id is its maker's own; the changes say what it holds.
-                    "plan": "" if request.ddl_changes else request.plan_id,
-                    "changes": [_entry(each) for each in request.ddl_changes],
-                    "database_type": request.type or POSTGRES,
-                    "environment": request.environment,
-                    "database": request.database,
-                    "deployments": (target,),
-                    "policy": {
-                        "cutover": "manual" if options.flag("defer_cutover") else "auto",
-                        "enable_revert": options.flag("enable_revert"),
-                    },
-                    "caller": call.caller,
-                    "reason": f"Apply over {NAME}{behalf}",
-                    "key": request.idempotency_key,
-                    "allow_unsafe": options.flag("allow_unsafe"),
-                }
-            )
+        asked = EnqueueRequest.read(
+            {
+                # A plan's id is its maker's own; the changes say what it holds.
+                "plan": "" if request.ddl_changes else request.plan_id,
+                "changes": [_entry(each) for each in request.ddl_changes],
+                "database_type": request.type or POSTGRES,
+                "environment": request.environment,
+                "database": request.database,
+                "deployments": (target,),
+                "policy": {
+                    "cutover": "manual" if options.flag("defer_cutover") else "auto",
+                    "enable_revert": options.flag("enable_revert"),
+                },
+                "caller": call.caller,
+                "reason": f"Apply over {NAME}{behalf}",
+                "key": request.idempotency_key,
+                "allow_unsafe": options.flag("allow_unsafe"),
+            }
         )
+        enqueued = self._desk.enqueue(replace(asked, known_as=known_as))
         scope = ScopeName(enqueued.apply_id, enqueued.deployments[0])
+        if not enqueued.is_new:
+            self._check_operation(scope, call)
         return tern_v1.ApplyResponse(accepted=True, apply_id=enqueued.apply_id, apply_operation_id=str(scope))
 
-    def progress(self, request: tern_v1.ProgressRequest, _call: Call) -> tern_v1.ProgressResponse:
+    def progress(self, request: tern_v1.ProgressRequest, call: Call) -> tern_v1.ProgressResponse:
         """How far an operation is, as far as Tern knows."""
-        known = self._desk.progress(self._scope(request.apply_id, "progress"))
+        known = self._desk.progress(self._scope(request.apply_id, "progress", call))
         _check_environment(known, request.environment)
         return _progress(request.apply_id, known)
 
-    def logs(self, request: tern_v1.LogsRequest, _call: Call) -> tern_v1.LogsResponse:
+    def logs(self, request: tern_v1.LogsRequest, call: Call) -> tern_v1.LogsResponse:
         """The newest lines of an operation's record."""
         if request.limit < 0:
             what = "limit is negative"
             raise UsageError(what)
-        known = self._desk.progress(self._scope(request.apply_id, "logs"))
+        known = self._desk.progress(self._scope(request.apply_id, "logs", call))
         _check_environment(known, request.environment)
         events = self._desk.newest_events(
             ScopeName.parse(known.scope), min(request.limit or USUAL_LOGS, MOST_LOGS)
@@ -189,7 +196,7 @@ class Facade:
 
     def volume(self, request: tern_v1.VolumeRequest, call: Call) -> tern_v1.VolumeResponse:
         """How hard the engine may work."""
-        before = self._desk.progress(self._scope(request.apply_id, Verb.VOLUME.value))
+        before = self._desk.progress(self._scope(request.apply_id, Verb.VOLUME.value, call))
         line = self._ask(Verb.VOLUME, request, call, request.volume)
         return tern_v1.VolumeResponse(
             accepted=_is_taken(line),
@@ -204,7 +211,7 @@ class Facade:
         return tern_v1.HealthResponse(status="ok")
 
     def _ask(self, verb: Verb, request: _Asked, call: Call, volume: int | None = None) -> ReceiptLine:
-        name = self._scope(request.apply_id, verb.value)
+        name = self._scope(request.apply_id, verb.value, call)
         if request.environment:
             _check_environment(self._desk.progress(name), request.environment)
         reason = f"{verb.value} over {NAME}"
@@ -213,8 +220,25 @@ class Facade:
         )
         return receipt.lines[0]
 
-    def _scope(self, apply_id: str, verb: str) -> ScopeName:
-        """The one operation that is meant; raises UsageError, NotFound, ScopeRefused."""
+    def _scope(self, apply_id: str, verb: str, call: Call) -> ScopeName:
+        """The one operation that is meant; raises UsageError, NotFound, ScopeRefused, Refused for another's call."""
+        name = self._named_by(apply_id, verb)
+        self._check_operation(name, call)
+        return name
+
+    def _check_operation(self, name: ScopeName, call: Call) -> None:
+        """A call that says which operation it is about says this one, or what it was called at its Apply."""
+        if call.operations <= {str(name)}:
+            return
+        bound = self._desk.known_as(name)
+        if call.operations != {bound}:
+            said = " and ".join(sorted(each[:200] for each in call.operations))
+            what = f"the call is for {said}, not {name}"
+            why = (f"{name} was asked for as {bound}",) if bound else ()
+            unchanged = "Nothing was sent to any engine and nothing was written."
+            raise Refused(what, why=why, unchanged=unchanged, reason="OPERATION_MISMATCH")
+
+    def _named_by(self, apply_id: str, verb: str) -> ScopeName:
         if not apply_id:
             what = "apply_id is empty, and an empty one could mean any"
             raise UsageError(what)
@@ -246,6 +270,15 @@ class _Options:
             what = f"the option {name} is neither true nor false"
             raise UsageError(what)
         return word == "true"
+
+
+def _named(call: Call) -> str:
+    """What an Apply is bound to: at most one operation; raises UsageError, ScopeRefused."""
+    if len(call.operations) > 1:
+        what = "an Apply is for one operation, and the call names several"
+        raise UsageError(what)
+    (named,) = call.operations or ("",)
+    return str(ScopeName.parse(named)) if named else ""
 
 
 def _not_offered(method: str) -> Any:

@@ -99,4 +99,28 @@ MUTANTS = (
         "    for start in range(0, max(len(whole), 1), LARGEST_PAGE):\n",
         "    for start in range(1):\n",
     ),
+    mutant(
+        "doors",
+        "a call for another operation is answered",
+        "tests/wire/control/test_facade.py -k addresses",
+        "tern/wire/control/facade.py",
+        "        if call.operations != {bound}:\n",
+        "        if False:\n",
+    ),
+    mutant(
+        "doors",
+        "another Tern's Apply is bound to nothing",
+        "tests/wire/control/test_facade.py -k another_tern",
+        "tern/wire/control/facade.py",
+        "        enqueued = self._desk.enqueue(replace(asked, known_as=known_as))\n",
+        "        enqueued = self._desk.enqueue(asked)\n",
+    ),
+    mutant(
+        "doors",
+        "a repeated Apply for another operation gets the id",
+        "tests/wire/control/test_facade.py -k another_tern",
+        "tern/wire/control/facade.py",
+        "        if not enqueued.is_new:\n",
+        "        if False:\n",
+    ),
 )

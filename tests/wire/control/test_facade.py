@@ -1,15 +1,26 @@
 """The public contract for Tern's own applies: routed by operation, refused where the operation is not clear (G7)."""
 
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
 
+from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.model import Credentials
+from tern.domain.outcome import Ok, Refused
 from tern.domain.policy import Copy, Cutover, Policy
+from tern.domain.review import scope_digest
+from tern.domain.states import State
 from tern.ports import StorageUnavailable
+from tern.wire.control.server import ControlServer
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
-from tests.doors.calling import READ, Stubs, call, refused
+from tern.wire.routing import EngineDirectory
+from tern.wire.transport import Metadata
+from tests.doors.calling import ACT, DEADLINE_S, READ, Stubs, bearer, call, ended, refused
+from tests.wire.conftest import NAME, call_for, claim_on, deployment_at, scope_at
 from tests.world import World
 
 CALLS: dict[str, Callable[..., Any]] = {
@@ -279,3 +290,88 @@ def test_a_parent_that_holds_an_id_opens_no_door(method: str, world: World, stub
     answer = refused(getattr(stubs.tern, method), CALLS[method](apply_id=apply_id))
     assert answer.reason == "APPLY_SCOPED_CALL_ON_MULTI"
     assert requests(world) == 0
+
+
+def about(*operations: str, fence: str = "") -> Metadata:
+    """The metadata of a driver of engines."""
+    named = tuple(("tern-operation", operation) for operation in operations)
+    return (*bearer(ACT), *named, *((("tern-fence", fence),) if fence else ()))
+
+
+@pytest.mark.parametrize("method", sorted(CALLS))
+def test_a_call_for_another_operation_than_it_addresses_is_refused(
+    method: str, world: World, stubs: Stubs
+) -> None:
+    """G7: a caller's mistake reaches nobody's work; whatever the name is that it says."""
+    apply_id = world.apply(policy=Policy(copy=Copy.PARALLEL))
+    world.answer_bells()
+    ask, asked = getattr(stubs.tern, method), CALLS[method](apply_id=f"{apply_id}/B")
+    for named in ((f"{apply_id}/A",), ("apl-0/B",), (apply_id,), ("x",), (f"{apply_id}/B", f"{apply_id}/A")):
+        with pytest.raises(grpc.RpcError) as failed:
+            ask(asked, timeout=DEADLINE_S, metadata=about(*named, fence="9"))
+        assert ended(failed.value)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "OPERATION_MISMATCH"), named
+    assert (requests(world), sent(world)) == (0, {"A": [], "B": [], "C": []})
+
+
+def test_a_call_that_says_what_it_addresses_is_answered_whatever_its_fence(
+    world: World, stubs: Stubs
+) -> None:
+    """Fences are between Tern and its engines: a caller's neither helps nor harms."""
+    apply_id = world.apply("A")
+    world.answer_bells()
+    calls = [
+        (f"{apply_id}/A", about(f"{apply_id}/A", fence="999")),
+        (apply_id, about(f"{apply_id}/A", fence="1")),
+        (apply_id, about(f"{apply_id}/A", f"{apply_id}/A", fence="nonsense")),
+        (apply_id, about("")),
+    ]
+    for volume, (addressed, metadata) in enumerate(calls, 1):
+        asked = tern_v1.VolumeRequest(apply_id=addressed, volume=volume)
+        assert stubs.tern.Volume(asked, timeout=DEADLINE_S, metadata=metadata).accepted
+        world.answer_bells()
+    seen = [(each.request.volume, each.operation) for each in world.engines["A"].calls("Volume")]
+    assert seen == [(volume, f"{apply_id}/A") for volume in range(1, 5)]
+    fences = [each.fence or 0 for each in world.engines["A"].calls("Volume")]
+    assert fences == sorted(fences)
+    assert max(fences) < 999
+
+
+def test_another_tern_drives_a_rollout_under_its_own_name(
+    world: World, server: ControlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To it this one is an engine: an Apply is bound to its operation, and a call for any other is refused."""
+    monkeypatch.setenv("ACT_TOKEN", ACT)
+    here = replace(
+        deployment_at(f"grpc://127.0.0.1:{server.port}", credentials=Credentials(token="env:ACT_TOKEN")),
+        target="target-A",
+    )
+    asked = replace(scope_at(here), environment="test")
+    asked = replace(asked, change_digest=scope_digest(asked))
+    stranger = replace(asked, name=ScopeName(ApplyId("apl-two"), NAME.deployment))
+    with closing(EngineDirectory(deadline_s=DEADLINE_S)) as directory:
+        engine = directory.of(here)
+        made = engine.apply(asked, claim_on(asked))
+        assert isinstance(made, Ok), made
+        assert engine.apply(asked, claim_on(asked, fence=2)) == made
+        world.last = ApplyId(made.value)
+        world.answer_bells()
+        its = replace(call_for(made.value), environment="test")
+        look = engine.progress(its)
+        assert isinstance(look, Ok), look
+        assert look.value.state is State.RUNNING
+
+        strays = replace(its, name=stranger.name)
+        ends = [engine.progress(strays), engine.stop(strays), engine.apply(stranger, claim_on(asked))]
+        assert [each.reason for each in ends if isinstance(each, Refused)] == ["OPERATION_MISMATCH"] * 3
+        assert requests(world) == 0
+
+        assert engine.stop(its) == Ok(None)
+        world.run(until=lambda: world.state("A") == "stopped")
+
+
+def test_an_apply_that_names_no_one_operation_writes_nothing(world: World, stubs: Stubs) -> None:
+    for named in (("apl-one/A", "apl-one/B"), ("apl-one",), ("apl-one/",), ("x" * 2_000,)):
+        with pytest.raises(grpc.RpcError) as failed:
+            stubs.tern.Apply(apply_request(), timeout=DEADLINE_S, metadata=about(*named))
+        assert ended(failed.value).code is grpc.StatusCode.INVALID_ARGUMENT, named
+    assert world.one("SELECT count(*) AS n FROM applies").n == 0
