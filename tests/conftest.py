@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tern.local.discovery import Servers
 
@@ -17,6 +19,12 @@ if TYPE_CHECKING:
 
 # The cluster is thrown away, so nothing has to survive a power cut.
 THROWAWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+
+# The same examples in every run, so that what is red once is red again; HYPOTHESIS=new draws others. A slow machine is
+# no bug.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("new", deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS", "same"))
 
 _database_numbers = itertools.count(1)
 
