@@ -14,6 +14,7 @@ Each baseline is measured before and after, and the mean is taken:
 
 import argparse
 import importlib.util
+import math
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from tasks.bells import CeleryBells
 from tasks.config import celery_config
 from tasks.routing import route
 from tern.domain.policy import Copy, Policy
+from tern.flows.sweep import PROGRESS, RECONCILE
 from tern.ports import NewApply
 from tern.settings import Settings
 from tern.store.store import PostgresStore
@@ -55,6 +57,8 @@ def measure(*, operations: int = 2000, threads: int = 8, profile: Path | None = 
         here.worker("control", "control,sweep", 4)
         here.worker("worker", "dispatch,poll", threads, "-I", modules, **settings)
         here.start("beat", "celery", "-A", "tasks.app", "beat", "--scheduler", "celery.beat:Scheduler")
+        # Until a sweep has finished, each worker sweeps for itself: that is how Tern starts, not how it goes on.
+        wait_until(lambda: all(has_swept(store, name) for name in (RECONCILE, PROGRESS)), "beat has swept")
         with app_of(here) as app:
             dispatch_once(store, url, names[:WARM_UP], app, "warm-up")
             empty = [empty_tasks(app, done, operations)]
@@ -105,6 +109,11 @@ def dispatch_once(
         sent = time.perf_counter() - begun
         wait_until(lambda: counted(_SETTLED) >= settled, "all are seen completed", every_s=0.02)
         return len(names) / sent, len(names) / (time.perf_counter() - begun)
+
+
+def has_swept(store: PostgresStore, name: str) -> bool:
+    """A sweep of that name has finished."""
+    return store.seconds_since_sweep(name)[0] < math.inf
 
 
 def empty_tasks(app: Celery, done: Path, count: int) -> float:
