@@ -8,7 +8,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import structlog
@@ -58,16 +59,7 @@ def configure(log_format: str, level: str = "INFO", stream: TextIO | None = None
     )
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                name_what_it_is_about,
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_last_steps(log_format, stream),
-            ],
-        )
-    )
+    handler.setFormatter(_Lines(shared, _last_steps(log_format, stream)))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -75,6 +67,48 @@ def configure(log_format: str, level: str = "INFO", stream: TextIO | None = None
     root.setLevel(level)
     for name in _LIBRARIES_THAT_TALK:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+class _Lines(structlog.stdlib.ProcessorFormatter):
+    """structlog's formatter, with a short way for what the standard library logs without a traceback: nearly all of a
+    worker's lines, several for each operation, of which each cost as much as a statement.
+
+    Fields of such a line come as `extra={"fields": …}`.
+    """
+
+    def __init__(
+        self, shared: Sequence[structlog.types.Processor], last: Sequence[structlog.types.Processor]
+    ) -> None:
+        without_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+        super().__init__(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=["fields"]), _spread_fields],
+            processors=[name_what_it_is_about, without_meta, *last],
+        )
+        self._last = last
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        if isinstance(record.msg, dict) or record.exc_info or record.stack_info:
+            return super().format(record)
+        line: Any = {
+            "event": record.getMessage(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "at": f"{datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None).isoformat()}Z",
+            **getattr(record, "fields", {}),
+        }
+        line = structlog.contextvars.merge_contextvars(None, "", line)
+        if "apply" not in line:
+            line = name_what_it_is_about(None, "", {**line, "_record": record})
+            del line["_record"]
+        for step in self._last:
+            line = step(None, "", line)
+        return str(line)
+
+
+def _spread_fields(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event.update(event.pop("fields", {}))
+    return event
 
 
 def logger(name: str, **bound: Any) -> structlog.stdlib.BoundLogger:

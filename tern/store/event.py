@@ -3,11 +3,10 @@ apply's own events. The caller holds the lock of what the event is about: the op
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-
-import structlog
 
 from tern.domain.states import Event
 from tern.metrics import TRANSITIONS, VERDICTS
@@ -31,7 +30,7 @@ _INSERT = text(
     f" ORDER BY number {SAID}"
 )
 _ARROWS = frozenset(event.value for event in Event)
-_log = structlog.stdlib.get_logger("tern.event")
+_log = logging.getLogger("tern.event")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,4 +98,4 @@ def _tell(rows: Sequence[RowMapping]) -> None:
             "before": before,
             "after": after,
         }
-        _log.info(event, **{key: value for key, value in line.items() if value})
+        _log.info(event, extra={"fields": {key: value for key, value in line.items() if value}})
