@@ -31,6 +31,8 @@ SERVER_SETTINGS = {
     # Each statement here has one good plan, by its index, whatever the values are; to look for a better one each time
     # costs more than to run it. A new one is made when the statistics change.
     "plan_cache_mode": "force_generic_plan",
+    # One that was made while the tables were small would read all of them, and be kept while they grow.
+    "enable_seqscan": "off",
 }
 _OVERFLOW = 4
 _PATIENCE_S = 10.0
@@ -111,8 +113,10 @@ class Database:
         Raises psycopg's errors.
         """
         with self._taken() as taken:
-            yield Connection(taken)
-            taken.commit()
+            tx = Connection(taken)
+            with tx.ending():
+                yield tx
+                taken.commit()
 
     @contextmanager
     def single(self) -> Iterator[Connection]:

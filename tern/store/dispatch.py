@@ -58,9 +58,10 @@ class DispatchSteps(Steps):
     def claim_dispatch(self, operation_id: int, name: ScopeName) -> DispatchClaimed | NotClaimed:
         """See ports.DispatchStore."""
         with transaction(self.engine) as tx:
-            row = lock_for_claim(tx, operation_id, name)
-            if isinstance(row, NotClaimed):
-                return row
+            found = lock_for_claim(tx, operation_id, name)
+            if isinstance(found, NotClaimed):
+                return found
+            row = found.row
             try:
                 scope = validate(name, operation_id, found_in(row))
             except ScopeRefused as poison:
@@ -71,10 +72,10 @@ class DispatchSteps(Steps):
                 return NotClaimed(f"it is {row.state}")
             if row.state == State.RUNNING and row.next_attempt_at is None:
                 return NotClaimed("it is followed by its remote id")
-            found = gather_holds(tx, row, scope, self.lease_s)
-            if scope.remote_id is None and found:
-                step_back(tx, row, {reason.kind for reason in found}, self.owner)
-                return NotClaimed("; ".join(f"{reason.kind}: {reason.detail}" for reason in found))
+            held = gather_holds(tx, found, scope, self.lease_s)
+            if scope.remote_id is None and held:
+                step_back(tx, row, {reason.kind for reason in held}, self.owner)
+                return NotClaimed("; ".join(f"{reason.kind}: {reason.detail}" for reason in held))
             if claim_runs_for_s(row, self.lease_s) > 0:
                 return NotClaimed("another driver works on it")
             return self._claim_operation(tx, row, scope)
@@ -105,6 +106,8 @@ class DispatchSteps(Steps):
             key=key,
             is_first_sender=row.dispatch_key is None and scope.remote_id is None,
         )
+        # Everybody who claims for this apply waits for its lock: it is given back with the last words.
+        tx.hasten()
         move(
             tx,
             operation_id=row.id,
@@ -280,14 +283,20 @@ class DispatchSteps(Steps):
             "who": self.owner,
             "generation": claim.generation,
         }
+        if not remote_id:
+            return False
         with single(self.engine) as tx:
-            return bool(remote_id) and tell_later(tx, tx.execute(_STORE_OWN_ID, given))
+            stored = tx.execute(_STORE_OWN_ID, given)
+            tell_later(tx, stored)
+            return stored.rowcount > 0
 
     def record_dispatched(self, claim: Claim) -> Fenced:
         """See ports.DispatchStore."""
         with single(self.engine) as tx:
             given = {"id": claim.operation_id, "token": claim.token, "who": self.owner}
-            if tell_later(tx, tx.execute(_FOLLOW, given)):
+            followed = tx.execute(_FOLLOW, given)
+            tell_later(tx, followed)
+            if followed.rowcount:
                 return Fenced.DONE
         with transaction(self.engine) as tx:
             held = hold(tx, claim)

@@ -12,7 +12,7 @@ from tern.domain.states import Event
 from tern.metrics import TRANSITIONS, VERDICTS
 from tern.store.scope import REMOTE_ID
 from tern.store.session import after_commit
-from tern.store.sql import Connection, Result, Row, RowMapping, text
+from tern.store.sql import Connection, Result, Row, text
 
 INTO_EVENTS = "INSERT INTO apply_events AS e (apply_id, operation_id, event, who, why, before, after, detail)"
 """What follows is a SELECT of these columns, and SAID."""
@@ -72,16 +72,15 @@ def append_all(tx: Connection, happenings: Sequence[Happening]) -> None:
     tell_later(tx, tx.execute(_INSERT, {"lines": json.dumps(lines)}))
 
 
-def tell_later(tx: Connection, said: Result[Row]) -> bool:
-    """Logs and counts what a statement that ends with SAID has written, once it is committed. False for nothing."""
-    rows = said.mappings().all()
-    if rows:
-        after_commit(tx, partial(_tell, rows))
-    return bool(rows)
+def tell_later(tx: Connection, said: Result[Row]) -> None:
+    """Logs and counts what a statement that ends with SAID has written, once it is committed. Its answer is read no
+    earlier: nobody waits for it.
+    """
+    after_commit(tx, partial(_tell, said))
 
 
-def _tell(rows: Sequence[RowMapping]) -> None:
-    for row in rows:
+def _tell(said: Result[Row]) -> None:
+    for row in said.mappings().all():
         event, before, after = row["event"], row["before"], row["after"]
         if row["operation_id"] is not None:
             if event in _ARROWS and before != after:

@@ -3,17 +3,20 @@
 Everything here is read in statements after the apply's lock was taken, except for what merely turns an echo away.
 """
 
+from dataclasses import dataclass
+
 from tern.domain.holds import Hold, HoldKind, OperationFacts, holds
 from tern.domain.identity import ScopeName
 from tern.domain.model import OperationScope
 from tern.domain.scope import refuse
 from tern.domain.states import State
+from tern.domain.tally import Tally
 from tern.ports import NotClaimed
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.projection import STUCK, project_parent
 from tern.store.scope import SCOPE_COLUMNS, SCOPE_ROWS
 from tern.store.sql import Connection, Row, text
-from tern.store.tally import tally
+from tern.store.tally import tally_in, tally_of
 
 _LOCK_OPERATION = text(
     "SELECT o.*, a.operation_count, a.external_id, a.apply_identifier, a.environment, a.database,"
@@ -27,15 +30,20 @@ _IS_ECHO = (
     "a.apply_identifier = :apply AND o.deployment = :deployment AND o.next_attempt_at IS NULL"
     " AND o.state <> 'pending'"
 )
-_LOCK_APPLY = text(
-    "SELECT id FROM applies WHERE id = (SELECT a.id FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
-    f" WHERE o.id = :id AND NOT ({_IS_ECHO})) FOR NO KEY UPDATE"
+_APPLY_OF = (
+    "(SELECT a.id FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+    f" WHERE o.id = :id AND NOT ({_IS_ECHO}))"
 )
+_LOCK_APPLY = text(f"SELECT id FROM applies WHERE id = {_APPLY_OF} FOR NO KEY UPDATE")
+_TALLY = tally_of(_APPLY_OF)
 _EXISTS = text("SELECT 1 FROM apply_operations WHERE id = :id")
 # All that a claim looks at, in one statement that begins after the apply's lock. A driver without that lock (G3) may
 # commit between the statement's beginning and the row's lock: then the newest row is what is looked at.
 _CLAIMABLE = text(
-    f"SELECT o.*, {SCOPE_COLUMNS}, a.state AS apply_state,"
+    # Named one by one: half of a row's columns would be read for nothing, at every claim.
+    "SELECT o.id, o.apply_id, o.deployment, o.position, o.wave, o.target, o.change_digest, o.state, o.attempt, o.fence,"
+    " o.engine_resume_context, o.dispatch_generation, o.dispatch_key, o.repeat_is_safe, o.claim_token,"
+    f" o.next_attempt_at, {SCOPE_COLUMNS}, a.state AS apply_state,"
     " extract(epoch FROM o.next_attempt_at - tern_clock())::float AS wait_s,"
     " extract(epoch FROM o.claim_expires_at - tern_clock())::float AS claimed_for_s,"
     f" {STOP_IN_FORCE} AS stop_in_force,"
@@ -67,7 +75,15 @@ _LETS_OTHERS_GO = {
 """Holds of which a projection knows when they are gone; whoever opens a deployment again asks for one."""
 
 
-def lock_for_claim(tx: Connection, operation_id: int, name: ScopeName) -> Row | NotClaimed:
+@dataclass(frozen=True, slots=True)
+class Claimable:
+    """What a claim looks at: the operation's row, locked, and what its apply's operations come to."""
+
+    row: Row
+    tally: Tally
+
+
+def lock_for_claim(tx: Connection, operation_id: int, name: ScopeName) -> Claimable | NotClaimed:
     """Locks apply and operation in order, and reads all that a claim looks at. Raises ScopeRefused.
 
     A bell for something that is long done, as most bells are, is seen without a lock, so that echoes queue for none.
@@ -76,12 +92,15 @@ def lock_for_claim(tx: Connection, operation_id: int, name: ScopeName) -> Row | 
     with tx.together():
         locked = tx.execute(_LOCK_APPLY, given)
         found = tx.execute(_CLAIMABLE, given)
+        counted = tx.execute(_TALLY, given)
     if locked.one_or_none() is None:
         if tx.execute(_EXISTS, {"id": operation_id}).one_or_none() is None:
             raise refuse("OPERATION_UNKNOWN", name, f"there is no operation {operation_id}")
         return NotClaimed("it is driven or settled already")
     row = found.one_or_none()
-    return NotClaimed("another driver is just claiming it") if row is None else row
+    if row is None:
+        return NotClaimed("another driver is just claiming it")
+    return Claimable(row, tally_in(counted))
 
 
 def lock_operation(tx: Connection, operation_id: int) -> Row | None:
@@ -98,14 +117,17 @@ def claim_runs_for_s(row: Row, lease_s: float) -> float:
     return max(0.0, float(row.claimed_for_s))
 
 
-def gather_holds(tx: Connection, row: Row, scope_policy: OperationScope, lease_s: float) -> tuple[Hold, ...]:
-    """Every reason against dispatching this operation now; the row is what lock_for_claim read."""
+def gather_holds(
+    tx: Connection, found: Claimable, scope_policy: OperationScope, lease_s: float
+) -> tuple[Hold, ...]:
+    """Every reason against dispatching this operation now."""
+    row = found.row
     # Who is let in has its place; only of one that a stray bell is about it matters who would come before it.
     is_outside = State(row.state) is State.PENDING and row.next_attempt_at is None
     ahead, stuck_ahead = _those_ahead(tx, row) if is_outside else (0, "")
     facts = OperationFacts(
         state=State(row.state),
-        tally=tally(tx, row.apply_id),
+        tally=found.tally,
         position=row.position,
         wave=row.wave,
         is_admitted=row.next_attempt_at is not None,

@@ -5,24 +5,16 @@ the answer. Each row is therefore written only if remote id and fence are still 
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 from tern.domain.control import Delivery
 from tern.domain.identity import ApplyId, RemoteId, ScopeName
 from tern.domain.model import RemoteCall
-from tern.domain.outcome import Ok
-from tern.domain.outcome import Refused as CallRefused
-from tern.domain.samples import MergeContext, Observed, Sample, merge
+from tern.domain.samples import Sample
 from tern.domain.scope import validate
 from tern.domain.states import Event, State
 from tern.domain.timing import (
-    LOST_CONTACT_AFTER,
     PROBE_INTERVAL_S,
-    RPC_DEADLINE_S,
-    START_GRACE_S,
-    poll_interval_s,
 )
 from tern.ports import Cursor, Due, DueControl, Looked, NotClaimed, Poll
 from tern.store.deployment import deployment_in
@@ -30,6 +22,7 @@ from tern.store.event import Happening, append
 from tern.store.progress import write_tables
 from tern.store.projection import close_deliveries, close_fulfilled, move, project_parent
 from tern.store.scope import REMOTE_ID, SCOPE_COLUMNS, SCOPE_ROWS, found_in
+from tern.store.seen import SAMPLED, SAMPLED_TYPES, Seen, load_seen
 from tern.store.session import single, transaction
 from tern.store.sql import Connection, Row, text
 from tern.store.step import NOW, new_token
@@ -58,7 +51,9 @@ _LEASE = text(
     "   FROM deployments WHERE name = :deployment"
     "   ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, token = excluded.token,"
     "   expires_at = excluded.expires_at WHERE l.expires_at <= tern_clock()"
-    "   OR l.expires_at > tern_clock() + make_interval(secs => 2 * :lease_s) RETURNING 1),"
+    "   OR l.expires_at > tern_clock() + make_interval(secs => 2 * :lease_s) RETURNING "
+    # A lease that a crash of PostgreSQL takes back was nobody's loss: it is not waited for until it is on disk.
+    "   set_config('synchronous_commit', 'off', true)),"
     " answered AS (UPDATE sweep_leases SET expires_at = tern_clock() WHERE name = 'bell:' || :deployment"
     "   AND EXISTS (SELECT 1 FROM lease))"
     " SELECT d.*, EXISTS (SELECT 1 FROM lease) AS is_ours, EXISTS (SELECT 1 FROM apply_operations"
@@ -66,94 +61,17 @@ _LEASE = text(
     " FROM deployments d WHERE d.name = :deployment"
 )
 _ONE = text(f"SELECT o.*, {SCOPE_COLUMNS} FROM {SCOPE_ROWS} WHERE o.id = :id")
-_SEEN = (
-    f"SELECT o.id, o.apply_id, o.deployment, o.state, o.fence, o.attempt, o.poll_failures, {REMOTE_ID} AS remote_id,"
-    " extract(epoch FROM tern_clock() - o.state_changed_at)::float AS state_age_s,"
-    " o.runs_though_stopped, extract(epoch FROM tern_clock() - o.start_sent_at)::float AS start_age_s,"
-    " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent'))"
-    "   AS control_open,"
-    # An engine may refuse to stop what is stopped: that answers the stop too, once no earlier Start can act any more.
-    " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.verb = 'stop'"
-    "   AND (d.state = 'sent' OR d.state = 'pending' AND d.refusals > 0 AND NOT EXISTS ("
-    "     SELECT 1 FROM control_deliveries s WHERE s.operation_id = o.id AND s.verb = 'start'"
-    "     AND s.state IN ('pending', 'sent')"
-    f"     AND (s.id > d.id OR s.called_at > tern_clock() - make_interval(secs => {RPC_DEADLINE_S})))))"
-    "   AS stop_was_sent,"
-    " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.verb = 'start'"
-    "   AND d.state IN ('pending', 'sent')) AS start_is_open"
-    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = ANY(:ids) ORDER BY o.id"
+_SAMPLED_WITH_IT = SAMPLED.format_map(
+    {name: f"CAST(:{name} AS {kind})" for name, kind in SAMPLED_TYPES.items()}
 )
-_SEEN_NOW = text(_SEEN)
-_SEEN_LOCKED = text(f"{_SEEN} FOR NO KEY UPDATE OF o SKIP LOCKED")
-_LOCK_APPLIES = text("SELECT 1 FROM applies WHERE id = ANY(:applies) ORDER BY id FOR NO KEY UPDATE")
+_WRITE_SAMPLES = text(
+    f"UPDATE apply_operations o SET {SAMPLED.format_map({name: f's.{name}' for name in SAMPLED_TYPES})}"
+    " FROM jsonb_to_recordset(CAST(:lines AS jsonb)) AS s(id bigint, fence bigint,"
+    f"   {', '.join(f'{name} {kind}' for name, kind in SAMPLED_TYPES.items())})"
+    # The ids beside the lines: nobody knows how many lines there are, and a planner that guesses reads the whole table.
+    " WHERE o.id = ANY(:ids) AND o.id = s.id AND o.fence = s.fence"
+)
 _GIVE_BACK = text("UPDATE sweep_leases SET expires_at = tern_clock() WHERE name = :name AND owner = :owner")
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """One operation with the answer about it; `look` None where the cursor was unchanged."""
-
-    row: Row
-    cursor: Cursor
-    look: Looked | None
-
-    @property
-    def sample(self) -> Sample | None:
-        return self.look.outcome.value if self.look and isinstance(self.look.outcome, Ok) else None
-
-    @property
-    def is_lost(self) -> bool:
-        """The engine says that it does not know the id that we store (PO2)."""
-        return (
-            self.look is not None
-            and isinstance(self.look.outcome, CallRefused)
-            and self.look.outcome.code == "NOT_FOUND"
-        )
-
-    @property
-    def failure(self) -> str:
-        """Why this look was none; an answer without a meaning for us is counted like no answer (PO1)."""
-        if self.look is None:
-            return ""
-        if isinstance(self.look.outcome, Ok):
-            said = self.look.outcome.value.said
-            return "" if self.sample_has_meaning else f"the engine says {said}, which has no meaning here"
-        return self.look.outcome.message or "no answer"
-
-    @property
-    def sample_has_meaning(self) -> bool:
-        return self.sample is not None and self.sample.state is not None
-
-    @property
-    def failures(self) -> int:
-        """Failed looks in a row with this one. Being refused needs no patience: contact is lost at once (PO3)."""
-        if not self.failure:
-            return 0
-        counted = int(str(self.row.poll_failures)) + 1
-        refused = self.look is not None and isinstance(self.look.outcome, CallRefused)
-        return max(counted, LOST_CONTACT_AFTER) if refused and not self.is_lost else counted
-
-    def observed(self) -> Observed | None:
-        sample = self.sample
-        if sample is None:
-            return None
-        context = MergeContext(
-            start_sent_s_ago=self.row.start_age_s,
-            grace_s=START_GRACE_S,
-            stop_was_sent=self.row.stop_was_sent,
-            start_is_open=self.row.start_is_open,
-        )
-        return merge(State(self.row.state), sample.state, context)
-
-    @property
-    def moves(self) -> bool:
-        """Something is written that the apply's lock protects."""
-        if self.is_lost:
-            return State(self.row.state).is_live and self.row.state != State.UNCERTAIN.value
-        observed = self.observed()
-        return observed is not None and (
-            observed.event is not None or observed.resend_stop or (observed.applied and self.row.control_open)
-        )
 
 
 class PollSteps(SweepSteps):
@@ -163,17 +81,17 @@ class PollSteps(SweepSteps):
         """See ports.PollStore."""
         owner = f"{self.owner}:{new_token()}"
         given = {"deployment": deployment, "owner": owner, "token": new_token(), "lease_s": POLL_LEASE_S}
-        with single(self.engine) as tx:
-            found = tx.execute(_LEASE, given).one_or_none()
+        with single(self.engine) as tx, tx.together():
+            leased = tx.execute(_LEASE, given)
+            due = tx.execute(_CURSORS, {"deployment": deployment, "limit": _BATCH})
+        found = leased.one_or_none()
         if found is None:
             # Before the lease: a message about nothing leaves no row behind (G7).
             return NotClaimed(f"there is no deployment {deployment}")
         if not found.is_ours:
             return NotClaimed("another poll of this deployment is under way")
-        with single(self.engine) as tx:
-            rows = tx.execute(_CURSORS, {"deployment": deployment, "limit": _BATCH}).all()
         probes = found.has_retryable and self.take_lease(f"probe:{deployment}", owner, PROBE_INTERVAL_S)
-        return Poll(deployment_in(found), owner, tuple(_cursor(row) for row in rows), probes)
+        return Poll(deployment_in(found), owner, tuple(_cursor(row) for row in due), probes)
 
     def begin_look(self, operation_id: int, name: ScopeName) -> Poll | NotClaimed:
         """See ports.PollStore."""
@@ -197,13 +115,15 @@ class PollSteps(SweepSteps):
         answers = {look.cursor.operation_id: look for look in looks}
         due: list[Due | DueControl] = []
         with transaction(self.engine) as tx:
-            moving = [seen for seen in _load(tx, poll, answers) if seen.moves]
+            moving = [seen for seen in load_seen(tx, poll, answers) if seen.moves]
             applies = sorted({seen.row.apply_id for seen in moving})
             # In the lock order, and everything is read again in a statement that begins after the locks.
-            seen = _load(tx, poll, answers, applies)
+            seen = load_seen(tx, poll, answers, applies)
             locked = set(applies)
             # What began to move since the first look waits for the next poll; its cursor does not advance.
             written = [one for one in seen if not one.moves or one.row.apply_id in locked]
+            # Nothing is asked any more, only written, until a projection counts what came of it.
+            tx.hasten()
             # Statements first: the state of the operation has the last word on those that it settles.
             write_tables(
                 tx,
@@ -216,14 +136,14 @@ class PollSteps(SweepSteps):
                 },
             )
             self._write_states(tx, [one for one in written if one.moves])
-            self._write_samples(tx, written)
+            self._write_samples(tx, [one for one in written if not one.is_moved])
             for apply_pk in applies:
                 due += project_parent(tx, apply_pk, self.owner)
             if poll.owner:
                 tx.execute(_GIVE_BACK, {"name": f"poll:{poll.deployment.name}", "owner": poll.owner})
         return tuple(due)
 
-    def _write_states(self, tx: Connection, moving: Sequence[_Seen]) -> None:
+    def _write_states(self, tx: Connection, moving: Sequence[Seen]) -> None:
         for seen in moving:
             row = seen.row
             if seen.is_lost:
@@ -240,10 +160,10 @@ class PollSteps(SweepSteps):
             elif observed.applied:
                 close_fulfilled(tx, row.apply_id, {row.id: State(row.state)})
 
-    def _observe(self, tx: Connection, seen: _Seen, event: Event, sample: Sample) -> None:
+    def _observe(self, tx: Connection, seen: Seen, event: Event, sample: Sample) -> None:
         row = seen.row
         words = sample.error_message
-        after = move(
+        move(
             tx,
             operation_id=row.id,
             apply_pk=row.apply_id,
@@ -256,13 +176,16 @@ class PollSteps(SweepSteps):
                 # What made it uncertain is over once a definite sample is there.
                 "error_message = CASE WHEN :failed THEN :words WHEN :cleared THEN '' ELSE error_message END,"
                 " error_reason = CASE WHEN :failed THEN 'ENGINE_FAILED' WHEN :cleared THEN '' ELSE error_reason END,"
-                " next_attempt_at = NULL"
+                f" next_attempt_at = NULL, {_SAMPLED_WITH_IT}"
             ),
             values={
+                **seen.line(self.pace),
                 "failed": event is Event.OBSERVE_FAILED,
                 "cleared": row.state == State.UNCERTAIN.value,
                 "words": words,
             },
+            # One that comes between finds what is settled, and is closed by its own driver.
+            may_have_wishes=row.control_open or seen.resends_stop,
         )
         if event is Event.RESUME_REFUSED:
             open_start = tx.execute(
@@ -277,9 +200,8 @@ class PollSteps(SweepSteps):
                 close_deliveries(tx, {open_start: Delivery.FAILED}, words)
                 fate = Happening(row.apply_id, "start_failed", f"engine:{row.deployment}", row.id, words)
                 append(tx, fate)
-        close_fulfilled(tx, row.apply_id, {row.id: after})
 
-    def _lose_track(self, tx: Connection, seen: _Seen) -> None:
+    def _lose_track(self, tx: Connection, seen: Seen) -> None:
         row = seen.row
         words = (
             f"the engine at {row.deployment} does not know {row.remote_id}: lost there, or the wrong engine"
@@ -292,69 +214,18 @@ class PollSteps(SweepSteps):
             event=Event.LOSE_TRACK,
             who=f"engine:{row.deployment}",
             why=words,
-            assignments="error_reason = 'REMOTE_ID_UNKNOWN', error_message = :words, next_attempt_at = NULL",
-            values={"words": words},
+            assignments=(
+                "error_reason = 'REMOTE_ID_UNKNOWN', error_message = :words, next_attempt_at = NULL,"
+                f" {_SAMPLED_WITH_IT}"
+            ),
+            values={"words": words, **seen.line(self.pace)},
         )
 
-    def _write_samples(self, tx: Connection, seen: Sequence[_Seen]) -> None:
-        """One statement for all operations, however many there are."""
-        lines = [self._line(one) for one in seen]
-        if not lines:
-            return
-        tx.execute(
-            text(
-                "UPDATE apply_operations o SET"
-                " next_poll_at = CASE WHEN o.completed_at IS NOT NULL THEN NULL"
-                "   ELSE tern_clock() + make_interval(secs => s.next_s) END,"
-                " poll_failures = s.failures,"
-                " poll_error = s.error,"
-                " sampled_at = CASE WHEN s.fresh THEN tern_clock() ELSE o.sampled_at END,"
-                # Only a sample that says what stands here speaks for this attempt; one from behind opens no gate.
-                " sampled_attempt = CASE WHEN s.confirms IS NULL THEN o.sampled_attempt"
-                "   WHEN s.confirms THEN o.attempt END,"
-                " progress_revision = coalesce(s.revision, o.progress_revision),"
-                " summary = coalesce(s.summary, o.summary),"
-                " runs_though_stopped = coalesce(s.runs_though_stopped, o.runs_though_stopped)"
-                " FROM jsonb_to_recordset(CAST(:lines AS jsonb)) AS s(id bigint, fence bigint, next_s float,"
-                "   failures integer, error text, fresh boolean, confirms boolean, revision numeric, summary text,"
-                "   runs_though_stopped boolean)"
-                " WHERE o.id = s.id AND o.fence = s.fence"
-            ),
-            {"lines": json.dumps(lines)},
-        )
-
-    def _line(self, seen: _Seen) -> dict[str, Any]:
-        row = seen.row
-        sample, observed = seen.sample, seen.observed()
-        applied = observed is not None and observed.applied
-        unchanged = seen.look is None
-        # A note about a sample that can't be taken over now is no failed contact.
-        failure = seen.failure or (observed.note if observed is not None and not applied else "")
-        state = observed.state if observed is not None else State(row.state)
-        if seen.is_lost and state.is_live:
-            state = State.UNCERTAIN
-        next_s = poll_interval_s(
-            state.value,
-            state_age_s=0.0 if state.value != row.state else row.state_age_s,
-            poll_failures=seen.failures,
-            control_open=row.control_open or (observed is not None and observed.resend_stop),
-            pace=self.pace,
-        )
-        return {
-            "id": row.id,
-            "fence": row.fence,
-            "next_s": next_s,
-            "failures": seen.failures,
-            "error": failure[:500],
-            "fresh": applied or unchanged,
-            "confirms": sample.state is state if sample is not None and applied else None,
-            # A cursor advances only together with a sample that was taken over.
-            "revision": str(sample.revision) if sample is not None and applied else None,
-            "summary": sample.summary[:500] if sample is not None and applied else None,
-            "runs_though_stopped": (
-                True if observed is not None and observed.resend_stop else (False if applied else None)
-            ),
-        }
+    def _write_samples(self, tx: Connection, seen: Sequence[Seen]) -> None:
+        """One statement for all operations that stay in their states, however many there are."""
+        lines = [{"id": one.row.id, "fence": one.row.fence, **one.line(self.pace)} for one in seen]
+        if lines:
+            tx.execute(_WRITE_SAMPLES, {"ids": [line["id"] for line in lines], "lines": json.dumps(lines)})
 
     def expedite_retries(self, deployment: str) -> None:
         """See ports.PollStore."""
@@ -374,27 +245,3 @@ def _cursor(row: Row) -> Cursor:
     name = ScopeName(ApplyId(row.apply_identifier), row.deployment)
     call = RemoteCall(name, RemoteId(row.remote_id), row.environment, row.fence)
     return Cursor(row.id, call, int(row.progress_revision))
-
-
-def _load(
-    tx: Connection, poll: Poll, answers: Mapping[int, Looked], applies: Sequence[int] | None = None
-) -> list[_Seen]:
-    """The polled operations as they are now, without those that another id or fence has overtaken; with `applies`,
-    under the locks of these and their own, in order. A row that a driver holds just now is left to the next poll rather
-    than waited for.
-    """
-    cursors = {cursor.operation_id: cursor for cursor in poll.cursors}
-    ids = {"ids": sorted(cursors)}
-    if applies is None:
-        found = tx.execute(_SEEN_NOW, ids)
-    elif not applies:
-        found = tx.execute(_SEEN_LOCKED, ids)
-    else:
-        with tx.together():
-            tx.execute(_LOCK_APPLIES, {"applies": list(applies)})
-            found = tx.execute(_SEEN_LOCKED, ids)
-    return [
-        _Seen(row, cursors[row.id], answers.get(row.id))
-        for row in found
-        if row.remote_id == cursors[row.id].call.remote_id and row.fence == cursors[row.id].call.fence
-    ]

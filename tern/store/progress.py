@@ -46,8 +46,9 @@ def write_tables(tx: Connection, samples: Mapping[int, Sequence[TableSample]]) -
             " FROM jsonb_to_recordset(CAST(:lines AS jsonb)) AS s(operation bigint, ordinal integer,"
             '   namespace text, "table" text, ddl text, state text, percent integer, copied bigint, total bigint,'
             "   eta bigint, checked bigint, check_total bigint, detail text)"
-            " WHERE c.operation_id = s.operation AND c.ordinal = s.ordinal"
+            " WHERE c.operation_id = ANY(:ids) AND c.operation_id = s.operation AND c.ordinal = s.ordinal"
             ' AND (c.ddl = s.ddl OR (c.namespace = s.namespace AND c.table_name = s."table"))'
         ),
-        {"lines": json.dumps(lines)},
+        # The ids beside the lines: a planner that must guess how many lines there are reads the whole table.
+        {"ids": list(samples), "lines": json.dumps(lines)},
     )

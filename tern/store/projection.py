@@ -21,7 +21,7 @@ from tern.store.event import INTO_EVENTS, SAID, Happening, append, append_all, t
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.session import after_commit
 from tern.store.sql import Connection, Row, text
-from tern.store.tally import tally
+from tern.store.tally import TALLY, tally_in
 
 
 def move(
@@ -182,19 +182,24 @@ class _Parent:
     is_timed: bool
 
 
-def project_parent(tx: Connection, apply_pk: int, who: str) -> tuple[Due | DueControl, ...]:
+def project_parent(
+    tx: Connection, apply_pk: int, who: str, *, rings: bool = False
+) -> tuple[Due | DueControl, ...]:
     """Computes and writes the apply's state, its verdict with all that belongs to it, admits what may start, and asks
     for the cutover whose turn has come.
 
-    Returns what has just become due by it.
+    Returns what has just become due by it. A caller that rings for all of it says so: then no sweep does so before
+    that bell may have been lost.
     """
-    row = tx.execute(
+    found = tx.execute(
         text(
             "SELECT apply_identifier, state, policy, environment, database, next_advance_at FROM applies"
             " WHERE id = :id"
         ),
         {"id": apply_pk},
-    ).one()
+    )
+    counts = tx.execute(TALLY, {"apply": apply_pk})
+    row = found.one()
     parent = _Parent(
         apply_pk,
         ApplyId(row.apply_identifier),
@@ -204,7 +209,7 @@ def project_parent(tx: Connection, apply_pk: int, who: str) -> tuple[Due | DueCo
         row.database,
         row.next_advance_at is not None,
     )
-    counted = tally(tx, apply_pk)
+    counted = tally_in(counts)
     projection = project(parent.policy, counted)
     if projection.skips_pending:
         _skip_never_started(tx, apply_pk, who)
@@ -219,7 +224,7 @@ def project_parent(tx: Connection, apply_pk: int, who: str) -> tuple[Due | DueCo
     _come_back(tx, parent, min(times, default=None))
     cutovers = (turn,) if isinstance(turn, DueControl) else ()
     opened = opening(parent.policy, counted)
-    return cutovers if opened is None else (*cutovers, *_admit(tx, parent, opened))
+    return cutovers if opened is None else (*cutovers, *_admit(tx, parent, opened, rings=rings))
 
 
 def _come_back(tx: Connection, parent: _Parent, in_s: float | None) -> None:
@@ -293,7 +298,8 @@ _OUTSIDE = (
     " LIMIT CAST(:room AS bigint)"
 )
 _ADMIT = (
-    "UPDATE apply_operations SET next_attempt_at = tern_clock() FROM ({chosen}) c WHERE c.id = apply_operations.id"
+    "UPDATE apply_operations SET next_attempt_at = n.now, rung_at = CASE WHEN :rings THEN n.now ELSE rung_at END"
+    " FROM ({chosen}) c, (SELECT tern_clock() AS now) n WHERE c.id = apply_operations.id"
     " RETURNING c.id, c.deployment, c.position"
 )
 _ADMIT_ANY = text(
@@ -309,7 +315,7 @@ _ADMIT_IN_ORDER = text(
 )
 
 
-def _admit(tx: Connection, parent: _Parent, opened: Opening) -> tuple[Due, ...]:
+def _admit(tx: Connection, parent: _Parent, opened: Opening, *, rings: bool) -> tuple[Due, ...]:
     """Makes the next operations of the order due. Which may really go is decided again when they are claimed."""
     rows = tx.execute(
         _ADMIT_IN_ORDER if opened.in_order else _ADMIT_ANY,
@@ -319,6 +325,7 @@ def _admit(tx: Connection, parent: _Parent, opened: Opening) -> tuple[Due, ...]:
             "database": parent.database,
             "wave": opened.wave,
             "room": opened.room,
+            "rings": rings,
         },
     ).all()
     ordered = sorted(rows, key=lambda row: row.position)

@@ -8,16 +8,20 @@ whoever knows the one reads the other.
 import re
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import psycopg
+from psycopg import pq
 from psycopg.rows import dict_row, scalar_row
+
+from tern.store.together import begin_together
 
 RowMapping = Mapping[str, Any]
 Found = TypeVar("Found")
 _BIND = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
+_BEGUN, _ONE_BY_ONE = pq.TransactionStatus.INTRANS, pq.PipelineStatus.OFF
 _NO_VALUES: Mapping[str, object] = {}
 
 
@@ -90,7 +94,12 @@ class Result(Generic[Found]):
     @property
     def rowcount(self) -> int:
         """Rows that were found or written."""
+        self._wait()
         return self._cursor.rowcount
+
+    def _wait(self) -> None:
+        # Among statements that are sent together this one may not have been sent yet; its count would be -1.
+        self._cursor._fetch_pipeline()  # noqa: SLF001 - psycopg does so itself before it gives out rows
 
     def all(self) -> list[Found]:
         """Every row."""
@@ -102,7 +111,7 @@ class Result(Generic[Found]):
 
     def one_or_none(self) -> Found | None:
         """The only row, or None where there is none."""
-        if self._cursor.rowcount > 1:
+        if self.rowcount > 1:
             message = f"one row was expected, {self._cursor.rowcount} came"
             raise LookupError(message)
         return self._cursor.fetchone()
@@ -137,10 +146,11 @@ class Result(Generic[Found]):
 class Connection:
     """A transaction under way, or a single statement of its own, on one connection."""
 
-    __slots__ = ("_connection", "afterwards")
+    __slots__ = ("_connection", "_ending", "afterwards")
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
+        self._ending: ExitStack | None = None
         self.afterwards: list[Callable[[], None]] = []
 
     def execute(
@@ -160,7 +170,27 @@ class Connection:
         """Sends the statements of the block one after the other without waiting for answers in between; the server runs
         each in a snapshot of its own, as ever. Results can be looked at after the block, which raises what any raised.
         """
+        if self._connection.pgconn.pipeline_status != _ONE_BY_ONE:
+            yield
+            return
+        begin_together(self._connection)
         with self._connection.pipeline():
+            yield
+
+    def hasten(self) -> None:
+        """From here on statements are sent together with COMMIT, so that locks are held for one journey and not for
+        one a statement. Results can be looked at once it is committed; to look earlier is no mistake, only slower.
+        """
+        server = self._connection.pgconn
+        # Not before BEGIN is answered: psycopg takes what has not begun for something that needs no COMMIT.
+        if self._ending and server.transaction_status == _BEGUN and server.pipeline_status == _ONE_BY_ONE:
+            begin_together(self._connection)
+            self._ending.enter_context(self._connection.pipeline())
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Whoever began the transaction ends it in this block."""
+        with ExitStack() as self._ending:
             yield
 
     def stream(

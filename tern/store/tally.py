@@ -5,7 +5,7 @@ What a count can't say is looked up where there is any of it: first positions by
 
 from tern.domain.states import State
 from tern.domain.tally import Group, Tally
-from tern.store.sql import Connection, text
+from tern.store.sql import Connection, Result, Row, TextClause, text
 
 _OF_GROUP = "o.apply_id = c.apply_id AND o.state = c.state AND o.wave = c.wave"
 _COUNTED = (
@@ -25,7 +25,7 @@ _COUNTED = (
     " (SELECT failures_released FROM released) AS released"
     " FROM operation_counts c WHERE c.apply_id = :apply AND c.n > 0"
 )
-_TALLY = text(
+_COUNTING = (
     "WITH released AS MATERIALIZED (SELECT failures_released, created_at FROM control_requests"
     "   WHERE apply_id = :apply AND verb = 'release' ORDER BY id DESC LIMIT 1),"
     " wished AS MATERIALIZED (SELECT DISTINCT o.id, o.state, o.wave FROM control_deliveries d"
@@ -38,9 +38,22 @@ _TALLY = text(
 )
 
 
+def tally_of(apply: str) -> TextClause:
+    """The statement that counts, where `apply` is SQL for the apply's key."""
+    return text(_COUNTING.replace(":apply", apply))
+
+
+TALLY = tally_of(":apply")
+
+
 def tally(tx: Connection, apply_pk: int) -> Tally:
     """The apply's operations by wave and state. Counted before the apply's lock it may be wrong at once."""
-    rows = tx.execute(_TALLY, {"apply": apply_pk}).all()
+    return tally_in(tx.execute(TALLY, {"apply": apply_pk}))
+
+
+def tally_in(counted: Result[Row]) -> Tally:
+    """What such a statement has found."""
+    rows = counted.all()
     return Tally(
         tuple(
             Group(

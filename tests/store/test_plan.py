@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tern.store import gauge, poll, projection, sweep, tally
+from tern.store import gate, gauge, poll, projection, seen, sweep, tally
 from tern.store.database import Database
 from tern.store.schema import migrate
 from tern.store.session import connect
@@ -128,13 +128,13 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
         {"apply_operations_polled_at|apply_operations_due_for_poll"},
     ),
     "an apply's tally": (
-        tally._TALLY,
+        tally.TALLY,
         {"apply": 3},
         {"apply_operations_by_state|apply_operations_one_per_deployment|apply_operations_one_per_position"},
     ),
     "the front of an order": (
         projection._ADMIT_ANY,
-        {"id": 3, "wave": 0, "room": 1, "environment": "test", "database": "shop"},
+        {"id": 3, "wave": 0, "room": 1, "environment": "test", "database": "shop", "rings": True},
         {"apply_operations_by_state|apply_operations_one_per_position"},
     ),
     "what a scrape is told": (
@@ -170,9 +170,13 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
 }
 
 
-def explain(engine: Database, statement: TextClause, values: dict[str, object]) -> list[dict[str, Any]]:
+def explain(
+    engine: Database, statement: TextClause, values: dict[str, object], *, may_scan: bool = True
+) -> list[dict[str, Any]]:
     """The nodes of the plan, as it was run."""
     with engine.connect() as connection:
+        if may_scan:
+            connection.execute(text("SET LOCAL enable_seqscan = on"))
         found = connection.execute(
             text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}"), values
         ).scalar_one()
@@ -213,3 +217,31 @@ def test_nothing_that_is_due_is_missed(crowd: Database) -> None:
             == 9
         )
         assert connection.execute(sweep._DUE_DEPLOYMENTS).all()
+
+
+AT_EVERY_STEP: dict[str, tuple[TextClause, dict[str, object]]] = {
+    "what a claim looks at": (gate._CLAIMABLE, {"id": 1, "apply": "apl-1", "deployment": "d1"}),
+    "the apply of a claim": (gate._LOCK_APPLY, {"id": 1, "apply": "apl-1", "deployment": "d1"}),
+    "the tally of a claim": (gate._TALLY, {"id": 1, "apply": "apl-1", "deployment": "d1"}),
+    "what is seen": (seen._SEEN_LOCKED, {"ids": [1]}),
+    "what is written of it": (
+        poll._WRITE_SAMPLES,
+        {"ids": [1], "lines": '[{"id": 1, "fence": 1, "failures": 0, "error": ""}]'},
+    ),
+}
+
+
+@pytest.fixture
+def empty_house(database_url: str) -> Iterator[Database]:
+    engine = connect(database_url)
+    migrate(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.mark.parametrize("what", AT_EVERY_STEP)
+def test_what_was_planned_in_an_empty_house_does_for_a_full_one(empty_house: Database, what: str) -> None:
+    """A worker plans each statement once, and nobody tells it that there are more rows now before the next ANALYZE."""
+    nodes = explain(empty_house, *AT_EVERY_STEP[what], may_scan=False)
+    scanned = {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"}
+    assert not scanned & {"apply_operations", "control_deliveries", "applies", "table_changes"}

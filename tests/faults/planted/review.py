@@ -140,8 +140,8 @@ MUTANTS = (
         "what was rolled back is counted",
         "tests/test_exporter.py",
         "tern/store/event.py",
-        "    after_commit(tx, partial(_tell, rows))",
-        "    _tell(rows)",
+        "    after_commit(tx, partial(_tell, said))",
+        "    _tell(said)",
     ),
     mutant(
         "alarms",

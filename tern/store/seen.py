@@ -1,0 +1,191 @@
+"""One operation with what its engine has just said of it: what that means, and what its row keeps of it.
+
+What is written, and in which order, stands in poll.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tern.domain.outcome import Ok
+from tern.domain.outcome import Refused as CallRefused
+from tern.domain.samples import MergeContext, Observed, Sample, merge
+from tern.domain.states import State
+from tern.domain.timing import LOST_CONTACT_AFTER, RPC_DEADLINE_S, START_GRACE_S, PollPace, poll_interval_s
+from tern.ports import Cursor, Looked, Poll
+from tern.store.scope import REMOTE_ID
+from tern.store.sql import Connection, Row, text
+
+_SEEN = (
+    f"SELECT o.id, o.apply_id, o.deployment, o.state, o.fence, o.attempt, o.poll_failures, {REMOTE_ID} AS remote_id,"
+    " extract(epoch FROM tern_clock() - o.state_changed_at)::float AS state_age_s,"
+    " o.runs_though_stopped, extract(epoch FROM tern_clock() - o.start_sent_at)::float AS start_age_s,"
+    " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent'))"
+    "   AS control_open,"
+    # An engine may refuse to stop what is stopped: that answers the stop too, once no earlier Start can act any more.
+    " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.verb = 'stop'"
+    "   AND (d.state = 'sent' OR d.state = 'pending' AND d.refusals > 0 AND NOT EXISTS ("
+    "     SELECT 1 FROM control_deliveries s WHERE s.operation_id = o.id AND s.verb = 'start'"
+    "     AND s.state IN ('pending', 'sent')"
+    f"     AND (s.id > d.id OR s.called_at > tern_clock() - make_interval(secs => {RPC_DEADLINE_S})))))"
+    "   AS stop_was_sent,"
+    " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.verb = 'start'"
+    "   AND d.state IN ('pending', 'sent')) AS start_is_open"
+    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = ANY(:ids) ORDER BY o.id"
+)
+_SEEN_NOW = text(_SEEN)
+_SEEN_LOCKED = text(f"{_SEEN} FOR NO KEY UPDATE OF o SKIP LOCKED")
+_LOCK_APPLIES = text("SELECT 1 FROM applies WHERE id = ANY(:applies) ORDER BY id FOR NO KEY UPDATE")
+SAMPLED = (
+    "next_poll_at = tern_clock() + make_interval(secs => {next_s}), poll_failures = {failures}, poll_error = {error},"
+    " sampled_at = CASE WHEN {fresh} THEN tern_clock() ELSE sampled_at END,"
+    # Only a sample that says what stands here speaks for this attempt; one from behind opens no gate.
+    " sampled_attempt = CASE WHEN {confirms} IS NULL THEN sampled_attempt WHEN {confirms} THEN attempt END,"
+    " progress_revision = coalesce({revision}, progress_revision), summary = coalesce({told}, summary),"
+    " runs_though_stopped = coalesce({runs_on}, runs_though_stopped)"
+)
+"""SET items for what an operation's row keeps of a look: Seen.line, from wherever its values come."""
+SAMPLED_TYPES = {
+    "next_s": "float",
+    "failures": "integer",
+    "error": "text",
+    "fresh": "boolean",
+    "confirms": "boolean",
+    "revision": "numeric",
+    "told": "text",
+    "runs_on": "boolean",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One operation with the answer about it; `look` None where the cursor was unchanged."""
+
+    row: Row
+    cursor: Cursor
+    look: Looked | None
+
+    @property
+    def sample(self) -> Sample | None:
+        """What the engine says."""
+        return self.look.outcome.value if self.look and isinstance(self.look.outcome, Ok) else None
+
+    @property
+    def is_lost(self) -> bool:
+        """The engine says that it does not know the id that we store (PO2)."""
+        return (
+            self.look is not None
+            and isinstance(self.look.outcome, CallRefused)
+            and self.look.outcome.code == "NOT_FOUND"
+        )
+
+    @property
+    def failure(self) -> str:
+        """Why this look was none; an answer without a meaning for us is counted like no answer (PO1)."""
+        if self.look is None:
+            return ""
+        if isinstance(self.look.outcome, Ok):
+            said = self.look.outcome.value.said
+            return "" if self.sample_has_meaning else f"the engine says {said}, which has no meaning here"
+        return self.look.outcome.message or "no answer"
+
+    @property
+    def sample_has_meaning(self) -> bool:
+        """It names a state that we know."""
+        return self.sample is not None and self.sample.state is not None
+
+    @property
+    def failures(self) -> int:
+        """Failed looks in a row with this one. Being refused needs no patience: contact is lost at once (PO3)."""
+        if not self.failure:
+            return 0
+        counted = int(str(self.row.poll_failures)) + 1
+        refused = self.look is not None and isinstance(self.look.outcome, CallRefused)
+        return max(counted, LOST_CONTACT_AFTER) if refused and not self.is_lost else counted
+
+    def observed(self) -> Observed | None:
+        """What the sample makes of what we know."""
+        sample = self.sample
+        if sample is None:
+            return None
+        context = MergeContext(
+            start_sent_s_ago=self.row.start_age_s,
+            grace_s=START_GRACE_S,
+            stop_was_sent=self.row.stop_was_sent,
+            start_is_open=self.row.start_is_open,
+        )
+        return merge(State(self.row.state), sample.state, context)
+
+    @property
+    def resends_stop(self) -> bool:
+        """What was stopped runs: a stop of our own goes out with this look."""
+        observed = self.observed()
+        return observed is not None and observed.resend_stop
+
+    @property
+    def is_moved(self) -> bool:
+        """The operation takes an arrow, and the same write keeps the look."""
+        observed = self.observed()
+        return self.moves and (self.is_lost or (observed is not None and observed.event is not None))
+
+    @property
+    def moves(self) -> bool:
+        """Something is written that the apply's lock protects."""
+        if self.is_lost:
+            return State(self.row.state).is_live and self.row.state != State.UNCERTAIN.value
+        observed = self.observed()
+        return observed is not None and (
+            observed.event is not None or observed.resend_stop or (observed.applied and self.row.control_open)
+        )
+
+    def line(self, pace: PollPace) -> dict[str, Any]:
+        """What the row keeps of this look: the values of SAMPLED."""
+        row, sample, observed = self.row, self.sample, self.observed()
+        applied = observed is not None and observed.applied
+        unchanged = self.look is None
+        # A note about a sample that can't be taken over now is no failed contact.
+        failure = self.failure or (observed.note if observed is not None and not applied else "")
+        state = observed.state if observed is not None else State(row.state)
+        if self.is_lost and state.is_live:
+            state = State.UNCERTAIN
+        next_s = poll_interval_s(
+            state.value,
+            state_age_s=0.0 if state.value != row.state else row.state_age_s,
+            poll_failures=self.failures,
+            control_open=row.control_open or (observed is not None and observed.resend_stop),
+            pace=pace,
+        )
+        return {
+            # What is through is not looked at again.
+            "next_s": None if state.is_finished else next_s,
+            "failures": self.failures,
+            "error": failure[:500],
+            "fresh": applied or unchanged,
+            "confirms": sample.state is state if sample is not None and applied else None,
+            # A cursor advances only together with a sample that was taken over.
+            "revision": str(sample.revision) if sample is not None and applied else None,
+            "told": sample.summary[:500] if sample is not None and applied else None,
+            "runs_on": (
+                True if observed is not None and observed.resend_stop else (False if applied else None)
+            ),
+        }
+
+
+def load_seen(
+    tx: Connection, poll: Poll, answers: Mapping[int, Looked], applies: Sequence[int] | None = None
+) -> list[Seen]:
+    """The polled operations as they are now, without those that another id or fence has overtaken; with `applies`,
+    under the locks of these and their own, in order. A row that a driver holds just now is left to the next poll rather
+    than waited for.
+    """
+    cursors = {cursor.operation_id: cursor for cursor in poll.cursors}
+    ids = {"ids": sorted(cursors)}
+    with tx.together():
+        if applies:
+            tx.execute(_LOCK_APPLIES, {"applies": list(applies)})
+        found = tx.execute(_SEEN_NOW if applies is None else _SEEN_LOCKED, ids)
+    return [
+        Seen(row, cursors[row.id], answers.get(row.id))
+        for row in found
+        if row.remote_id == cursors[row.id].call.remote_id and row.fence == cursors[row.id].call.fence
+    ]
