@@ -53,7 +53,7 @@ class ApplySteps(Steps):
                 raise _target_refusal(tx, apply_pk, plan, new.deployments)
             detail = {"plan": new.plan_id, "digest": plan.digest, "operations": len(new.deployments)}
             append(tx, Happening(apply_pk, "accepted", new.caller, None, new.reason, detail=detail))
-            due = project_parent(tx, apply_pk, new.caller)
+            due = project_parent(tx, apply_pk, new.caller, rings=True)
             first = tuple(each for each in due if isinstance(each, Due))
             return AcceptedApply(apply_id, is_new=True, first=first)
 

@@ -138,7 +138,7 @@ class PollSteps(SweepSteps):
             self._write_states(tx, [one for one in written if one.moves])
             self._write_samples(tx, [one for one in written if not one.is_moved])
             for apply_pk in applies:
-                due += project_parent(tx, apply_pk, self.owner)
+                due += project_parent(tx, apply_pk, self.owner, rings=True)
             if poll.owner:
                 tx.execute(_GIVE_BACK, {"name": f"poll:{poll.deployment.name}", "owner": poll.owner})
         return tuple(due)

@@ -13,17 +13,21 @@ from tern.store.step import NOW, Steps, new_token
 
 SWEEP_LEASE_S = 10.0
 RING_AGAIN_S = 5.0
+RING_AGAIN_MOST_S = 60.0
 ALONE_AFTER_S = 5.0
 """A wish that should have been carried out together with others and was not: its target is held, its row is broken."""
 _BATCH = 500
 _DISPATCH_BATCH = 200
 
 _DUE_DISPATCHES = text(
-    # What was rung a moment ago waits in a queue, not in this table: ringing for it again would only lengthen it.
+    # What was rung a moment ago waits in a queue, not in this table: ringing for it again would only lengthen it. A
+    # bell that is lost is found after five seconds; what was rung again and still waits stands in a long queue, and is
+    # rung for ever more rarely.
     "UPDATE apply_operations o SET rung_at = tern_clock() FROM applies a, ("
     " SELECT id FROM apply_operations"
     f" WHERE next_attempt_at <= {NOW} AND (rung_at IS NULL OR rung_at < next_attempt_at"
-    f"   OR rung_at < {NOW} - make_interval(secs => {RING_AGAIN_S}))"
+    f"   OR rung_at < {NOW} - greatest(make_interval(secs => {RING_AGAIN_S}),"
+    f"     least(make_interval(secs => {RING_AGAIN_MOST_S}), rung_at - next_attempt_at)))"
     " ORDER BY next_attempt_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) due"
     " WHERE o.id = due.id AND a.id = o.apply_id RETURNING o.id, o.deployment, a.apply_identifier"
 )

@@ -10,7 +10,7 @@ from tests.simulation.clock import Clock
 from tests.simulation.engines import SimEngine
 from tests.simulation.memory.database import Database
 from tests.simulation.memory.store import MemoryStore
-from tests.simulation.memory.sweep import wants_advance
+from tests.simulation.memory.sweep import rings_again_after_s, wants_advance
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,8 @@ class MemoryBackend:
             if row.next_attempt_at is not None:
                 rung = row.rung_at
                 waits = rung is not None and rung >= row.next_attempt_at
-                work = min(work, (rung or 0.0) + 5.0 if waits else row.next_attempt_at)
+                again = (rung or 0.0) + rings_again_after_s((rung or 0.0) - row.next_attempt_at)
+                work = min(work, again if waits else row.next_attempt_at)
         for wish in db.deliveries.values():
             if wish.next_attempt_at is not None:
                 expires = db.operations[wish.operation_id].claim_expires_at

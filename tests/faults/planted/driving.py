@@ -91,8 +91,8 @@ MUTANTS = (
         "a bell that was lost is never rung again",
         f"{FLOWS}bells.py {FLOWS}sweep.py",
         S_SWEEP,
-        '"   OR rung_at < {NOW} - make_interval(secs => {RING_AGAIN_S}))"',
-        '"   OR false)"',
+        '"   OR rung_at < {NOW} - greatest(make_interval(secs => {RING_AGAIN_S}),"',
+        '"   OR false AND rung_at < {NOW} - greatest(make_interval(secs => {RING_AGAIN_S}),"',
     ),
     mutant(
         "G11",

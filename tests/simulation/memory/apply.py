@@ -67,7 +67,7 @@ class ApplySteps(RegisterSteps):
                 raise Refused(message, reason="TARGET_HELD")
             detail = {"plan": new.plan_id, "digest": plan.digest, "operations": len(new.deployments)}
             tell(db, apply_pk, "accepted", new.caller, None, new.reason, detail=detail)
-            due = project_parent(db, apply_pk, new.caller)
+            due = project_parent(db, apply_pk, new.caller, rings=True)
             return AcceptedApply(apply_id, is_new=True, first=tuple(x for x in due if isinstance(x, Due)))
 
     def _targets(self, new: NewApply) -> Mapping[str, str]:

@@ -138,7 +138,9 @@ def close_delivery(db: Database, row: DeliveryRow, fate: Delivery, words: str = 
         db.write(row, state=fate.value, closed_at=db.now, next_attempt_at=None, engine_words=said)
 
 
-def project_parent(db: Database, apply_pk: int, who: str) -> tuple[Due | DueControl, ...]:
+def project_parent(
+    db: Database, apply_pk: int, who: str, *, rings: bool = False
+) -> tuple[Due | DueControl, ...]:
     """Computes and writes the apply's state with all that belongs to it, and admits what may start."""
     apply = db.applies[apply_pk]
     policy = db.policy(apply_pk)
@@ -158,7 +160,7 @@ def project_parent(db: Database, apply_pk: int, who: str) -> tuple[Due | DueCont
     _come_back(db, apply, min(times, default=None))
     cutovers = (turn,) if isinstance(turn, DueControl) else ()
     opened = opening(policy, counted)
-    return cutovers if opened is None else (*cutovers, *_admit(db, apply, opened))
+    return cutovers if opened is None else (*cutovers, *_admit(db, apply, opened, rings=rings))
 
 
 def _come_back(db: Database, apply: ApplyRow, in_s: float | None) -> None:
@@ -201,7 +203,7 @@ def _skip_never_started(db: Database, apply_pk: int, who: str) -> None:
     close_fulfilled(db, apply_pk, dict.fromkeys(ids, State.SKIPPED))
 
 
-def _admit(db: Database, apply: ApplyRow, opened: Opening) -> tuple[Due, ...]:
+def _admit(db: Database, apply: ApplyRow, opened: Opening, *, rings: bool) -> tuple[Due, ...]:
     """Makes the next operations of the order due. Which may really go is decided again when they are claimed."""
     outside = [
         row
@@ -214,6 +216,6 @@ def _admit(db: Database, apply: ApplyRow, opened: Opening) -> tuple[Due, ...]:
     else:
         outside = [row for row in outside if not is_stuck(db, row)][: opened.room]
     for row in outside:
-        db.write(row, next_attempt_at=db.now)
+        db.write(row, next_attempt_at=db.now, rung_at=db.now if rings else row.rung_at)
     identifier = ApplyId(apply.apply_identifier)
     return tuple(Due(row.id, ScopeName(identifier, row.deployment)) for row in outside)

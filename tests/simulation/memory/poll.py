@@ -184,7 +184,7 @@ class PollSteps(SweepSteps):
                 self._write_sample(one)
             due: list[Due | DueControl] = []
             for apply_pk in applies:
-                due += project_parent(db, apply_pk, self.owner)
+                due += project_parent(db, apply_pk, self.owner, rings=True)
             lease = db.leases.get(f"poll:{poll.deployment.name}") if poll.owner else None
             if lease is not None and lease.owner == poll.owner:
                 db.write(lease, expires_at=db.now)

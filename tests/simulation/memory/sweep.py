@@ -6,7 +6,7 @@ from tern.domain.control import Verb
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.states import SETTLED_APPLY, ApplyState
 from tern.ports import Due, DueControl, DueWork
-from tern.store.sweep import ALONE_AFTER_S, RING_AGAIN_S, SWEEP_LEASE_S
+from tern.store.sweep import ALONE_AFTER_S, RING_AGAIN_MOST_S, RING_AGAIN_S, SWEEP_LEASE_S
 from tests.simulation.memory.database import Database
 from tests.simulation.memory.rows import ApplyRow, DeliveryRow, LeaseRow, OperationRow
 from tests.simulation.memory.scope import Steps, new_token
@@ -25,6 +25,11 @@ _STARTED = frozenset(
         "uncertain",
     }
 )
+
+
+def rings_again_after_s(waited_s: float) -> float:
+    """Until a sweep rings again for what waited so long when it was rung for."""
+    return max(RING_AGAIN_S, min(RING_AGAIN_MOST_S, waited_s))
 
 
 class SweepSteps(Steps):
@@ -151,7 +156,9 @@ class SweepSteps(Steps):
         now = self.db.now
         if row.next_attempt_at is None or row.next_attempt_at > now:
             return False
-        return row.rung_at is None or row.rung_at < row.next_attempt_at or row.rung_at < now - RING_AGAIN_S
+        if row.rung_at is None or row.rung_at < row.next_attempt_at:
+            return True
+        return row.rung_at < now - rings_again_after_s(row.rung_at - row.next_attempt_at)
 
     def _is_runaway(self, row: OperationRow) -> bool:
         late = self.db.now + 2 * self.lease_s
