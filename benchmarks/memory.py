@@ -19,7 +19,7 @@ from tern.domain.policy import Policy
 from tern.ports import NewApply
 from tern.store.store import PostgresStore
 
-TICKS = 8_000
+TICKS = 24_000
 PORTION = 500
 
 
@@ -44,8 +44,8 @@ def measure(ticks: int = TICKS) -> list[Figure]:
                 _ring(app, apply_id, PORTION)
                 _wait_for_silence(app)
                 done += PORTION
-                # Connections, caches and threads come with the first ticks.
-                if done > ticks // 4:
+                # Connections, caches and threads come with the first ticks, and what they fill settles for a while.
+                if done > ticks // 2:
                     seen.append((done, worker.resident_mib()))
         elapsed = time.perf_counter() - begun
     slope = linear_regression(*zip(*seen, strict=True)).slope
