@@ -13,6 +13,7 @@ from tests.flows.steps import (
     engine_says,
     held_targets,
     look,
+    meanwhile,
     methods,
     open_wishes,
     running,
@@ -81,9 +82,26 @@ def test_start_whose_target_is_taken_in_between_fails_with_the_name(world: World
     assert second in delivery.engine_words
     assert world.state("A") == "stopped"
     # and the stop is in force again
-    world.last = first
+    assert "a stop covers it" in world.ask(Verb.VOLUME, "A", volume=3).lines[0].reason
     assert methods(world, "A", ["Start"]) == []
     assert world.state("B") == "stopped"
+
+
+def test_start_that_failed_supersedes_no_stop(world: World) -> None:
+    """G9, G7: it fails while its first driver is at the last look, which finds the stop in force and sends nothing."""
+    stopped(world, "A", "B")
+    world.ask(Verb.START, "A")
+    world.forget_bells()
+
+    def fails() -> None:
+        # its statements are gone, so whoever hears the bell next writes that down
+        world.write("DELETE FROM table_changes WHERE operation_id = :id", id=world.operation("A").id)
+        drive(world, Verb.START, "A", world.worker("w2"))
+        assert world.delivery("A", Verb.START).state == "failed"
+
+    drive(world, Verb.START, "A", meanwhile(world.worker("w1"), "may_go_forward", fails))
+    assert methods(world, "A") == ["Apply", "Stop"]
+    assert world.engines["A"].job(str(world.remote_id("A"))).state == "stopped"
 
 
 def test_start_of_what_runs_already_calls_nobody(world: World) -> None:

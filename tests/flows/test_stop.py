@@ -437,6 +437,23 @@ def test_a_wish_has_one_driver_at_a_time(world: World) -> None:
     assert methods(world, "A") == ["Apply", "Stop"]
 
 
+def test_another_wish_has_to_wait_for_the_one_driver_at_the_call(world: World) -> None:
+    """G12: a cancel comes first and is due, and still its driver goes away while a stop of the operation is out."""
+    running(world, "A", "B")
+    world.ask(Verb.STOP, "A")
+    world.forget_bells()
+    with Frozen(world.worker("frozen"), "stop", lambda ports: drive(world, Verb.STOP, "A", ports)):
+        fence = world.operation("A").fence
+        world.ask(Verb.CANCEL, "A")
+        drive(world, Verb.CANCEL, "A", world.worker("eager"))
+        assert (methods(world, "A"), world.operation("A").fence) == (["Apply"], fence)
+        assert world.delivery("A", Verb.CANCEL).state == "pending"
+        world.forget_bells()
+    settle(world)
+    assert methods(world, "A") == ["Apply", "Stop", "Cancel"]
+    assert world.state("A") == "cancelled"
+
+
 def test_stop_waits_for_a_dispatch_that_is_under_way(world: World) -> None:
     """S17 (G12): its driver is at the call; the stop neither asks about the key nor settles anything meanwhile."""
     world.apply("A", "B", policy=PARALLEL)

@@ -112,7 +112,7 @@ MUTANTS = (
     mutant(
         "G9",
         "a start that failed supersedes the stop",
-        f"{FLOWS}start.py",
+        f"{FLOWS}start.py -k 'supersedes_no_stop or taken_in_between'",
         S_HALT,
         " AND s.id > d.id AND s.state <> 'failed'))",
         " AND s.id > d.id))",
