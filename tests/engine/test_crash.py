@@ -152,10 +152,10 @@ def test_a_second_engine_takes_over_from_a_killed_one(
     heir.wait(job, "COMPLETED", within=10)
 
 
-def test_a_runner_that_was_replaced_commits_nothing(
+def test_a_runner_that_was_replaced_lets_go_and_the_next_one_finishes(
     db: Database, make_engine: Callable[..., EngineService], table: str
 ) -> None:
-    """Somebody else's epoch stands in the row: whatever the first runner still does must not count."""
+    """G12: it sees somebody else's epoch at its next look. What it would write before that: test_attempt.py."""
     driver = Driver(make_engine())
     with db.transaction():
         db.execute("SELECT FROM t")

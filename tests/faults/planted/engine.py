@@ -63,7 +63,7 @@ MUTANTS = (
     mutant(
         "G16",
         "a runner that was replaced commits",
-        "tests/engine/test_crash.py -k replaced",
+        "tests/engine/test_attempt.py -k replaced",
         "tern/engine/job.py",
         'query = "SELECT 1 FROM _tern.job WHERE id = %s AND epoch = %s FOR KEY SHARE"',
         'query = "SELECT 1 FROM _tern.job WHERE id = %s AND (epoch = %s OR true) FOR KEY SHARE"',
@@ -71,7 +71,7 @@ MUTANTS = (
     mutant(
         "G16",
         "a step is done before it is noted, not with it",
-        "tests/engine/test_crash_points.py -k 'dies_at and (metadata or check or foreign)'",
+        "tests/engine/test_attempt.py -k noted",
         "tern/engine/attempt.py",
         "        _note_done(connection, job, kept, step)\n\n\ndef run_validate",
         "    with books.fenced(connection, job.id, job.epoch):\n"
