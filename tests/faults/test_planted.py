@@ -1,5 +1,6 @@
 """The table of planted bugs is whole: each text still stands where it is looked for, and no guard is left out."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,15 @@ def test_a_mutant_is_planted_where_its_text_stands_once(one: Mutant) -> None:
     for file, old, new in one.edits:
         assert (ROOT / file).read_text().count(old) == 1, f"{file}: {old}"
         assert old != new
+
+
+@pytest.mark.parametrize("one", MUTANTS, ids=[f"{one.guard} {one.name}" for one in MUTANTS])
+def test_a_selection_runs_what_it_names(one: Mutant) -> None:
+    """Behind -k stands one word of a shell. It narrows all the files before it, so there is one only."""
+    words = shlex.split(one.tests)
+    files = words[: words.index("-k")] if "-k" in words else words
+    assert all((ROOT / word.partition("::")[0]).is_file() for word in files), one.tests
+    assert words == files or (len(files), len(words)) == (1, 3), one.tests
 
 
 def test_every_guarantee_has_a_planted_bug() -> None:

@@ -73,7 +73,7 @@ MUTANTS = (
     mutant(
         "G13",
         "a start does not take its target again",
-        calm("start-after-stop"),
+        f"{FLOWS}start.py -k target",
         S_DELIVERY,
         "        taken = take(\n",
         "        taken = True or take(\n",
@@ -121,7 +121,7 @@ MUTANTS = (
     mutant(
         "G12",
         "an id is stored by whoever lost the claim",
-        f"{FLOWS}dispatch_crash.py -k k5 tests/store/test_race.py",
+        "tests/store/test_race.py -k proves_its_token",
         S_DISPATCH,
         "WHERE id = :id AND claim_token = :token AND engine_resume_context IS NULL RETURNING id, apply_id",
         "WHERE id = :id AND (claim_token = :token OR true) AND engine_resume_context IS NULL RETURNING id, apply_id",
