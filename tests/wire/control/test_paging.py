@@ -8,7 +8,7 @@ from tern.domain.states import ApplyState
 from tern.doors.answers import Apply
 from tern.wire.control import paging
 from tern.wire.control.paging import Looks
-from tests.doors.test_watching import look, operation
+from tests.doors.looks import look, operation
 
 NAME = ApplyId("apl-1")
 
