@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from tern.domain.errors import Refused
-from tern.domain.model import Deployment, OperationScope, Plan, PlannedChange, ReviewedTarget
+from tern.domain.model import Deployment, Plan, PlannedChange, ReviewedTarget
 from tern.domain.policy import Policy
 
 SHORTEST_DIGEST = 12
@@ -55,19 +55,6 @@ def sent_options(policy: Policy, *, allow_unsafe: bool) -> Mapping[str, str]:
     options = {"defer_cutover": _flag(policy.defers_cutover), "allow_unsafe": _flag(allow_unsafe)}
     # Only where it is asked for: an engine without revert windows may refuse the very word.
     return {**options, "enable_revert": _flag(value=True)} if policy.enable_revert else options
-
-
-def scope_digest(scope: OperationScope) -> str:
-    """What an operation amounts to by what its rows say now."""
-    changes = [item.change for item in scope.changes]
-    return operation_digest(
-        environment=scope.environment,
-        database=scope.database,
-        database_type=scope.database_type,
-        target=scope.deployment.target,
-        options=sent_options(scope.policy, allow_unsafe=scope.allow_unsafe),
-        changes=changes_digest((c.namespace, c.table_name, c.ddl, c.action.value) for c in changes),
-    )
 
 
 def check_reviewed(plan: Plan, targets: Sequence[Deployment], policy: Policy, digest: str = "") -> None:

@@ -17,7 +17,7 @@ from tern.domain.model import (
     TableChange,
 )
 from tern.domain.policy import Cutover, Policy
-from tern.domain.review import scope_digest
+from tern.domain.review import changes_digest, operation_digest, sent_options
 from tern.ports import Cursor, Engine
 from tern.wire.routing import EngineDirectory
 from tests.faults.fake_engine import FakeEngine
@@ -65,7 +65,21 @@ def scope_at(
         allow_unsafe=allow_unsafe,
         caller="ann",
     )
-    return replace(scope, change_digest=scope_digest(scope))
+    return accepted(scope)
+
+
+def accepted(scope: OperationScope) -> OperationScope:
+    """The operation under the digest with which a rollout of just this is accepted (store/apply.py)."""
+    changes = [item.change for item in scope.changes]
+    digest = operation_digest(
+        environment=scope.environment,
+        database=scope.database,
+        database_type=scope.database_type,
+        target=scope.deployment.target,
+        options=sent_options(scope.policy, allow_unsafe=scope.allow_unsafe),
+        changes=changes_digest((c.namespace, c.table_name, c.ddl, c.action.value) for c in changes),
+    )
+    return replace(scope, change_digest=digest)
 
 
 def claim_on(scope: OperationScope, *, fence: int = 4, key: str | None = None) -> Claim:

@@ -22,7 +22,6 @@ from tern.domain.model import (
 )
 from tern.domain.outcome import Ok, Outcome, Refused, Unknown
 from tern.domain.policy import Cutover, Policy
-from tern.domain.review import scope_digest
 from tern.domain.states import State
 from tern.ports import Engine
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as engine_v1
@@ -30,7 +29,16 @@ from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
 from tern.wire.routing import EngineDirectory
 from tests.faults.behaviour import altered, answer, fail, garbage, hang, not_accepted
 from tests.faults.fake_engine import FakeEngine
-from tests.wire.conftest import CHANGE, NAME, call_for, claim_on, cursor_for, deployment_at, scope_at
+from tests.wire.conftest import (
+    CHANGE,
+    NAME,
+    accepted,
+    call_for,
+    claim_on,
+    cursor_for,
+    deployment_at,
+    scope_at,
+)
 
 VERBS = ("Stop", "Start", "Cutover", "Cancel")
 
@@ -82,8 +90,7 @@ def test_options_say_no_as_clearly_as_yes(
 def test_a_revert_window_is_asked_for_where_the_policy_says_so(
     fake: FakeEngine, engine: Engine, scope: OperationScope, claim: Claim
 ) -> None:
-    wanted = replace(scope, policy=Policy(enable_revert=True))
-    engine.apply(replace(wanted, change_digest=scope_digest(wanted)), claim)
+    engine.apply(accepted(replace(scope, policy=Policy(enable_revert=True))), claim)
     assert fake.calls("Apply")[0].request.options["enable_revert"] == "true"
 
 

@@ -12,7 +12,6 @@ from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.model import Credentials
 from tern.domain.outcome import Ok, Refused
 from tern.domain.policy import Copy, Cutover, Policy
-from tern.domain.review import scope_digest
 from tern.domain.states import State
 from tern.ports import StorageUnavailable
 from tern.wire.control.server import ControlServer
@@ -20,7 +19,7 @@ from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
 from tern.wire.routing import EngineDirectory
 from tern.wire.transport import Metadata
 from tests.doors.calling import ACT, DEADLINE_S, READ, Stubs, bearer, call, ended, refused
-from tests.wire.conftest import NAME, call_for, claim_on, deployment_at, scope_at
+from tests.wire.conftest import NAME, accepted, call_for, claim_on, deployment_at, scope_at
 from tests.world import World
 
 CALLS: dict[str, Callable[..., Any]] = {
@@ -345,8 +344,7 @@ def test_another_tern_drives_a_rollout_under_its_own_name(
         deployment_at(f"grpc://127.0.0.1:{server.port}", credentials=Credentials(token="env:ACT_TOKEN")),
         target="target-A",
     )
-    asked = replace(scope_at(here), environment="test")
-    asked = replace(asked, change_digest=scope_digest(asked))
+    asked = accepted(replace(scope_at(here), environment="test"))
     stranger = replace(asked, name=ScopeName(ApplyId("apl-two"), NAME.deployment))
     with closing(EngineDirectory(deadline_s=DEADLINE_S)) as directory:
         engine = directory.of(here)
