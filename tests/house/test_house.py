@@ -1,12 +1,15 @@
 """Sizes, names and pictures: what a newcomer relies on."""
 
+import ast
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.house.diagram import draw, shown
+from tests.house.mirror import ELSEWHERE
 
 ROOT = Path(__file__).parents[2]
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "manager", "service_base", "misc", "handler"}
@@ -40,6 +43,40 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 def test_every_module_says_what_lives_in_it() -> None:
     empty = [path for path in product() if not (ROOT / path).read_text().lstrip().startswith('"""')]
     assert empty == []
+
+
+def behaves(path: Path) -> bool:
+    """Some function in it does something; constants, shapes and protocols are tested by whoever uses them."""
+    functions = [
+        node for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.FunctionDef)
+    ]
+    return any(not _is_remark(line) for function in functions for line in function.body)
+
+
+def _is_remark(line: ast.stmt) -> bool:
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)
+
+
+def mirror(path: Path) -> Path:
+    """tern/store/poll.py -> tests/store/test_poll.py, tasks/bells.py -> tests/tasks/test_bells.py."""
+    parts = path.parts[1:] if path.parts[0] == "tern" else path.parts
+    return Path("tests", *parts[:-1], f"test_{parts[-1]}")
+
+
+def test_each_module_has_its_tests_in_the_mirror_or_in_the_table() -> None:
+    """Whoever changes a module knows which tests to run, and a module without any is seen at once (mirror.py)."""
+    told = {Path(f"{module}.py") for modules in ELSEWHERE.values() for module in modules.split()}
+    mirrored = {path for path in product() if (ROOT / mirror(path)).exists()}
+    untested = {path for path in product() if behaves(path)} - mirrored - told
+    assert sorted(map(str, untested)) == []
+
+
+def test_the_table_tells_of_what_is_there_and_nothing_twice() -> None:
+    told = Counter(module for modules in ELSEWHERE.values() for module in modules.split())
+    assert [module for module, times in told.items() if times > 1] == []
+    assert [module for module in told if Path(f"{module}.py") not in product()] == []
+    assert [module for module in told if (ROOT / mirror(Path(f"{module}.py"))).exists()] == []
+    assert [file for file in ELSEWHERE if not (ROOT / file).exists()] == []
 
 
 def test_no_file_names_a_package_registry() -> None:

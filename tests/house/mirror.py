@@ -1,0 +1,68 @@
+"""Where a module's tests stand that has no test file of the mirrored path: in the story that it is a part of."""
+
+ELSEWHERE = {
+    "tests/cli/test_apply.py": "tern/cli/choosing tern/cli/policy",
+    "tests/cli/test_audit.py": "tern/cli/past tern/doors/record",
+    "tests/cli/test_control.py": "tern/cli/receipt tern/cli/selection tern/domain/selection",
+    "tests/cli/test_db.py": "tern/wiring",
+    "tests/cli/test_deployments.py": "tern/cli/address tern/cli/importing",
+    "tests/cli/test_doctor.py": "tern/cli/checkup tern/domain/canary tern/store/canary tern/store/trouble",
+    "tests/cli/test_enqueued.py": "tern/store/refusal",
+    "tests/cli/test_main.py": "tern/cli/envelope tern/cli/failure tern/domain/errors",
+    "tests/cli/test_plan.py": "tern/probing",
+    "tests/cli/test_resolve.py": "tern/store/member",
+    "tests/cli/test_show.py": "tern/domain/subject",
+    "tests/domain/test_budget.py": "tern/domain/opening tern/domain/tally",
+    "tests/doors/test_request.py": "tern/domain/enqueue tern/domain/text tern/doors/change",
+    "tests/doors/test_same_everywhere.py": (
+        "tern/store/paging tern/wire/control/client tern/wire/control/reading"
+    ),
+    "tests/doors/test_watching.py": "tern/doors/answers",
+    "tests/e2e/test_broker.py": "tasks/transport",
+    "tests/e2e/test_doctor.py": "tasks/canary tern/flows/canary",
+    "tests/e2e/test_recovery.py": "tasks/apply tasks/operation tasks/process tasks/sweep tasks/worker",
+    "tests/engine/test_accept.py": "tern/engine/keys tern/engine/preview",
+    "tests/engine/test_controls.py": "tern/engine/ending",
+    "tests/engine/test_crash.py": (
+        "tern/engine/adopt tern/engine/job tern/engine/reconcile tern/engine/runner tern/engine/tenure"
+    ),
+    "tests/engine/test_locks.py": "tern/engine/failure",
+    "tests/engine/test_oracle.py": "tern/engine/clones tern/engine/judge tern/engine/trial",
+    "tests/engine/test_progress.py": "tern/engine/sampling",
+    "tests/engine/test_recipes.py": (
+        "tern/engine/altering tern/engine/catalog tern/engine/names tern/engine/recipes/constraint"
+        " tern/engine/recipes/direct tern/engine/recipes/model tern/engine/recipes/split"
+    ),
+    "tests/engine/test_schema.py": "tern/engine/session",
+    "tests/engine/test_scope.py": "tern/engine/grammar tern/engine/parse tern/engine/unsafe",
+    "tests/engine/test_server.py": (
+        "tern/engine/errors tern/engine/health tern/engine/identity tern/engine/service"
+    ),
+    "tests/flows/test_accept.py": "tern/store/apply tern/store/reservation",
+    "tests/flows/test_barrier.py": "tern/domain/barrier tern/store/barrier",
+    "tests/flows/test_bulk.py": "tern/store/receipt tern/store/uncalled tern/store/wish",
+    "tests/flows/test_dispatch.py": "tern/domain/work tern/store/dispatch",
+    "tests/flows/test_poll.py": "tern/store/poll tern/store/progress",
+    "tests/flows/test_projection.py": "tern/flows/advance tern/store/projection",
+    "tests/flows/test_refusals.py": "tern/domain/outcome",
+    "tests/flows/test_release.py": "tern/store/release",
+    "tests/flows/test_resolve.py": "tern/store/resolve",
+    "tests/flows/test_review.py": "tern/domain/choice tern/store/preview",
+    "tests/flows/test_scope.py": "tern/domain/model tern/store/scope",
+    "tests/flows/test_stop.py": "tern/flows/control tern/store/answer tern/store/delivery",
+    "tests/flows/test_sweep.py": "tasks/direct tern/store/sweep",
+    "tests/local/test_account.py": "tern/local/launching",
+    "tests/store/test_event.py": "tern/store/session",
+    "tests/store/test_gate.py": "tern/holding",
+    "tests/store/test_race.py": "tern/store/step tern/store/store",
+    "tests/store/test_reading.py": "tern/store/database tern/store/sql",
+    "tests/store/test_record.py": "tern/domain/chain",
+    "tests/tasks/test_names.py": "tasks/config tasks/routing",
+    "tests/test_client.py": "tern/__init__",
+    "tests/test_exporter.py": "tern/store/counted tern/store/gauge",
+    "tests/test_view.py": "tern/facts tern/wave",
+    "tests/wire/control/test_service.py": (
+        "tern/wire/control/adapter tern/wire/control/asking tern/wire/control/words tern/wire/control/writing"
+    ),
+}
+"""Test file -> the modules whose behaviour it would miss."""
