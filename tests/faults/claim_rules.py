@@ -185,6 +185,11 @@ def one_live_change_per_target(history: History) -> Iterator[str]:
         for deployment, who in live.items()
         if len(who) > 1
     )
+    scopes = {operation.id: operation.scope for operation in history.operations}
+    for change in history.writes("apply_operations"):
+        # A new one takes its target after its rows; a simulated row does not tell.
+        if change.old and is_live(change.new["state"]) and not change.new.get("holds_target", True):
+            yield f"{scopes[change.row]} was {change.new['state']} at {change.clock} and did not hold its target"
     settled = {apply.pk for apply in history.applies if ApplyState(apply.state).is_settled}
     yield from (
         f"apply {pk} is settled and holds {deployment}"

@@ -32,7 +32,10 @@ CREATE TABLE fault_audit (
 CREATE FUNCTION fault_audit() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO fault_audit (what, row_id, old, new) VALUES (TG_TABLE_NAME, NEW.id,
-        CASE TG_OP WHEN 'UPDATE' THEN to_jsonb(OLD) ELSE '{{}}' END, to_jsonb(NEW));
+        CASE TG_OP WHEN 'UPDATE' THEN to_jsonb(OLD) ELSE '{{}}' END,
+        to_jsonb(NEW) || CASE TG_TABLE_NAME WHEN 'apply_operations' THEN jsonb_build_object('holds_target', EXISTS (
+            SELECT FROM target_reservations t WHERE t.apply_id = (to_jsonb(NEW) ->> 'apply_id')::bigint
+            AND t.deployment = to_jsonb(NEW) ->> 'deployment')) ELSE '{{}}' END);
     RETURN NULL;
 END $$;
 CREATE TRIGGER fault_audit_insert AFTER INSERT ON apply_operations FOR EACH ROW EXECUTE FUNCTION fault_audit();

@@ -287,6 +287,13 @@ FORGED: list[tuple[str, str, Callable[[], History]]] = [
             reservations=((1, "A"), (2, "A")),
         ),
     ),
+    (
+        "S19",
+        "live for a while without its target",
+        lambda: replace(
+            TRUE, changes=(*TRUE.changes, op(15, 1, FOLLOWED, {**FOLLOWED, "holds_target": False}))
+        ),
+    ),
     ("S19", "a target kept after the verdict", lambda: replace(TRUE, reservations=((1, "A"),))),
     (
         "S22",

@@ -73,7 +73,7 @@ MUTANTS = (
     mutant(
         "G13",
         "a start does not take its target again",
-        f"{FLOWS}start.py -k target",
+        calm("start-after-stop"),
         S_DELIVERY,
         "        taken = take(\n",
         "        taken = True or take(\n",
