@@ -42,7 +42,7 @@ ELSEWHERE = {
     "tests/flows/test_barrier.py": "tern/domain/barrier tern/store/barrier",
     "tests/flows/test_bulk.py": "tern/store/receipt tern/store/uncalled tern/store/wish",
     "tests/flows/test_dispatch.py": "tern/domain/work tern/store/dispatch",
-    "tests/flows/test_poll.py": "tern/store/poll tern/store/progress",
+    "tests/flows/test_poll.py": "tern/store/poll tern/store/progress tern/store/seen",
     "tests/flows/test_projection.py": "tern/flows/advance tern/store/projection",
     "tests/flows/test_refusals.py": "tern/domain/outcome",
     "tests/flows/test_release.py": "tern/store/release",
