@@ -51,7 +51,11 @@ class ApplySteps(RegisterSteps):
                     plan.environment,
                     plan.database,
                     len(new.deployments),
-                    {"allow_unsafe": new.allow_unsafe, "request": json.loads(json.dumps(body))},
+                    {
+                        "allow_unsafe": new.allow_unsafe,
+                        "request": json.loads(json.dumps(body)),
+                        "known_as": new.known_as,
+                    },
                     new.policy.as_json(),
                     new.idempotency_key,
                     _digest(body),
