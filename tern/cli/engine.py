@@ -97,11 +97,22 @@ def _dsn(given: str) -> str:
     if parts is not None and parts.scheme and parts.scheme not in {"postgresql", "postgres"}:
         what = f"--dsn names {parts.scheme}, and this engine is PostgreSQL's"
         raise UsageError(what, next_step="Write it as postgresql://user@host:port/database.")
+    _check_readable(dsn, "--dsn" if given else DSN_VARIABLE)
     if given and password:
         talk(
             f"warning: everybody on this machine can read the password in --dsn; use {DSN_VARIABLE} or PGPASSWORD"
         )
     return dsn
+
+
+def _check_readable(dsn: str, said_in: str) -> None:
+    """Raises UsageError, and quotes nothing of it."""
+    from tern.engine.session import is_readable  # noqa: PLC0415 - psycopg comes with it
+
+    if not is_readable(dsn):
+        what = f"{said_in} is not a database address"
+        step = "Write it as postgresql://user@host:port/database; in a password @ is %40, / is %2F, % is %25."
+        raise UsageError(what, next_step=step)
 
 
 def _token(reference: str) -> str:

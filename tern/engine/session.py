@@ -7,6 +7,7 @@ mean here what it would mean if the owner ran the statement by hand.
 from typing import Any
 
 import psycopg
+import psycopg.conninfo
 from psycopg.rows import TupleRow, dict_row
 
 Row = dict[str, Any]
@@ -26,6 +27,18 @@ NAME_PREFIX = "tern"
 def application_name(job: str, role: str) -> str:
     """The name under which a job's connection is found in pg_stat_activity, after a crash too."""
     return f"{NAME_PREFIX}:{job}:{role}"
+
+
+def is_readable(dsn: str) -> bool:
+    """Whether libpq reads it as it was meant. What it says about one that it can't read quotes the password; and an @
+    or a / in a password makes the rest of it a host or a port, which is told when it can't be found.
+    """
+    try:
+        found = psycopg.conninfo.conninfo_to_dict(dsn)
+    except psycopg.Error:
+        return False
+    hosts, ports = str(found.get("host") or ""), str(found.get("port") or "")
+    return "@" not in hosts and all(not port or port.isdecimal() for port in ports.split(","))
 
 
 def connect(

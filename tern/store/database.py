@@ -56,9 +56,13 @@ def database_url(text: str) -> str:
     try:
         given = psycopg.conninfo.conninfo_to_dict(plain if separator else "://")
         int(given.get("port") or 0)
+        # An @ in a password makes the rest of it a host, which would be told when it can't be found.
+        is_readable = "@" not in str(given.get("host") or "")
     except (psycopg.Error, ValueError):
+        is_readable = False
+    if not is_readable:
         message = "TERN_DATABASE_URL is not a database address"
-        raise Misconfigured(message, next_step=how) from None
+        raise Misconfigured(message, next_step=how)
     return plain
 
 

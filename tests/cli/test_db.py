@@ -43,10 +43,13 @@ def test_a_database_that_does_not_answer_is_unreachable(bare: Tern, monkeypatch:
         assert "hunter2" not in done.err + done.out
 
 
-@pytest.mark.parametrize("url", ["mysql://h/x", "nonsense", "postgresql://h:port/x"])
+@pytest.mark.parametrize(
+    "url", ["mysql://h/x", "nonsense", "postgresql://h:port/x", "postgresql://u:p@hunter2@h/x"]
+)
 def test_a_wrong_url_is_told_without_its_secrets(
     url: str, bare: Tern, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERN_DATABASE_URL", url)
     done = bare("ls")
     assert (done.code, "TERN_DATABASE_URL" in done.err) == (78, True)
+    assert "hunter2" not in done.err

@@ -19,6 +19,12 @@ WHO = ("--environment", "test", "--database", "shop", "--target", "t")
     [
         ((), 2, "TERN_ENGINE_DSN"),
         (("--dsn", "mysql://h/x"), 2, "names mysql"),
+        (("--dsn", "postgresql://u:hunter2 2@h/x"), 2, "--dsn is not a database address"),
+        (("--dsn", "postgresql://u:hunter2%zz@h/x"), 2, "--dsn is not a database address"),
+        (("--dsn", "postgresql://u:hunter2@[h/x"), 2, "--dsn is not a database address"),
+        (("--dsn", "postgresql://u:p@hunter2@h/x"), 2, "in a password @ is %40"),
+        (("--dsn", "postgresql://u:hunter2/3@h/x"), 2, "--dsn is not a database address"),
+        (("--dsn", "host=h password='hunter2"), 2, "--dsn is not a database address"),
         (("--dsn", "postgresql://h/x", "--token-ref", "hunter2"), 2, "no reference"),
         (("--dsn", "postgresql://h/x", "--token-ref", "env:TERN_TEST_NOT_SET"), 78, "not set in env:"),
         (("--dsn", "postgresql://h/x", "--token-ref", "file:/not/there"), 78, "can't be read"),
