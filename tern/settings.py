@@ -44,7 +44,12 @@ def _text(said: str) -> str:
 
 
 def _broker(said: str) -> str:
-    if urlsplit(said).scheme not in BROKER_SCHEMES:
+    try:
+        scheme = urlsplit(said).scheme
+    except ValueError:
+        # It quotes what it could not read, and a password is in it.
+        raise ValueError("it is written redis://:password@host:port/0") from None
+    if scheme not in BROKER_SCHEMES:
         raise ValueError("the broker's address begins with redis:// or rediss://")
     return said
 
@@ -147,8 +152,7 @@ class Settings:
         """Raises Misconfigured where nobody said where PostgreSQL is."""
         if not self.database_url:
             what = "nobody said where Tern's PostgreSQL is"
-            why = (f"TERN_DATABASE_URL is not set, and no embedded servers run in {self.home}",)
-            step = "Set TERN_DATABASE_URL, or start embedded servers with `tern up`."
+            why, step = self._unsaid("TERN_DATABASE_URL", self.broker_url and "TERN_BROKER_URL")
             raise Misconfigured(what, why=why, next_step=step)
         return self.database_url
 
@@ -156,10 +160,17 @@ class Settings:
         """Raises Misconfigured where nobody said where the broker is."""
         if not self.broker_url:
             what = "nobody said where the broker is"
-            why = (f"TERN_BROKER_URL is not set, and no embedded servers run in {self.home}",)
-            step = "Set TERN_BROKER_URL, or start embedded servers with `tern up`."
+            why, step = self._unsaid("TERN_BROKER_URL", self.database_url and "TERN_DATABASE_URL")
             raise Misconfigured(what, why=why, next_step=step)
         return self.broker_url
+
+    def _unsaid(self, variable: str, other: str) -> tuple[tuple[str, ...], str]:
+        """Why an address is not known, and the next step. Where one of the two is said, both are."""
+        if other:
+            why = f"{variable} is not set; and as {other} is, embedded servers are not looked for"
+            return (why,), f"Set {variable} too, or unset {other}."
+        why = f"{variable} is not set, and no embedded servers run in {self.home}"
+        return (why,), f"Set {variable}, or start embedded servers with `tern up`."
 
 
 def load() -> Settings:

@@ -48,6 +48,21 @@ def test_one_url_is_enough_to_leave_the_embedded_servers_alone(
     monkeypatch.setenv("TERN_DATABASE_URL", "postgresql://mine@h/t")
     assert load().database_url == "postgresql://mine@h/t"
     assert load().broker_url == ""
+    with pytest.raises(Misconfigured) as refused:
+        load().require_broker_url()
+    assert refused.value.why == (
+        "TERN_BROKER_URL is not set; and as TERN_DATABASE_URL is, embedded servers are not looked for",
+    )
+
+
+@pytest.mark.parametrize("host", ["ho\u2100st", "[", "[x]"])
+def test_a_broker_s_address_that_can_t_be_read_is_refused_without_quoting_it(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERN_BROKER_URL", f"redis://:hunter2@{host}/0")
+    with pytest.raises(Misconfigured) as refused:
+        load()
+    assert refused.value.why == ("TERN_BROKER_URL: it is written redis://:password@host:port/0",)
 
 
 def test_every_wrong_variable_is_named_at_once_and_no_value_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
