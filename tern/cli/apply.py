@@ -47,7 +47,7 @@ MOST_NAMED = 8
     help="Begin although an engine refuses, can't be asked, or would do more than was reviewed.",
 )
 @click.option(
-    "--key", default="", help="Idempotency key: the same key and request is the same apply, for ever."
+    "--key", default=None, help="Idempotency key: the same key and request is the same apply, for ever."
 )
 @click.option("--reason", required=True, help="Why; it stands in the record.")
 @click.option("--watch", "watches", is_flag=True, help="Follow it until it settles or needs you.")
@@ -68,7 +68,7 @@ def apply(
     allow_unsafe: bool,
     no_preview: bool,
     accept_drift: bool,
-    key: str,
+    key: str | None,
     reason: str,
     watches: bool,
     as_json: bool,
@@ -93,7 +93,8 @@ def apply(
         choice=choice,
         caller=reach.caller(),
         reason=reason,
-        key=key or secrets.token_hex(16),
+        # An empty one is a variable that nobody set: it is refused, so that a repetition makes no second rollout.
+        key=secrets.token_hex(16) if key is None else key,
         policy=said_policy(policy),
         environment=environment,
         database=database,
