@@ -1,6 +1,7 @@
 """`--json`: exactly one document on stdout, always in the same envelope."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -8,6 +9,8 @@ from datetime import UTC, datetime
 import click
 
 SCHEMA = "tern.cli/v1"
+# What JSON leaves as it is and a terminal obeys: C1 controls, line separators, directions of writing.
+_OBEYED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write one JSON document to stdout.")
 
@@ -28,15 +31,18 @@ def write_document(
         "data": data,
         "warnings": list(warnings),
     }
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(_text(document, indent=2) + "\n")
 
 
 def write_line(kind: str, data: Mapping[str, object]) -> None:
     """One document of a stream, on one line (`--jsonl`)."""
-    sys.stdout.write(
-        json.dumps({"schema": SCHEMA, "kind": kind, **data}, ensure_ascii=False, default=str) + "\n"
-    )
+    sys.stdout.write(_text({"schema": SCHEMA, "kind": kind, **data}) + "\n")
     sys.stdout.flush()
+
+
+def _text(document: Mapping[str, object], *, indent: int | None = None) -> str:
+    written = json.dumps(document, indent=indent, ensure_ascii=False, default=str)
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
 
 
 def talk(line: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import click
 
 from tern.cli.envelope import write_document
+from tern.cli.words import printable
 from tern.domain.errors import TernError, UsageError, storage_unavailable
 from tern.ports import StorageUnavailable
 
@@ -48,14 +49,14 @@ def tell(error: Exception, *, as_json: bool) -> int:
 
 
 def render(error: TernError) -> str:
-    """The error as lines of text."""
+    """The error as lines of text. What was typed, or said by an engine, does nothing to the terminal."""
     word = click.style(_WORDS.get(error.exit_code, "failed"), fg="red", bold=True)
-    lines = [f"{word}: {error.what}"]
-    lines += [f"  {'why:' if n == 0 else '':<11}{line}" for n, line in enumerate(error.why)]
+    lines = [f"{word}: {printable(error.what)}"]
+    lines += [f"  {'why:' if n == 0 else '':<11}{printable(line)}" for n, line in enumerate(error.why)]
     if error.unchanged:
-        lines.append(f"  {'unchanged:':<11}{error.unchanged}")
+        lines.append(f"  {'unchanged:':<11}{printable(error.unchanged)}")
     if error.next_step:
-        lines.append(f"  {'next:':<11}{error.next_step}")
+        lines.append(f"  {'next:':<11}{printable(error.next_step)}")
     return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ from tern.cli.words import (
     duration,
     one_line,
     plural,
+    printable,
 )
 from tern.domain.drift import warnings
 from tern.domain.states import ApplyState, State
@@ -53,12 +54,18 @@ def console(*, stderr: bool = False) -> Console:
 def show(lines: Iterable[Text], *, wraps: bool = False) -> None:
     """Prints each line on one line of the terminal; with `wraps`, on as many as it needs, below its beginning."""
     out = console()
-    for line in lines:
+    for line in map(harmless, lines):
         if not wraps or not line.plain.strip():
             out.print(line, no_wrap=True, overflow="ellipsis", crop=True)
             continue
         indent = len(line.plain) - len(line.plain.lstrip())
         out.print(Padding(line[indent:], (0, 0, 0, indent), expand=False))
+
+
+def harmless(line: Text) -> Text:
+    """The line, with its styles and its width, and nothing in it that a terminal would obey."""
+    line.plain = printable(line.plain)
+    return line
 
 
 def picture(view: ApplyView, *, next_steps: bool = True) -> list[Text]:

@@ -11,7 +11,7 @@ from rich.text import Text
 from tern.cli import reach
 from tern.cli.envelope import json_option, talk, write_document, write_line
 from tern.cli.main import INTERRUPTED
-from tern.cli.picture import console, details, outcome_words, picture, show, sign_of
+from tern.cli.picture import console, details, harmless, outcome_words, picture, show, sign_of
 from tern.cli.words import duration
 from tern.domain.identity import ApplyId
 from tern.domain.states import State
@@ -125,7 +125,7 @@ def _frame(view: ApplyView, note: str, height: int) -> Group:
         ]
     lines.append(Text())
     lines.append(Text(note or "  Ctrl-C leaves the rollout alone.", "yellow" if note else "dim"))
-    for line in lines:
+    for line in map(harmless, lines):
         line.no_wrap, line.overflow = True, "ellipsis"
     return Group(*lines)
 

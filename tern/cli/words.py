@@ -75,9 +75,14 @@ def count(number: int) -> str:
     return str(number)
 
 
+def printable(line: str) -> str:
+    """The line as wide as it is, with a blank for whatever a terminal would obey: controls, breaks, directions."""
+    return line if line.isprintable() else "".join(each if each.isprintable() else " " for each in line)
+
+
 def one_line(text: str) -> str:
     """Text without line breaks or control characters: what an engine says must not move the cursor."""
-    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    return " ".join(printable(text).split())
 
 
 def plural(number: int, thing: str) -> str:

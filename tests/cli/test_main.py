@@ -117,6 +117,24 @@ def test_all_reasons_of_a_refusal_are_told(bare: Tern, monkeypatch: pytest.Monke
     )
 
 
+def test_what_a_refusal_quotes_does_nothing_to_the_terminal(
+    bare: Tern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = "\x1b]0;title\x07\x9b31m\u202e"
+
+    def refuse(*_: object, **__: object) -> None:
+        raise Refused(f"no {bad}", why=(f"  {bad}^",), unchanged=f"All {bad}.", next_step=f"tern {bad}")
+
+    monkeypatch.setattr(reach, "settings", refuse)
+    told = bare("ls").err
+    assert "".join(told.splitlines()).isprintable()
+    assert "  why:         " in told
+    # JSON says exactly what was said, and a terminal still obeys none of it.
+    done = bare("ls", "--json")
+    assert done.data["what"] == f"no {bad}"
+    assert "".join(done.out.splitlines()).isprintable()
+
+
 def test_silent_storage_claims_nothing_about_what_was_written(
     bare: Tern, monkeypatch: pytest.MonkeyPatch
 ) -> None:

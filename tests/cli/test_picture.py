@@ -6,7 +6,7 @@ from dataclasses import replace
 from rich.console import Console
 from rich.text import Text
 
-from tern.cli.picture import FOLDED_ABOVE, picture
+from tern.cli.picture import FOLDED_ABOVE, harmless, picture
 from tern.domain.policy import Cutover, Policy, Wave
 from tern.domain.states import ApplyState, State
 from tern.view import apply_view
@@ -115,3 +115,10 @@ def test_many_waves_take_no_more_lines_than_a_few() -> None:
     assert [line.split(":")[0].strip() for line in lines if "through" in line] == [
         f"wave {n}  d{n - 1}" for n in range(4, 8)
     ]
+
+
+def test_a_line_that_holds_what_a_terminal_obeys_keeps_its_width_and_its_styles() -> None:
+    line = Text.assemble(("name\x1b[2J", "bold"), "\u202e\n", ("said", "red"))
+    kept = harmless(line.copy())
+    assert kept.plain == "name [2J  said"
+    assert kept.spans == line.spans

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tern.cli.words import APPLY_SIGNS, SIGNS, ago, count, duration, one_line, plural
+from tern.cli.words import APPLY_SIGNS, SIGNS, ago, count, duration, one_line, plural, printable
 from tern.domain.states import ApplyState, State
 
 
@@ -30,6 +30,7 @@ def test_ages_and_numbers() -> None:
 
 def test_nothing_moves_the_cursor() -> None:
     assert one_line("a\x1b[2J\n\tb\r") == "a [2J b"
+    assert printable("  ü ✔\x1b[2J\x9b\u202e^") == "  ü ✔ [2J  ^"
 
 
 def test_every_state_has_a_symbol_one_column_wide_and_a_word() -> None:
