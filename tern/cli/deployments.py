@@ -17,6 +17,7 @@ from tern.domain.errors import NotFound, Refused, TernError, UsageError
 from tern.domain.model import Capabilities, Deployment
 from tern.domain.outcome import Ok, Outcome
 from tern.domain.outcome import Refused as Declined
+from tern.domain.text import is_name
 from tern.ports import Ports
 from tern.probing import probe
 
@@ -337,7 +338,7 @@ def _answer(kind: str, lines: Sequence[Line], *, as_json: bool, failure: int) ->
             mark = "✖" if line in bad else "✔"
             click.echo(
                 f"{mark} {line.deployment:<{width}}  {line.outcome}"
-                + (f": {line.reason}" if line.reason else "")
+                + (f": {one_line(line.reason)}" if line.reason else "")
             )
         if bad:
             click.echo(f"{plural(len(bad), 'deployment')} of {len(lines)} not done", err=True)
@@ -347,8 +348,8 @@ def _answer(kind: str, lines: Sequence[Line], *, as_json: bool, failure: int) ->
 
 
 def _filled(option: str, value: str) -> str:
-    if not value.strip():
-        what = f"--{option} is empty"
+    if not is_name(value):
+        what = f"--{option} is {'unprintable' if value.strip() else 'empty'}"
         raise UsageError(what)
     return value
 

@@ -9,6 +9,7 @@ from typing import Any
 from tern.cli.address import HIGHEST_POSITION, check_address, check_name, read_credentials, read_labels
 from tern.domain.errors import UsageError
 from tern.domain.model import Credentials, Deployment
+from tern.domain.text import is_name
 
 MOST_IMPORTED = 10_000
 _NO_CREDENTIALS = asdict(Credentials())
@@ -52,7 +53,7 @@ def _entry(number: int, entry: Mapping[str, Any]) -> tuple[Deployment, str | Non
     name = str(entry.get("name", f"entry {number}"))
     why = [f"{field} is not known" for field in sorted(entry.keys() - IMPORTED_FIELDS)]
     needed = ("name", "environment", "database", "address", "target")
-    why += [f"{field} is missing or empty" for field in needed if not _is_text(entry.get(field))]
+    why += [f"{field} is missing, empty or unprintable" for field in needed if not is_name(entry.get(field))]
     labels, credentials = entry.get("labels", {}), entry.get("credentials", {})
     position, deduplicates = entry.get("position", 0), entry.get("deduplicates")
     if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
@@ -82,7 +83,3 @@ def _entry(number: int, entry: Mapping[str, Any]) -> tuple[Deployment, str | Non
         credentials=read_credentials(**credentials),
     )
     return wanted, None if deduplicates is None else ("yes" if deduplicates else "no")
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())

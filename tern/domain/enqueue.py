@@ -9,7 +9,7 @@ from tern.domain.errors import Refused, UsageError
 from tern.domain.identity import PlanId
 from tern.domain.model import Plan, PlannedChange
 from tern.domain.policy import Policy
-from tern.domain.text import is_storable
+from tern.domain.text import is_name, is_storable
 
 LONGEST_KEY = 200
 """Of characters; an index holds it."""
@@ -28,10 +28,10 @@ class NewChange:
         missing = [
             name
             for name, value in (("environment", self.environment), ("database", self.database))
-            if not value.strip()
+            if not is_name(value)
         ]
         if missing:
-            what = f"a new change says what it is for: {' and '.join(missing)} is missing"
+            what = f"a new change says what it is for: {' and '.join(missing)} is missing or unprintable"
             raise UsageError(what)
 
     @classmethod

@@ -9,3 +9,8 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 def is_storable(value: object) -> TypeGuard[str]:
     """A text that PostgreSQL can hold: JSON can spell a NUL and half a surrogate pair, and neither is one."""
     return isinstance(value, str) and _UNSTORABLE.search(value) is None
+
+
+def is_name(value: object) -> TypeGuard[str]:
+    """A text that names something to people: not blank, and nothing in it that can't be seen or moves what can."""
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()

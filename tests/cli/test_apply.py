@@ -58,6 +58,8 @@ def test_the_same_key_is_the_same_apply_even_when_nothing_fits_any_more(world: W
         (("--deployments", "A,A"), 5, "twice: A"),
         (("--deployments", "A", "--all"), 2, "one way"),
         ((), 2, "no deployments were chosen"),
+        (("--deployments", "A", "--key", ""), 2, "the idempotency key is missing"),
+        (("--deployments", "A", "-e", "te\x1b[31mst"), 2, "environment is missing or unprintable"),
         (("-l", "region=mars"), 5, "no deployment of shop"),
         (("--all", "--except", "nowhere"), 3, "nowhere"),
         (("--deployments", "A", "--except", "A"), 2, "--except takes away"),

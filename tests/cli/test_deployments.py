@@ -81,6 +81,8 @@ def test_an_engine_without_resolve_wants_to_be_described(tern: Tern) -> None:
         (("--address", "grpc://[::1"), 5),
         (("--address", "grpc://h:1", "--position", "9" * 14), 2),
         (("--address", "grpc://h:1", "--environment", "t\udcff"), 2),
+        (("--address", "grpc://h:1", "--environment", "t\x1b[31m"), 2),
+        (("--address", "grpc://h:1", "--target", "t\u202e"), 2),
         (("--address", "http://h:1"), 5),
         (("--address", "grpc://h"), 5),
         (("--address", "grpc://h:99999"), 5),
@@ -138,6 +140,8 @@ def test_import_reads_all_before_it_writes_one(tern: Tern) -> None:
         ("labels", {"a": 1}),
         ("name", 5),
         ("target", "t\ud800"),
+        ("target", "t\0"),
+        ("environment", "t\x1b[31m"),
     ],
 )
 def test_import_refuses_a_field_of_another_type(field: str, value: object, tern: Tern) -> None:
