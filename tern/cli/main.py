@@ -9,13 +9,14 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TextIO
 
 import click
 
 INTERRUPTED = 130
 TERMINATED = 143
 PIPE_CLOSED = 141
+UNWRITABLE = 1
 
 
 class Entry(NamedTuple):
@@ -115,6 +116,7 @@ class _Terminated(BaseException):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command and ends the process with its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # A terminal that has no ✔ shows a question mark, never a traceback.
@@ -126,10 +128,31 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = run(words)
         sys.stdout.flush()
     except BrokenPipeError:
-        # `tern ls | head`: nobody reads on, and the interpreter's own last flush must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # `tern ls | head`: nobody reads on.
         code = PIPE_CLOSED
+        _leave(sys.stdout)
+    except OSError as error:
+        # A full disk: of what was asked for, only the answer is lost.
+        code = UNWRITABLE
+        _leave(sys.stdout)
+        try:
+            click.echo(f"failed: the answer can't be written: {error.strerror}", err=True)
+        except OSError:
+            _leave(sys.stderr)
     sys.exit(code)
+
+
+def _open_what_is_closed() -> None:
+    """`tern ls >&-`: what is said there is for nobody, and no failure."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+
+
+def _leave(stream: TextIO) -> None:
+    """The interpreter's own last flush must not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def run(words: Sequence[str]) -> int:

@@ -174,6 +174,33 @@ def test_a_reader_that_leaves_early_is_no_failure() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("json", ["", "--json"])
+@pytest.mark.parametrize(
+    ("stdout", "code", "told"),
+    [
+        (">&-", "78", ""),
+        (">/dev/full", "1", "the answer can't be written: No space left on device"),
+        (">&- 2>&-", "78", ""),
+        (">/dev/full 2>&1", "1", ""),
+    ],
+)
+def test_a_stdout_that_takes_nothing_is_never_a_traceback(
+    stdout: str, code: str, told: str, json: str, tmp_path: Path
+) -> None:
+    # With --json the refusal is the document on stdout; --help stands there without.
+    words = f"ls {json}" if json else "--help"
+    done = subprocess.run(
+        ["bash", "-c", f"({sys.executable} -m tern {words} {stdout}); echo $?"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": os.environ["PATH"], "TERN_HOME": str(tmp_path)},
+    )
+    assert done.stdout.strip() == (code if json or code == "1" else "0")
+    assert "Traceback" not in done.stderr
+    assert told in done.stderr
+
+
 def test_a_terminated_command_says_so_by_its_exit_code(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", _HANGING],
