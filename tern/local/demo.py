@@ -20,8 +20,7 @@ from tern.domain.errors import Refused
 from tern.local import stack, targets
 from tern.local.account import make_folder
 from tern.local.command import CommandFailed, CommandLine, environment
-from tern.local.discovery import Servers
-from tern.local.embedded import embedded_servers, free_port
+from tern.local.embedded import Kept, free_port, kept_servers
 from tern.local.supervisor import Supervisor, terminating_signals_raise
 
 DEPLOYMENTS: Mapping[str, str] = {"us-east": "us_east", "eu-west": "eu_west", "ap-south": "ap_south"}
@@ -45,10 +44,10 @@ def run_demo(home: Path, *, keep: bool = False, scale: int = SCALE, say: Say = s
         with (
             terminating_signals_raise(),
             _only_one_demo(home),
-            embedded_servers(home) as servers,
-            Supervisor(servers.home / "log") as programs,
+            kept_servers(home) as kept,
+            Supervisor(kept.servers.home / "log") as programs,
         ):
-            return Demo(servers, programs, say, scale, began).run(keep=keep)
+            return Demo(kept, programs, say, scale, began).run(keep=keep)
     except KeyboardInterrupt:
         say("\nStopped; no process is left. The same command starts again.")
         return 130
@@ -58,13 +57,14 @@ def run_demo(home: Path, *, keep: bool = False, scale: int = SCALE, say: Say = s
 class Demo:
     """One run of the demo."""
 
-    servers: Servers
+    kept: Kept
     programs: Supervisor
     say: Say
     scale: int
     began: float
 
     def __post_init__(self) -> None:
+        self.servers = self.kept.servers
         self.environment = environment(self.servers)
         self.tern = CommandLine(self.environment)
 
@@ -193,7 +193,7 @@ Try, in another terminal:
 Logs: {self.programs.log_directory}"""
             )
             while True:
-                for line in self.programs.revive():
+                for line in (*self.kept.revive(), *self.programs.revive()):
                     self.say(line)
                 time.sleep(0.5)
         self.say("\nStopping.")

@@ -64,9 +64,12 @@ def default_home() -> Path:
 
 
 def discover(home: Path | None = None) -> Servers | None:
-    """The embedded servers that run in `home`, or None if there are none (or they are not ours to read)."""
+    """The embedded servers that run in `home`, or None if there are none (or they are not ours to read).
+
+    PostgreSQL decides: a broker that is away costs time, and hides nothing (G11).
+    """
     servers = last_known(home or default_home())
-    return servers if servers is not None and servers.are_alive() else None
+    return servers if servers is not None and servers.postgres.is_alive() else None
 
 
 def last_known(home: Path) -> Servers | None:

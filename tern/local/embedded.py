@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tern.domain.errors import Misconfigured
@@ -26,6 +27,27 @@ PORT_ATTEMPTS = 3
 DATABASE = "tern"
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Embedded servers and what keeps them running; nothing does that here if they were joined."""
+
+    servers: Servers
+    programs: Supervisor
+
+    def revive(self) -> Iterator[str]:
+        """Starts again which of them ended by itself, on the same port; yields a line at each end and each start."""
+        before = self._pids()
+        yield from self.programs.revive()
+        now = self._pids()
+        known = last_known(self.servers.home)
+        if now != before and known is not None:
+            running = {name: RunningProcess(pid, began(pid)) for name, pid in now.items()}
+            publish(replace(known, postgres=running["postgres"], valkey=running["valkey"]))
+
+    def _pids(self) -> Mapping[str, int]:
+        return {running.program.name: running.pid for running in self.programs.running}
+
+
 @contextlib.contextmanager
 def embedded_servers(
     home: Path,
@@ -33,6 +55,18 @@ def embedded_servers(
     options: Mapping[str, str] | None = None,
     databases: Sequence[str] = (DATABASE,),
 ) -> Iterator[Servers]:
+    """The servers of `home` for a block in which nobody looks after them."""
+    with kept_servers(home, options=options, databases=databases) as kept:
+        yield kept.servers
+
+
+@contextlib.contextmanager
+def kept_servers(
+    home: Path,
+    *,
+    options: Mapping[str, str] | None = None,
+    databases: Sequence[str] = (DATABASE,),
+) -> Iterator[Kept]:
     """The servers of `home` for a block: joined if they run already, else started, and stopped after it."""
     home = home.absolute()
     make_folder(home, 0o755)
@@ -42,7 +76,7 @@ def embedded_servers(
             servers = _adopted(home) or _started(home, programs, options or {})
         for name in databases:
             postgres.ensure_database(servers.database(name))
-        yield servers
+        yield Kept(servers, programs)
 
 
 def ensure_database(servers: Servers, name: str) -> str:
@@ -57,7 +91,7 @@ def _adopted(home: Path) -> Servers | None:
     servers = last_known(home)
     if servers is None:
         return None
-    if servers.are_alive() and servers.owner.is_alive():
+    if servers.postgres.is_alive() and servers.owner.is_alive():
         return servers
     stop_orphans(servers)
     return None

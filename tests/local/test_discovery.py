@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -29,12 +30,18 @@ def test_what_was_published_is_discovered(tmp_path: Path) -> None:
     assert (tmp_path / "servers.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_servers_that_ended_are_known_and_not_discovered(tmp_path: Path) -> None:
-    publish(
-        Servers(**{**vars(SERVERS), "home": tmp_path, "valkey": RunningProcess(os.getpid(), "another time")})
-    )
+@pytest.mark.parametrize("ended", [("postgres",), ("postgres", "valkey")])
+def test_servers_that_ended_are_known_and_not_discovered(ended: Sequence[str], tmp_path: Path) -> None:
+    gone = dict.fromkeys(ended, RunningProcess(os.getpid(), "another time"))
+    publish(Servers(**{**vars(SERVERS), "home": tmp_path, **gone}))
     assert discover(tmp_path) is None
     assert last_known(tmp_path) is not None
+
+
+def test_a_broker_that_ended_hides_no_database(tmp_path: Path) -> None:
+    gone = RunningProcess(os.getpid(), "another time")
+    publish(Servers(**{**vars(SERVERS), "home": tmp_path, "valkey": gone}))
+    assert discover(tmp_path) is not None
 
 
 def test_the_home_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

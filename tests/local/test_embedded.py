@@ -14,8 +14,9 @@ import pytest
 import redis
 
 from tern.domain.errors import Misconfigured
+from tern.local import postgres
 from tern.local.discovery import discover, last_known
-from tern.local.embedded import embedded_servers, free_port
+from tern.local.embedded import embedded_servers, free_port, kept_servers
 
 Eventually = Callable[[Callable[[], bool]], bool]
 FAST = {"fsync": "off", "shared_buffers": "16MB", "max_connections": "20"}
@@ -103,6 +104,32 @@ def test_embedded_servers_start_again_after_everything_was_killed(place: Path) -
     with embedded_servers(home, options=FAST) as again:
         assert answer(again.database_url, "SELECT 1") == 1
     process.stdout.close()  # type: ignore[union-attr]
+
+
+def test_kept_servers_that_are_killed_run_again_where_they_ran(place: Path, eventually: Eventually) -> None:
+    home = place / "home"
+    with kept_servers(home, options=FAST) as kept:
+        first = kept.servers
+        with psycopg.connect(first.database_url) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS n")
+        for process in (first.postgres, first.valkey):
+            os.kill(process.pid, signal.SIGKILL)
+        said: list[str] = []
+
+        def run_again() -> bool:
+            said.extend(kept.revive())
+            return sum("runs again" in line for line in said) == 2 and postgres.answers(first.database_url)
+
+        assert eventually(run_again)
+        again = discover(home)
+        assert again is not None
+        assert again.are_alive()
+        assert (again.database_url, again.broker_url) == (first.database_url, first.broker_url)
+        assert answer(again.database_url, "SELECT n FROM kept") == 42
+        with redis.Redis.from_url(again.broker_url) as broker:
+            assert broker.ping()
+    assert not again.postgres.is_alive()
+    assert not again.valkey.is_alive()
 
 
 def test_embedded_servers_end_with_an_owner_that_is_killed(place: Path, eventually: Eventually) -> None:
