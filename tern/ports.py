@@ -229,6 +229,9 @@ class ApplyStore(Protocol):
     def knows_key(self, idempotency_key: str) -> bool:
         """Whether an apply was made under this key."""
 
+    def refuse_held(self, environment: str, database: str, deployments: Sequence[str]) -> None:
+        """Raises Refused where another apply holds one of these targets, and says who and how far it is."""
+
     def record_refusal(self, key: str, caller: str, refusal: TernError) -> None:
         """What became of a message whose sender gets no answer; the oldest records give way to new ones."""
 

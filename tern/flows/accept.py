@@ -30,15 +30,23 @@ def enqueue(asked: Enqueue, ports: Ports) -> Enqueued:
     choice = asked.choice if asked.choice.is_made or plan is None else Choice(_reviewed_names(plan))
     policy = _policy(asked, plan)
     if ports.store.knows_key(asked.key):
-        plan_id = ports.store.find_plan(change) if plan is None else plan.plan_id
-        return _accept(asked, change, plan_id or PlanId(""), choice, policy, choice.names, ports)
+        return _known(asked, change, plan, choice, policy, ports)
     if not asked.allow_unsafe:
         refuse_unsafe(losses(change.changes))
     targets = choice.choose(ports.store.load_deployments(), change.environment, change.database)
     check_division(policy.waves, {target.name: target.labels for target in targets})
     if plan is not None:
         check_reviewed(plan, targets, policy, asked.digest)
-    foretold = _foretold(asked, plan, targets, change.changes, ports)
+    names = tuple(target.name for target in targets)
+    try:
+        foretold = _foretold(asked, plan, targets, change.changes, ports)
+    except Refused:
+        # What speaks against it may be the work of its twin, which came in meanwhile, or of whoever holds a target.
+        has_twin = ports.store.knows_key(asked.key)
+        if has_twin:
+            return _known(asked, change, plan, choice, policy, ports)
+        ports.store.refuse_held(change.environment, change.database, names)
+        raise
     if plan is None:
         plan = ports.store.save_plan(
             environment=change.environment,
@@ -47,7 +55,6 @@ def enqueue(asked: Enqueue, ports: Ports) -> Enqueued:
             changes=change.changes,
             caller=asked.caller,
         )
-    names = tuple(target.name for target in targets)
     return _accept(asked, change, plan.plan_id, choice, policy, names, ports, foretold)
 
 
@@ -146,6 +153,13 @@ def _policy(asked: Enqueue, plan: Plan | None) -> Policy:
     if asked.policy is not None:
         return asked.policy
     return Policy() if plan is None or plan.policy is None else Policy.from_json(plan.policy)
+
+
+def _known(
+    asked: Enqueue, change: NewChange, plan: Plan | None, choice: Choice, policy: Policy, ports: Ports
+) -> Enqueued:
+    plan_id = ports.store.find_plan(change) if plan is None else plan.plan_id
+    return _accept(asked, change, plan_id or PlanId(""), choice, policy, choice.names, ports)
 
 
 def _accept(

@@ -50,7 +50,9 @@ class ApplySteps(Steps):
                 deployments=new.deployments,
             )
             if not taken:
-                raise _target_refusal(tx, apply_pk, plan, new.deployments)
+                raise _target_refusal(
+                    _holders(tx, plan.environment, plan.database, new.deployments, apply_pk)
+                )
             detail = {"plan": new.plan_id, "digest": plan.digest, "operations": len(new.deployments)}
             append(tx, Happening(apply_pk, "accepted", new.caller, None, new.reason, detail=detail))
             due = project_parent(tx, apply_pk, new.caller, rings=True)
@@ -62,6 +64,13 @@ class ApplySteps(Steps):
         with transaction(self.engine) as tx:
             statement = text("SELECT 1 FROM applies WHERE idempotency_key = :key")
             return tx.execute(statement, {"key": idempotency_key}).one_or_none() is not None
+
+    def refuse_held(self, environment: str, database: str, deployments: Sequence[str]) -> None:
+        """See ports.ApplyStore."""
+        with transaction(self.engine) as tx:
+            why = _holders(tx, environment, database, deployments)
+        if why:
+            raise _target_refusal(why)
 
     def advance_apply(self, apply_id: ApplyId) -> tuple[Due | DueControl, ...]:
         """See ports.ApplyStore."""
@@ -265,23 +274,28 @@ def _same_request(tx: Connection, new: NewApply, body: Mapping[str, object]) -> 
     raise Refused(message, why=why, next_step="Use another --key for another rollout.", reason="KEY_REUSED")
 
 
-def _target_refusal(tx: Connection, apply_pk: int, plan: Plan, deployments: Sequence[str]) -> Refused:
+def _holders(
+    tx: Connection, environment: str, database: str, deployments: Sequence[str], apply_pk: int = 0
+) -> tuple[str, ...]:
+    """Which of these targets other applies than this one hold, and how far they are."""
     rows = tx.execute(
         text(
             "SELECT deployment FROM target_reservations WHERE environment = :environment"
             " AND database = :database AND deployment = ANY(:names) AND apply_id <> :apply ORDER BY deployment"
         ),
         {
-            "environment": plan.environment,
-            "database": plan.database,
+            "environment": environment,
+            "database": database,
             "names": list(deployments),
             "apply": apply_pk,
         },
     ).all()
-    why = tuple(
-        f"{row.deployment} is held by {holder_of(tx, plan.environment, plan.database, row.deployment)}"
-        for row in rows
+    return tuple(
+        f"{row.deployment} is held by {holder_of(tx, environment, database, row.deployment)}" for row in rows
     )
+
+
+def _target_refusal(why: tuple[str, ...]) -> Refused:
     message = "the rollout was refused: another apply holds a target"
     return Refused(
         message, why=why, next_step="Wait for it, or stop or cancel it first.", reason="TARGET_HELD"

@@ -133,6 +133,24 @@ def test_what_an_engine_would_refuse_is_refused_here(world: World, tern: Tern) -
     assert "B: change 1, public.orders: REWRITE_REFUSED" in done.err
 
 
+def test_that_a_target_is_held_is_said_rather_than_what_its_holder_has_done_there(
+    world: World, tern: Tern
+) -> None:
+    # The same change once more: on B, which is through, the engine finds the column there already.
+    holder = world.apply("A", "B")
+    done_already = {
+        "namespace": "public",
+        "table": "orders",
+        "refused": True,
+        "refused_reason": "DDL_INVALID: x",
+    }
+    world.engines["B"].always("Preview", answer(changes=[done_already]))
+    done = tern("apply", "--ddl", "-", *PLACE, "--deployments", "B,C", stdin=DDL)
+    assert done.code == 5
+    assert f"B is held by {holder} (pending, 0 of 2 completed)" in done.err
+    assert "--accept-drift" not in done.err
+
+
 def test_an_engine_that_can_t_be_asked_is_told_unless_that_does_not_matter(world: World, tern: Tern) -> None:
     world.engines["C"].always("Preview", fail("UNAVAILABLE", message="asleep"))
     done = tern("apply", "--ddl", "-", *PLACE, "--all", stdin=DDL)

@@ -1,6 +1,7 @@
 """What was reviewed is what is rolled out, and what every engine foretells is known before anything begins."""
 
 import pytest
+from google.protobuf.message import Message
 
 from tern.domain.choice import Choice
 from tern.domain.enqueue import Enqueue, NewChange
@@ -11,7 +12,7 @@ from tern.domain.policy import Copy, Policy
 from tern.flows.accept import enqueue
 from tern.ports import Enqueued
 from tern.store.sql import text
-from tests.faults.behaviour import answer, fail
+from tests.faults.behaviour import Turn, answer, behave, fail
 from tests.flows.steps import running
 from tests.world import CHANGE, World
 
@@ -219,3 +220,17 @@ def test_a_dispatched_operation_is_stopped_whatever_its_rows_say(world: World) -
     world.ask(Verb.STOP, "A")
     settle(world)
     assert world.state("A") == "stopped"
+
+
+def test_a_request_whose_twin_came_in_while_engines_were_asked_is_the_twin_s_apply(world: World) -> None:
+    first: list[Enqueued] = []
+
+    def twin(turn: Turn) -> Message:
+        # The other one is through before this engine answers, which then finds the column there already.
+        first.append(ask(world, new(), "A"))
+        return turn.answer_type(changes=[REFUSED])
+
+    world.engines["A"].script("Preview", twin, behave())
+    second = ask(world, new(), "A")
+    assert (second.apply_id, second.is_new) == (first[0].apply_id, False)
+    assert applies(world) == 1

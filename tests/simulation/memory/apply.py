@@ -111,6 +111,14 @@ class ApplySteps(RegisterSteps):
         with self.db.transaction():
             return any(row.idempotency_key == idempotency_key for row in self.db.applies.values())
 
+    def refuse_held(self, environment: str, database: str, deployments: Sequence[str]) -> None:
+        """See ports.ApplyStore."""
+        db = self.db
+        with db.transaction():
+            if any(db.holder(environment, database, name) is not None for name in deployments):
+                message = "the rollout was refused: another apply holds a target"
+                raise Refused(message, reason="TARGET_HELD")
+
     def advance_apply(self, apply_id: ApplyId) -> tuple[Due | DueControl, ...]:
         """See ports.ApplyStore."""
         db = self.db
