@@ -79,6 +79,8 @@ def test_a_rollout_from_the_first_line_to_the_verdict(world: World, client: Clie
     made = client.enqueue(ddl=DDL, **PLACE, deployments=["A", "B"], key="k1", policy=policy)
     assert (made.is_new, made.deployments, made.caller) == (True, ("A", "B"), "deployer")
     assert client.enqueue(ddl=DDL, **PLACE, deployments=["A", "B"], key="k1", policy=policy).is_new is False
+    with pytest.raises(UsageError):
+        client.enqueue(ddl=DDL, **PLACE, deployments=["C"], key="")
     assert client.enqueued("k1").apply_id == made.apply_id
     world.last = made.apply_id
     shown = client.get(made.apply_id)
