@@ -8,6 +8,7 @@ import click
 
 from tern.cli.envelope import talk
 from tern.domain.errors import Misconfigured, TernError, Unreachable, UsageError
+from tern.domain.text import is_name
 
 DSN_VARIABLE = "TERN_ENGINE_DSN"
 
@@ -58,6 +59,14 @@ def serve(
     from tern.observe import configure  # noqa: PLC0415
 
     configure(os.environ.get("TERN_LOG_FORMAT", "console"), os.environ.get("TERN_LOG_LEVEL", "INFO"))
+    nameless = [
+        f"--{option}"
+        for option, value in (("environment", environment), ("database", database), ("target", target))
+        if not is_name(value)
+    ]
+    if nameless:
+        what = f"{' and '.join(nameless)} is empty or unprintable"
+        raise UsageError(what, next_step="Say what deployments are registered with.")
     where = _dsn(dsn)
     from tern.engine.errors import EngineError  # noqa: PLC0415 - gRPC comes with it
     from tern.engine.identity import EngineIdentity  # noqa: PLC0415

@@ -20,6 +20,9 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
+HIGHEST_PORT = 65_535
+
+
 class Listener(Protocol):
     """Something that serves between start and stop."""
 
@@ -77,6 +80,11 @@ def check_plaintext(
 
 def bind(server: grpc.Server, listen: str, credentials: grpc.ServerCredentials | None) -> int:
     """The port; raises OSError where it can't be had."""
+    port_said = listen.rpartition(":")[2]
+    if port_said.isdecimal() and int(port_said) > HIGHEST_PORT:
+        # gRPC would take what is left of it after a division.
+        message = f"can't listen on {listen}: there is no port {port_said}"
+        raise OSError(message)
     try:
         port = (
             server.add_insecure_port(listen)

@@ -18,6 +18,8 @@ WHO = ("--environment", "test", "--database", "shop", "--target", "t")
     ("words", "code", "told"),
     [
         ((), 2, "TERN_ENGINE_DSN"),
+        (("--dsn", "postgresql://h/x", "--target", ""), 2, "--target is empty"),
+        (("--dsn", "postgresql://h/x", "--listen", "127.0.0.1:99999"), 78, "there is no port 99999"),
         (("--dsn", "mysql://h/x"), 2, "names mysql"),
         (("--dsn", "postgresql://u:hunter2 2@h/x"), 2, "--dsn is not a database address"),
         (("--dsn", "postgresql://u:hunter2%zz@h/x"), 2, "--dsn is not a database address"),
