@@ -39,7 +39,7 @@ def explain(subject: str, *, as_json: bool) -> None:
     elif asked.deployment:
         show([*operation_picture(view, chosen[0]), Text(), *_verdict(view, chosen[0])], wraps=True)
     else:
-        show([*picture(view, next_steps=False), Text(), *_reasons(view)], wraps=True)
+        show([*picture(view, next_steps=False, explains=True), Text(), *_reasons(view)], wraps=True)
 
 
 def _json(view: ApplyView, chosen: tuple[OperationView, ...]) -> dict[str, object]:

@@ -68,12 +68,12 @@ def harmless(line: Text) -> Text:
     return line
 
 
-def picture(view: ApplyView, *, next_steps: bool = True) -> list[Text]:
-    """The whole rollout."""
+def picture(view: ApplyView, *, next_steps: bool = True, explains: bool = False) -> list[Text]:
+    """The whole rollout. Where it explains, what needs a person is left out for nothing but its sheer number."""
     lines = [_title(view), _subtitle(view)]
     if view.facts.error_message and view.facts.state.is_settled:
         lines.append(Text(f"  {one_line(view.facts.error_message)}", "red"))
-    blockers = list(_blockers(view))
+    blockers = list(_blockers(view, explains=explains))
     if blockers:
         lines += [Text(), *blockers]
     lines += [Text(), *_operations(view), *_strays(view)]
@@ -195,20 +195,22 @@ def _subtitle(view: ApplyView) -> Text:
     return Text(f"  {', '.join(words)}  ·  {facts.caller}: {one_line(facts.reason)}", "dim")
 
 
-def _blockers(view: ApplyView) -> Iterator[Text]:
+def _blockers(view: ApplyView, *, explains: bool) -> Iterator[Text]:
     if not view.blockers:
         return
     yield Text("  Needs you", "bold yellow")
-    for blocker in view.blockers[:MOST_BLOCKERS]:
+    most = FOLDED_ABOVE if explains else MOST_BLOCKERS
+    for blocker in view.blockers[:most]:
         line = Text("  ! ", "bold yellow")
         line.append(blocker.deployment, "bold")
         line.append(f"  {one_line(blocker.what)}")
         yield line
         yield Text(f"      {blocker.command}", "bold")
         yield Text(f"      {blocker.consequence}", "dim")
-    more = len(view.blockers) - MOST_BLOCKERS
+    more = len(view.blockers) - most
     if more > 0:
-        yield Text(f"    and {more:,} more: tern explain {view.facts.apply_id}", "dim")
+        where = f"{view.facts.apply_id}/DEPLOYMENT" if explains else view.facts.apply_id
+        yield Text(f"    and {more:,} more: tern explain {where}", "dim")
 
 
 def _operations(view: ApplyView) -> Iterator[Text]:

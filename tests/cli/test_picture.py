@@ -122,3 +122,15 @@ def test_a_line_that_holds_what_a_terminal_obeys_keeps_its_width_and_its_styles(
     kept = harmless(line.copy())
     assert kept.plain == "name [2J  said"
     assert kept.spans == line.spans
+
+
+def test_an_explanation_leaves_nothing_out_that_it_would_send_one_back_to_itself_for() -> None:
+    def told(number: int, *, explains: bool) -> str:
+        operations = [record(f"d{n}", State.WAITING_FOR_CUTOVER) for n in range(number)]
+        view = apply_view(facts(*operations, policy=Policy(cutover=Cutover.MANUAL)))
+        return "\n".join(rendered(picture(view, explains=explains)))
+
+    assert "and 6 more: tern explain apl-1" in told(10, explains=False)
+    assert all(f"! d{n} " in told(10, explains=True) for n in range(10))
+    assert "more: tern explain" not in told(10, explains=True)
+    assert "and 20 more: tern explain apl-1/DEPLOYMENT" in told(40, explains=True)
