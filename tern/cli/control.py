@@ -13,6 +13,7 @@ import click
 from tern.cli import reach
 from tern.cli import receipt as receipts
 from tern.cli.envelope import json_option, talk, write_document
+from tern.cli.seconds import Seconds
 from tern.cli.selection import expect_option, read_selection, selection_options
 from tern.cli.words import plural
 from tern.domain.control import VOLUMES, Receipt, Verb
@@ -70,7 +71,7 @@ def _command(verb: Verb) -> click.Command:
     @click.option("--wait", "waits", is_flag=True, help="Until the effect has been observed everywhere.")
     @click.option(
         "--timeout",
-        type=click.FloatRange(min=0),
+        type=Seconds(),
         metavar="SECONDS",
         help="How long --wait waits; then the exit code is 124.",
     )

@@ -12,6 +12,7 @@ from tern.cli import reach
 from tern.cli.envelope import json_option, talk, write_document, write_line
 from tern.cli.main import INTERRUPTED
 from tern.cli.picture import console, details, harmless, outcome_words, picture, show, sign_of
+from tern.cli.seconds import Seconds
 from tern.cli.words import duration
 from tern.domain.identity import ApplyId
 from tern.domain.states import State
@@ -51,7 +52,7 @@ def watch(apply_id: str, *, jsonl: bool) -> int:
     default="settled",
     show_default=True,
 )
-@click.option("--timeout", type=click.FloatRange(min=0), help="Seconds; then the exit code is 124.")
+@click.option("--timeout", type=Seconds(), help="Seconds; then the exit code is 124.")
 @json_option
 def wait(apply_id: str, *, wanted: str, timeout: float | None, as_json: bool) -> int:
     """Wait without a word until an apply is where you want it, or can't get there without a person.

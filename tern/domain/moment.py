@@ -26,7 +26,10 @@ def read_moment(text: str, now: datetime) -> datetime:
         raise _unreadable(text, "it is no time") from None
     if moment.tzinfo is None:
         raise _unreadable(text, "it says no time zone, and the same hour comes twenty-four times a day")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise _unreadable(text, "it is outside of all time") from None
 
 
 def _unreadable(text: str, why: str) -> UsageError:

@@ -165,6 +165,7 @@ def test_waiting_has_an_end(world: World, tern: Tern) -> None:
         (("APPLY", "--state", "completed"), 5),
         (("APPLY", "-l", "nonsense"), 2),
         (("APPLY", "--timeout", "1"), 2),
+        (("APPLY", "--wait", "--timeout", "nan"), 2),
     ],
 )
 def test_bad_selectors_are_refused_and_nothing_is_written(

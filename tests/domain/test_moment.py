@@ -31,7 +31,17 @@ def test_a_moment_is_read(text: str, moment: datetime) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "soon", "-5m ago", "2026-11-23T03:00:00", "2026-13-01T00:00:00Z", "999999999w"]
+    "text",
+    [
+        "",
+        "soon",
+        "-5m ago",
+        "2026-11-23T03:00:00",
+        "2026-13-01T00:00:00Z",
+        "999999999w",
+        "0001-01-01T00:00:00+23:00",
+        "9999-12-31T23:59:59-23:00",
+    ],
 )
 def test_what_is_no_moment_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UsageError) as refused:
