@@ -23,6 +23,9 @@ def check_address(address: str) -> None:
         why = ("it would be shown to everybody who lists deployments, and logged",)
         step = "Name where it is instead: --password env:NAME or file:/path, and --token for grpc addresses."
         raise Refused(what, why=why, next_step=step, reason="PASSWORD_IN_ADDRESS")
+    if not address.isprintable():
+        what = "the address is unprintable"
+        raise Refused(what, reason="ADDRESS_MALFORMED")
     match = _GRPC.fullmatch(address)
     if match is not None and 0 < int(match["port"]) <= HIGHEST_PORT:
         return
@@ -63,11 +66,15 @@ def check_name(name: str) -> str:
 def read_credentials(**references: str | bool) -> Credentials:
     """References by their field's name; raises Refused where the secret itself was given."""
     for field, reference in references.items():
-        if isinstance(reference, str) and reference and _REFERENCE.fullmatch(reference) is None:
+        if isinstance(reference, str) and reference and not _is_reference(reference):
             what = f"the {field.replace('_', ' ')} is no reference"
             why = ("it is written env:NAME or file:/path; the secret itself is never given to a command",)
             raise Refused(what, why=why, reason="REFERENCE_MALFORMED")
     return Credentials(**references)  # type: ignore[arg-type]
+
+
+def _is_reference(said: str) -> bool:
+    return _REFERENCE.fullmatch(said) is not None and said.isprintable()
 
 
 def read_labels(pairs: Sequence[str]) -> Mapping[str, str]:

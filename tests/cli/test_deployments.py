@@ -86,7 +86,9 @@ def test_an_engine_without_resolve_wants_to_be_described(tern: Tern) -> None:
         (("--address", "http://h:1"), 5),
         (("--address", "grpc://h"), 5),
         (("--address", "grpc://h:99999"), 5),
+        (("--address", "local:postgresql://ann@h/t\x1b[31m"), 5),
         (("--address", "grpc://h:1", "--token", "hunter2"), 5),
+        (("--address", "grpc://h:1", "--token", "file:/a\x07"), 5),
         (("--address", "grpc://h:1", "--label", "hunter2"), 2),
         (("--address", "grpc://h:1", "--label", "a=1", "--label", "a=2"), 2),
     ],
@@ -98,6 +100,13 @@ def test_bad_input_is_refused_and_no_secret_is_echoed(words: tuple[str, ...], co
     assert answer.code == code
     assert "hunter2" not in answer.err or "label" in answer.err
     assert tern("deployments", "ls", "--json").data["deployments"] == []
+
+
+def test_import_refuses_a_reference_that_no_file_can_have(tern: Tern) -> None:
+    entry = {"name": "a", "environment": "e", "database": "d", "address": "grpc://h:1", "target": "t"}
+    content = json.dumps([{**entry, "deduplicates": True, "credentials": {"token": "file:/a\0"}}])
+    answer = tern("deployments", "import", "-", "--no-probe", stdin=content)
+    assert (answer.code, "the token is no reference" in answer.err) == (5, True)
 
 
 def test_a_name_that_could_be_anything_else_is_refused(tern: Tern) -> None:
