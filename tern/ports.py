@@ -239,9 +239,7 @@ class ApplyStore(Protocol):
         """Apply, operations, table changes and reservations in one transaction; raises Refused, NotFound."""
 
     def advance_apply(self, apply_id: ApplyId) -> tuple[Due | DueControl, ...]:
-        """Undispatched operations under a stop are settled set-based, the parent is projected, and what the policy
-        lets in is made due. Returns it.
-        """
+        """Settles undispatched operations under a stop, projects the parent, and returns what the policy makes due."""
 
     def claim_verdict_effects(self, apply_id: ApplyId) -> str | None:
         """The summary of a verdict whose effects nobody has driven yet; marks them done."""
@@ -254,9 +252,8 @@ class DeploymentStore(Protocol):
         """Raises Refused where name or (address, target) is taken."""
 
     def replace_deployment(self, deployment: Deployment) -> None:
-        """Takes the place of the one with the same name, in one step; what was drained stays drained.
-
-        Raises NotFound, and Refused while an apply uses the old one or where (address, target) is taken.
+        """Takes the place of the one with the same name, in one step; what was drained stays drained. Raises
+        NotFound, and Refused while an apply uses the old one or where (address, target) is taken.
         """
 
     def load_deployments(self, names: Sequence[str] | None = None) -> tuple[Deployment, ...]:
