@@ -133,9 +133,9 @@ def _ask(typed: _Typed) -> int:
     receipt = ask(asked, reach.ports(ringing=not typed.dry_run))
     if typed.dry_run or not typed.waits:
         return _answer(typed, receipt, {})
-    if not typed.as_json:
-        accepted = plural(receipts.count(receipt.lines, Receipt.ACCEPTED), "operation")
-        talk(f"{typed.verb} accepted for {accepted}; waiting for its effect")
+    accepted = receipts.count(receipt.lines, Receipt.ACCEPTED)
+    if accepted and not typed.as_json:
+        talk(f"{typed.verb} accepted for {plural(accepted, 'operation')}; waiting for its effect")
     fates = _wait(typed, reach.reading(), receipt)
     if fates is None:
         talk(f"not observed within {typed.timeout:g} s; the wish stays open: tern get {asked.apply_id}")

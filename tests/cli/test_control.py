@@ -143,6 +143,13 @@ def test_wait_blocks_until_the_effect_is_observed(world: World, tern: Tern) -> N
     assert {target["fate"] for target in done.data["targets"]} == {"acknowledged"}
 
 
+def test_nothing_accepted_is_nothing_to_wait_for(world: World, tern: Tern) -> None:
+    apply_id = world.apply("A")
+    tern("cancel", apply_id, *WHY)
+    done = tern("retry", apply_id, *WHY, "--wait")
+    assert (done.code, "waiting for its effect" in done.err) == (0, False)
+
+
 def test_waiting_has_an_end(world: World, tern: Tern) -> None:
     apply_id = world.apply()
     world.answer_bells()
