@@ -13,7 +13,7 @@ VENV = "$(PYTHON)" -m venv
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: demo test check crash chaos sim mutants mutation bench proto lock clean
+.PHONY: demo test check crash crash-engine chaos sim mutants mutation bench proto lock clean
 
 demo: .venv/run.stamp  ## the whole of Tern on this machine; KEEP=1 leaves it running until Ctrl-C
 	$(BIN)/tern demo $(if $(KEEP),--keep)
@@ -25,8 +25,11 @@ check: .venv/dev.stamp
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/buf lint
 	generated=$$(mktemp -d) && $(BIN)/python proto/generate.py $$generated && diff -r -x __pycache__ $$generated tern/wire/generated && rm -r $$generated
 
-crash: .venv/dev.stamp  ## every boundary of every story, every lost answer, and samples of what is left
-	CRASH=all $(BIN)/pytest -n 2 tests/faults/test_crash_points.py tests/engine/test_crash_points.py
+crash: .venv/dev.stamp  ## every boundary of every story, every lost answer, and samples of what is left: five minutes
+	CRASH=all $(BIN)/pytest -n 2 tests/faults/test_crash_points.py
+
+crash-engine: .venv/dev.stamp  ## every round trip of an engine, for each kind of change, under load: a quarter of an hour
+	CRASH=all $(BIN)/pytest -n 2 tests/engine/test_crash_points.py
 
 chaos: .venv/dev.stamp  ## everything is killed while people work: make chaos SECONDS=300
 	$(BIN)/python -m tests.faults.chaos --seconds $(or $(SECONDS),60)

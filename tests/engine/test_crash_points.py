@@ -1,5 +1,5 @@
 """Every round trip of an engine as the last one, for each kind of change, while an application writes and reads
-(G16, D1-D5). `make crash` (CRASH=all) plays all of them; every test run plays a share.
+(G16, D1-D5). `make crash-engine` (CRASH=all) plays all of them; every test run plays a share.
 """
 
 import itertools
