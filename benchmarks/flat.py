@@ -20,7 +20,7 @@ from tern.store.store import PostgresStore
 SIZES = (1_000, 100_000, 1_000_000)
 TURNS = 12
 CLAIMS = 25
-SWEEPS = 25
+SWEEPS = 150
 
 
 @dataclass

@@ -42,7 +42,7 @@ _CURSORS = text(
     "   THEN o.progress_revision ELSE 0 END AS progress_revision,"
     " a.environment FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     f" WHERE o.deployment = :deployment AND o.next_poll_at <= {NOW} AND {REMOTE_ID} IS NOT NULL"
-    " ORDER BY o.next_poll_at LIMIT :limit"
+    f" ORDER BY o.next_poll_at LIMIT {_BATCH}"
 )
 _LEASE = text(
     # One that was given up while its holder still works has another owner from then on.
@@ -83,7 +83,7 @@ class PollSteps(SweepSteps):
         given = {"deployment": deployment, "owner": owner, "token": new_token(), "lease_s": POLL_LEASE_S}
         with single(self.engine) as tx, tx.together():
             leased = tx.execute(_LEASE, given)
-            due = tx.execute(_CURSORS, {"deployment": deployment, "limit": _BATCH})
+            due = tx.execute(_CURSORS, {"deployment": deployment})
         found = leased.one_or_none()
         if found is None:
             # Before the lease: a message about nothing leaves no row behind (G7).

@@ -16,6 +16,7 @@ RING_AGAIN_S = 5.0
 RING_AGAIN_MOST_S = 60.0
 ALONE_AFTER_S = 5.0
 """A wish that should have been carried out together with others and was not: its target is held, its row is broken."""
+# Written into the statements: of a limit that it isn't told PostgreSQL expects a tenth of all rows, and reads them all.
 _BATCH = 500
 _DISPATCH_BATCH = 200
 
@@ -23,19 +24,20 @@ _DUE_DISPATCHES = text(
     # What was rung a moment ago waits in a queue, not in this table: ringing for it again would only lengthen it. A
     # bell that is lost is found after five seconds; what was rung again and still waits stands in a long queue, and is
     # rung for ever more rarely.
-    "UPDATE apply_operations o SET rung_at = tern_clock() FROM applies a, ("
-    " SELECT id FROM apply_operations"
+    "UPDATE apply_operations o SET rung_at = tern_clock() FROM applies a"
+    # An array, not a join: for a join of so many PostgreSQL would rather read the whole table.
+    " WHERE a.id = o.apply_id AND o.id = ANY (ARRAY(SELECT id FROM apply_operations"
     f" WHERE next_attempt_at <= {NOW} AND (rung_at IS NULL OR rung_at < next_attempt_at"
     f"   OR rung_at < {NOW} - greatest(make_interval(secs => {RING_AGAIN_S}),"
     f"     least(make_interval(secs => {RING_AGAIN_MOST_S}), rung_at - next_attempt_at)))"
-    " ORDER BY next_attempt_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) due"
-    " WHERE o.id = due.id AND a.id = o.apply_id RETURNING o.id, o.deployment, a.apply_identifier"
+    f" ORDER BY next_attempt_at LIMIT {_DISPATCH_BATCH} FOR NO KEY UPDATE SKIP LOCKED))"
+    " RETURNING o.id, o.deployment, a.apply_identifier"
 )
 _RUNAWAY_CLAIMS = text(
     # A claim far in the future was written under a clock that has been set back since.
     "SELECT o.id, o.deployment, a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     " WHERE o.claim_token IS NOT NULL AND o.next_attempt_at IS NOT NULL"
-    f" AND o.claim_expires_at > {NOW} + make_interval(secs => :two_leases) LIMIT :limit"
+    f" AND o.claim_expires_at > {NOW} + make_interval(secs => :two_leases) LIMIT {_BATCH}"
 )
 _UNCALLED = (
     "o.claim_token IS NULL AND o.state IN ('pending', 'stopped', 'failed')"
@@ -52,7 +54,7 @@ _DUE_CONTROLS = text(
     f"   OR o.claim_expires_at > {NOW} + make_interval(secs => :two_leases))"
     # These have a bell for all of them; one that could not be carried out so is rung for by itself.
     f" AND (NOT (d.state = 'pending' AND {_UNCALLED}) OR d.next_attempt_at <= {NOW} - make_interval(secs => :alone_s))"
-    " ORDER BY d.next_attempt_at LIMIT :limit"
+    f" ORDER BY d.next_attempt_at LIMIT {_BATCH}"
 )
 _DUE_APPLIES = text(
     # Verdicts whose effects nobody has driven; what comes due by itself; a release that nobody has heard of yet; live
@@ -77,7 +79,7 @@ _DUE_APPLIES = text(
     " UNION SELECT a.apply_identifier FROM control_deliveries d"
     " JOIN apply_operations o ON o.id = d.operation_id JOIN applies a ON a.id = d.apply_id"
     f" WHERE d.state = 'pending' AND d.next_attempt_at <= {NOW} AND {_UNCALLED}"
-    " LIMIT :limit"
+    f" LIMIT {_BATCH}"
 )
 _DUE_DEPLOYMENTS = text(
     # What was rung for and not polled since waits in a queue: a second bell would only lengthen it. The poll ends it.
@@ -96,7 +98,7 @@ _DUE_DEPLOYMENTS = text(
 _UNHEARD_DISPATCHES = text(
     "SELECT o.id, o.deployment, a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     f" WHERE o.next_attempt_at <= {NOW} - make_interval(secs => :after_s)"
-    " ORDER BY o.next_attempt_at LIMIT :limit"
+    f" ORDER BY o.next_attempt_at LIMIT {_DISPATCH_BATCH}"
 )
 _UNHEARD_CONTROLS = text(
     "SELECT d.operation_id, d.verb, o.deployment, a.apply_identifier FROM control_deliveries d"
@@ -104,7 +106,7 @@ _UNHEARD_CONTROLS = text(
     " WHERE d.state IN ('pending', 'sent')"
     f" AND d.next_attempt_at <= {NOW} - make_interval(secs => :after_s)"
     f" AND (o.claim_expires_at IS NULL OR o.claim_expires_at <= {NOW})"
-    " ORDER BY d.next_attempt_at LIMIT :limit"
+    f" ORDER BY d.next_attempt_at LIMIT {_DISPATCH_BATCH}"
 )
 _UNHEARD_DEPLOYMENTS = text(
     "SELECT DISTINCT deployment FROM apply_operations"
@@ -161,12 +163,12 @@ class SweepSteps(Steps):
 
     def due_work(self) -> DueWork:
         """See ports.SweepStore."""
-        bounds = {"limit": _BATCH, "two_leases": 2 * self.lease_s, "alone_s": ALONE_AFTER_S}
+        bounds = {"two_leases": 2 * self.lease_s, "alone_s": ALONE_AFTER_S}
         with transaction(self.engine) as tx:
-            due = tx.execute(_DUE_DISPATCHES, {"limit": _DISPATCH_BATCH}).all()
+            due = tx.execute(_DUE_DISPATCHES).all()
             runaway = tx.execute(_RUNAWAY_CLAIMS, bounds).all()
             controls = tx.execute(_DUE_CONTROLS, bounds).all()
-            applies = tx.execute(_DUE_APPLIES, {"limit": _BATCH}).scalars().all()
+            applies = tx.execute(_DUE_APPLIES).scalars().all()
         return _work({row.id: row for row in [*due, *runaway]}.values(), controls, applies)
 
     def due_deployments(self) -> tuple[str, ...]:
@@ -176,7 +178,7 @@ class SweepSteps(Steps):
 
     def unheard_work(self, after_s: float) -> DueWork:
         """See ports.SweepStore."""
-        bounds = {"limit": _DISPATCH_BATCH, "after_s": after_s}
+        bounds = {"after_s": after_s}
         with transaction(self.engine) as tx:
             dispatches = tx.execute(_UNHEARD_DISPATCHES, bounds).all()
             controls = tx.execute(_UNHEARD_CONTROLS, bounds).all()

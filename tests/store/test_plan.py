@@ -1,10 +1,13 @@
 """Every query that looks for what is due finds it by its index: cost follows what is due, not what exists."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from tern.store import gate, gauge, poll, projection, seen, sweep, tally
 from tern.store.database import Database
@@ -95,22 +98,22 @@ _FILL = (
 HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
     "due dispatches": (
         sweep._DUE_DISPATCHES,
-        {"limit": 100},
+        {},
         {"apply_operations_due_for_dispatch"},
     ),
     "claims from the future": (
         sweep._RUNAWAY_CLAIMS,
-        {"limit": 100, "two_leases": 60, "alone_s": 0},
+        {"two_leases": 60},
         {"apply_operations_claimed"},
     ),
     "due wishes": (
         sweep._DUE_CONTROLS,
-        {"limit": 100, "two_leases": 60, "alone_s": 0},
+        {"two_leases": 60, "alone_s": 0},
         {"control_deliveries_due"},
     ),
     "due applies": (
         sweep._DUE_APPLIES,
-        {"limit": 100},
+        {},
         {
             "applies_verdict_effects_due",
             "applies_live",
@@ -124,7 +127,7 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
     ),
     "a deployment's cursors": (
         poll._CURSORS,
-        {"deployment": "d3", "limit": 500},
+        {"deployment": "d3"},
         {"apply_operations_polled_at|apply_operations_due_for_poll"},
     ),
     "an apply's tally": (
@@ -173,13 +176,22 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
 def explain(
     engine: Database, statement: TextClause, values: dict[str, object], *, may_scan: bool = True
 ) -> list[dict[str, Any]]:
-    """The nodes of the plan, as it was run."""
-    with engine.connect() as connection:
-        if may_scan:
-            connection.execute(text("SET LOCAL enable_seqscan = on"))
-        found = connection.execute(
-            text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}"), values
-        ).scalar_one()
+    """The nodes of the plan, as it was run: the one that a worker keeps, made without a look at the values."""
+    names = list(values)
+    numbered = re.sub(r"(?<![:\w\\]):(\w+)(?!:)", lambda bind: f"${names.index(bind[1]) + 1}", statement.text)
+    given = (
+        sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, values.values())))
+        if values
+        else sql.SQL("")
+    )
+    with psycopg.connect(engine.url) as connection:
+        connection.execute("SET plan_cache_mode = force_generic_plan")
+        connection.execute(f"SET enable_seqscan = {'on' if may_scan else 'off'}".encode())
+        connection.execute(f"PREPARE hot AS {numbered}".replace("\\:", ":").encode())
+        row = connection.execute(sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE hot") + given).fetchone()
+        connection.rollback()
+    assert row is not None
+    found = row[0]
     plan = json.loads(found) if isinstance(found, str) else found
     nodes: list[dict[str, Any]] = []
 
@@ -211,11 +223,8 @@ def test_a_due_query_uses_its_index(crowd: Database, what: str) -> None:
 def test_nothing_that_is_due_is_missed(crowd: Database) -> None:
     """The control run: the same statements find the rows that are there."""
     with crowd.connect() as connection:
-        assert len(connection.execute(sweep._DUE_DISPATCHES, {"limit": 100}).all()) == DUE
-        assert (
-            len(connection.execute(sweep._DUE_CONTROLS, {"limit": 100, "two_leases": 60, "alone_s": 0}).all())
-            == 9
-        )
+        assert len(connection.execute(sweep._DUE_DISPATCHES).all()) == DUE
+        assert len(connection.execute(sweep._DUE_CONTROLS, {"two_leases": 60, "alone_s": 0}).all()) == 9
         assert connection.execute(sweep._DUE_DEPLOYMENTS).all()
 
 
