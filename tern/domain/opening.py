@@ -75,7 +75,8 @@ def opens_in_s(policy: Policy, tally: Tally) -> float | None:
 
 
 def is_blocked_for_good(policy: Policy, tally: Tally) -> bool:
-    """Whether no pending operation can start until a person acts, whatever is under way ends like.
+    """Whether no pending operation can start until a person acts, whatever is under way ends like; true
+    where none is left.
 
     A spent budget, a stopped operation that the order can't go around, or, where the rollout is strict, stopped work
     that may still fail. Meaningful when nothing is under way.

@@ -50,13 +50,13 @@ def project(policy: Policy, tally: Tally) -> Projection:
     An operation with an open wish is live whatever its state: nothing is settled while a delivery is open, and a
     stopped rollout with a start on its way is none.
     """
-    if tally.wished or _moves(policy, tally) or _may_start(policy, tally):
+    if tally.wished or _moves(policy, tally) or not is_blocked_for_good(policy, tally):
         return Projection(_live_state(tally))
     pending, waiting = tally.count(State.PENDING), tally.count(State.WAITING_FOR_CUTOVER)
     never_starts = is_spent(policy, tally) and policy.on_failure is OnFailure.HALT
     if waiting or (pending and not never_starts):
         return Projection(ApplyState.PAUSED)
-    return Projection(_verdict(tally, skipped=pending), skips_pending=pending > 0)
+    return Projection(_verdict(tally), skips_pending=pending > 0)
 
 
 def _moves(policy: Policy, tally: Tally) -> bool:
@@ -66,10 +66,6 @@ def _moves(policy: Policy, tally: Tally) -> bool:
     # A spent budget holds what waits for its cutover too: it leads out only by a person's word (CU7).
     is_held = policy.defers_cutover and (is_spent(policy, tally) or is_blocked(policy, tally))
     return started > (waiting if is_held else 0)
-
-
-def _may_start(policy: Policy, tally: Tally) -> bool:
-    return tally.count(State.PENDING) > 0 and not is_blocked_for_good(policy, tally)
 
 
 def _live_state(tally: Tally) -> ApplyState:
@@ -84,12 +80,13 @@ def _live_state(tally: Tally) -> ApplyState:
     return ApplyState.PENDING if tally.count(State.PENDING) == tally.total else ApplyState.RUNNING
 
 
-def _verdict(tally: Tally, *, skipped: int) -> ApplyState:
+def _verdict(tally: Tally) -> ApplyState:
+    # What is skipped with it has no say: a rollout that never starts the rest has failed.
     if tally.count(State.FAILED):
         return ApplyState.FAILED
     if tally.count(State.STOPPED):
         return ApplyState.STOPPED
-    if tally.count(State.CANCELLED) or tally.count(State.SKIPPED) + skipped == tally.total:
+    if tally.count(State.CANCELLED) or tally.count(State.SKIPPED) == tally.total:
         return ApplyState.CANCELLED
     if tally.count(State.REVERTED):
         return ApplyState.REVERTED

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from tern.domain.policy import Copy, Cutover, OnFailure, Policy, Rules, Wave
+from tern.domain.policy import LONGEST_BAKE_S, MOST, Copy, Cutover, OnFailure, Policy, Rules, Wave
 from tests.domain.rollouts import policies
+
+ROLLING_IS_ONE = "max_parallel is for parallel and barrier: rolling is one after the other"
 
 
 @given(policies())
@@ -31,7 +33,7 @@ def test_a_policy_that_makes_no_sense(wrong: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     ("waves", "words"),
     [
-        ({"labels": {}}, "waves is no list"),
+        ({"labels": {}}, "^waves is no list$"),
         (["canary"], "wave 1: a wave is an object"),
         ([{}, {"label": {}}], "wave 2: a wave has no 'label'"),
         ([{"labels": {"region": 1}}], "wave 1: the labels of a wave are an object of texts"),
@@ -44,7 +46,10 @@ def test_a_policy_that_makes_no_sense(wrong: dict[str, int]) -> None:
         ([{"bake_s": 1e300}], "wave 1: bake_s must be a number of seconds up to"),
         ([{"bake_s": float("nan")}], "wave 1: bake_s must be a number of seconds up to"),
         ([{"max_parallel": 0}], "wave 1: max_parallel must be at least 1"),
-        ([{"labels": {"a": "b"}, "deployments": ["c"]}], "wave 1: .* not by both"),
+        (
+            [{"labels": {"a": "b"}, "deployments": ["c"]}],
+            "^wave 1: a wave selects by labels or by names, not by both$",
+        ),
     ],
 )
 def test_waves_that_cant_be_read_say_which_and_why(waves: Any, words: str) -> None:
@@ -52,23 +57,40 @@ def test_waves_that_cant_be_read_say_which_and_why(waves: Any, words: str) -> No
         Policy.from_json({**Policy().as_json(), "waves": waves})
 
 
-def test_strict_is_true_or_false() -> None:
-    with pytest.raises(ValueError, match="strict is neither true nor false"):
-        Policy.from_json({**Policy().as_json(), "strict": "false"})
+@pytest.mark.parametrize("switch", ["strict", "enable_revert"])
+def test_a_switch_is_true_or_false(switch: str) -> None:
+    with pytest.raises(ValueError, match=f"^{switch} is neither true nor false$"):
+        Policy.from_json({**Policy().as_json(), switch: "false"})
+    assert Policy.from_json({**Policy().as_json(), switch: True}).as_json()[switch] is True
+
+
+def test_a_wave_needs_no_more_than_its_selector() -> None:
+    assert Wave.from_json({"labels": {"a": "b"}}) == Wave({"a": "b"})
+    assert Wave.from_json({}) == Wave()
+
+
+def test_the_largest_bounds_are_still_bounds() -> None:
+    assert Policy(max_parallel=MOST, max_failures=MOST).rules(0) == Rules(MOST, MOST)
+    assert Wave(bake_s=LONGEST_BAKE_S).bake_s == LONGEST_BAKE_S
 
 
 @pytest.mark.parametrize(
     ("policy", "words"),
     [
-        (Policy(max_parallel=2), "rolling is one after the other"),
-        (Policy(waves=(Wave(max_parallel=2),)), "rolling is one after the other"),
-        (Policy(on_failure=OnFailure.CONTINUE, strict=True), "strict never goes beyond"),
-        (Policy(waves=(Wave({"a": "b"}), Wave(bake_s=1.0))), "wave 2 bakes, but no wave comes after it"),
+        (Policy(max_parallel=2), ROLLING_IS_ONE),
+        (Policy(waves=(Wave(max_parallel=2),)), ROLLING_IS_ONE),
+        (
+            Policy(on_failure=OnFailure.CONTINUE, strict=True),
+            "strict never goes beyond max_failures, and continue always does",
+        ),
+        (
+            Policy(waves=(Wave({"a": "b"}), Wave(bake_s=1.0))),
+            "wave 2 bakes, but no wave comes after it that could wait",
+        ),
     ],
 )
 def test_what_was_asked_for_and_taken_back_is_a_contradiction(policy: Policy, words: str) -> None:
-    (why,) = policy.contradictions()
-    assert words in why
+    assert policy.contradictions() == (words,)
 
 
 def test_what_makes_sense_is_no_contradiction() -> None:
@@ -78,11 +100,11 @@ def test_what_makes_sense_is_no_contradiction() -> None:
 
 
 def test_a_wave_has_the_rollouts_bounds_where_it_has_none_of_its_own() -> None:
-    policy = Policy(
-        Copy.PARALLEL, max_parallel=9, max_failures=2, waves=(Wave({"a": "b"}, (), 1, 0, 60.0), Wave())
-    )
+    waves = (Wave({"a": "b"}, (), 1, 0, 60.0), Wave(), Wave({"c": "d"}, (), 3))
+    policy = Policy(Copy.PARALLEL, max_parallel=9, max_failures=2, waves=waves)
     assert policy.rules(1) == Rules(1, 0, 60.0)
     assert policy.rules(2) == Rules(9, 2, 0.0)
+    assert policy.rules(3) == Rules(3, 2, 0.0)
     assert Policy(Copy.PARALLEL, max_parallel=3).rules(0) == Rules(3, 0, 0.0)
 
 

@@ -25,8 +25,8 @@ MUTANTS = (
         "one stopped child decides",
         "tests/domain/test_projection.py -k every_combination_of_all_states",
         D_PROJECTION,
-        "    if tally.wished or _moves(policy, tally) or _may_start(policy, tally):",
-        "    if not tally.count(State.STOPPED) and (_moves(policy, tally) or _may_start(policy, tally)):",
+        "    if tally.wished or _moves(policy, tally) or not is_blocked_for_good(policy, tally):",
+        "    if not tally.count(State.STOPPED) and (_moves(policy, tally) or not is_blocked_for_good(policy, tally)):",
     ),
     mutant(
         "G14",
