@@ -39,6 +39,7 @@ FOUND = FoundOperation(
     policy=Policy(),
     allow_unsafe=False,
     caller="ann",
+    change_digest="d1",
 )
 
 
@@ -70,6 +71,7 @@ def test_a_scope_that_holds() -> None:
         policy=Policy(),
         allow_unsafe=False,
         caller="ann",
+        change_digest="d1",
     )
 
 
