@@ -40,7 +40,7 @@ sim: .venv/dev.stamp  ## every single fault; PAIRS=1 draws a second one behind e
 mutants: .venv/dev.stamp  ## planted bugs, each of which some test must find
 	$(BIN)/python -m tests.faults.mutants
 
-mutation: .venv/mutation.stamp  ## every small change of what decides, each of which some test must find; FILES=… for others
+mutation: .venv/mutation.stamp  ## every small change of what decides, each of which some test must find; FILES=… for some
 	$(BIN)/python -m tests.faults.mutation $(FILES)
 
 bench: .venv/bench.stamp  ## figures, each beside a baseline measured in the same run; ONLY=dispatch,poll for some

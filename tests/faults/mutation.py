@@ -1,6 +1,6 @@
 """Every small change of what decides: mutmut makes them one by one, in a copy of the tree; the pure tests must see it.
 
-    python -m tests.faults.mutation [FILE …]     these instead of the modules that pyproject.toml names
+    python -m tests.faults.mutation [FILE …]     only these of the modules that pyproject.toml names
 
 Exits with 1 when a change survives that survivors.py does not explain, or when an explained one is found after all.
 """
