@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, DateTime, Identity, LargeBinary, Numeric, Text
+from sqlalchemy import JSON, BigInteger, DateTime, Double, Identity, LargeBinary, Numeric, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -49,7 +49,75 @@ class DeploymentRow(Table):
     capabilities: Mapped[dict[str, Any]]
     idempotent_dispatch: Mapped[bool]
     drained: Mapped[bool]
+    deduplicates: Mapped[bool]
+    engine_number: Mapped[int | None] = mapped_column(BigInteger)
+    engine_identity: Mapped[str]
+    probed_at: Mapped[datetime | None]
+    probe_is_old: Mapped[bool]
     created_at: Mapped[datetime]
+
+
+class EngineRow(Table):
+    """One engine, however many deployments it serves; a deployment with another engine gets another number."""
+
+    __tablename__ = "engines"
+    number: Mapped[int] = _identity()
+    address: Mapped[str]
+    environment: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class RemoteIdRow(Table):
+    """Which operation an engine's id belongs to, as long as that operation may be called with it."""
+
+    __tablename__ = "remote_ids"
+    engine_number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    remote_id: Mapped[str] = mapped_column(primary_key=True)
+    operation_id: Mapped[int] = _reference()
+    stored_at: Mapped[datetime]
+
+
+class OutstandingRow(Table):
+    """What was sent and may still act although no operation follows it: a key or an id, and where it was sent.
+
+    next_look_at: when it is asked about again; NULL where nobody can be asked, or nothing is left to see.
+    """
+
+    __tablename__ = "outstanding_calls"
+    id: Mapped[int] = _identity()
+    apply_id: Mapped[int] = _reference()
+    operation_id: Mapped[int] = _reference()
+    environment: Mapped[str]
+    database: Mapped[str]
+    deployment: Mapped[str]
+    dispatch_key: Mapped[str | None]
+    remote_id: Mapped[str | None]
+    generation: Mapped[int]
+    fence: Mapped[int] = mapped_column(BigInteger)
+    engine_number: Mapped[int | None] = mapped_column(BigInteger)
+    address: Mapped[str]
+    why: Mapped[str]
+    caller: Mapped[str]
+    reason: Mapped[str]
+    opened_at: Mapped[datetime]
+    next_look_at: Mapped[datetime | None]
+    looks: Mapped[int]
+    last_seen: Mapped[str]
+    last_seen_at: Mapped[datetime | None]
+    settled_at: Mapped[datetime | None]
+    settled_by: Mapped[str]
+    settled_as: Mapped[str]
+
+
+class SameTargetRow(Table):
+    """What is known about two deployments whose engines name the same database: same, two, or suspected."""
+
+    __tablename__ = "same_targets"
+    one: Mapped[str] = mapped_column(primary_key=True)
+    other: Mapped[str] = mapped_column(primary_key=True)
+    finding: Mapped[str]
+    identity: Mapped[str]
+    found_at: Mapped[datetime]
 
 
 class PlanRow(Table):
@@ -122,6 +190,10 @@ class OperationRow(Table):
     repeat_is_safe: a person allowed one more Apply with the same key; spent by the next claim.
     volume: what the engine said last about its pace, 1 to 11; NULL until it was asked to change it.
     runs_though_stopped: the last sample contradicts `stopped`, so Stop is sent again.
+    engine_number, dispatched_to: whom the change was handed to; they never follow the deployment.
+    unanswered_call, unanswered_since: an Apply, Start or Cutover that was begun and has no answer; else '' and NULL.
+    remote_identity, remote_started_at: what the id's first sample said of its engine and its job.
+    doubt: why only a person ends its uncertainty, `taken` or `foreign`; '' for none.
     """
 
     __tablename__ = "apply_operations"
@@ -157,6 +229,14 @@ class OperationRow(Table):
     poll_error: Mapped[str]
     start_sent_at: Mapped[datetime | None]
     volume: Mapped[int | None]
+    engine_number: Mapped[int | None] = mapped_column(BigInteger)
+    dispatched_to: Mapped[str]
+    unanswered_call: Mapped[str]
+    unanswered_since: Mapped[datetime | None]
+    remote_identity: Mapped[str]
+    remote_started_at: Mapped[str]
+    doubt: Mapped[str]
+    same_work_at: Mapped[datetime | None]
     summary: Mapped[str]
     error_reason: Mapped[str]
     error_message: Mapped[str]
@@ -261,13 +341,19 @@ class PreviewRow(Table):
 
 
 class ReservationRow(Table):
-    """Which live apply holds a target (G13)."""
+    """Which operation of which apply holds a target (G13).
+
+    held_since, held_for_s: its operation is finished, and holds it for so long still because a call may act.
+    """
 
     __tablename__ = "target_reservations"
     environment: Mapped[str] = mapped_column(primary_key=True)
     database: Mapped[str] = mapped_column(primary_key=True)
     deployment: Mapped[str] = mapped_column(primary_key=True)
     apply_id: Mapped[int] = _reference()
+    operation_id: Mapped[int | None] = mapped_column(BigInteger)
+    held_since: Mapped[datetime | None]
+    held_for_s: Mapped[float | None] = mapped_column(Double)
     taken_at: Mapped[datetime]
 
 
