@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tern.local.discovery import Servers
+from tests.simulation.share import share
 
 if TYPE_CHECKING:
     from tests.shelf import Shelf
@@ -27,6 +28,11 @@ settings.register_profile("new", deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS", "same"))
 
 _database_numbers = itertools.count(1)
+
+
+def pytest_report_header() -> str:
+    """Which share of the simulation this test run plays."""
+    return str(share())
 
 
 @pytest.fixture(scope="session")

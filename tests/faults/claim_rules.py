@@ -187,7 +187,7 @@ def one_live_change_per_target(history: History) -> Iterator[str]:
     )
     scopes = {operation.id: operation.scope for operation in history.operations}
     for change in history.writes("apply_operations"):
-        # A new one takes its target after its rows; a simulated row does not tell.
+        # A new one takes its target after its rows; a forged row need not tell.
         if change.old and is_live(change.new["state"]) and not change.new.get("holds_target", True):
             yield f"{scopes[change.row]} was {change.new['state']} at {change.clock} and did not hold its target"
     settled = {apply.pk for apply in history.applies if ApplyState(apply.state).is_settled}

@@ -330,5 +330,5 @@ def read_history(
 def epoch(moment: str | float | None) -> float:
     """A timestamp out of a row's JSON."""
     if not isinstance(moment, str):
-        return moment or 0.0  # a simulated row keeps seconds
+        return moment or 0.0  # a forged row keeps seconds
     return datetime.fromisoformat(moment).timestamp()

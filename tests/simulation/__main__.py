@@ -1,19 +1,31 @@
-"""Looks for plans that break something: `--pairs 1`, `--seeds 2000`, or `--plan 'rolling: 17 die-after, 30 late'`."""
+"""Looks for plans that break something: every single fault, `--pairs 1`, `--seeds 2000`, or one plan as it was printed,
+`--plan 'rolling: 17 die-after, 30 late'`. It starts a PostgreSQL of its own; each process has a database in it.
+"""
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
+from tern.local.discovery import Servers
+from tern.local.embedded import embedded_servers
+from tern.local.postgres import ensure_database
+from tests.conftest import THROWAWAY
 from tests.simulation import explore
-from tests.simulation.plan import read_plan
+from tests.simulation.backend import Backend
+from tests.simulation.plan import Plan, read_plan
 from tests.simulation.run import Result, play
 from tests.simulation.scenarios import SCENARIOS
 
-_TOLD_MAX = 12
+_AT_ONCE = 50
+Found = dict[tuple[str, str], Result]
+"""The smallest plan found for each rule that was broken in a scenario."""
 
 
 def main() -> int:
@@ -24,44 +36,91 @@ def main() -> int:
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--plan", default="", help="SCENARIO: FAULTS, as it was printed")
     given = parser.parse_args()
-    if given.plan:
-        name, _, faults = given.plan.partition(":")
-        result = play(SCENARIOS[name.strip()], read_plan(faults))
-        print(result)  # noqa: T201
-        return int(bool(result.wrong))
+    with _servers() as servers:
+        if given.plan:
+            return _replay(_backend(servers), given.plan)
+        return _explore(servers, given)
+
+
+@contextmanager
+def _servers() -> Iterator[Servers]:
+    with tempfile.TemporaryDirectory(prefix="tern-") as folder:
+        Path(folder).chmod(0o755)
+        with embedded_servers(Path(folder) / "home", options=THROWAWAY, databases=()) as servers:
+            yield servers
+
+
+def _backend(servers: Servers) -> Backend:
+    url = servers.database(f"simulation_{os.getpid()}")
+    ensure_database(url)
+    return Backend(url)
+
+
+def _replay(backend: Backend, written: str) -> int:
+    name, _, faults = written.partition(":")
+    result = play(backend, SCENARIOS[name.strip()], read_plan(faults))
+    print(result)  # noqa: T201
+    return int(bool(result.wrong))
+
+
+def _explore(servers: Servers, given: argparse.Namespace) -> int:
     begun = time.monotonic()
-    if given.seeds:
-        last = given.first_seed + given.seeds
-        work = partial(_failures_of_seeds)
-        chunks: Iterable[object] = [range(n, min(n + 50, last)) for n in range(given.first_seed, last, 50)]
-    else:
-        work = partial(_failures_of_scenario, given.pairs)  # type: ignore[assignment]
-        chunks = list(SCENARIOS)
-    runs, failed = 0, []
-    with multiprocessing.get_context("fork").Pool(os.cpu_count() or 2) as pool:
-        for count, found in pool.imap_unordered(work, chunks):
+    runs = failed = 0
+    with multiprocessing.get_context("fork").Pool(os.cpu_count() or 2, _begin, (servers,)) as pool:
+        if given.seeds:
+            last = given.first_seed + given.seeds
+            seeds = [range(n, min(n + _AT_ONCE, last)) for n in range(given.first_seed, last, _AT_ONCE)]
+            found = pool.imap_unordered(_walks, seeds)
+        elif given.pairs:
+            found = pool.imap_unordered(_pairs, [(name, given.pairs) for name in SCENARIOS])
+        else:
+            # Plans in handfuls, so that no process is left alone with the longest scenario.
+            planned = pool.map(_plans, SCENARIOS)
+            chunks = [chunk for _, some in planned for chunk in some]
+            controls = [(1, told) for told, _ in planned]
+            found = itertools.chain(controls, pool.imap_unordered(_singles, chunks))
+        for count, told in found:
             runs += count
-            failed += found
-    seconds = time.monotonic() - begun
-    print(f"{runs} runs in {seconds:.0f} s, {len(failed)} kinds of failure")  # noqa: T201
-    for text in failed[:_TOLD_MAX]:
-        print(text)  # noqa: T201
+            failed += len(told)
+            for text in told:
+                print(text, flush=True)  # noqa: T201
+    print(f"{runs} runs in {time.monotonic() - begun:.0f} s, {failed} kinds of failure")  # noqa: T201
     return int(bool(failed))
 
 
-def _failures_of_seeds(seeds: Iterable[int]) -> tuple[int, list[str]]:
-    return _failures(result for seed in seeds for result in explore.walk(seed))
+# In the processes
+
+_own: list[Backend] = []
 
 
-def _failures_of_scenario(each: int, name: str) -> tuple[int, list[str]]:
-    scenario = SCENARIOS[name]
-    return _failures(explore.pairs(scenario, each) if each else explore.singles(scenario, every_call=True))
+def _begin(servers: Servers) -> None:
+    _own.append(_backend(servers))
+
+
+def _walks(seeds: Iterable[int]) -> tuple[int, list[str]]:
+    return _failures(result for seed in seeds for result in explore.walk(_own[0], seed))
+
+
+def _pairs(what: tuple[str, int]) -> tuple[int, list[str]]:
+    name, each = what
+    return _failures(explore.pairs(_own[0], SCENARIOS[name], each))
+
+
+def _plans(name: str) -> tuple[list[str], list[tuple[str, Sequence[Plan]]]]:
+    control, plans = explore.single_plans(_own[0], SCENARIOS[name])
+    told = _failures([control])[1]
+    return told, [(name, plans[n : n + _AT_ONCE]) for n in range(0, len(plans), _AT_ONCE)]
+
+
+def _singles(what: tuple[str, Sequence[Plan]]) -> tuple[int, list[str]]:
+    name, plans = what
+    return _failures(play(_own[0], SCENARIOS[name], plan) for plan in plans)
 
 
 def _failures(results: Iterable[Result]) -> tuple[int, list[str]]:
     """How many runs, and the smallest plan of each rule that was broken."""
     runs = 0
-    found: dict[tuple[str, str], Result] = {}
+    found: Found = {}
     for result in results:
         runs += 1
         if result.wrong:
@@ -70,7 +129,7 @@ def _failures(results: Iterable[Result]) -> tuple[int, list[str]]:
                 found[key] = result
     told = []
     for result in found.values():
-        least = explore.smallest(result)
+        least = explore.smallest(_own[0], result)
         told.append(f"{least}\n    {explore.as_regression(least)}")
     return runs, told
 

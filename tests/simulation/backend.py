@@ -1,16 +1,64 @@
-"""The two stores behind the same hub: in memory, and PostgreSQL with a clock that the run moves."""
+"""What stands behind the hub: PostgreSQL with the run's clock and without chance, and what a run asks of it."""
 
-import math
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
-from tests.faults.history import Apply, Change, Delivered, History, Job, Operation, Recorded
+import psycopg
+
+from tern.ports import DueWork, NotClaimed, Poll
+from tern.store.database import Database
+from tern.store.schema import migrate
+from tern.store.sql import Row, text
+from tern.store.store import PostgresStore
+from tern.store.sweep import _DUE_APPLIES
+from tests.faults.history import History, Job, install_audit, read_history
 from tests.simulation.clock import Clock
+from tests.simulation.database import SCHEMA, SimDatabase
 from tests.simulation.engines import SimEngine
-from tests.simulation.memory.database import Database
-from tests.simulation.memory.store import MemoryStore
-from tests.simulation.memory.sweep import rings_again_after_s, wants_advance
+
+_AUDIT_TIME = (
+    "ALTER TABLE fault_audit ALTER at SET DEFAULT"
+    " (current_setting('tern.now')::numeric - current_setting('tern.ahead')::numeric)::float8"
+)
+_LOOK = text(
+    "SELECT a.id AS apply_pk, a.apply_identifier, a.state AS apply_state, a.operation_count, a.external_id,"
+    " a.verdict_effects_done_at IS NOT NULL AS done, o.id, o.deployment, o.state, o.engine_resume_context,"
+    " o.attempt, o.dispatch_key, extract(epoch FROM o.state_changed_at)::float AS changed_at,"
+    " (SELECT count(*) FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent'))"
+    "   AS open_wishes FROM apply_operations o JOIN applies a ON a.id = o.apply_id ORDER BY a.id, o.position"
+)
+_NEXT_DUE = text(
+    "SELECT extract(epoch FROM least((SELECT min(greatest(o.next_poll_at, b.expires_at)) FROM apply_operations o"
+    "   LEFT JOIN sweep_leases b ON b.name = 'bell:' || o.deployment WHERE o.next_poll_at IS NOT NULL),"
+    "  (SELECT min(greatest(coalesce(p.expires_at, tern_clock()), b.expires_at)) FROM apply_operations o"
+    "   LEFT JOIN sweep_leases p ON p.name = 'probe:' || o.deployment"
+    "   LEFT JOIN sweep_leases b ON b.name = 'bell:' || o.deployment"
+    "   WHERE o.state = 'failed_retryable')))::float AS poll,"
+    " extract(epoch FROM least((SELECT min(CASE WHEN rung_at >= next_attempt_at"
+    "     THEN rung_at + greatest(interval '5 s', least(interval '60 s', rung_at - next_attempt_at))"
+    "     ELSE next_attempt_at END)"
+    "   FROM apply_operations WHERE next_attempt_at IS NOT NULL),"
+    "  (SELECT min(greatest(d.next_attempt_at, o.claim_expires_at)) FROM control_deliveries d"
+    "   JOIN apply_operations o ON o.id = d.operation_id WHERE d.next_attempt_at IS NOT NULL),"
+    "  (SELECT min(next_advance_at) FROM applies)))::float AS work"
+)
+_SITUATION = text(
+    "SELECT concat_ws('|', (SELECT string_agg(concat_ws(',', state, next_advance_at IS NULL), ';' ORDER BY id)"
+    "   FROM applies),"
+    " (SELECT string_agg(concat_ws(',', o.state, coalesce(CASE a.operation_count WHEN 1 THEN a.external_id"
+    "     ELSE o.engine_resume_context END, '') = '', o.claim_token IS NULL, o.next_attempt_at IS NULL,"
+    "     o.dispatch_key IS NULL, o.dispatch_key_is_dead, o.dispatch_generation, least(o.attempt, 2),"
+    "     o.poll_failures > 0, o.runs_though_stopped), ';' ORDER BY o.id)"
+    "   FROM apply_operations o JOIN applies a ON a.id = o.apply_id),"
+    " (SELECT string_agg(concat_ws(',', verb, state, attempts > 0), ';' ORDER BY id) FROM control_deliveries))"
+)
+_SETTLED = ("completed", "failed", "cancelled", "reverted", "stopped")
+_VACUUM_EVERY = 50
+_NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +72,7 @@ class OperationLook:
     attempt: int
     key: str | None
     age_s: float
-    """Since its state changed."""
+    """Since its state changed, whatever the database's clock says of that."""
     open_wishes: int
 
 
@@ -47,183 +95,198 @@ class ApplyLook:
         return any(one.remote_id for one in self.operations if one.deployment == deployment)
 
 
-_SETTLED = ("completed", "failed", "cancelled", "reverted", "stopped")
+class _Numbered:
+    """In place of the module `secrets`: ids that are the same in every run."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+
+    def token_hex(self, size: int) -> str:
+        """The next one, in as many digits."""
+        return f"{next(self._numbers):0{2 * size}x}"
 
 
-class MemoryBackend:
-    """Everything in this process: some hundred runs a second."""
+class _Ordered(PostgresStore):
+    """What PostgreSQL hands out in no particular order comes in the order of ids, so that two runs are alike."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.db = Database(clock)
+    def due_work(self) -> DueWork:
+        """See ports.SweepStore."""
+        due = super().due_work()
+        return DueWork(
+            tuple(sorted(due.dispatches, key=lambda one: one.operation_id)),
+            tuple(sorted(due.controls, key=lambda one: (one.operation_id, one.verb))),
+            tuple(sorted(due.applies)),
+        )
 
-    def store(self, owner: str) -> MemoryStore:
+    def due_deployments(self) -> tuple[str, ...]:
+        """See ports.SweepStore."""
+        return tuple(sorted(super().due_deployments()))
+
+    def begin_poll(self, deployment: str) -> Poll | NotClaimed:
+        """See ports.PollStore."""
+        begun = super().begin_poll(deployment)
+        if isinstance(begun, NotClaimed):
+            return begun
+        cursors = tuple(sorted(begun.cursors, key=lambda cursor: cursor.operation_id))
+        return Poll(begun.deployment, begun.owner, cursors, begun.has_retryable)
+
+
+class Backend:
+    """One database, emptied for every run."""
+
+    def __init__(self, url: str) -> None:
+        self._database = SimDatabase(url)
+        self._rubber = psycopg.connect(self._database.url, autocommit=True)
+        migrating = Database(url, pool_size=1)
+        migrate(migrating)
+        install_audit(migrating)
+        migrating.dispose()
+        # With this role no trigger and no foreign key has a say; to change it where statements are prepared would throw
+        # their plans away, as a TRUNCATE would.
+        self._rubber.execute("SET session_replication_role = replica")
+        self._rubber.execute(SCHEMA.encode())
+        self._rubber.execute(_AUDIT_TIME.encode())
+        self._tables = self._make_rubber()
+        self._runs = 0
+        self._looked: tuple[int, list[Row], Row, bool] | None = None
+        self._changed_at: dict[tuple[int, float], float] = {}
+
+    def _make_rubber(self) -> str:
+        """A function that empties all tables; their names."""
+        tables = [
+            name
+            for (name,) in self._rubber.execute(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+            )
+        ]
+        deletes = " ".join(f"DELETE FROM {name};" for name in sorted(tables))
+        self._rubber.execute(
+            f"CREATE FUNCTION wipe() RETURNS void LANGUAGE plpgsql AS $$ BEGIN {deletes}"
+            " PERFORM setval(format('public.%I', sequencename), start_value, false) FROM pg_sequences"
+            " WHERE schemaname = 'public' AND last_value IS NOT NULL; END $$".encode()
+        )
+        return ", ".join(tables)
+
+    @property
+    def clock(self) -> Clock:
+        """The present run's."""
+        return self._database.clock
+
+    @property
+    def database(self) -> Database:
+        """Tern's way to its rows."""
+        return self._database
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self._database.dispose()
+        self._rubber.close()
+
+    @contextmanager
+    def fresh(self, *, counts: bool = False) -> Iterator["Backend"]:
+        """Nothing has happened yet; ids begin at 1. counts: whether `wrote` is asked."""
+        self._database.settle()
+        self._database.clock = Clock()
+        self._database.counts = counts
+        self._rubber.execute("SELECT wipe()")
+        self._runs += 1
+        if self._runs % _VACUUM_EVERY == 0:
+            self._rubber.execute(f"VACUUM {self._tables}".encode())
+        self._looked = None
+        self._changed_at.clear()
+        with (
+            patch("tern.store.plan.secrets", _Numbered()),
+            patch("tern.store.step.secrets", _Numbered()),
+            patch("tern.store.event._log"),  # some hundred thousand lines
+        ):
+            try:
+                yield self
+            finally:
+                self._database.settle()
+
+    # What a run wants to know
+
+    def store(self, owner: str) -> PostgresStore:
         """A worker's way in."""
-        return MemoryStore(self.db, owner)
+        return _Ordered(self._database, owner)
 
     def instant(self) -> float:
         """The clock that the audit and the engines' ledgers share."""
-        return self.clock.now
+        return self.clock.elapsed
 
     def wrote(self) -> bool:
         """Whether the last transaction changed anything."""
-        return self.db.wrote
+        return self._database.wrote
 
     def next_due(self) -> tuple[float, float]:
-        """When a sweep of the progress, and one of all the rest, would find something."""
-        db = self.db
-        poll, work = math.inf, math.inf
-        for row in db.operations.values():
-            bell = db.leases.get(f"bell:{row.deployment}")
-            rung_until = bell.expires_at if bell else 0.0
-            if row.next_poll_at is not None:
-                poll = min(poll, max(row.next_poll_at, rung_until))
-            if row.state == "failed_retryable":
-                probe = db.leases.get(f"probe:{row.deployment}")
-                poll = min(poll, max(probe.expires_at if probe else db.now, rung_until))
-            if row.next_attempt_at is not None:
-                rung = row.rung_at
-                waits = rung is not None and rung >= row.next_attempt_at
-                again = (rung or 0.0) + rings_again_after_s((rung or 0.0) - row.next_attempt_at)
-                work = min(work, again if waits else row.next_attempt_at)
-        for wish in db.deliveries.values():
-            if wish.next_attempt_at is not None:
-                expires = db.operations[wish.operation_id].claim_expires_at
-                work = min(work, max(wish.next_attempt_at, expires or 0.0))
-        for apply in db.applies.values():
-            if apply.next_advance_at is not None:
-                work = min(work, apply.next_advance_at)
-        if any(wants_advance(db, apply) for apply in db.applies.values()):
-            work = min(work, db.now)
-        return poll, work
+        """How much will have gone by when a sweep of the progress, and one of all the rest, would find something."""
+        _, due, wants_advance = self._read()
+        poll = _NEVER if due.poll is None else due.poll - self.clock.ahead_s
+        work = _NEVER if due.work is None else due.work - self.clock.ahead_s
+        return poll, min(work, self.clock.elapsed) if wants_advance else work
 
     def look(self) -> tuple[ApplyLook, ...]:
         """All applies, oldest first."""
-        return tuple(self._look(pk) for pk in sorted(self.db.applies))
-
-    def _look(self, pk: int) -> ApplyLook:
-        db = self.db
-        apply = db.applies[pk]
-        operations = tuple(
-            OperationLook(
-                row.id,
-                row.deployment,
-                row.state,
-                db.remote_id(row),
-                row.attempt,
-                row.dispatch_key,
-                round(db.now - row.state_changed_at, 6),
-                sum(wish.is_open for wish in db.deliveries_of[row.id]),
-            )
-            for row in db.operations_of[pk]
-        )
-        done = apply.state in _SETTLED and apply.verdict_effects_done_at is not None
-        is_over = done and not any(one.open_wishes for one in operations)
-        return ApplyLook(apply.apply_identifier, apply.state, is_over, operations)
-
-    def situation(self) -> tuple[Any, ...]:
-        """What the rows look like, without times, numbers of tries and everything that only grows."""
-        db = self.db
-        return (
-            tuple((row.state, row.next_advance_at is None) for row in db.applies.values()),
-            tuple(
-                (
+        found = []
+        for _, group in itertools.groupby(self._read()[0], lambda row: row.apply_pk):
+            own = list(group)
+            operations = tuple(
+                OperationLook(
+                    row.id,
+                    row.deployment,
                     row.state,
-                    db.remote_id(row) is None,
-                    row.claim_token is None,
-                    row.next_attempt_at is None,
-                    row.dispatch_key is None,
-                    row.dispatch_key_is_dead,
-                    row.dispatch_generation,
-                    min(row.attempt, 2),
-                    row.poll_failures > 0,
-                    row.runs_though_stopped,
+                    row.external_id if row.operation_count == 1 else row.engine_resume_context,
+                    row.attempt,
+                    row.dispatch_key,
+                    round(self.clock.elapsed - self._elapsed_at(row), 6),
+                    row.open_wishes,
                 )
-                for row in db.operations.values()
-            ),
-            tuple((row.verb, row.state, row.attempts > 0) for row in db.deliveries.values()),
-        )
+                for row in own
+            )
+            over = own[0].apply_state in _SETTLED and own[0].done and not any(row.open_wishes for row in own)
+            found.append(ApplyLook(own[0].apply_identifier, own[0].apply_state, over, operations))
+        return tuple(found)
+
+    def _elapsed_at(self, row: Row) -> float:
+        """How much had gone by when its state changed; a clock that was set back since does not matter."""
+        key = (row.id, row.changed_at)
+        if key not in self._changed_at:
+            self._changed_at[key] = min(row.changed_at - self.clock.ahead_s, self.clock.elapsed)
+        return self._changed_at[key]
+
+    def _read(self) -> tuple[list[Row], Row, bool]:
+        """Everything that is looked at between ticks, read once after each change."""
+        known = self._looked
+        if known is None or known[0] != self._database.transactions:
+            with self._database.begin() as tx:
+                tx.hasten()
+                with tx.together():
+                    looks, due = tx.execute(_LOOK), tx.execute(_NEXT_DUE)
+                    applies = tx.execute(_DUE_APPLIES, {"limit": 1})
+            known = (self._database.transactions, looks.all(), due.one(), applies.first() is not None)
+            self._looked = known
+        return known[1:]
+
+    def situation(self) -> str:
+        """What the rows look like, without times, numbers of tries and everything that only grows."""
+        with self._database.begin() as tx:
+            return str(tx.execute(_SITUATION).scalar_one())
 
     def history(
         self, engines: Iterable[SimEngine], jobs: Iterable[Job], acknowledged: Iterable[tuple[str, str]]
     ) -> History:
         """All that happened, for the checkers."""
-        db = self.db
-        engines = list(engines)
-        applies = tuple(
-            Apply(
-                row.id,
-                row.apply_identifier,
-                row.state,
-                row.operation_count,
-                row.external_id,
-                db.policy(row.id),
-            )
-            for row in db.applies.values()
-        )
-        names = {apply.pk: apply.identifier for apply in applies}
-        return History(
-            applies=applies,
-            operations=tuple(
-                Operation(
-                    row.id,
-                    row.apply_id,
-                    f"{names[row.apply_id]}/{row.deployment}",
-                    row.deployment,
-                    row.position,
-                    row.state,
-                    db.remote_id(row),
-                    row.dispatch_generation,
-                    row.dispatch_key,
-                    row.claim_token,
-                    row.wave,
-                )
-                for row in db.operations.values()
-            ),
-            events=tuple(
-                Recorded(
-                    row.id,
-                    db.event_xids[row.id],
-                    row.apply_id,
-                    row.operation_id,
-                    row.event,
-                    row.who,
-                    row.why,
-                    row.before,
-                    row.after,
-                    row.detail,
-                )
-                for row in db.events.values()
-            ),
-            deliveries=tuple(
-                Delivered(row.id, row.request_id, row.operation_id, row.verb, row.state)
-                for row in db.deliveries.values()
-            ),
-            requests=frozenset(db.requests),
-            reservations=tuple((row.apply_id, row.deployment) for row in db.reservations.values()),
-            changes=tuple(
-                Change(number, one.at, one.at, one.xid, one.table, one.row, one.old, one.new)
-                for number, one in enumerate(db.audit, 1)
-            ),
-            calls=tuple(sorted((one for e in engines for one in e.calls), key=lambda one: one.at)),
-            effects=tuple(sorted((one for e in engines for one in e.effects), key=lambda one: one.at)),
-            jobs=tuple(jobs),
-            acknowledged=tuple(acknowledged),
-        )
+        self._database.counts = False
+        ledgers = [(engine.calls, engine.effects) for engine in engines]
+        return read_history(self._database, ledgers, jobs, acknowledged=acknowledged)
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
-        """Everything visible, for the comparison with PostgreSQL."""
-        db = self.db
-        tables = {
-            "deployments": db.deployments,
-            "plans": db.plans,
-            "applies": db.applies,
-            "apply_operations": db.operations,
-            "table_changes": db.table_changes,
-            "control_requests": db.requests,
-            "control_deliveries": db.deliveries,
-            "target_reservations": db.reservations,
-            "apply_events": db.events,
-            "sweep_leases": db.leases,
-        }
-        return {name: [dict(row.__dict__) for row in rows.values()] for name, rows in tables.items()}
+        """Every row, for whoever wants to see whether two runs are alike."""
+        union = " UNION ALL ".join(
+            f"SELECT '{name}', to_jsonb(t) FROM {name} t" for name in self._tables.split(", ")
+        )
+        found: dict[str, list[dict[str, Any]]] = {}
+        with self._database.begin() as tx:
+            for table, row in tx.execute(text(union)):
+                found.setdefault(table, []).append(row)
+        return found

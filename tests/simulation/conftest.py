@@ -6,13 +6,13 @@ import pytest
 
 from tern.local.discovery import Servers
 from tern.local.postgres import ensure_database
-from tests.simulation.postgres import PostgresBackend
+from tests.simulation.backend import Backend
 
 
 @pytest.fixture(scope="session")
-def postgres(postgres_server: Servers) -> Iterator[PostgresBackend]:
+def backend(postgres_server: Servers) -> Iterator[Backend]:
     url = postgres_server.database("simulation")
     ensure_database(url)
-    backend = PostgresBackend(url)
+    backend = Backend(url)
     yield backend
     backend.close()

@@ -39,7 +39,7 @@ class EngineKind:
     deduplicates: bool = True
     resolves: bool = True
     fences: bool = True
-    works_s: float = 4.0
+    works_s: float = 1.9
     stops_s: float = 0.0
     starts_s: float = 0.0
     cutover_s: float = 1.0
@@ -112,7 +112,7 @@ class SimEngine:
             operation=operation,
             defers_cutover=scope.policy.defers_cutover,
             tables=tuple((c.change.namespace, c.change.table_name, c.change.ddl) for c in scope.changes),
-            due_at=self.clock.now + self.kind.works_s,
+            due_at=self.clock.elapsed + self.kind.works_s,
         )
         self.jobs[job.remote_id] = job
         self.by_key.setdefault(job.key, job)
@@ -200,7 +200,7 @@ class SimEngine:
         """The job is in that state now."""
         job.state = state
         job.revision += 1
-        job.due_at = None if due_in is None else self.clock.now + due_in
+        job.due_at = None if due_in is None else self.clock.elapsed + due_in
 
     def get_on(self) -> None:
         """Everything that is due by now has happened."""
@@ -208,7 +208,7 @@ class SimEngine:
             self._get_on(job)
 
     def _get_on(self, job: Job) -> None:
-        now = self.clock.now
+        now = self.clock.elapsed
         if job.stops_at is not None and now >= job.stops_at:
             job.stops_at = None
             if job.state not in OVER:
@@ -279,13 +279,13 @@ class SimEngine:
         if job.stops_at is not None:
             return True
         if self.kind.stops_s:
-            job.stops_at = self.clock.now + self.kind.stops_s
+            job.stops_at = self.clock.elapsed + self.kind.stops_s
         else:
             self._halt(job)
         return False
 
     def _halt(self, job: Job) -> None:
-        job.left_s = max(0.5, (job.due_at or self.clock.now) - self.clock.now)
+        job.left_s = max(0.5, (job.due_at or self.clock.elapsed) - self.clock.elapsed)
         self.move(job, "stopped")
 
     def _start(self, job: Job) -> bool | Refused:
@@ -295,7 +295,7 @@ class SimEngine:
         if job.state != "stopped" or job.due_at is not None:
             return True
         if self.kind.starts_s:
-            job.due_at = self.clock.now + self.kind.starts_s
+            job.due_at = self.clock.elapsed + self.kind.starts_s
         else:
             self.move(job, "running", job.left_s)
         return False

@@ -61,7 +61,7 @@ class Hub:
     plan: Plan
     ended: Callable[[Actor], None]
     begin: Callable[[Message], None]
-    situation: Callable[[], int] = lambda: 0
+    situation: Callable[[], int] = int
     trace: list[Point] = field(default_factory=list)
     queue: deque[Message] = field(default_factory=deque)
     waiting: deque[Actor] = field(default_factory=deque)
@@ -150,7 +150,7 @@ class Hub:
     def later(self, seconds: float, what: Callable[[], None]) -> None:
         """Something that happens by itself after so long."""
         self._numbers += 1
-        heapq.heappush(self._timers, (self.clock.now + seconds, self._numbers, what))
+        heapq.heappush(self._timers, (self.clock.elapsed + seconds, self._numbers, what))
 
     @property
     def next_timer(self) -> float | None:
@@ -165,19 +165,19 @@ class Hub:
 
     def troubled(self, seconds: float = 0.0) -> None:
         """Something is wrong for so long."""
-        self.troubled_until = max(self.troubled_until, self.clock.now + seconds)
+        self.troubled_until = max(self.troubled_until, self.clock.elapsed + seconds)
 
     @property
     def is_calm(self) -> bool:
         """Nothing goes wrong any more."""
-        return self.steps >= self._last_fault and self.clock.now >= self.troubled_until
+        return self.steps >= self._last_fault and self.clock.elapsed >= self.troubled_until
 
     # The broker
 
     @property
     def broker_is_down(self) -> bool:
         """It takes nothing and holds nothing."""
-        return self.clock.now < self.broker_down_until
+        return self.clock.elapsed < self.broker_down_until
 
     def ring(self, message: Message) -> None:
         """One message, if there is anybody to take it."""

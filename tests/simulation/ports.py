@@ -41,10 +41,10 @@ class Circumstances:
                 self.ask(kind.removesuffix("-first"))
             match kind:
                 case "database-down":
-                    hub.store_down_until = hub.clock.now + DOWN_S
+                    hub.store_down_until = hub.clock.elapsed + DOWN_S
                     hub.troubled(DOWN_S)
                 case "broker-down":
-                    hub.broker_down_until = hub.clock.now + DOWN_S
+                    hub.broker_down_until = hub.clock.elapsed + DOWN_S
                     hub.forget_messages()
                     hub.troubled(DOWN_S)
                 case "freeze":
@@ -87,7 +87,7 @@ class SimStore:
         step, kinds = hub.arrive(actor, "store", name)
         if kinds:
             around.before(actor, kinds)
-        if hub.clock.now < hub.store_down_until or "unavailable" in kinds:
+        if hub.clock.elapsed < hub.store_down_until or "unavailable" in kinds:
             message = "PostgreSQL does not answer"
             raise StorageUnavailable(message)
         if "busy" in kinds:
@@ -146,9 +146,9 @@ class SimClient:
                 if kind in {"fails", "stops", "forgets"}:
                     self._engine.happens(kind)
                 if kind == "away":
-                    around.away_until[self._engine.name] = hub.clock.now + AWAY_S
+                    around.away_until[self._engine.name] = hub.clock.elapsed + AWAY_S
                     hub.troubled(AWAY_S)
-        if hub.clock.now < around.away_until.get(self._engine.name, 0.0) or "lost" in kinds:
+        if hub.clock.elapsed < around.away_until.get(self._engine.name, 0.0) or "lost" in kinds:
             return _failed(name, given, Unknown("connection refused", "", "UNAVAILABLE"))
         if "refused" in kinds:
             return _failed(name, given, Refused("who are you?", "", "PERMISSION_DENIED"))

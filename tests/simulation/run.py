@@ -1,4 +1,4 @@
-"""One run: a scenario, a plan of faults, a store; from the first request until everything is at rest."""
+"""One run: a scenario and a plan of faults; from the first request until everything is at rest."""
 
 import math
 from dataclasses import dataclass, field
@@ -15,9 +15,9 @@ from tern.flows.poll import look, poll
 from tern.flows.sweep import reconcile, sweep_progress, sweep_when_nobody_does
 from tern.ports import Ports
 from tests.simulation import people
-from tests.simulation.backend import ApplyLook, MemoryBackend
+from tests.simulation.backend import ApplyLook, Backend
 from tests.simulation.checks import check
-from tests.simulation.clock import Clock
+from tests.simulation.clock import EPOCH
 from tests.simulation.engines import EngineKind, SimEngine
 from tests.simulation.hub import Actor, Hub, Message
 from tests.simulation.plan import Plan, Point, write_plan
@@ -70,14 +70,14 @@ class Result:
 
 
 class Run:
-    """Plays one scenario. `backend` is made for the run's own clock."""
+    """Plays one scenario on a fresh backend."""
 
     def __init__(
-        self, scenario: Scenario, plan: Plan = (), backend: Any = None, *, watches: bool = False
+        self, backend: Backend, scenario: Scenario, plan: Plan = (), *, watches: bool = False
     ) -> None:
         self.scenario = scenario
-        self.clock = backend.clock if backend is not None else Clock()
-        self.backend = backend or MemoryBackend(self.clock)
+        self.clock = backend.clock
+        self.backend = backend
         self.hub = Hub(self.clock, plan, ended=self._ended, begin=self._begin)
         if watches:
             self.hub.situation = self._situation
@@ -90,15 +90,15 @@ class Run:
         self._actors = 0
         self._changed = True
         self._helped_at = 0.0
-        self._asked_at = self.clock.now
-        self._swept_at = self.clock.now
+        self._asked_at = self.clock.elapsed
+        self._polled_at = self._swept_at = self.clock.elapsed
 
     def play(self) -> Result:
         """To the end."""
         self._prepare()
         self._person("person:apply", partial(self._enqueue, self.scenario.deployments, self.scenario.policy))
         wrong = self._until_rest()
-        rest_at = self.clock.now
+        rest_at = self.clock.elapsed
         trace = list(self.hub.trace)
         if not wrong:
             self._ring_again()
@@ -146,7 +146,7 @@ class Run:
             if self._is_over():
                 return []
             moment = self._next_moment()
-            if moment > self.clock.now + HORIZON_S or self.clock.now > 1_000_000.0 + HORIZON_S:
+            if moment > self.clock.elapsed + HORIZON_S or self.clock.elapsed > EPOCH + HORIZON_S:
                 return ["liveness: it never comes to rest"]
             if hub.next_timer is not None and hub.next_timer <= moment:
                 hub.fire()
@@ -177,27 +177,38 @@ class Run:
 
     def _next_moment(self) -> float:
         """The next whole second at which a sweep finds something, or somebody would sweep anyway."""
-        poll_due, work_due = self.backend.next_due()
-        soonest = math.floor(self.clock.now) + 1
-        work_at = max(soonest, math.ceil(min(work_due, 1e12)))
-        return min(
-            max(soonest, math.ceil(min(poll_due, 1e12))),
-            work_at + work_at % 2,
-            soonest + IDLE_S + soonest % 2,
-        )
+        soonest = math.floor(self.clock.elapsed) + 1
+        return max(soonest, math.ceil(min(self._polls_at(), self._works_at())))
+
+    def _polls_at(self) -> float:
+        """When a sweep of the progress finds something, or has not been heard for too long."""
+        return min(self.backend.next_due()[0], self._polled_at + IDLE_S)
+
+    def _works_at(self) -> float:
+        """The same of the other one, which comes every other second."""
+        work_at = math.ceil(min(self.backend.next_due()[1], self._swept_at + IDLE_S))
+        return work_at + work_at % 2
 
     def _tick(self) -> None:
-        """A second of the metronome; of the workers' own sweep where no beat is heard."""
+        """A second of the metronome, with those beats that find something; where none is heard, of the workers' own."""
         hub, beats = self.hub, self.scenario.beats
-        if hub.is_calm and self.clock.now >= self._helped_at + HELP_EVERY_S:
-            self._helped_at = self.clock.now
+        if hub.is_calm and self.clock.elapsed >= self._helped_at + HELP_EVERY_S:
+            self._helped_at = self.clock.elapsed
             self._help()
+        now = round(self.clock.elapsed)
         if not beats or hub.broker_is_down:
+            self._polled_at = self._swept_at = now
             self._start("self_sweep", self._sweep_itself)
             return
+        polls, works = self._polls_at() <= now, self._works_at() <= now and now % 2 == 0
+        if polls:
+            self._polled_at = now
+        if works:
+            self._swept_at = now
         for _ in range(beats):
-            hub.ring(Message("sweep_progress", ()))
-            if round(self.clock.now) % 2 == 0:
+            if polls:
+                hub.ring(Message("sweep_progress", ()))
+            if works:
                 hub.ring(Message("reconcile", ()))
 
     # Workers
@@ -264,7 +275,7 @@ class Run:
             if self._is_over():
                 self._acts.clear()  # what they waited for never came
             return False
-        self._asked_at = self.clock.now
+        self._asked_at = self.clock.elapsed
         while True:
             self._say(self._acts.pop(0), looks)
             if not (self._acts and self._acts[0].at_once):
@@ -292,11 +303,11 @@ class Run:
             ask = partial(self._ask_for, one.apply_id)
             action = people.help_out(one, self.engines, ask)
             if action is not None:
-                self._asked_at = self.clock.now
+                self._asked_at = self.clock.elapsed
                 self._start("person:help", lambda actor, action=action: action(self._ports(actor)))
 
     def _is_stuck(self) -> bool:
-        return self.clock.now > self.hub.troubled_until + 60.0
+        return self.clock.elapsed > self.hub.troubled_until + 60.0
 
     def _ask_for(self, apply_id: str, verb: Verb, names: Any) -> None:
         self._person(f"person:{verb}", partial(self._wish, verb, apply_id, names))
@@ -329,6 +340,11 @@ class Run:
             pass
 
 
-def play(scenario: Scenario, plan: Plan = (), backend: Any = None, *, watches: bool = False) -> Result:
-    """One run. With `watches` each call knows the situation that it is made in."""
-    return Run(scenario, plan, backend, watches=watches).play()
+def play(
+    backend: Backend, scenario: Scenario, plan: Plan = (), *, notes: bool = False, watches: bool = False
+) -> Result:
+    """One run. With `notes` each call knows whether it left something behind, which plans are made from; with `watches`
+    also the situation that it is made in.
+    """
+    with backend.fresh(counts=notes or watches):
+        return Run(backend, scenario, plan, watches=watches).play()

@@ -84,7 +84,7 @@ def _always(_looks: tuple[ApplyLook, ...]) -> bool:
 _PARALLEL = Policy(copy=Copy.PARALLEL)
 _MANUAL = Policy(copy=Copy.PARALLEL, cutover=Cutover.MANUAL)
 _BARRIER = Policy(copy=Copy.BARRIER)
-_SLOW = EngineKind(works_s=9.0, stops_s=2.0)
+_SLOW = EngineKind(works_s=4.0, stops_s=2.0)
 _FAILS = EngineKind(fails=True)
 
 SCENARIOS: Mapping[str, Scenario] = {
@@ -230,7 +230,7 @@ SCENARIOS: Mapping[str, Scenario] = {
             "barrier-behind-a-slow-one",
             {"A": "completed", "B": "completed"},
             _BARRIER,
-            engines={"A": EngineKind(works_s=9.0), "B": EngineKind(works_s=1.0)},
+            engines={"A": EngineKind(works_s=4.0), "B": EngineKind(works_s=1.0)},
         ),
         Scenario(
             "barrier-by-hand",
@@ -300,7 +300,7 @@ SCENARIOS: Mapping[str, Scenario] = {
             "volume",
             {"A": "completed"},
             acts=(Ask(Verb.VOLUME, _has_id("A")),),
-            engines={"A": EngineKind(works_s=9.0)},
+            engines={"A": EngineKind(works_s=4.0)},
         ),
     )
 }

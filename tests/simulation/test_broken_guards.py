@@ -10,41 +10,60 @@ from tern.domain import control, opening
 from tern.domain.control import Delivery, Step
 from tern.domain.dispatch import Approach
 from tern.domain.identity import DispatchKey, ScopeName
+from tern.domain.states import State
 from tern.flows import dispatch as dispatch_flow
 from tern.ports import Fenced
+from tern.store import answer, delivery, gate, projection, seen
+from tern.store import dispatch as dispatch_steps
+from tern.store.sql import text
+from tern.store.step import HeldOperation
+from tern.store.store import PostgresStore
 from tests.simulation import explore
-from tests.simulation.memory import answer, delivery, parent, poll, scope
-from tests.simulation.memory import dispatch as dispatch_steps
-from tests.simulation.memory.store import MemoryStore
+from tests.simulation.backend import Backend
 from tests.simulation.scenarios import SCENARIOS
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
 
+def _write(store: PostgresStore, statement: str, **values: object) -> None:
+    with store.engine.begin() as tx:
+        tx.execute(text(statement), values)
+
+
 def _unfenced_writes(patch: pytest.MonkeyPatch) -> None:
     """Whoever once had the claim may write for ever (S7)."""
+
+    def hold_anyway(tx: Any, claim: Any) -> HeldOperation | None:
+        row = gate.lock_operation(tx, claim.operation_id)
+        if row is None:
+            return None
+        return HeldOperation(row.id, row.apply_id, State(row.state), row.deployment, row)
+
     for steps in (dispatch_steps, answer):
-        patch.setattr(steps, "hold", lambda db, claim: db.operations.get(claim.operation_id))
+        patch.setattr(steps, "hold", hold_anyway)
+    for name in ("_STORE_OWN_ID", "_FOLLOW"):
+        fenced = getattr(dispatch_steps, name).text
+        assert "claim_token = :token" in fenced
+        patch.setattr(dispatch_steps, name, text(fenced.replace("claim_token = :token", "true")))
 
 
 def _no_last_look(patch: pytest.MonkeyPatch) -> None:
     """The call is made whatever has been asked for since the claim (G9)."""
-    patch.setattr(MemoryStore, "may_go_forward", lambda _self, _claim: True)
+    patch.setattr(PostgresStore, "may_go_forward", lambda _self, _claim: True)
 
 
 def _random_key(patch: pytest.MonkeyPatch) -> None:
     """Every claim makes a key of its own (G4)."""
     numbers = itertools.count()
     patch.setattr(dispatch_steps, "dispatch_key", lambda *_: DispatchKey(f"key-{next(numbers)}"))
-    real = MemoryStore.claim_dispatch
+    real = PostgresStore.claim_dispatch
 
     def forgetful(self: Any, operation_id: int, name: ScopeName) -> Any:
-        row = self.db.operations.get(operation_id)
-        if row is not None and row.claim_token is None:
-            row.dispatch_key = row.dispatch_intent_at = None
+        forget = "UPDATE apply_operations SET dispatch_key = NULL, dispatch_intent_at = NULL WHERE id = :id"
+        _write(self, f"{forget} AND claim_token IS NULL", id=operation_id)
         return real(self, operation_id, name)
 
-    patch.setattr(MemoryStore, "claim_dispatch", forgetful)
+    patch.setattr(PostgresStore, "claim_dispatch", forgetful)
 
 
 def _state_before_id(patch: pytest.MonkeyPatch) -> None:
@@ -52,9 +71,8 @@ def _state_before_id(patch: pytest.MonkeyPatch) -> None:
     real = dispatch_flow._record_id
 
     def too_early(claimed: Any, remote_id: Any, ports: Any) -> None:
-        with ports.store._inner.db.transaction():
-            row = ports.store._inner.db.operations[claimed.claim.operation_id]
-            ports.store._inner.db.write(row, next_attempt_at=None)
+        give_back = "UPDATE apply_operations SET next_attempt_at = NULL WHERE id = :id"
+        _write(ports.store._inner, give_back, id=claimed.claim.operation_id)
         real(claimed, remote_id, ports)
 
     patch.setattr(dispatch_flow, "_record_id", too_early)
@@ -91,59 +109,59 @@ def _stop_without_resolve(patch: pytest.MonkeyPatch) -> None:
 
 def _stop_is_done_when_sent(patch: pytest.MonkeyPatch) -> None:
     """Taken by the engine counts as stopped (ST9)."""
-    real = MemoryStore.record_sent
+    real = PostgresStore.record_sent
 
     def hasty(self: Any, claim: Any, delivery_id: int) -> Fenced:
         done = real(self, claim, delivery_id)
-        wish = self.db.deliveries[delivery_id]
-        if done is Fenced.DONE and wish.verb == "stop":
-            with self.db.transaction():
-                parent.close_delivery(self.db, wish, Delivery.ACKNOWLEDGED)
-                self.db.write(self.db.operations[wish.operation_id], next_poll_at=None)
+        if done is Fenced.DONE:
+            with self.engine.begin() as tx:
+                wish = "SELECT verb FROM control_deliveries WHERE id = :id"
+                if tx.execute(text(wish), {"id": delivery_id}).scalar_one() != "stop":
+                    return done
+                projection.close_deliveries(tx, {delivery_id: Delivery.ACKNOWLEDGED}, "")
+                quiet = "UPDATE apply_operations SET next_poll_at = NULL WHERE id = :id"
+                tx.execute(text(quiet), {"id": claim.operation_id})
         return done
 
-    patch.setattr(MemoryStore, "record_sent", hasty)
+    patch.setattr(PostgresStore, "record_sent", hasty)
 
 
 def _claims_that_run(patch: pytest.MonkeyPatch) -> None:
     """A claim is taken from whoever has it (S8, G12)."""
-    for steps in (dispatch_steps, delivery):
+    for steps in (dispatch_steps, delivery, gate):
         patch.setattr(steps, "claim_runs_for_s", lambda *_: 0.0)
-    patch.setattr(scope, "claim_runs_for_s", lambda *_: 0.0)
 
 
 def _no_order(patch: pytest.MonkeyPatch) -> None:
     """Everybody is let in at once (S18)."""
-    for module in (opening, parent):
-        patch.setattr(
-            module,
-            "opening",
-            lambda _policy, tally: opening.Opening(tally.current_wave or 0, None, in_order=False),
-        )
+    patch.setattr(
+        projection,
+        "opening",
+        lambda _policy, tally: opening.Opening(tally.current_wave or 0, None, in_order=False),
+    )
     patch.setattr(dispatch_steps, "gather_holds", lambda *_: ())
 
 
 def _tramples_on_targets(patch: pytest.MonkeyPatch) -> None:
     """A start does not take its target again (G13)."""
-    patch.setattr(delivery, "take", lambda *_: True)
+    patch.setattr(delivery, "take", lambda *_, **__: True)
 
 
 def _start_has_no_grace(patch: pytest.MonkeyPatch) -> None:
     """A stale `stopped` ends a start (PO6)."""
-    patch.setattr(poll, "START_GRACE_S", 0.0)
+    patch.setattr(seen, "START_GRACE_S", 0.0)
 
 
 def _verdicts_twice(patch: pytest.MonkeyPatch) -> None:
     """The effects of a verdict are driven by everybody who comes (K7)."""
-    real = MemoryStore.claim_verdict_effects
+    real = PostgresStore.claim_verdict_effects
 
     def again(self: Any, apply_id: Any) -> Any:
-        apply = self.db.apply_named(apply_id)
-        if apply is not None:
-            apply.verdict_effects_done_at = None
+        forget = "UPDATE applies SET verdict_effects_done_at = NULL WHERE apply_identifier = :id"
+        _write(self, forget, id=apply_id)
         return real(self, apply_id)
 
-    patch.setattr(MemoryStore, "claim_verdict_effects", again)
+    patch.setattr(PostgresStore, "claim_verdict_effects", again)
 
 
 def _gives_way_by_failing(patch: pytest.MonkeyPatch) -> None:
@@ -177,7 +195,9 @@ BROKEN: dict[str, tuple[Break, str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_without_this_guard_something_breaks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_this_guard_something_breaks(
+    name: str, monkeypatch: pytest.MonkeyPatch, backend: Backend
+) -> None:
     take_out, scenario = BROKEN[name]
     take_out(monkeypatch)
-    assert any(result.wrong for result in explore.singles(SCENARIOS[scenario])), name
+    assert any(result.wrong for result in explore.singles(backend, SCENARIOS[scenario])), name

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from tern.ports import DueWork
+from tern.store.store import PostgresStore
 from tests.simulation import checks
-from tests.simulation.memory.store import MemoryStore
+from tests.simulation.backend import Backend
 from tests.simulation.plan import read_plan
 from tests.simulation.run import Run, play
 from tests.simulation.scenarios import SCENARIOS
@@ -15,50 +16,53 @@ from tests.simulation.shrink import shrink
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_nothing_is_wrong_when_nothing_goes_wrong(name: str) -> None:
-    result = play(SCENARIOS[name])
+def test_nothing_is_wrong_when_nothing_goes_wrong(name: str, backend: Backend) -> None:
+    result = play(backend, SCENARIOS[name])
     assert not result.wrong, str(result)
 
 
-def test_the_same_plan_is_the_same_run() -> None:
+def test_the_same_plan_is_the_same_run(backend: Backend) -> None:
     plan = read_plan("17 unanswered, 31 freeze, 44 stop-first")
-    first, second = (play(SCENARIOS["rolling"], plan) for _ in range(2))
+    first, second = (play(backend, SCENARIOS["rolling"], plan) for _ in range(2))
     assert first.trace == second.trace
     assert first.told == second.told
 
 
-def test_another_end_than_expected_is_told() -> None:
+def test_another_end_than_expected_is_told(backend: Backend) -> None:
     other = replace(SCENARIOS["single"], ends={"A": "failed"})
-    assert any("control run" in line for line in play(other).wrong)
+    assert any("control run" in line for line in play(backend, other).wrong)
 
 
-def test_a_rollout_that_never_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MemoryStore, "due_work", lambda _self: DueWork())
-    monkeypatch.setattr(MemoryStore, "due_deployments", lambda _self: ())
-    assert any("never comes to rest" in line for line in play(SCENARIOS["single"]).wrong)
+def test_a_rollout_that_never_ends_is_told(monkeypatch: pytest.MonkeyPatch, backend: Backend) -> None:
+    monkeypatch.setattr(PostgresStore, "due_work", lambda _self: DueWork())
+    monkeypatch.setattr(PostgresStore, "due_deployments", lambda _self: ())
+    assert any("never comes to rest" in line for line in play(backend, SCENARIOS["single"]).wrong)
 
 
-def test_rest_that_comes_too_late_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rest_that_comes_too_late_is_told(monkeypatch: pytest.MonkeyPatch, backend: Backend) -> None:
     monkeypatch.setattr(checks, "REST_S", 1.0)
-    assert any("at rest" in line for line in play(SCENARIOS["single"]).wrong)
+    assert any("at rest" in line for line in play(backend, SCENARIOS["single"]).wrong)
 
 
-def test_an_error_that_nobody_expects_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_that_nobody_expects_is_told(monkeypatch: pytest.MonkeyPatch, backend: Backend) -> None:
     def broken(*_: Any) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(MemoryStore, "record_dispatched", broken)
-    assert any("ZeroDivisionError" in line for line in play(SCENARIOS["single"]).wrong)
+    monkeypatch.setattr(PostgresStore, "record_dispatched", broken)
+    assert any("ZeroDivisionError" in line for line in play(backend, SCENARIOS["single"]).wrong)
 
 
-def test_an_acknowledged_rollout_that_is_gone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = Run(SCENARIOS["single"])
-    one.acknowledged.append(("apply", "apl-77"))
-    assert any(line.startswith("S13") for line in one.play().wrong)
+def test_an_acknowledged_rollout_that_is_gone_is_told(
+    monkeypatch: pytest.MonkeyPatch, backend: Backend
+) -> None:
+    with backend.fresh():
+        one = Run(backend, SCENARIOS["single"])
+        one.acknowledged.append(("apply", "apl-77"))
+        assert any(line.startswith("S13") for line in one.play().wrong)
 
 
-def test_a_storage_error_ends_the_tick_and_nothing_else() -> None:
-    result = play(SCENARIOS["single"], read_plan("4 database-down"))
+def test_a_storage_error_ends_the_tick_and_nothing_else(backend: Backend) -> None:
+    result = play(backend, SCENARIOS["single"], read_plan("4 database-down"))
     assert not result.wrong, str(result)
 
 

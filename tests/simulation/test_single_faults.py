@@ -1,40 +1,30 @@
-"""Every single fault at every call where it makes a difference: nothing that Tern guarantees breaks."""
+"""Every single fault at every call where it makes a difference: nothing that Tern guarantees breaks.
 
-from collections.abc import Iterable
+All of them take minutes (`make sim`), so every test run plays its share of each scenario's (share.py).
+"""
 
 import pytest
 
 from tests.simulation import explore
-from tests.simulation.plan import single_faults
-from tests.simulation.postgres import PostgresBackend
-from tests.simulation.run import Result, play
+from tests.simulation.backend import Backend
 from tests.simulation.scenarios import SCENARIOS
-
-ON_POSTGRES = 1
-"""So many of each scenario's plans are also run on PostgreSQL; which ones depends on their number alone."""
+from tests.simulation.share import Share, share
 
 
-def assert_nothing_breaks(results: Iterable[Result]) -> None:
-    """Raises AssertionError with the smallest plan of the first failure, ready for regressions.py."""
-    for result in results:
+@pytest.mark.timeout(600)  # some hundred runs, on a machine that may have other things to do
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_no_single_fault_breaks_anything(name: str, backend: Backend) -> None:
+    """Fails with the smallest plan of the first failure, ready for regressions.py."""
+    mine = share()
+    for result in explore.singles(backend, SCENARIOS[name], mine):
         if result.wrong:
-            least = explore.smallest(result)
-            pytest.fail(f"{least}\n{explore.as_regression(least)}", pytrace=False)
+            least = explore.smallest(backend, result)
+            pytest.fail(f"{mine}\n{least}\n{explore.as_regression(least)}", pytrace=False)
 
 
-@pytest.mark.timeout(900)  # a thousand runs, on a machine that may have other things to do
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_no_single_fault_breaks_anything(name: str) -> None:
-    assert_nothing_breaks(explore.singles(SCENARIOS[name]))
-
-
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_postgresql_goes_the_same_way(name: str, postgres: PostgresBackend) -> None:
-    scenario = SCENARIOS[name]
-    faults = single_faults(play(scenario).trace, without=scenario.pointless)
-    for fault in faults[len(faults) // 3 :: len(faults) // ON_POSTGRES + 1]:
-        in_memory = play(scenario, (fault,))
-        with postgres.fresh():
-            on_postgres = play(scenario, (fault,), postgres)
-        assert not on_postgres.wrong, str(on_postgres)
-        assert [(p.actor, p.name) for p in on_postgres.trace] == [(p.actor, p.name) for p in in_memory.trace]
+def test_the_shares_are_all_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = range(47)
+    parts = [plan for number in range(10) for plan in Share(number, 10).of(plans)]
+    assert sorted(parts) == list(plans)
+    monkeypatch.setenv("SIM_SHARE", "3/10")
+    assert list(share().of(plans)) == [3, 13, 23, 33, 43]
