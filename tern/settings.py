@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tern.domain.errors import Misconfigured
-from tern.domain.timing import LEASE_S, RPC_DEADLINE_S, SELF_SWEEP_AFTER_S, PollPace
+from tern.domain.timing import LEASE_S, RPC_DEADLINE_S, PollPace
 from tern.local.discovery import default_home, discover
 
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket")
@@ -125,12 +125,6 @@ class Settings:
     """Between two looks at an operation that works."""
     poll_slow_seconds: float = _setting(30.0, _seconds)
     """Between two looks at what only a person moves on, or once contact is lost."""
-    sweep_progress_seconds: float = _setting(1.0, _seconds)
-    """How often beat rings for operations to be polled."""
-    sweep_reconcile_seconds: float = _setting(2.0, _seconds)
-    """How often beat rings for whatever else is due."""
-    sweep_self_after_seconds: float = _setting(SELF_SWEEP_AFTER_S, _seconds)
-    """Without a finished sweep for so long, workers sweep for themselves."""
     worker_concurrency: int = _setting(8, _number(1, 256))
     """Threads of one worker process."""
     pool_size: int = _setting(8, _number(1, 256))

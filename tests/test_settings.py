@@ -1,6 +1,7 @@
 """What the environment may say, and how it is told that it is wrong."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,17 @@ def test_the_caller_is_the_account_unless_somebody_says_otherwise(monkeypatch: p
 
 def _no_name() -> str:
     raise KeyError(json.dumps("getpwuid(): uid not found"))
+
+
+def test_every_setting_is_read_by_somebody() -> None:
+    """One that changes nothing is worse than none: whoever set it believes in it."""
+    sources = [
+        path.read_text()
+        for folder in ("tern", "tasks")
+        for path in (Path(__file__).parents[1] / folder).rglob("*.py")
+        if path.name != "settings.py"
+    ]
+    # Three are read together, as the pace.
+    names = {each.name for each in fields(Settings)} - {f"poll_{pace}_seconds" for pace in ("eager", "steady", "slow")}
+    assert [name for name in sorted(names) if not any(f".{name}" in source for source in sources)] == []
+    assert any("settings.pace" in source for source in sources)
