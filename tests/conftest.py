@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # The cluster is thrown away, so nothing has to survive a power cut.
 THROWAWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+# Off by default, and a holder of locks like any other where somebody has turned it on.
+TWO_PHASES = {"max_prepared_transactions": "4"}
 
 # The same examples in every run, so that what is red once is red again; HYPOTHESIS=new draws others. A slow machine is
 # no bug.
@@ -49,7 +51,7 @@ def embedded(embedded_home: Path) -> Iterator[Servers]:
     """Both servers, started when the first test asks for one of them."""
     from tern.local.embedded import embedded_servers  # noqa: PLC0415 - most test runs need no servers
 
-    with embedded_servers(embedded_home / "home", options=THROWAWAY, databases=()) as servers:
+    with embedded_servers(embedded_home / "home", options={**THROWAWAY, **TWO_PHASES}, databases=()) as servers:
         yield servers
 
 
