@@ -51,7 +51,9 @@ def embedded(embedded_home: Path) -> Iterator[Servers]:
     """Both servers, started when the first test asks for one of them."""
     from tern.local.embedded import embedded_servers  # noqa: PLC0415 - most test runs need no servers
 
-    with embedded_servers(embedded_home / "home", options={**THROWAWAY, **TWO_PHASES}, databases=()) as servers:
+    with embedded_servers(
+        embedded_home / "home", options={**THROWAWAY, **TWO_PHASES}, databases=()
+    ) as servers:
         yield servers
 
 

@@ -123,6 +123,8 @@ def test_every_setting_is_read_by_somebody() -> None:
         if path.name != "settings.py"
     ]
     # Three are read together, as the pace.
-    names = {each.name for each in fields(Settings)} - {f"poll_{pace}_seconds" for pace in ("eager", "steady", "slow")}
+    names = {each.name for each in fields(Settings)} - {
+        f"poll_{pace}_seconds" for pace in ("eager", "steady", "slow")
+    }
     assert [name for name in sorted(names) if not any(f".{name}" in source for source in sources)] == []
     assert any("settings.pace" in source for source in sources)
