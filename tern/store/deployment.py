@@ -51,10 +51,6 @@ class DeploymentSteps(Steps):
         """See ports.DeploymentStore."""
         try:
             with transaction(self.engine) as tx:
-                # Excludes a rollout that is just being accepted: it has read the old one (load_named).
-                tx.execute(
-                    text("SELECT 1 FROM deployments WHERE name = :name FOR UPDATE"), {"name": deployment.name}
-                )
                 _refuse_while_used(tx, deployment.name, "replaced")
                 _exactly_one(
                     tx.execute(
@@ -163,6 +159,8 @@ def _values(deployment: Deployment) -> dict[str, object]:
 
 def _refuse_while_used(tx: Connection, name: str, done: str) -> None:
     """Work that goes on there, or may be started again, is reached by what stands in the register."""
+    # Before the look: a rollout that is just being accepted has read the old one, and holds it (load_named).
+    tx.execute(text("SELECT 1 FROM deployments WHERE name = :name FOR UPDATE"), {"name": name})
     users = tx.execute(
         text(
             "SELECT a.apply_identifier FROM target_reservations t JOIN applies a ON a.id = t.apply_id"

@@ -1,5 +1,7 @@
-"""What each state makes of each open wish, written down by hand (§7, G8, S15): nothing here is computed by the code that it
-holds. A change of one cell is a change of what an operator is told, and is made in both places.
+"""What each state makes of each open wish, written down by hand (§7, G8, S15).
+
+Nothing here is computed by the code that it holds. A change of one cell is a change of what an operator is told, and is
+made in both places.
 """
 
 import pytest
@@ -7,10 +9,10 @@ import pytest
 from tern.domain.control import Verb, fulfilment
 from tern.domain.states import State
 
-STATES = (
-    "pending running waiting_for_cutover cutting_over revert_window reverting resuming failed_retryable uncertain"
-    " completed failed cancelled reverted skipped stopped"
-).split()
+STATES = [
+    *("pending", "running", "waiting_for_cutover", "cutting_over", "revert_window", "reverting", "resuming"),
+    *("failed_retryable", "uncertain", "completed", "failed", "cancelled", "reverted", "skipped", "stopped"),
+]
 FATES = {"·": None, "ack": "acknowledged", "late": "too_late"}
 
 # · stays open, ack acknowledged: its effect is there, late too late: it can't come any more.
@@ -33,7 +35,7 @@ ROWS = {words[0]: words[1:] for line in TABLE.strip().splitlines()[1:] if (words
 def test_the_table_knows_every_verb_and_every_state() -> None:
     """A verb or a state that is new gets its row or its column here, by whoever thought about it."""
     assert set(ROWS) == {verb.value for verb in Verb}
-    assert STATES == [state.value for state in State]
+    assert [state.value for state in State] == STATES
     assert {verb: len(row) for verb, row in ROWS.items()} == dict.fromkeys(ROWS, len(STATES))
 
 

@@ -1,4 +1,4 @@
-"""Which columns the database holds against whoever writes, and which it does not: all of them, each by name (G1, G5, G15).
+"""Which columns the database holds against whoever writes, and which it does not: all of them by name (G1, G5, G15).
 
 test_tables.py says why; here no column is left out, so that one that is added is thought about.
 """
