@@ -15,12 +15,11 @@ from typing import Any, TextIO
 import structlog
 
 from tern.domain.identity import APPLY_ID, DEPLOYMENT_NAME
+from tern.domain.redaction import REMOVED, without_secrets
 
 SECRET_KEYS = frozenset(
     {"ddl", "dsn", "password", "token", "secret", "authorization", "credentials", "tls_key"}
 )
-REMOVED = "[removed]"
-_PASSWORD_IN_ADDRESS = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)")
 _SCOPE = re.compile(rf"\b({APPLY_ID.pattern})\b(?:/({DEPLOYMENT_NAME.pattern}))?")
 _REMOTE_ID = re.compile(r"\(remote id ([^\s)]+)\)")
 _BEGINNING = (
@@ -150,13 +149,13 @@ def _clean(key: str, value: Any) -> Any:
         return {str(inner): _clean(str(inner), each) for inner, each in value.items()}
     if isinstance(value, list | tuple):
         return [_clean(key, each) for each in value]
-    return value
+    # An exception, an address: a renderer would make its words of it when nobody looks any more.
+    return value if value is None or isinstance(value, int | float) else _clean_text(key, str(value))
 
 
 def _clean_text(key: str, value: str) -> str:
-    # Looked at cheaply first: nearly no line has either, and every event is one.
-    if "://" in value:
-        value = _PASSWORD_IN_ADDRESS.sub(rf"\g<before>{REMOVED}", value)
+    value = without_secrets(value)
+    # Looked at cheaply first: nearly no line has one, and every event is a line.
     if len(value) >= _SHORTEST and _has_verb(value.upper()):
         value = (_STATEMENT_IN_A_LINE if key in {"exception", "stack"} else _STATEMENT).sub(REMOVED, value)
     return value

@@ -18,7 +18,7 @@ from tern.store.gauge import Gauges, read_gauges
 from tern.store.store import PostgresStore
 from tests.faults.behaviour import fail
 from tests.flows.conftest import database, make_world, world
-from tests.flows.steps import running, settle
+from tests.flows.steps import engine_says, running, settle
 from tests.world import World
 
 __all__ = ["database", "make_world", "world"]
@@ -230,3 +230,91 @@ def test_scrapes_that_come_together_share_one_look(
     for _ in range(5):
         scrape()
     assert len(looks) < 5
+
+
+MOVED = {
+    name for name in TOLD if name not in {each.name for each in (*metrics.COUNTERS, *metrics.DISTRIBUTIONS)}
+} - {"tern_build_info"}
+
+
+def test_each_gauge_is_moved_by_what_it_is_about(
+    world: World, expose: Callable[[Callable[[], Gauges]], Callable[[], list[Sample]]]
+) -> None:
+    """One thing of each kind is wrong, and each gauge says which and for how long; in an idle house none does."""
+    idle = expose(partial(read_gauges, world.database))()
+    assert {s.name for s in idle if s.name in MOVED and s.value not in {0.0, float("inf")}} == {
+        "tern_database_up"
+    }
+    running(world, "A", "B", "C")
+    for name, columns in (
+        ("A", "poll_failures = 10, next_attempt_at = tern_clock() - interval '50 s'"),
+        ("B", "claim_token = 't', claim_owner = 'w', claim_expires_at = tern_clock() + interval '90 s'"),
+        ("C", "claim_token = 't', claim_owner = 'w', claim_expires_at = tern_clock()"),
+    ):
+        world.write(
+            f"UPDATE apply_operations SET {columns}, next_poll_at = tern_clock() - interval '20 s'"
+            " WHERE deployment = :name",
+            name=name,
+        )
+    world.ask(Verb.STOP, "A")
+    world.pass_time(30)
+    world.ask(Verb.CANCEL, "B")
+    world.store.begin_sweep("reconcile", "w")
+    world.store.finish_sweep("reconcile", "w")
+    world.pass_time(10)
+    samples = expose(partial(read_gauges, world.database))()
+    wanted = {
+        ("tern_applies", "running"): 1,
+        ("tern_operations", "running"): 3,
+        ("tern_out_of_contact_operations", ""): 1,
+        ("tern_open_claims", "held"): 1,
+        ("tern_open_claims", "expired"): 1,
+        ("tern_oldest_due_seconds", "dispatch"): 90,
+        ("tern_oldest_due_seconds", "control"): 40,
+        ("tern_oldest_due_seconds", "poll"): 60,
+        ("tern_unacknowledged_deliveries", "stop"): 1,
+        ("tern_unacknowledged_deliveries", "cancel"): 1,
+        ("tern_oldest_unacknowledged_seconds", "stop"): 40,
+        ("tern_oldest_unacknowledged_seconds", "cancel"): 10,
+        ("tern_sweep_age_seconds", "reconcile"): 10,
+        ("tern_database_up", ""): 1,
+    }
+    found = {
+        (sample.name, "".join(sample.labels.values())): sample.value
+        for sample in samples
+        if sample.name in MOVED and sample.value not in {0.0, float("inf")}
+    }
+    assert found.keys() == wanted.keys()
+    assert {name for name, _ in wanted} == MOVED
+    # What is counted is exact; what is measured is as old as this test is slow.
+    assert {
+        each: found[each] - wanted[each] for each in wanted if not 0 <= found[each] - wanted[each] < 9
+    } == {}
+
+
+@pytest.mark.parametrize(
+    ("verb", "state", "stage"),
+    [
+        (Verb.STOP, "completed", "too_late"),
+        (Verb.CUTOVER, "failed", "too_late"),
+        (Verb.CANCEL, "", "acknowledged"),
+    ],
+)
+def test_every_end_of_a_wish_is_counted_under_its_own_name(
+    world: World, verb: Verb, state: str, stage: str
+) -> None:
+    running(world, "A")
+    if verb is Verb.CUTOVER:
+        engine_says(world, "A", "waiting_for_cutover")
+    before = _ends(verb, stage)
+    world.ask(verb, "A")
+    if state:
+        world.forget_bells()
+        engine_says(world, "A", state)
+    settle(world)
+    assert _ends(verb, stage) == before + 1
+
+
+def _ends(verb: Verb, stage: str) -> int:
+    found = metrics.CONTROL_SECONDS.read().get((verb.value, stage))
+    return 0 if found is None else sum(found.counts)

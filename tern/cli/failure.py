@@ -9,6 +9,7 @@ import click
 from tern.cli.envelope import write_document
 from tern.cli.words import printable
 from tern.domain.errors import TernError, UsageError, storage_unavailable
+from tern.domain.redaction import without_secrets
 from tern.ports import StorageUnavailable
 
 _WORDS: Mapping[int, str] = {
@@ -29,9 +30,9 @@ class UnexpectedError(TernError):
 
 def tell(error: Exception, *, as_json: bool) -> int:
     """Writes the error to stderr, and with `--json` as the one document on stdout; returns the exit code."""
-    shaped = _shaped(error)
+    shaped = _without_secrets(_shaped(error))
     if debugging():
-        click.echo("".join(traceback.format_exception(error)), err=True)
+        click.echo(without_secrets("".join(traceback.format_exception(error))), err=True)
     if as_json:
         write_document(
             "error",
@@ -63,6 +64,13 @@ def render(error: TernError) -> str:
 def debugging() -> bool:
     """Whether somebody wants to see tracebacks; read without the settings, which may be what is wrong."""
     return os.environ.get("TERN_DEBUG", "").lower() in {"1", "true", "yes", "on"}
+
+
+def _without_secrets(error: TernError) -> TernError:
+    """A driver's words may repeat the address that it was given."""
+    error.what, error.unchanged = without_secrets(error.what), without_secrets(error.unchanged)
+    error.why, error.next_step = tuple(map(without_secrets, error.why)), without_secrets(error.next_step)
+    return error
 
 
 def _shaped(error: Exception) -> TernError:

@@ -50,6 +50,7 @@ ELSEWHERE = {
     "tests/flows/test_scope.py": "tern/domain/model tern/store/scope",
     "tests/flows/test_stop.py": "tern/flows/control tern/store/answer tern/store/delivery",
     "tests/flows/test_sweep.py": "tasks/direct tern/store/sweep",
+    "tests/hostile/test_secrets.py": "tern/domain/redaction",
     "tests/local/test_account.py": "tern/local/launching",
     "tests/store/test_event.py": "tern/store/session",
     "tests/store/test_gate.py": "tern/holding",

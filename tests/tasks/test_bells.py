@@ -10,6 +10,7 @@ from tasks.bells import LOOKS_AT_ONCE, CeleryBells
 from tasks.config import celery_config
 from tern.domain.control import Verb
 from tern.domain.identity import ApplyId, ScopeName
+from tern.metrics import BELLS
 from tern.ports import Due, DueControl
 from tern.settings import Settings
 
@@ -88,3 +89,19 @@ def test_broker_that_refuses_disturbs_nobody(broker_url: str) -> None:
         bells.dispatch(Due(7, NAME))
         bells.poll("us-east")
         assert client.llen("poll") == 1
+
+
+def test_what_is_rung_and_what_the_broker_does_not_take_is_counted(broker_url: str) -> None:
+    """G11: nobody loses anything by it, but somebody should see it; what is not even tried is not counted."""
+    before = {outcome: BELLS.read().get((outcome,), 0) for outcome in ("rung", "failed")}
+    with app_for(broker_url) as app:
+        bells = CeleryBells(app)
+        bells.poll("us-east")
+        bells.control(DueControl(7, NAME, Verb.STOP))
+    with app_for("redis://127.0.0.1:1/0") as app:
+        bells = CeleryBells(app)
+        bells.poll("us-east")
+        bells.poll("us-west")
+        bells.advance(NAME.apply_id)
+    now = {outcome: BELLS.read().get((outcome,), 0) - count for outcome, count in before.items()}
+    assert now == {"rung": 2, "failed": 2}

@@ -1,6 +1,17 @@
 """The table of planted bugs, by what they break."""
 
-from tests.faults.planted import dispatching, doors, driving, engine, halting, record, review, rollout, verbs
+from tests.faults.planted import (
+    dispatching,
+    doors,
+    driving,
+    engine,
+    halting,
+    overlooked,
+    record,
+    review,
+    rollout,
+    verbs,
+)
 
 MUTANTS = (
     *dispatching.MUTANTS,
@@ -12,4 +23,5 @@ MUTANTS = (
     *review.MUTANTS,
     *engine.MUTANTS,
     *doors.MUTANTS,
+    *overlooked.MUTANTS,
 )
