@@ -87,7 +87,8 @@ class WishFacts:
 
 @dataclass(frozen=True, slots=True)
 class OperationRecord:
-    """One operation. due_for_s: how long it has been waiting for a driver to take it; None when it is not due.
+    """One operation. due_for_s: how long it has been waiting for a driver to take it, below zero where its time still
+    comes (after a pause, or because the clock was set back); None when no driver is to take it.
 
     was_seen: it failed before the newest release. volume: how hard its engine works, 1 to 11, as far as it was asked.
     """

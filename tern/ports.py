@@ -185,8 +185,8 @@ class SweepStore(Protocol):
     def due_work(self) -> DueWork:
         """Dispatches, wishes and applies that are due, by index."""
 
-    def answer_canary(self, queue: str, token: str, who: str) -> None:
-        """Somebody reads this queue."""
+    def answer_canary(self, queue: str, token: str, who: str, clock_s: float | None = None) -> None:
+        """Somebody reads this queue; `clock_s` is what his own clock says, and only told."""
 
     def due_deployments(self) -> tuple[str, ...]:
         """Deployments with an operation to poll or an engine to probe, by index."""

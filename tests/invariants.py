@@ -16,11 +16,11 @@ _READ = (
     "SELECT a.id AS apply_pk, a.apply_identifier, a.state AS apply_state, a.operation_count, a.policy,"
     " a.external_id, o.id, o.deployment, o.position, o.wave, o.state, o.engine_resume_context, o.completed_at,"
     " o.next_attempt_at, a.completed_at AS apply_completed_at, r.failures_released,"
-    " coalesce(o.completed_at <= r.created_at, false) AS was_seen,"
+    " coalesce(o.ended_after_request < r.id, false) AS was_seen,"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent')"
     "   AND (d.next_attempt_at IS NOT NULL OR o.completed_at IS NOT NULL OR o.state = 'stopped')) AS is_wished"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
-    " LEFT JOIN LATERAL (SELECT failures_released, created_at FROM control_requests"
+    " LEFT JOIN LATERAL (SELECT failures_released, id FROM control_requests"
     "   WHERE apply_id = a.id AND verb = 'release'{heard} ORDER BY id DESC LIMIT 1) r ON true"
     " ORDER BY a.id, o.position"
 )
@@ -29,7 +29,7 @@ _AS_HEARD = text(
     # Releases that somebody has taken up; one that was just written down waits for that.
     _READ.format(
         heard=" AND EXISTS (SELECT 1 FROM apply_events e WHERE e.apply_id = a.id AND e.event = 'released'"
-        " AND e.at >= control_requests.created_at)"
+        " AND CAST(e.detail ->> 'request' AS bigint) >= control_requests.id)"
     )
 )
 

@@ -110,9 +110,16 @@ def server(engine: "Database") -> Finding:
 
 
 def clock(engine: "Database") -> Finding:
-    """Only the database's clock decides anything; another one here makes logs hard to read."""
+    """Only the database's clock decides anything; another one here makes logs hard to read. One that was set back
+    decides rightly all the same, and has to be told.
+    """
     from tern.store import trouble  # noqa: PLC0415
 
+    ahead_s = trouble.lies_ahead_s(engine)
+    if ahead_s > 0:
+        said = f"PostgreSQL's clock was set back: what was written lies up to {duration(ahead_s)} ahead of it"
+        step = "Nothing is lost and everything goes on; check the time service of the database's machine."
+        return Finding("clock", is_well=False, said=said, help=step, code=NEEDS_PERSON)
     skew_s = time.time() - trouble.server(engine).clock_s
     if abs(skew_s) < CLOCK_SKEW_S:
         return Finding("clock", is_well=True, said="this machine and PostgreSQL agree")
@@ -145,8 +152,10 @@ def queues(ports: Ports) -> Iterator[Finding]:
     while len(heard) < len(QUEUES) and time.monotonic() - begun < CANARY_PATIENCE_S:
         for queue, answer in ports.store.canaries().items():
             # Another doctor's canary that was answered while we waited proves as much.
-            if answer.token == token or answer.age_s < time.monotonic() - begun:
-                heard.setdefault(queue, f"{answer.answered_by} answered within {_passed(begun)}")
+            # One from before the clock was set back, whose age is below zero, proves nothing.
+            if answer.token == token or 0 <= answer.age_s < time.monotonic() - begun:
+                said = f"{answer.answered_by} answered within {_passed(begun)}{_skew(answer.clock_ahead_s)}"
+                heard.setdefault(queue, said)
         if len(heard) < len(QUEUES):
             time.sleep(0.05)
     for queue in QUEUES:
@@ -155,6 +164,12 @@ def queues(ports: Ports) -> Iterator[Finding]:
         else:
             said = f"nobody answered within {CANARY_PATIENCE_S:g} s: no worker reads it, or all are busy"
             yield Finding(f"queue {queue}", is_well=False, said=said, help=f"tern worker -Q {queue}")
+
+
+def _skew(ahead_s: float | None) -> str:
+    if ahead_s is None or abs(ahead_s) < CLOCK_SKEW_S:
+        return ""
+    return f"; its clock is {duration(abs(ahead_s))} {'ahead of' if ahead_s > 0 else 'behind'} PostgreSQL's"
 
 
 def _passed(begun: float) -> str:

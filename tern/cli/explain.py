@@ -10,7 +10,7 @@ from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
 from tern.cli.picture import details, picture, show, sign_of
 from tern.cli.show import operation_picture
-from tern.cli.words import duration, one_line, plural
+from tern.cli.words import SET_BACK, duration, one_line, plural
 from tern.domain.holds import ClearedBy, Hold, HoldKind
 from tern.domain.states import State
 from tern.domain.subject import Subject
@@ -62,8 +62,11 @@ def _verdict(view: ApplyView, operation: OperationView) -> Iterator[Text]:
         yield Text(f"  Tern holds nothing back{says}.")
     elif not operation.holds:
         due = operation.record.due_for_s
-        waited = f", since {duration(due)}" if due is not None else ""
-        yield Text(f"  Nothing holds it: the next free worker takes it{waited}.")
+        if due is not None and due < 0:
+            yield Text(f"  Nothing holds it, and it is due in {duration(-due)}: {SET_BACK}.")
+        else:
+            waited = f", since {duration(due)}" if due is not None else ""
+            yield Text(f"  Nothing holds it: the next free worker takes it{waited}.")
     else:
         yield Text(f"  {plural(len(operation.holds), 'reason')} above: each says who can clear it.")
     for blocker in view.blockers:

@@ -10,7 +10,7 @@ from tern.cli import reach
 from tern.cli.envelope import json_option, talk, write_document, write_line
 from tern.cli.main import INTERRUPTED
 from tern.cli.picture import show
-from tern.cli.words import one_line
+from tern.cli.words import SET_BACK, one_line
 from tern.domain.errors import Refused, Unreachable, UsageError
 from tern.domain.model import RemoteCall
 from tern.domain.outcome import Ok
@@ -130,6 +130,8 @@ def _line(event: Happened, width: int) -> Text:
     line.append(f"  by {event.who}", "dim")
     if event.why:
         line.append(f"  {one_line(event.why)}")
+    if event.age_s < 0:
+        line.append(f"  {SET_BACK}", "yellow")
     return line
 
 

@@ -136,7 +136,7 @@ def _known(operation: OperationView, *, brief: bool) -> str:
         case State.WAITING_FOR_CUTOVER if record.sampled_age_s is not None:
             return f"seen {ago(record.sampled_age_s)}"
         case State.STOPPED:
-            return f"at {operation.percent} %, {duration(record.state_age_s)} ago"
+            return f"at {operation.percent} %, {ago(record.state_age_s)}"
         case _:
             return _progress(operation, brief=brief)
 

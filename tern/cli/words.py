@@ -46,8 +46,14 @@ APPLY_SIGNS: Mapping[ApplyState, Sign] = {
 }
 
 
+SET_BACK = "the clock was set back"
+"""What is said of an age below zero: it was written before the database's clock was set back."""
+
+
 def duration(seconds: float) -> str:
-    """A length of time in at most two units."""
+    """A length of time in at most two units; SET_BACK where it ends before it begins."""
+    if seconds < 0:
+        return SET_BACK
     whole = max(0, int(seconds))
     if whole < 1:
         return "under 1 s"
@@ -61,7 +67,9 @@ def duration(seconds: float) -> str:
 
 
 def ago(seconds: float) -> str:
-    """How old something is."""
+    """How old something is; SET_BACK for what is still to come."""
+    if seconds < 0:
+        return SET_BACK
     return "now" if seconds < 1 else f"{duration(seconds)} ago"
 
 

@@ -41,17 +41,9 @@ def asks_by_itself(policy: Policy, tally: Tally) -> bool:
     return policy.cutover is Cutover.AUTO and not is_spent(policy, tally)
 
 
-def failed_since(policy: Policy, tally: Tally, s_ago: float) -> bool:
-    """A failure that holds the rollout came within the last seconds: what was asked for before it no longer stands."""
-    newest = min(
-        (
-            group.ended_s_ago
-            for group in tally.groups
-            if group.state is State.FAILED and group.ended_s_ago is not None
-        ),
-        default=s_ago,
-    )
-    return is_spent(policy, tally) and newest < s_ago
+def failed_since(policy: Policy, tally: Tally, *, has_failed: bool) -> bool:
+    """Whether a failure after a wish was accepted holds the rollout: what was asked for before it no longer stands."""
+    return has_failed and is_spent(policy, tally)
 
 
 def is_its_turn(policy: Policy, tally: Tally, position: int) -> bool:

@@ -160,7 +160,12 @@ def _backoff(facts: OperationFacts) -> Iterator[Hold]:
 def _silence(facts: OperationFacts) -> Iterator[Hold]:
     if not facts.silent_looks:
         return
-    since = "ever" if facts.silent_for_s is None else f"for {facts.silent_for_s:.0f} s"
+    if facts.silent_for_s is None:
+        since = "ever"
+    else:
+        since = (
+            f"for {facts.silent_for_s:.0f} s" if facts.silent_for_s >= 0 else "since the clock was set back"
+        )
     words = f"its engine has not answered {since}, {facts.silent_looks} looks in a row"
     words += f" ({facts.error})" if facts.error else ""
     lost = facts.silent_looks >= LOST_CONTACT_AFTER

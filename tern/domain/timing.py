@@ -1,5 +1,6 @@
 """How long things may take, as numbers and pure functions. All are seconds; the clock is the database's alone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 LEASE_S = 30.0
@@ -29,6 +30,15 @@ UNHEARD_AFTER_S = 15.0
 LOST_CONTACT_AFTER = 10
 """Failed polls in a row after which contact counts as lost."""
 
+SWEEP_PERIOD_S: Mapping[str, float] = {"reconcile": 2.0, "progress": 1.0}
+"""How often beat rings for each sweep."""
+
+SWEEP_AGAIN_AFTER = 0.9
+"""Of its period: a sweep that began less than this ago is not begun again, so that a heap of old messages costs one
+read each. Not the whole period, because one message in two comes a few milliseconds early.
+"""
+
+BACKOFF_MOST_S = 75.0
 CONTROL_REFUSALS_MAX = 10
 CUTOVER_REFUSALS_MAX = 5
 """So often Tern asks for a cutover that an engine refuses, with pauses; then a person decides."""
@@ -49,6 +59,28 @@ def backoff_s(attempt: int, jitter: float) -> float:
     """Exponential delay before attempt + 1: 1 s doubling to 60 s, spread by ±25 % with jitter in [0, 1)."""
     raw = min(60.0, 2.0 ** min(attempt - 1, 10)) if attempt > 0 else 1.0
     return raw * (0.75 + 0.5 * jitter)
+
+
+def longest_dispatch_wait_s(lease_s: float) -> float:
+    """No dispatch is ever made due later than in so many seconds: one that seems to be was written under a clock that
+    has been set back since, and is due.
+    """
+    return max(lease_s, BACKOFF_MOST_S)
+
+
+def longest_control_wait_s(lease_s: float) -> float:
+    """The same of a wish: under a claim, while its effect is waited for, after no answer and the call's deadline."""
+    return max(lease_s, RESEND_S, BACKOFF_MOST_S + RPC_DEADLINE_S)
+
+
+def longest_poll_wait_s(pace: PollPace) -> float:
+    """The same of a look."""
+    return max(pace.eager_s, pace.steady_s, pace.slow_s)
+
+
+def due_in_s(left_s: float | None, longest_s: float) -> float:
+    """Seconds until something is due; 0 where its time is over, or further ahead than it can have been meant."""
+    return 0.0 if left_s is None or left_s > longest_s else max(0.0, left_s)
 
 
 def poll_interval_s(

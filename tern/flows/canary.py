@@ -4,6 +4,8 @@ from tern.domain.canary import read_canary
 from tern.ports import Ports
 
 
-def answer(queue: object, token: object, who: str, ports: Ports) -> None:
-    """Answers a canary. Raises UsageError for a message that is none, StorageUnavailable when PostgreSQL is gone."""
-    ports.store.answer_canary(*read_canary(queue, token), who)
+def answer(queue: object, token: object, who: str, ports: Ports, clock_s: float | None = None) -> None:
+    """Answers a canary; `clock_s`, what this machine's clock says, is only told. Raises UsageError for a message that
+    is none, StorageUnavailable when PostgreSQL is gone.
+    """
+    ports.store.answer_canary(*read_canary(queue, token), who, clock_s)

@@ -231,7 +231,7 @@ def _wish(tx: Connection, delivery_id: int) -> Row:
     return tx.execute(
         text(
             "SELECT d.id, d.verb, d.state, d.refusals, d.engine_words, r.caller, r.reason,"
-            " extract(epoch FROM tern_clock() - d.created_at)::float AS age_s FROM control_deliveries d"
+            " greatest(0, extract(epoch FROM tern_clock() - d.created_at))::float AS age_s FROM control_deliveries d"
             " JOIN control_requests r ON r.id = d.request_id WHERE d.id = :id FOR UPDATE OF d"
         ),
         {"id": delivery_id},

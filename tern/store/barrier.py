@@ -23,7 +23,8 @@ from tern.store.step import HeldOperation
 from tern.store.tally import tally as count
 
 REFUSALS = (
-    "(SELECT jsonb_build_object('count', count(*), 's_ago', extract(epoch FROM tern_clock() - max(d.closed_at)),"
+    "(SELECT jsonb_build_object('count', count(*), 's_ago', greatest(0,"
+    "   extract(epoch FROM tern_clock() - max(d.closed_at))),"
     " 'words', (array_agg(d.engine_words ORDER BY d.id DESC))[1]) FROM control_deliveries d"
     # Only what was asked of the engine counts.
     " WHERE d.operation_id = o.id AND d.verb = 'cutover' AND d.state = 'failed' AND d.attempts > 0"
@@ -38,6 +39,11 @@ _AT_TURN = text(
     " (SELECT w.id FROM control_deliveries w WHERE w.operation_id = o.id AND w.verb = 'cutover'"
     "   AND w.state IN ('pending', 'sent')) AS wish"
     " FROM apply_operations o WHERE o.apply_id = :apply AND o.position = :position"
+)
+_FAILED_SINCE = text(
+    # By the number of the request, not by the time: a clock may be set back in between.
+    "SELECT EXISTS (SELECT 1 FROM apply_operations WHERE apply_id = :apply AND state = 'failed'"
+    " AND ended_after_request >= :request)"
 )
 _WISH = text(
     "WITH request AS (INSERT INTO control_requests (apply_id, verb, caller, reason, outcomes)"
@@ -90,8 +96,11 @@ def in_order(tx: Connection, held: HeldOperation, policy: Policy, wish: Row, fac
     if policy.copy is not Copy.BARRIER:
         return facts
     counted = count(tx, held.apply_pk)
+    failed: bool = tx.execute(
+        _FAILED_SINCE, {"apply": held.apply_pk, "request": wish.request_id}
+    ).scalar_one()
     return replace(
         facts,
         out_of_turn=not is_its_turn(policy, counted, held.row.position),
-        failed_since=failed_since(policy, counted, wish.age_s),
+        failed_since=failed_since(policy, counted, has_failed=failed),
     )

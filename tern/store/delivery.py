@@ -24,11 +24,14 @@ from tern.store.uncalled import Revival, put_back_in_line, reopen_table_changes
 
 _OPEN_WISHES = text(
     "SELECT d.id, d.verb, d.state, d.attempts, d.refusals, r.caller, r.reason, r.volume,"
-    " d.next_attempt_at <= tern_clock() AS is_due,"
-    " extract(epoch FROM tern_clock() - d.created_at)::float AS age_s,"
+    " (d.next_attempt_at <= tern_clock() OR d.next_attempt_at > tern_clock() + make_interval(secs => :longest_s))"
+    "   AS is_due, d.request_id,"
     # A call that was begun may act until its deadline: only what is seen after that speaks about its effect (CU3).
-    " o.sampled_attempt = o.attempt AND o.sampled_at >"
-    "   coalesce(d.called_at + make_interval(secs => :deadline_s), o.started_at) AS is_fresh"
+    # That the look came after the call its number says; how long after is a span between two stamps, each of which
+    # counts as now where it lies ahead. A clock that is set back can make that span only shorter.
+    " o.sampled_attempt = o.attempt AND (d.called_at IS NULL OR o.sampled_look > d.called_look"
+    "   AND least(o.sampled_at, tern_clock()) - least(d.called_at, tern_clock())"
+    "     > make_interval(secs => :deadline_s)) AS is_fresh"
     " FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
     " JOIN apply_operations o ON o.id = d.operation_id"
     " WHERE d.operation_id = :id AND d.state IN ('pending', 'sent') ORDER BY d.id FOR UPDATE OF d"
@@ -51,7 +54,10 @@ class DeliverySteps(Steps):
                 return NotClaimed("another driver is just claiming it")
             wishes = {
                 wish.verb: wish
-                for wish in tx.execute(_OPEN_WISHES, {"id": operation_id, "deadline_s": RPC_DEADLINE_S})
+                for wish in tx.execute(
+                    _OPEN_WISHES,
+                    {"id": operation_id, "deadline_s": RPC_DEADLINE_S, "longest_s": self.longest_control_s},
+                )
             }
             try:
                 scope = load_scope(tx, operation_id, name)
@@ -65,7 +71,7 @@ class DeliverySteps(Steps):
             wish = wishes.get(verb)
             if wish is None:
                 return NotClaimed(f"no {verb} is open")
-            if claim_runs_for_s(row, self.lease_s) > 0:
+            if claim_runs_for_s(row) > 0:
                 return NotClaimed("another driver works on it")
             if not wish.is_due:
                 return NotClaimed("not due yet")
@@ -198,8 +204,8 @@ class DeliverySteps(Steps):
             text(
                 # The cursor goes back to 0: what was seen before this control must be seen again after it.
                 "UPDATE apply_operations SET claim_token = :token, claim_owner = :owner, fence = :fence,"
-                " claim_expires_at = tern_clock() + make_interval(secs => :lease_s), progress_revision = 0"
-                " WHERE id = :id"
+                " claim_began_at = n.now, claim_expires_at = n.now + make_interval(secs => :lease_s),"
+                " progress_revision = 0 FROM (SELECT tern_clock() AS now) n WHERE id = :id"
             ),
             {
                 "token": claim.token,

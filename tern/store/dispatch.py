@@ -76,7 +76,7 @@ class DispatchSteps(Steps):
             if scope.remote_id is None and held:
                 step_back(tx, row, {reason.kind for reason in held}, self.owner)
                 return NotClaimed("; ".join(f"{reason.kind}: {reason.detail}" for reason in held))
-            if claim_runs_for_s(row, self.lease_s) > 0:
+            if claim_runs_for_s(row) > 0:
                 return NotClaimed("another driver works on it")
             return self._claim_operation(tx, row, scope)
 
@@ -117,10 +117,10 @@ class DispatchSteps(Steps):
             who=self.owner,
             assignments=(
                 "claim_token = :token, claim_owner = :owner, fence = :fence, attempt = :attempt,"
-                " claim_expires_at = tern_clock() + make_interval(secs => :lease_s),"
-                " next_attempt_at = tern_clock() + make_interval(secs => :lease_s), repeat_is_safe = false"
+                " claim_began_at = n.now, claim_expires_at = n.now + make_interval(secs => :lease_s),"
+                " next_attempt_at = n.now + make_interval(secs => :lease_s), repeat_is_safe = false"
                 + (
-                    ", dispatch_key = :key, dispatch_intent_at = coalesce(dispatch_intent_at, tern_clock())"
+                    ", dispatch_key = :key, dispatch_intent_at = coalesce(dispatch_intent_at, n.now)"
                     if scope.remote_id is None
                     else ""
                 )
@@ -143,7 +143,7 @@ class DispatchSteps(Steps):
     def _settle_poisoned(self, tx: Connection, row: Row, poison: ScopeRefused) -> NotClaimed:
         """A row that can never run is settled, so that it can't stand in front of the healthy ones (G7)."""
         state = State(row.state)
-        if state in _CLAIMABLE and claim_runs_for_s(row, self.lease_s) <= 0:
+        if state in _CLAIMABLE and claim_runs_for_s(row) <= 0:
             held = HeldOperation(row.id, row.apply_id, state, row.deployment, row)
             known = bool(row.dispatch_key or row.engine_resume_context or _stored_id(held))
             words = "; ".join(poison.why) or poison.what
@@ -377,7 +377,7 @@ class DispatchSteps(Steps):
             row = tx.execute(
                 text(
                     "SELECT answered_attempts,"
-                    " coalesce(extract(epoch FROM tern_clock() - dispatch_intent_at), 0)::float AS age_s"
+                    " greatest(0, extract(epoch FROM tern_clock() - dispatch_intent_at))::float AS age_s"
                     " FROM apply_operations WHERE id = :id"
                 ),
                 {"id": claim.operation_id},

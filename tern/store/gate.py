@@ -11,17 +11,19 @@ from tern.domain.model import OperationScope
 from tern.domain.scope import refuse
 from tern.domain.states import State
 from tern.domain.tally import Tally
+from tern.domain.timing import due_in_s, longest_dispatch_wait_s
 from tern.ports import NotClaimed
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.projection import STUCK, project_parent
 from tern.store.scope import SCOPE_COLUMNS, SCOPE_ROWS
 from tern.store.sql import Connection, Row, text
+from tern.store.step import CLAIMED_FOR_S
 from tern.store.tally import tally_in, tally_of
 
 _LOCK_OPERATION = text(
     "SELECT o.*, a.operation_count, a.external_id, a.apply_identifier, a.environment, a.database,"
     " extract(epoch FROM o.next_attempt_at - tern_clock())::float AS wait_s,"
-    " extract(epoch FROM o.claim_expires_at - tern_clock())::float AS claimed_for_s"
+    f" {CLAIMED_FOR_S} AS claimed_for_s"
     # One claimer; NO KEY, so that an operator's delivery can still be inserted beside it.
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = :id"
     " FOR NO KEY UPDATE OF o SKIP LOCKED"
@@ -45,7 +47,7 @@ _CLAIMABLE = text(
     " o.engine_resume_context, o.dispatch_generation, o.dispatch_key, o.repeat_is_safe, o.claim_token,"
     f" o.next_attempt_at, {SCOPE_COLUMNS}, a.state AS apply_state,"
     " extract(epoch FROM o.next_attempt_at - tern_clock())::float AS wait_s,"
-    " extract(epoch FROM o.claim_expires_at - tern_clock())::float AS claimed_for_s,"
+    f" {CLAIMED_FOR_S} AS claimed_for_s,"
     f" {STOP_IN_FORCE} AS stop_in_force,"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent'))"
     "   AS has_wishes,"
@@ -108,13 +110,9 @@ def lock_operation(tx: Connection, operation_id: int) -> Row | None:
     return tx.execute(_LOCK_OPERATION, {"id": operation_id}).one_or_none()
 
 
-def claim_runs_for_s(row: Row, lease_s: float) -> float:
-    """Seconds that somebody's claim still runs. One further in the future than two leases was written under a clock
-    that has since been set back, and counts as expired.
-    """
-    if row.claim_token is None or row.claimed_for_s > 2 * lease_s:
-        return 0.0
-    return max(0.0, float(row.claimed_for_s))
+def claim_runs_for_s(row: Row) -> float:
+    """Seconds that somebody's claim still runs."""
+    return 0.0 if row.claim_token is None else max(0.0, float(row.claimed_for_s))
 
 
 def gather_holds(
@@ -134,8 +132,12 @@ def gather_holds(
         ahead=ahead,
         stuck_ahead=stuck_ahead,
         stop_in_force=row.stop_in_force,
-        wait_s=row.wait_s or 0.0 if State(row.state) is State.FAILED_RETRYABLE else 0.0,
-        claimed_for_s=claim_runs_for_s(row, lease_s),
+        wait_s=(
+            due_in_s(row.wait_s, longest_dispatch_wait_s(lease_s))
+            if State(row.state) is State.FAILED_RETRYABLE
+            else 0.0
+        ),
+        claimed_for_s=claim_runs_for_s(row),
         drained=row.drained,
         holds_target=row.holder == row.apply_identifier,
         target_holder=row.holder,

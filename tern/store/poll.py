@@ -41,17 +41,17 @@ _CURSORS = text(
     f"   = floor((extract(epoch FROM o.sampled_at) + o.id) / {FULL_READ_S})"
     "   THEN o.progress_revision ELSE 0 END AS progress_revision,"
     " a.environment FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
-    f" WHERE o.deployment = :deployment AND o.next_poll_at <= {NOW} AND {REMOTE_ID} IS NOT NULL"
+    f" WHERE o.deployment = :deployment AND (o.next_poll_at <= {NOW}"
+    f"   OR o.next_poll_at > {NOW} + make_interval(secs => :longest_poll_s)) AND {REMOTE_ID} IS NOT NULL"
     f" ORDER BY o.next_poll_at LIMIT {_BATCH}"
 )
 _LEASE = text(
     # One that was given up while its holder still works has another owner from then on.
-    "WITH lease AS (INSERT INTO sweep_leases AS l (name, owner, token, expires_at)"
-    "   SELECT 'poll:' || name, :owner, :token, tern_clock() + make_interval(secs => :lease_s)"
-    "   FROM deployments WHERE name = :deployment"
+    "WITH lease AS (INSERT INTO sweep_leases AS l (name, owner, token, began_at, expires_at)"
+    "   SELECT 'poll:' || name, :owner, :token, n.now, n.now + make_interval(secs => :lease_s)"
+    "   FROM deployments, (SELECT tern_clock() AS now) n WHERE name = :deployment"
     "   ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, token = excluded.token,"
-    "   expires_at = excluded.expires_at WHERE l.expires_at <= tern_clock()"
-    "   OR l.expires_at > tern_clock() + make_interval(secs => 2 * :lease_s) RETURNING "
+    "   began_at = excluded.began_at, expires_at = excluded.expires_at WHERE l.expires_at <= tern_clock() RETURNING "
     # A lease that a crash of PostgreSQL takes back was nobody's loss: it is not waited for until it is on disk.
     "   set_config('synchronous_commit', 'off', true)),"
     " answered AS (UPDATE sweep_leases SET expires_at = tern_clock() WHERE name = 'bell:' || :deployment"
@@ -83,7 +83,7 @@ class PollSteps(SweepSteps):
         given = {"deployment": deployment, "owner": owner, "token": new_token(), "lease_s": POLL_LEASE_S}
         with single(self.engine) as tx, tx.together():
             leased = tx.execute(_LEASE, given)
-            due = tx.execute(_CURSORS, {"deployment": deployment})
+            due = tx.execute(_CURSORS, {"deployment": deployment, "longest_poll_s": self.longest_poll_s})
         found = leased.one_or_none()
         if found is None:
             # Before the lease: a message about nothing leaves no row behind (G7).

@@ -41,16 +41,18 @@ def move(
     """Takes one operation, whose row the caller has locked, along one arrow, with its event and what follows from
     it: times, unsettled table changes, wishes that are fulfilled. Raises IllegalTransition.
 
-    `assignments` are further SET items of the same UPDATE. A caller that has seen under the lock that the operation has
-    no open wish says so.
+    `assignments` are further SET items of the same UPDATE, in which n.now is the time. A caller that has seen under
+    the lock that the operation has no open wish says so.
     """
     after = advance(state, event)
     written = tx.execute(
         text(
-            "WITH moved AS (UPDATE apply_operations SET state = :after, state_changed_at = tern_clock(),"
-            " started_at = CASE WHEN :starts THEN coalesce(started_at, tern_clock()) ELSE started_at END,"
-            " completed_at = CASE WHEN :finished THEN tern_clock() END"
+            # One reading of the clock for all of them, so that what lasts from one to another can't come out wrong.
+            "WITH moved AS (UPDATE apply_operations SET state = :after, state_changed_at = n.now,"
+            " started_at = CASE WHEN :starts THEN coalesce(started_at, n.now) ELSE started_at END,"
+            " completed_at = CASE WHEN :finished THEN n.now END"
             + (f", {assignments}" if assignments else "")
+            + " FROM (SELECT tern_clock() AS now) n"
             + f" WHERE id = :operation_id RETURNING id, apply_id) {INTO_EVENTS}"
             " SELECT apply_id, id, :event, :who, :why, :before, :after, CAST(:detail AS json) FROM moved"
             f" WHERE :is_told {SAID}"
@@ -156,7 +158,7 @@ def close_deliveries(tx: Connection, fates: Mapping[int, Delivery], words: str =
             " engine_words = CASE WHEN :words = '' THEN d.engine_words ELSE :words END"
             " FROM jsonb_to_recordset(CAST(:fates AS jsonb)) AS f(id bigint, fate text)"
             " WHERE d.id = f.id AND d.state IN ('pending', 'sent')"
-            " RETURNING d.verb, d.state, extract(epoch FROM d.closed_at - d.created_at)::float AS age_s"
+            " RETURNING d.verb, d.state, greatest(0, extract(epoch FROM d.closed_at - d.created_at))::float AS age_s"
         ),
         {
             "words": words,
@@ -234,7 +236,9 @@ def _come_back(tx: Connection, parent: _Parent, in_s: float | None) -> None:
     tx.execute(
         text(
             "UPDATE applies SET next_advance_at = CASE WHEN CAST(:in_s AS float) IS NOT NULL"
-            " THEN tern_clock() + make_interval(secs => :in_s) END WHERE id = :id"
+            " THEN n.now + make_interval(secs => :in_s) END,"
+            " advance_began_at = CASE WHEN CAST(:in_s AS float) IS NOT NULL THEN n.now END"
+            " FROM (SELECT tern_clock() AS now) n WHERE id = :id"
         ),
         {"in_s": in_s, "id": parent.apply_pk},
     )

@@ -17,22 +17,23 @@ from tern.domain.identity import ApplyId, PlanId, RemoteId, ScopeName
 from tern.domain.model import Action
 from tern.domain.policy import Policy
 from tern.domain.states import ApplyState, State
-from tern.domain.timing import LEASE_S
+from tern.domain.timing import LEASE_S, due_in_s, longest_dispatch_wait_s
 from tern.facts import ApplyFacts, ApplyLine, Happened, Held, OperationRecord, TableFacts, WishFacts
 from tern.store.database import Database
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
 from tern.store.sql import Connection, RowMapping, TextClause, text
+from tern.store.step import CLAIMED_FOR_S
 
 _APPLY = text(
     "SELECT a.*, p.plan_identifier, tern_clock() AS observed_at,"
     " extract(epoch FROM tern_clock() - a.created_at)::float AS age_s,"
     " extract(epoch FROM tern_clock() - a.state_changed_at)::float AS state_age_s,"
     " extract(epoch FROM a.completed_at - a.created_at)::float AS took_s,"
-    " r.failures_released, r.created_at AS released_at"
+    " r.failures_released, r.id AS release"
     " FROM applies a JOIN plans p ON p.id = a.plan_id"
-    " LEFT JOIN LATERAL (SELECT failures_released, created_at FROM control_requests"
+    " LEFT JOIN LATERAL (SELECT failures_released, id FROM control_requests"
     "   WHERE apply_id = a.id AND verb = 'release' ORDER BY id DESC LIMIT 1) r ON true"
     " WHERE a.apply_identifier = :apply"
 )
@@ -48,14 +49,15 @@ _OPERATIONS = text(
     "   WHERE t.environment = a.environment AND t.database = a.database AND t.deployment = o.deployment)"
     "   AS target_holder,"
     " o.next_attempt_at IS NOT NULL AS is_admitted,"
-    " o.state = 'failed' AND coalesce(o.completed_at <= CAST(:released_at AS timestamptz), false) AS was_seen,"
-    " extract(epoch FROM tern_clock() - o.completed_at)::float AS ended_s_ago,"
+    " o.state = 'failed' AND coalesce(o.ended_after_request, 0) < coalesce(CAST(:release AS bigint), 0) AS was_seen,"
+    " CASE WHEN o.completed_at IS NOT NULL THEN greatest(0, extract(epoch FROM tern_clock() - o.completed_at))::float"
+    "   END AS ended_s_ago,"
     " extract(epoch FROM tern_clock() - o.state_changed_at)::float AS state_age_s,"
     " extract(epoch FROM coalesce(o.completed_at, CASE WHEN o.state = 'stopped' THEN o.state_changed_at END,"
     "   tern_clock()) - o.started_at)::float AS worked_s,"
     " extract(epoch FROM tern_clock() - o.sampled_at)::float AS sampled_age_s,"
     " extract(epoch FROM o.next_attempt_at - tern_clock())::float AS wait_s,"
-    " extract(epoch FROM o.claim_expires_at - tern_clock())::float AS claimed_for_s"
+    f" {CLAIMED_FOR_S} AS claimed_for_s"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     " LEFT JOIN deployments n ON n.name = o.deployment"
     " WHERE o.apply_id = :id ORDER BY o.position"
@@ -135,9 +137,7 @@ class Reading:
                     wishes[each["id"]],
                     strayed.get(each["deployment"]),
                 )
-                for each in tx.execute(
-                    _OPERATIONS, {"id": row["id"], "released_at": row["released_at"]}
-                ).mappings()
+                for each in tx.execute(_OPERATIONS, {"id": row["id"], "release": row["release"]}).mappings()
             )
         return ApplyFacts(
             apply_id=ApplyId(row["apply_identifier"]),
@@ -318,11 +318,9 @@ def _operation(
     foretold: Foretold | None,
 ) -> OperationRecord:
     state = State(row["state"])
-    wait_s = row["wait_s"]
-    claimed_for_s = row["claimed_for_s"] or 0.0
-    # A claim further in the future than two leases was written under a clock that has since been set back.
-    is_claimed = row["claim_token"] is not None and 0 < claimed_for_s <= 2 * lease_s
-    is_due = wait_s is not None and wait_s <= 0 and not is_claimed
+    left_s = row["wait_s"]
+    wait_s = due_in_s(left_s, longest_dispatch_wait_s(lease_s))
+    claimed_for_s = max(0.0, row["claimed_for_s"] or 0.0) if row["claim_token"] is not None else 0.0
     return OperationRecord(
         operation_id=row["id"],
         deployment=row["deployment"],
@@ -346,9 +344,9 @@ def _operation(
         error_message=row["error_message"],
         stop_in_force=row["stop_in_force"],
         # Only a retry waits for a moment; a pending one's time is the moment of its admission.
-        wait_s=max(0.0, wait_s or 0.0) if state is State.FAILED_RETRYABLE else 0.0,
-        due_for_s=-wait_s if is_due else None,
-        claimed_for_s=claimed_for_s if is_claimed else 0.0,
+        wait_s=wait_s if state is State.FAILED_RETRYABLE else 0.0,
+        due_for_s=None if left_s is None or claimed_for_s else max(0.0, -left_s) - wait_s,
+        claimed_for_s=claimed_for_s,
         drained=row["drained"],
         target_holder=ApplyId(row["target_holder"]) if row["target_holder"] else None,
         tables=tables,

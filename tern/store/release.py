@@ -21,7 +21,8 @@ _INSERT = text(
 _UNHEARD = text(
     "SELECT r.id, r.caller, r.reason, r.failures_released FROM control_requests r"
     " WHERE r.apply_id = :apply AND r.verb = 'release' AND NOT EXISTS (SELECT 1 FROM apply_events e"
-    "   WHERE e.apply_id = r.apply_id AND e.operation_id IS NULL AND e.event = 'released' AND e.at >= r.created_at)"
+    "   WHERE e.apply_id = r.apply_id AND e.operation_id IS NULL AND e.event = 'released'"
+    "   AND CAST(e.detail ->> 'request' AS bigint) >= r.id)"
     " ORDER BY r.id"
 )
 

@@ -38,7 +38,8 @@ _SEEN_LOCKED = text(f"{_SEEN} FOR NO KEY UPDATE OF o SKIP LOCKED")
 _LOCK_APPLIES = text("SELECT 1 FROM applies WHERE id = ANY(:applies) ORDER BY id FOR NO KEY UPDATE")
 SAMPLED = (
     "next_poll_at = tern_clock() + make_interval(secs => {next_s}), poll_failures = {failures}, poll_error = {error},"
-    " sampled_at = CASE WHEN {fresh} THEN tern_clock() ELSE sampled_at END,"
+    " sampled_at = CASE WHEN {fresh} THEN tern_clock() ELSE sampled_at END, looks = looks + 1,"
+    " sampled_look = CASE WHEN {fresh} THEN looks + 1 ELSE sampled_look END,"
     # Only a sample that says what stands here speaks for this attempt; one from behind opens no gate.
     " sampled_attempt = CASE WHEN {confirms} IS NULL THEN sampled_attempt WHEN {confirms} THEN attempt END,"
     " progress_revision = coalesce({revision}, progress_revision), summary = coalesce({told}, summary),"

@@ -5,12 +5,23 @@ from dataclasses import dataclass, field
 
 from tern.domain.model import Claim
 from tern.domain.states import State
-from tern.domain.timing import LEASE_S, PollPace
+from tern.domain.timing import (
+    LEASE_S,
+    PollPace,
+    longest_control_wait_s,
+    longest_dispatch_wait_s,
+    longest_poll_wait_s,
+)
 from tern.store.database import Database
 from tern.store.sql import Connection, Row, text
 
 NOW = "(SELECT tern_clock())"
 """The clock as a scalar subquery: compared with the bare volatile function, an index would not be used."""
+
+CLAIMED_FOR_S = "extract(epoch FROM o.claim_expires_at - greatest(tern_clock(), o.claim_began_at))::float"
+"""How long the claim of operation o still runs. One that begins ahead of now, because the clock was set back, runs for
+its whole length: a sweep lets it begin now (store/clock.py), and until then nobody takes it over.
+"""
 
 
 @dataclass
@@ -21,6 +32,21 @@ class Steps:
     owner: str = "tern"
     lease_s: float = LEASE_S
     pace: PollPace = field(default_factory=PollPace)
+
+    @property
+    def longest_dispatch_s(self) -> float:
+        """A dispatch further ahead than this is due."""
+        return longest_dispatch_wait_s(self.lease_s)
+
+    @property
+    def longest_control_s(self) -> float:
+        """A wish further ahead than this is due."""
+        return longest_control_wait_s(self.lease_s)
+
+    @property
+    def longest_poll_s(self) -> float:
+        """A look further ahead than this is due."""
+        return longest_poll_wait_s(self.pace)
 
 
 def new_token() -> str:

@@ -5,7 +5,9 @@ from collections.abc import Iterable
 
 from tern.domain.control import Verb
 from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.timing import SWEEP_AGAIN_AFTER, SWEEP_PERIOD_S
 from tern.ports import Due, DueControl, DueWork
+from tern.store.clock import mend_what_lies_ahead
 from tern.store.scope import REMOTE_ID
 from tern.store.session import single, transaction
 from tern.store.sql import Row, text
@@ -30,14 +32,23 @@ _DUE_DISPATCHES = text(
     f" WHERE next_attempt_at <= {NOW} AND (rung_at IS NULL OR rung_at < next_attempt_at"
     f"   OR rung_at < {NOW} - greatest(make_interval(secs => {RING_AGAIN_S}),"
     f"     least(make_interval(secs => {RING_AGAIN_MOST_S}), rung_at - next_attempt_at)))"
+    f" ORDER BY next_attempt_at LIMIT {_DISPATCH_BATCH} FOR NO KEY UPDATE SKIP LOCKED)"
+    # Further ahead than any tick is ever set: written under a clock that has been set back since.
+    " || ARRAY(SELECT id FROM apply_operations"
+    f" WHERE next_attempt_at > {NOW} + make_interval(secs => :longest_dispatch_s)"
+    f" AND (rung_at IS NULL OR rung_at < {NOW} - make_interval(secs => {RING_AGAIN_S}))"
     f" ORDER BY next_attempt_at LIMIT {_DISPATCH_BATCH} FOR NO KEY UPDATE SKIP LOCKED))"
     " RETURNING o.id, o.deployment, a.apply_identifier"
 )
-_RUNAWAY_CLAIMS = text(
-    # A claim far in the future was written under a clock that has been set back since.
-    "SELECT o.id, o.deployment, a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
-    " WHERE o.claim_token IS NOT NULL AND o.next_attempt_at IS NOT NULL"
-    f" AND o.claim_expires_at > {NOW} + make_interval(secs => :two_leases) LIMIT {_BATCH}"
+_END_DEAD_CLAIMS = text(
+    # A driver died with its claim, and nothing is left to do that would let another take it over: the operation is
+    # finished, or a look has fulfilled the wish that was being driven.
+    "UPDATE apply_operations SET claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL"
+    " WHERE id = ANY (ARRAY(SELECT o.id FROM apply_operations o WHERE o.claim_token IS NOT NULL"
+    f" AND o.claim_expires_at <= {NOW} AND o.next_attempt_at IS NULL AND (o.completed_at IS NOT NULL"
+    "   OR NOT EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id"
+    "     AND d.state IN ('pending', 'sent')))"
+    f" ORDER BY o.claim_expires_at LIMIT {_BATCH} FOR NO KEY UPDATE SKIP LOCKED))"
 )
 _UNCALLED = (
     "o.claim_token IS NULL AND o.state IN ('pending', 'stopped', 'failed')"
@@ -49,9 +60,9 @@ _UNCALLED = (
 _DUE_CONTROLS = text(
     "SELECT d.operation_id, d.verb, o.deployment, a.apply_identifier FROM control_deliveries d"
     " JOIN apply_operations o ON o.id = d.operation_id JOIN applies a ON a.id = d.apply_id"
-    f" WHERE d.state IN ('pending', 'sent') AND d.next_attempt_at <= {NOW}"
-    f" AND (o.claim_expires_at IS NULL OR o.claim_expires_at <= {NOW}"
-    f"   OR o.claim_expires_at > {NOW} + make_interval(secs => :two_leases))"
+    f" WHERE d.state IN ('pending', 'sent') AND (d.next_attempt_at <= {NOW}"
+    f"   OR d.next_attempt_at > {NOW} + make_interval(secs => :longest_control_s))"
+    f" AND (o.claim_expires_at IS NULL OR o.claim_expires_at <= {NOW})"
     # These have a bell for all of them; one that could not be carried out so is rung for by itself.
     f" AND (NOT (d.state = 'pending' AND {_UNCALLED}) OR d.next_attempt_at <= {NOW} - make_interval(secs => :alone_s))"
     f" ORDER BY d.next_attempt_at LIMIT {_BATCH}"
@@ -62,10 +73,13 @@ _DUE_APPLIES = text(
     "SELECT apply_identifier FROM applies WHERE state IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped')"
     " AND verdict_effects_done_at IS NULL"
     f" UNION SELECT apply_identifier FROM applies WHERE next_advance_at <= {NOW}"
-    " UNION SELECT a.apply_identifier FROM applies a JOIN LATERAL (SELECT r.created_at FROM control_requests r"
+    # A wait that began under a clock that has been set back since is counted anew.
+    f" UNION SELECT apply_identifier FROM applies WHERE next_advance_at IS NOT NULL AND advance_began_at > {NOW}"
+    " UNION SELECT a.apply_identifier FROM applies a JOIN LATERAL (SELECT r.id FROM control_requests r"
     "   WHERE r.apply_id = a.id AND r.verb = 'release' ORDER BY r.id DESC LIMIT 1) r ON true"
     " WHERE a.state IN ('paused', 'running_degraded') AND NOT EXISTS (SELECT 1 FROM apply_events e"
-    "   WHERE e.apply_id = a.id AND e.operation_id IS NULL AND e.event = 'released' AND e.at >= r.created_at)"
+    "   WHERE e.apply_id = a.id AND e.operation_id IS NULL AND e.event = 'released'"
+    "   AND CAST(e.detail ->> 'request' AS bigint) >= r.id)"
     " UNION SELECT a.apply_identifier FROM applies a"
     # A paused one waits for a person, whose own transaction moves it on; one that bakes, for its time.
     " WHERE a.state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped', 'paused')"
@@ -78,23 +92,44 @@ _DUE_APPLIES = text(
     # Wishes that need no call are carried out for all operations of an apply at once.
     " UNION SELECT a.apply_identifier FROM control_deliveries d"
     " JOIN apply_operations o ON o.id = d.operation_id JOIN applies a ON a.id = d.apply_id"
-    f" WHERE d.state = 'pending' AND d.next_attempt_at <= {NOW} AND {_UNCALLED}"
+    f" WHERE d.state = 'pending' AND (d.next_attempt_at <= {NOW}"
+    f"   OR d.next_attempt_at > {NOW} + make_interval(secs => :longest_control_s)) AND {_UNCALLED}"
     f" LIMIT {_BATCH}"
 )
 _DUE_DEPLOYMENTS = text(
     # What was rung for and not polled since waits in a queue: a second bell would only lengthen it. The poll ends it.
     f"WITH due AS (SELECT DISTINCT deployment FROM apply_operations WHERE next_poll_at <= {NOW}"
+    "   UNION SELECT deployment FROM apply_operations"
+    f"   WHERE next_poll_at > {NOW} + make_interval(secs => :longest_poll_s)"
     "   UNION SELECT deployment FROM apply_operations o WHERE state = 'failed_retryable'"
     "   AND NOT EXISTS (SELECT 1 FROM sweep_leases l WHERE l.name = 'probe:' || o.deployment"
     f"     AND l.expires_at > {NOW}))"
-    " INSERT INTO sweep_leases AS l (name, owner, token, expires_at)"
-    f" SELECT 'bell:' || deployment, 'sweep', '', {NOW} + make_interval(secs => {RING_AGAIN_S}) FROM due"
-    " ORDER BY deployment ON CONFLICT (name) DO UPDATE SET expires_at = excluded.expires_at"
-    f" WHERE l.expires_at <= {NOW} OR l.expires_at > {NOW} + make_interval(secs => 2 * {RING_AGAIN_S})"
-    " RETURNING substr(name, 6)"
+    " INSERT INTO sweep_leases AS l (name, owner, token, began_at, expires_at)"
+    f" SELECT 'bell:' || deployment, 'sweep', '', {NOW}, {NOW} + make_interval(secs => {RING_AGAIN_S}) FROM due"
+    " ORDER BY deployment"
+    " ON CONFLICT (name) DO UPDATE SET began_at = excluded.began_at, expires_at = excluded.expires_at"
+    f" WHERE l.expires_at <= {NOW} RETURNING substr(name, 6)"
 )
 
-
+_IS_FREE = (
+    "(CASE WHEN l.began_at > excluded.began_at THEN coalesce(l.finished_at >= l.began_at, false)"
+    " ELSE l.expires_at <= excluded.began_at"
+    "   AND l.began_at <= excluded.began_at - make_interval(secs => :period_s) END)"
+)
+_BEGIN_SWEEP = text(
+    # Read first: of a heap of old messages each costs this and no lock.
+    "INSERT INTO sweep_leases AS l (name, owner, token, began_at, expires_at)"
+    " SELECT :name, :owner, :token, n.now, n.now + make_interval(secs => :lease_s)"
+    " FROM (SELECT tern_clock() AS now) n WHERE NOT EXISTS (SELECT 1 FROM sweep_leases s WHERE s.name = :name"
+    "   AND s.began_at > n.now - make_interval(secs => :period_s) AND s.began_at <= n.now)"
+    # One that began later than now, under a clock that has been set back since, begins now: its sweeper goes on, or
+    # has died and is replaced when its time is over. If it is finished nobody is there to wait for.
+    f" ON CONFLICT (name) DO UPDATE SET owner = CASE WHEN {_IS_FREE} THEN excluded.owner ELSE l.owner END,"
+    f" token = CASE WHEN {_IS_FREE} THEN excluded.token ELSE l.token END, began_at = excluded.began_at,"
+    f" expires_at = CASE WHEN {_IS_FREE} THEN excluded.expires_at"
+    "   ELSE excluded.began_at + greatest(interval '0', l.expires_at - l.began_at) END"
+    f" WHERE {_IS_FREE} OR l.began_at > excluded.began_at RETURNING token = :token AS is_ours"
+)
 _UNHEARD_DISPATCHES = text(
     "SELECT o.id, o.deployment, a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     f" WHERE o.next_attempt_at <= {NOW} - make_interval(secs => :after_s)"
@@ -119,18 +154,23 @@ class SweepSteps(Steps):
 
     def begin_sweep(self, name: str, owner: str) -> bool:
         """See ports.SweepStore."""
-        return self.take_lease(name, owner, SWEEP_LEASE_S)
+        period_s = SWEEP_PERIOD_S.get(name, 0.0) * SWEEP_AGAIN_AFTER
+        given = {"name": name, "owner": owner, "token": new_token(), "lease_s": SWEEP_LEASE_S}
+        with single(self.engine) as tx:
+            taken = tx.execute(_BEGIN_SWEEP, {**given, "period_s": period_s}).one_or_none()
+            return taken is not None and bool(taken.is_ours)
 
     def take_lease(self, name: str, owner: str, lease_s: float) -> bool:
         """A lease by name, in a row, so that a pooler in between does no harm; False while another's runs."""
         with transaction(self.engine) as tx:
             taken = tx.execute(
                 text(
-                    "INSERT INTO sweep_leases AS l (name, owner, token, expires_at)"
-                    " VALUES (:name, :owner, :token, tern_clock() + make_interval(secs => :lease_s))"
+                    "INSERT INTO sweep_leases AS l (name, owner, token, began_at, expires_at)"
+                    " SELECT :name, :owner, :token, n.now, n.now + make_interval(secs => :lease_s)"
+                    " FROM (SELECT tern_clock() AS now) n"
                     " ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, token = excluded.token,"
-                    " expires_at = excluded.expires_at WHERE l.expires_at <= tern_clock()"
-                    " OR l.expires_at > tern_clock() + make_interval(secs => 2 * :lease_s) RETURNING 1"
+                    " began_at = excluded.began_at, expires_at = excluded.expires_at"
+                    " WHERE l.expires_at <= tern_clock() RETURNING 1"
                 ),
                 {"name": name, "owner": owner, "token": new_token(), "lease_s": lease_s},
             ).one_or_none()
@@ -152,7 +192,10 @@ class SweepSteps(Steps):
         with transaction(self.engine) as tx:
             row = tx.execute(
                 text(
-                    "SELECT extract(epoch FROM tern_clock() - finished_at)::float AS age_s, finished_by"
+                    # One that was finished later than now tells nothing: until the clock comes there again nobody
+                    # would miss a sweep.
+                    "SELECT CASE WHEN finished_at <= tern_clock()"
+                    " THEN extract(epoch FROM tern_clock() - finished_at)::float END AS age_s, finished_by"
                     " FROM sweep_leases WHERE name = :name"
                 ),
                 {"name": name},
@@ -163,18 +206,24 @@ class SweepSteps(Steps):
 
     def due_work(self) -> DueWork:
         """See ports.SweepStore."""
-        bounds = {"two_leases": 2 * self.lease_s, "alone_s": ALONE_AFTER_S}
+        mend_what_lies_ahead(self.engine, self.lease_s, self.pace)
+        bounds = {
+            "longest_dispatch_s": self.longest_dispatch_s,
+            "longest_control_s": self.longest_control_s,
+            "alone_s": ALONE_AFTER_S,
+        }
         with transaction(self.engine) as tx:
-            due = tx.execute(_DUE_DISPATCHES).all()
-            runaway = tx.execute(_RUNAWAY_CLAIMS, bounds).all()
+            tx.execute(_END_DEAD_CLAIMS)
+            due = tx.execute(_DUE_DISPATCHES, bounds).all()
             controls = tx.execute(_DUE_CONTROLS, bounds).all()
-            applies = tx.execute(_DUE_APPLIES).scalars().all()
-        return _work({row.id: row for row in [*due, *runaway]}.values(), controls, applies)
+            applies = tx.execute(_DUE_APPLIES, bounds).scalars().all()
+        return _work(due, controls, applies)
 
     def due_deployments(self) -> tuple[str, ...]:
         """See ports.SweepStore."""
         with single(self.engine) as tx:
-            return tuple(tx.execute(_DUE_DEPLOYMENTS).scalars().all())
+            bounds = {"longest_poll_s": self.longest_poll_s}
+            return tuple(tx.execute(_DUE_DEPLOYMENTS, bounds).scalars().all())
 
     def unheard_work(self, after_s: float) -> DueWork:
         """See ports.SweepStore."""

@@ -153,6 +153,7 @@ class ApplyRow(Table):
     """One rollout. Its state is written by the projection alone.
 
     next_advance_at: when something about it comes due by itself, as the end of a wave's bake; NULL for nothing.
+    advance_began_at: when that wait began; one that began later than now is counted anew.
     """
 
     __tablename__ = "applies"
@@ -174,6 +175,7 @@ class ApplyRow(Table):
     revision: Mapped[int] = mapped_column(BigInteger)
     verdict_effects_done_at: Mapped[datetime | None]
     next_advance_at: Mapped[datetime | None]
+    advance_began_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     state_changed_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
@@ -186,7 +188,10 @@ class OperationRow(Table):
     next_attempt_at: when a dispatch is due; NULL for what is not admitted, or already followed by its id.
     rung_at: when a sweep last rang for the dispatch, so that a long queue isn't made longer by its own echo.
     next_poll_at: when the next look is due; NULL for what has no remote id or needs no look any more.
-    sampled_attempt: the attempt whose sample was taken last; a stale one opens no gate.
+    claim_began_at: with claim_expires_at the length of the claim, which a clock that is set back leaves as it is.
+    looks: how many looks have been written down, each under the fence that it was asked with.
+    sampled_look, sampled_attempt: look and attempt whose sample was taken last; a stale one opens no gate.
+    ended_after_request: the newest control request of its apply when it was finished, 0 for none.
     repeat_is_safe: a person allowed one more Apply with the same key; spent by the next claim.
     volume: what the engine said last about its pace, 1 to 11; NULL until it was asked to change it.
     runs_though_stopped: the last sample contradicts `stopped`, so Stop is sent again.
@@ -218,12 +223,15 @@ class OperationRow(Table):
     fence: Mapped[int] = mapped_column(BigInteger)
     claim_token: Mapped[str | None]
     claim_owner: Mapped[str | None]
+    claim_began_at: Mapped[datetime | None]
     claim_expires_at: Mapped[datetime | None]
     next_attempt_at: Mapped[datetime | None]
     rung_at: Mapped[datetime | None]
     next_poll_at: Mapped[datetime | None]
     progress_revision: Mapped[Decimal]
+    looks: Mapped[int] = mapped_column(BigInteger)
     sampled_at: Mapped[datetime | None]
+    sampled_look: Mapped[int] = mapped_column(BigInteger)
     sampled_attempt: Mapped[int | None]
     poll_failures: Mapped[int]
     poll_error: Mapped[str]
@@ -243,6 +251,7 @@ class OperationRow(Table):
     started_at: Mapped[datetime | None]
     state_changed_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
+    ended_after_request: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class CountRow(Table):
@@ -303,7 +312,8 @@ class RequestRow(Table):
 class DeliveryRow(Table):
     """A wish's fate on one operation.
 
-    called_at: when it was last tried at the engine, so that only what is seen after that speaks about its effect.
+    called_at: when it was last tried at the engine; only what is seen after its deadline speaks about its effect.
+    called_look, called_fence: how many looks had been written down then, and the fence that the call carried.
     sent_at: when the engine took it, NULL until it did.
     """
 
@@ -318,6 +328,8 @@ class DeliveryRow(Table):
     refusals: Mapped[int]
     next_attempt_at: Mapped[datetime | None]
     called_at: Mapped[datetime | None]
+    called_look: Mapped[int | None] = mapped_column(BigInteger)
+    called_fence: Mapped[int | None] = mapped_column(BigInteger)
     sent_at: Mapped[datetime | None]
     engine_words: Mapped[str]
     created_at: Mapped[datetime]
@@ -402,22 +414,30 @@ class ChainRow(Table):
 
 
 class CanaryRow(Table):
-    """The last worker that answered from a queue."""
+    """The last worker that answered from a queue.
+
+    clock_ahead_s: by how much its clock was ahead of the database's; NULL where it did not say.
+    """
 
     __tablename__ = "worker_canaries"
     queue: Mapped[str] = mapped_column(primary_key=True)
     token: Mapped[str]
     answered_by: Mapped[str]
     answered_at: Mapped[datetime]
+    clock_ahead_s: Mapped[float | None]
 
 
 class LeaseRow(Table):
-    """Who sweeps or polls now, and when the last sweep was finished."""
+    """Who sweeps or polls now, since when and until when, and when the last sweep was finished.
+
+    The row "clock" is no lease: its began_at is the newest time at which a sweep found nothing ahead of now.
+    """
 
     __tablename__ = "sweep_leases"
     name: Mapped[str] = mapped_column(primary_key=True)
     owner: Mapped[str]
     token: Mapped[str]
+    began_at: Mapped[datetime]
     expires_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     finished_by: Mapped[str]

@@ -19,14 +19,15 @@ _COUNTED = (
     f" CASE WHEN c.state = 'stopped' THEN (SELECT count(*) FROM apply_operations o WHERE {_OF_GROUP}"
     "   AND o.engine_resume_context IS NOT NULL) ELSE 0 END AS resumable,"
     f" CASE WHEN c.state = 'failed' THEN (SELECT count(*) FROM apply_operations o, released r WHERE {_OF_GROUP}"
-    "   AND o.completed_at <= r.created_at) ELSE 0 END AS seen,"
-    " (SELECT extract(epoch FROM (SELECT tern_clock()) - o.completed_at)::float FROM apply_operations o"
+    "   AND coalesce(o.ended_after_request, 0) < r.id) ELSE 0 END AS seen,"
+    # An ending that lies ahead of a clock that was set back is one of now.
+    " (SELECT greatest(0, extract(epoch FROM (SELECT tern_clock()) - o.completed_at))::float FROM apply_operations o"
     f"   WHERE {_OF_GROUP} AND o.completed_at IS NOT NULL ORDER BY o.completed_at DESC LIMIT 1) AS ended_s_ago,"
     " (SELECT failures_released FROM released) AS released"
     " FROM operation_counts c WHERE c.apply_id = :apply AND c.n > 0"
 )
 _COUNTING = (
-    "WITH released AS MATERIALIZED (SELECT failures_released, created_at FROM control_requests"
+    "WITH released AS MATERIALIZED (SELECT id, failures_released FROM control_requests"
     "   WHERE apply_id = :apply AND verb = 'release' ORDER BY id DESC LIMIT 1),"
     " wished AS MATERIALIZED (SELECT DISTINCT o.id, o.state, o.wave FROM control_deliveries d"
     "   JOIN apply_operations o ON o.id = d.operation_id"

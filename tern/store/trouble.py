@@ -20,6 +20,12 @@ _OLD_HALTS = text(
     " WHERE d.state IN ('pending', 'sent') AND d.verb IN ('stop', 'cancel')"
     " AND d.created_at < tern_clock() - make_interval(secs => :after_s) ORDER BY d.created_at LIMIT :limit"
 )
+_LIES_AHEAD = text(
+    # The newest events, whatever their times say; the first ones after the clock was set back have earlier ones again.
+    "SELECT greatest(0, extract(epoch FROM greatest((SELECT max(at) FROM"
+    "   (SELECT at FROM apply_events ORDER BY id DESC LIMIT 1000) newest),"
+    "   (SELECT max(began_at) FROM sweep_leases), (SELECT max(finished_at) FROM sweep_leases)) - tern_clock()))::float"
+)
 _SERVER = text(
     "SELECT current_setting('server_version_num')::int AS version, pg_is_in_recovery() AS is_replica,"
     " current_setting('default_transaction_read_only') = 'on' AS is_read_only,"
@@ -69,6 +75,14 @@ def old_halts(database: Database, after_s: float) -> tuple[OldHalt, ...]:
             OldHalt(row.verb, row.scope, row.state, row.engine_words, row.age_s)
             for row in tx.execute(_OLD_HALTS, {"after_s": after_s, "limit": MOST_NAMED})
         )
+
+
+def lies_ahead_s(database: Database) -> float:
+    """By how much the newest of what was written lies ahead of the clock: it was set back; 0 where nothing does. Raises
+    StorageUnavailable.
+    """
+    with snapshot(database) as tx:
+        return float(tx.execute(_LIES_AHEAD).scalar_one())
 
 
 def server(database: Database) -> Server:

@@ -183,6 +183,46 @@ def test_a_clock_that_differs_is_told_and_hurts_nobody(world: World, tern: Tern,
     assert "behind PostgreSQL" in findings(done)["clock"]["said"]
 
 
+def test_a_clock_that_was_set_back_is_told(world: World, tern: Tern, worker: set[str]) -> None:
+    """§11: what was written lies ahead; everything goes on, and nobody says that everything is well."""
+    world.apply("A")
+    world.sweep()
+    world.pass_time(-3600)
+    done = tern("doctor", "--json")
+    assert done.code == 13
+    assert "was set back" in findings(done)["clock"]["said"]
+    world.sweep()
+    # sweeps have mended what decides; the record still tells
+    assert "59 min" in findings(tern("doctor", "--json"))["clock"]["said"]
+    world.pass_time(3600)
+    assert findings(tern("doctor", "--json"))["clock"]["ok"]
+
+
+def test_a_worker_whose_clock_differs_is_told(
+    world: World, tern: Tern, worker: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """§11: its clock decides nothing, and makes its logs hard to read."""
+
+    def release(token: str) -> None:
+        answer("sweep", token, "host:7", world.ports, time.time() - 7200)
+
+    monkeypatch.setattr(importlib.import_module("tasks.canary"), "release", release)
+    assert (
+        "its clock is 2 h 00 min behind PostgreSQL's"
+        in findings(tern("doctor", "--json"))["queue sweep"]["said"]
+    )
+
+
+def test_an_answer_from_before_the_clock_was_set_back_proves_nothing(
+    world: World, tern: Tern, worker: set[str]
+) -> None:
+    """§11: an age below zero is no fresh answer."""
+    answer("poll", "ab" * 6, "dead:7", world.ports)
+    worker.discard("poll")
+    world.pass_time(-3600)
+    assert not findings(tern("doctor", "--json"))["queue poll"]["ok"]
+
+
 def test_a_sweep_of_long_ago_means_that_nobody_works(world: World, tern: Tern) -> None:
     assert "nobody has ever swept" in findings(tern("doctor", "--json"))["beat"]["said"]
     world.sweep()

@@ -9,7 +9,8 @@ from tern.domain.states import ApplyState, State
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (-3, "under 1 s"),
+        (-3, "the clock was set back"),
+        (0, "under 1 s"),
         (0.4, "under 1 s"),
         (59.9, "59 s"),
         (61, "1 min 01 s"),

@@ -73,6 +73,7 @@ def write_member(world: World, name: str, member: Member, how: str) -> None:
     world.write(
         "UPDATE apply_operations SET state = :state, engine_resume_context = :remote_id,"
         " completed_at = tern_clock() - make_interval(secs => CAST(:ended_s AS float)),"
+        " ended_after_request = CASE WHEN CAST(:ended_s AS float) > 60 THEN 0 END,"
         " next_attempt_at = CASE WHEN :due THEN tern_clock() - interval '1 s' END WHERE deployment = :name",
         **values,
     )

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tern.store import gate, gauge, poll, projection, seen, sweep, tally
+from tern.store import clock, gate, gauge, poll, projection, seen, sweep, tally
 from tern.store.database import Database
 from tern.store.schema import migrate
 from tern.store.session import connect
@@ -98,23 +98,35 @@ _FILL = (
 HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
     "due dispatches": (
         sweep._DUE_DISPATCHES,
-        {},
+        {"longest_dispatch_s": 75},
         {"apply_operations_due_for_dispatch"},
     ),
-    "claims from the future": (
-        sweep._RUNAWAY_CLAIMS,
-        {"two_leases": 60},
+    "claims that nobody takes over": (
+        sweep._END_DEAD_CLAIMS,
+        {},
         {"apply_operations_claimed"},
+    ),
+    "whether anything lies ahead": (
+        clock.LIES_AHEAD,
+        {"longest_dispatch_s": 75, "longest_control_s": 85, "longest_poll_s": 30},
+        {
+            "apply_operations_claimed",
+            "apply_operations_finished_at",
+            "apply_operations_due_for_dispatch",
+            "apply_operations_due_for_poll|apply_operations_polled_at",
+            "control_deliveries_due",
+        },
     ),
     "due wishes": (
         sweep._DUE_CONTROLS,
-        {"two_leases": 60, "alone_s": 0},
+        {"longest_control_s": 85, "alone_s": 0},
         {"control_deliveries_due"},
     ),
     "due applies": (
         sweep._DUE_APPLIES,
-        {},
+        {"longest_control_s": 85},
         {
+            "applies_due_for_advance|applies_advance_began",
             "applies_verdict_effects_due",
             "applies_live",
             "apply_operations_by_state|apply_operations_one_per_position",
@@ -122,12 +134,12 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
     ),
     "due deployments": (
         sweep._DUE_DEPLOYMENTS,
-        {},
+        {"longest_poll_s": 30},
         {"apply_operations_due_for_poll|apply_operations_polled_at", "apply_operations_retryable_at"},
     ),
     "a deployment's cursors": (
         poll._CURSORS,
-        {"deployment": "d3"},
+        {"deployment": "d3", "longest_poll_s": 30},
         {"apply_operations_polled_at|apply_operations_due_for_poll"},
     ),
     "an apply's tally": (
@@ -223,9 +235,11 @@ def test_a_due_query_uses_its_index(crowd: Database, what: str) -> None:
 def test_nothing_that_is_due_is_missed(crowd: Database) -> None:
     """The control run: the same statements find the rows that are there."""
     with crowd.connect() as connection:
-        assert len(connection.execute(sweep._DUE_DISPATCHES).all()) == DUE
-        assert len(connection.execute(sweep._DUE_CONTROLS, {"two_leases": 60, "alone_s": 0}).all()) == 9
-        assert connection.execute(sweep._DUE_DEPLOYMENTS).all()
+        assert len(connection.execute(sweep._DUE_DISPATCHES, {"longest_dispatch_s": 7200}).all()) == DUE
+        assert (
+            len(connection.execute(sweep._DUE_CONTROLS, {"longest_control_s": 85, "alone_s": 0}).all()) == 9
+        )
+        assert connection.execute(sweep._DUE_DEPLOYMENTS, {"longest_poll_s": 30}).all()
 
 
 AT_EVERY_STEP: dict[str, tuple[TextClause, dict[str, object]]] = {
