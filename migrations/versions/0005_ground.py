@@ -10,7 +10,7 @@ Revises: 0001
 from alembic import op
 
 revision = "0005"
-down_revision = "0001"
+down_revision = "0002_time"
 branch_labels = None
 depends_on = None
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from tern.domain.control import Verb
 from tern.domain.identity import ApplyId, ScopeName
-from tern.domain.timing import SWEEP_AGAIN_AFTER, SWEEP_PERIOD_S
+from tern.domain.timing import LEASE_S, SWEEP_AGAIN_AFTER, SWEEP_PERIOD_S, longest_control_wait_s
 from tern.ports import Due, DueControl, DueWork
 from tern.store.clock import mend_what_lies_ahead
 from tern.store.scope import REMOTE_ID
@@ -93,7 +93,8 @@ _DUE_APPLIES = text(
     " UNION SELECT a.apply_identifier FROM control_deliveries d"
     " JOIN apply_operations o ON o.id = d.operation_id JOIN applies a ON a.id = d.apply_id"
     f" WHERE d.state = 'pending' AND (d.next_attempt_at <= {NOW}"
-    f"   OR d.next_attempt_at > {NOW} + make_interval(secs => :longest_control_s)) AND {_UNCALLED}"
+    # What nobody drives has no lease to wait for; too early a look at it would do no harm.
+    f"   OR d.next_attempt_at > {NOW} + make_interval(secs => {longest_control_wait_s(LEASE_S)})) AND {_UNCALLED}"
     f" LIMIT {_BATCH}"
 )
 _DUE_DEPLOYMENTS = text(
@@ -216,7 +217,7 @@ class SweepSteps(Steps):
             tx.execute(_END_DEAD_CLAIMS)
             due = tx.execute(_DUE_DISPATCHES, bounds).all()
             controls = tx.execute(_DUE_CONTROLS, bounds).all()
-            applies = tx.execute(_DUE_APPLIES, bounds).scalars().all()
+            applies = tx.execute(_DUE_APPLIES).scalars().all()
         return _work(due, controls, applies)
 
     def due_deployments(self) -> tuple[str, ...]:

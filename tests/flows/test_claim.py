@@ -245,13 +245,16 @@ def test_cl5_a_workers_clock_decides_nothing(part: str) -> None:
                 assert node.attr not in {"now", "utcnow", "today"}, (module, node.lineno)
 
 
-def test_cl5_a_claim_from_a_future_that_is_gone_counts_as_expired(world: World) -> None:
-    """CL5: the database's clock was set back by a day; the claim of yesterday's tomorrow blocks nobody."""
+def test_cl5_a_claim_from_a_future_that_is_gone_ends_after_its_length(world: World) -> None:
+    """CL5: the database's clock was set back by a day; the claim of yesterday's tomorrow blocks nobody for a day."""
     world.apply("A", "B")
     world.pass_time(86_400)
     assert isinstance(claim(world, "A"), DispatchClaimed)
     world.forget_bells()
     world.pass_time(-86_400)
+    world.sweep(world.worker("w2"))
+    assert world.remote_id("A") is None
+    world.pass_time(31)
     world.sweep(world.worker("w2"))
     assert world.remote_id("A") == "A-1"
 

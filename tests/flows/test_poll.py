@@ -234,7 +234,8 @@ def test_an_unchanged_cursor_writes_times_only(world: World) -> None:
     before, events = row(world, "A"), len(world.events())
     look(world, "A")
     after = row(world, "A")
-    assert changed(before, after) <= TIMES
+    assert changed(before, after) <= TIMES | {"looks", "sampled_look"}
+    assert after["sampled_look"] == after["looks"] == before["looks"] + 1
     assert after["sampled_at"] > before["sampled_at"]
     assert len(world.events()) == events
 
@@ -354,5 +355,5 @@ def test_a_failed_look_writes_no_state_and_no_cursor(world: World) -> None:
     running(world, "A", "B", policy=PARALLEL)
     before = row(world, "A")
     seen(world, "A", Unknown("no usable answer", "", "UNAVAILABLE"))
-    assert changed(before, row(world, "A")) == {"next_poll_at", "poll_failures", "poll_error"}
+    assert changed(before, row(world, "A")) == {"next_poll_at", "poll_failures", "poll_error", "looks"}
     assert open_wishes(world) == []

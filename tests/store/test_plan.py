@@ -124,7 +124,7 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
     ),
     "due applies": (
         sweep._DUE_APPLIES,
-        {"longest_control_s": 85},
+        {},
         {
             "applies_due_for_advance|applies_advance_began",
             "applies_verdict_effects_due",

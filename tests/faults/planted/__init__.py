@@ -1,6 +1,7 @@
 """The table of planted bugs, by what they break."""
 
 from tests.faults.planted import (
+    clock,
     dispatching,
     doors,
     driving,
@@ -24,4 +25,5 @@ MUTANTS = (
     *engine.MUTANTS,
     *doors.MUTANTS,
     *overlooked.MUTANTS,
+    *clock.MUTANTS,
 )

@@ -210,8 +210,8 @@ MUTANTS = (
         "a person's word that repeating is safe holds for ever",
         f"{FLOWS}dispatch.py -k spent_by_the_claim",
         S_DISPATCH,
-        'next_attempt_at = tern_clock() + make_interval(secs => :lease_s), repeat_is_safe = false"',
-        'next_attempt_at = tern_clock() + make_interval(secs => :lease_s)"',
+        'next_attempt_at = n.now + make_interval(secs => :lease_s), repeat_is_safe = false"',
+        'next_attempt_at = n.now + make_interval(secs => :lease_s)"',
     ),
     mutant(
         "G4",
@@ -250,7 +250,7 @@ MUTANTS = (
         "a poisoned row stays at the head of the queue",
         f"{FLOWS}claim.py -k cl4",
         S_DISPATCH,
-        "        if state in _CLAIMABLE and claim_runs_for_s(row, self.lease_s) <= 0:",
+        "        if state in _CLAIMABLE and claim_runs_for_s(row) <= 0:",
         "        if False:",
     ),
     mutant(
@@ -258,8 +258,8 @@ MUTANTS = (
         "a poll of a place that is not there leaves a lease",
         f"{FLOWS}scope.py -k poll_of_a_deployment",
         S_POLL,
-        '"   FROM deployments WHERE name = :deployment"',
-        '"   FROM (SELECT CAST(:deployment AS text) AS name) n"',
+        '"   FROM deployments, (SELECT tern_clock() AS now) n WHERE name = :deployment"',
+        '"   FROM (SELECT CAST(:deployment AS text) AS name) d, (SELECT tern_clock() AS now) n"',
     ),
     mutant(
         "G7",

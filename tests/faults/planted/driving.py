@@ -2,7 +2,6 @@
 
 from tests.faults.planted.mutant import (
     FLOWS,
-    GATE,
     RESERVATION,
     S_APPLY,
     S_DELIVERY,
@@ -32,8 +31,8 @@ MUTANTS = (
         "the sweep overlooks wishes",
         calm("manual-cutover"),
         S_SWEEP,
-        "f\" WHERE d.state IN ('pending', 'sent') AND d.next_attempt_at <= {NOW}\"",
-        "f\" WHERE d.state = 'nothing' AND d.next_attempt_at <= {NOW}\"",
+        "f\" WHERE d.state IN ('pending', 'sent') AND (d.next_attempt_at <= {NOW}\"",
+        "f\" WHERE d.state = 'nothing' AND (d.next_attempt_at <= {NOW}\"",
     ),
     mutant(
         "G12",
@@ -56,7 +55,7 @@ MUTANTS = (
         "a running claim is taken over",
         f"{FLOWS}dispatch_crash.py -k k8",
         "tern/store/gate.py",
-        "    return max(0.0, float(row.claimed_for_s))",
+        "    return 0.0 if row.claim_token is None else max(0.0, float(row.claimed_for_s))",
         "    return 0.0",
     ),
     mutant(
@@ -107,8 +106,8 @@ MUTANTS = (
         "a sweeper that died is never replaced",
         f"{FLOWS}sweep.py -k died",
         S_SWEEP,
-        'expires_at = excluded.expires_at WHERE l.expires_at <= tern_clock()"',
-        'expires_at = excluded.expires_at WHERE false"',
+        '" ELSE l.expires_at <= excluded.began_at"',
+        '" ELSE l.finished_at >= l.began_at AND l.expires_at <= excluded.began_at"',
     ),
     mutant(
         "G11",
@@ -128,14 +127,6 @@ MUTANTS = (
     ),
     mutant(
         "G12",
-        "a claim from a future that is gone is believed",
-        f"{FLOWS}claim.py -k future",
-        GATE,
-        "    if row.claim_token is None or row.claimed_for_s > 2 * lease_s:",
-        "    if row.claim_token is None:",
-    ),
-    mutant(
-        "G12",
         "a control shows the engine an old fence",
         f"{FLOWS}stop.py -k wakes_after",
         S_DELIVERY,
@@ -147,7 +138,7 @@ MUTANTS = (
         "a wish is driven beside another driver",
         f"{FLOWS}stop.py -k one_driver",
         S_DELIVERY,
-        "            if claim_runs_for_s(row, self.lease_s) > 0:\n",
+        "            if claim_runs_for_s(row) > 0:\n",
         "            if False:\n",
     ),
     mutant(

@@ -132,7 +132,7 @@ MUTANTS = (
         "an old answer counts as a reader of the queue",
         T_DOCTOR,
         "tern/cli/checkup.py",
-        "if answer.token == token or answer.age_s < time.monotonic() - begun:",
+        "if answer.token == token or 0 <= answer.age_s < time.monotonic() - begun:",
         "if answer.token:",
     ),
     mutant(

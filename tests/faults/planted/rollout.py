@@ -129,7 +129,7 @@ MUTANTS = (
         "a cutover is called for though a failure came since",
         f"{FLOWS}barrier.py -k failure_between",
         D_BARRIER,
-        "    return is_spent(policy, tally) and newest < s_ago",
+        "    return has_failed and is_spent(policy, tally)",
         "    return False",
     ),
 )
