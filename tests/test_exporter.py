@@ -1,6 +1,7 @@
 """What a scrape is told: this process's counts, the database's state, and no name of anybody's deployment."""
 
 import inspect
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from tern import metrics
+from tern import exporter, metrics
 from tern.domain.control import Verb
 from tern.exporter import Exporter
 from tern.ports import Ports, StorageUnavailable
@@ -66,8 +67,8 @@ def expose() -> Iterator[Callable[[Callable[[], Gauges]], Callable[[], list[Samp
         return scrape
 
     yield open_port
-    for exporter in opened:
-        exporter.close()
+    for each in opened:
+        each.close()
 
 
 def value(samples: list[Sample], name: str, **labels: str) -> float:
@@ -318,3 +319,29 @@ def test_every_end_of_a_wish_is_counted_under_its_own_name(
 def _ends(verb: Verb, stage: str) -> int:
     found = metrics.CONTROL_SECONDS.read().get((verb.value, stage))
     return 0 if found is None else sum(found.counts)
+
+
+def test_a_database_that_goes_away_takes_its_gauges_with_it(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    expose: Callable[[Callable[[], Gauges]], Callable[[], list[Sample]]],
+) -> None:
+    """What was true once is no answer: an alarm on a gauge must not sleep through an outage."""
+    monkeypatch.setattr(exporter, "FRESH_S", 0.0)
+    running(world, "A")
+    is_away = threading.Event()
+
+    def look() -> Gauges:
+        if is_away.is_set():
+            message = "connection refused"
+            raise StorageUnavailable(message)
+        return read_gauges(world.database)
+
+    scrape = expose(look)
+    assert value(scrape(), "tern_operations", state="running") == 1
+    is_away.set()
+    samples = scrape()
+    assert value(samples, "tern_database_up") == 0
+    assert not [sample for sample in samples if sample.name == "tern_operations"]
+    is_away.clear()
+    assert value(scrape(), "tern_database_up") == 1

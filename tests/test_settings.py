@@ -128,3 +128,11 @@ def test_every_setting_is_read_by_somebody() -> None:
     }
     assert [name for name in sorted(names) if not any(f".{name}" in source for source in sources)] == []
     assert any("settings.pace" in source for source in sources)
+
+
+def test_what_nobody_said_opens_nothing_and_shows_nothing() -> None:
+    """Who can reach a port, what is logged, what is written to a terminal: the careful answer is the one by default."""
+    given = Settings()
+    assert (given.metrics_port, given.metrics_address) == (0, "127.0.0.1")
+    assert (given.log_level, given.debug) == ("INFO", False)
+    assert (given.database_url, given.broker_url, given.caller) == ("", "", "")

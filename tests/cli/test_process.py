@@ -64,5 +64,13 @@ def test_flower_is_read_only_here_unless_told_otherwise(
         os.environ.pop(name, None)
 
 
+def test_what_flower_may_show_and_to_whom() -> None:
+    """Read only, on this machine, and within a bound of memory: whoever wants more says so."""
+    given = process.FLOWER_DEFAULTS
+    assert (given["FLOWER_READ_ONLY"], given["FLOWER_ADDRESS"]) == ("true", "127.0.0.1")
+    assert int(given["FLOWER_MAX_TASKS"]) <= 20_000
+    assert 0 < int(given["FLOWER_PURGE_OFFLINE_WORKERS"]) <= 300
+
+
 def test_what_is_missing_is_told_before_anything_starts(bare: Tern) -> None:
     assert (bare("worker").code, bare("beat").code, bare("flower").code) == (78, 78, 78)

@@ -79,6 +79,23 @@ def test_no_superuser_is_needed_and_nobody_else_may_look(database_url: str, db: 
         assert db.execute("SELECT has_schema_privilege(%s, '_tern', 'USAGE')", (role,)).fetchone() == (False,)
 
 
+def test_a_schema_of_somebody_else_s_is_never_used(database_url: str, db: Database, roles: str) -> None:
+    """E1a: triggers on tables there would run with the engine's rights, and what they say is the engine's memory."""
+    db.execute(f"GRANT CREATE ON DATABASE {db.info.dbname} TO app_{roles}".encode())
+    # The engine's role is a member of the application's in `roles`; of this one it is none.
+    db.execute(
+        f"CREATE ROLE mallory_{roles} NOLOGIN; CREATE SCHEMA _tern AUTHORIZATION mallory_{roles}".encode()
+    )
+    db.execute(f"GRANT ALL ON SCHEMA _tern TO engine_{roles}".encode())
+    url = psycopg.conninfo.make_conninfo(database_url, user=f"engine_{roles}", password="x")
+    service = EngineService(url, IDENTITY)
+    with pytest.raises(EngineError) as refused:
+        service.start()
+    service.close()
+    assert (refused.value.reason, f"mallory_{roles}" in refused.value.message) == ("STATE_VERSION", True)
+    assert db.execute("SELECT count(*) FROM pg_tables WHERE schemaname = '_tern'").fetchone() == (0,)
+
+
 def test_code_of_the_table_runs_with_its_owners_rights(database_url: str, db: Database, roles: str) -> None:
     """Whoever may write the schema could otherwise have the engine execute anything with the engine's rights."""
     body = f"BEGIN RETURN current_user = 'app_{roles}'; END"

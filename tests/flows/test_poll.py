@@ -357,3 +357,33 @@ def test_a_failed_look_writes_no_state_and_no_cursor(world: World) -> None:
     seen(world, "A", Unknown("no usable answer", "", "UNAVAILABLE"))
     assert changed(before, row(world, "A")) == {"next_poll_at", "poll_failures", "poll_error", "looks"}
     assert open_wishes(world) == []
+
+
+def test_a_poll_that_was_given_up_does_not_give_back_another_s_lease(world: World) -> None:
+    """G12: its holder was frozen; somebody else polls meanwhile, and nobody else beside that one."""
+    running(world, "A", "B")
+    frozen = world.store.begin_poll("A")
+    assert isinstance(frozen, Poll)
+    world.pass_time(16)
+    assert isinstance(world.worker("w2").store.begin_poll("A"), Poll)
+    world.store.record_looks(frozen, [])
+    assert isinstance(world.worker("w3").store.begin_poll("A"), NotClaimed)
+
+
+def test_an_engine_that_is_back_is_not_met_by_a_herd(world: World) -> None:
+    """Its first healthy answer brings every retry forward, but not all to the same instant."""
+    world.engines["A"].always("Apply", fail("UNAVAILABLE"))
+    world.apply("A")
+    world.answer_bells()
+    assert world.state("A") == "failed_retryable"
+    waits = []
+    for _ in range(12):
+        world.write("UPDATE apply_operations SET next_attempt_at = tern_clock() + interval '60 s'")
+        world.store.expedite_retries("A")
+        waits.append(
+            world.one(
+                "SELECT extract(epoch FROM next_attempt_at - tern_clock())\\:\\:float AS s FROM apply_operations"
+            ).s
+        )
+    assert max(waits) <= 2
+    assert max(waits) - min(waits) > 0.2

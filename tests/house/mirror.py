@@ -24,7 +24,7 @@ ELSEWHERE = {
     "tests/engine/test_accept.py": "tern/engine/keys tern/engine/preview",
     "tests/engine/test_controls.py": "tern/engine/ending",
     "tests/engine/test_crash.py": (
-        "tern/engine/adopt tern/engine/job tern/engine/reconcile tern/engine/runner tern/engine/tenure"
+        "tern/engine/job tern/engine/reconcile tern/engine/runner tern/engine/tenure"
     ),
     "tests/engine/test_locks.py": "tern/engine/failure",
     "tests/engine/test_oracle.py": "tern/engine/clones tern/engine/judge tern/engine/trial",
