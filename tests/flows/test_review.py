@@ -4,6 +4,7 @@ import pytest
 from google.protobuf.message import Message
 
 from tern.domain.choice import Choice
+from tern.domain.drift import Foretold, ForetoldChange, Look
 from tern.domain.enqueue import Enqueue, NewChange
 from tern.domain.errors import Refused
 from tern.domain.identity import PlanId
@@ -134,8 +135,6 @@ def test_an_engine_that_can_t_be_asked_is_said(world: World) -> None:
 def test_a_dearer_change_than_was_reviewed_is_refused(world: World) -> None:
     plan = reviewed(world, "A", "B")
     world.engines["B"].always("Preview", answer(changes=[SCANS]))
-    from tern.domain.drift import Foretold, ForetoldChange, Look  # noqa: PLC0415
-
     cheap = ForetoldChange("public", "orders", "metadata", "add_column")
     told = [Foretold(name, Look.PREVIEWED, changes=(cheap,)) for name in ("A", "B")]
     world.store.record_previews(plan.plan_id, told, "ann")
@@ -234,3 +233,19 @@ def test_a_request_whose_twin_came_in_while_engines_were_asked_is_the_twin_s_app
     second = ask(world, new(), "A")
     assert (second.apply_id, second.is_new) == (first[0].apply_id, False)
     assert applies(world) == 1
+
+
+def test_the_newest_review_is_the_one_that_counts(world: World) -> None:
+    """A plan that was looked at again was agreed to as it was told the last time, not the first."""
+    plan = world.store.save_plan(
+        environment="test", database="shop", database_type="postgres", changes=(CHANGE,), caller="ann"
+    )
+    for words in ("the first", "the second", "the third"):
+        for name in ("A", "B"):
+            told = Foretold(name, Look.PREVIEWED, f"{words} for {name}")
+            world.store.record_previews(plan.plan_id, [told], "ann")
+    found = world.store.reviewed_previews(plan.plan_id, ["A", "B", "C"])
+    assert {name: each.words for name, each in found.items()} == {
+        "A": "the third for A",
+        "B": "the third for B",
+    }

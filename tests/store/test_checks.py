@@ -142,6 +142,28 @@ REFUSED = {
     "control_deliveries_closed_ones_are_not_due": [
         "UPDATE control_deliveries SET state = 'moot', closed_at = now(), next_attempt_at = now()"
     ],
+    "remote_ids_are_not_empty": ["UPDATE remote_ids SET remote_id = ''"],
+    "outstanding_calls_why_is_known": ["UPDATE outstanding_calls SET why = 'no reason'"],
+    "outstanding_calls_are_a_key_or_an_id": [
+        "UPDATE outstanding_calls SET remote_id = NULL",
+        "UPDATE outstanding_calls SET dispatch_key = 'k'",
+    ],
+    "same_targets_finding_is_known": ["UPDATE same_targets SET finding = 'perhaps'"],
+    "same_targets_are_ordered": [
+        "INSERT INTO same_targets (one, other, finding, identity) VALUES ('B', 'A', 'same', 'x')"
+    ],
+    "target_reservations_waits_are_whole": [
+        "UPDATE target_reservations SET held_since = now()",
+        "UPDATE target_reservations SET held_for_s = 3",
+    ],
+    "apply_operations_unanswered_call_is_known": [
+        f"UPDATE apply_operations SET unanswered_call = 'stop', unanswered_since = now() {_OF_A}"
+    ],
+    "apply_operations_unanswered_calls_are_whole": [
+        f"UPDATE apply_operations SET unanswered_call = 'apply' {_OF_A}",
+        f"UPDATE apply_operations SET unanswered_since = now() {_OF_A}",
+    ],
+    "apply_operations_doubt_is_known": [f"UPDATE apply_operations SET doubt = 'some' {_OF_A}"],
     "previews_outcome_is_known": [
         "INSERT INTO previews (plan_id, deployment, outcome, caller) SELECT min(id), 'A', 'maybe', 'ann' FROM plans"
     ],

@@ -59,6 +59,8 @@ FREE = {
         " dispatch_key dispatch_key_is_dead engine_resume_metadata error_message error_reason id next_attempt_at"
         " next_poll_at poll_error poll_failures progress_revision repeat_is_safe rung_at runs_though_stopped sampled_at"
         " sampled_attempt start_sent_at started_at state state_changed_at summary volume wave"
+        " dispatched_to doubt engine_number remote_identity remote_started_at same_work_at unanswered_call"
+        " unanswered_since"
     ),
     "control_deliveries": (
         "apply_id attempts called_at closed_at created_at engine_words id next_attempt_at operation_id refusals"
@@ -67,7 +69,7 @@ FREE = {
     "control_requests": "id",
     "deployments": (
         "address capabilities created_at credentials database drained environment idempotent_dispatch labels name"
-        " position target"
+        " position target deduplicates engine_identity engine_number probe_is_old probed_at"
     ),
     "enqueue_refusals": "at caller id idempotency_key next_step reason what why",
     "operation_counts": "admitted apply_id n state wave",
@@ -78,7 +80,15 @@ FREE = {
         "apply_id checksum_rows_checked checksum_rows_total detail error eta_seconds id operation_id ordinal percent"
         " rows_copied rows_total state"
     ),
-    "target_reservations": "apply_id database deployment environment taken_at",
+    "target_reservations": "apply_id database deployment environment held_for_s held_since operation_id taken_at",
+    "engines": "address created_at environment number",
+    "remote_ids": "engine_number operation_id remote_id stored_at",
+    "outstanding_calls": (
+        "address apply_id caller database deployment dispatch_key engine_number environment fence generation id"
+        " last_seen last_seen_at looks next_look_at opened_at operation_id reason remote_id settled_as settled_at"
+        " settled_by why"
+    ),
+    "same_targets": "finding found_at identity one other",
     "worker_canaries": "answered_at answered_by queue token",
 }
 STAY = "apply_events control_requests event_chains plan_changes plans previews"
@@ -90,6 +100,7 @@ TRIALS = {
     "integer": ("coalesce({c}, 0) + 1", "coalesce({c}, 0) - 1", "NULL"),
     "bigint": ("coalesce({c}, 0) + 1", "coalesce({c}, 0) - 1", "NULL"),
     "numeric": ("coalesce({c}, 0) + 1", "NULL"),
+    "double precision": ("coalesce({c}, 0) + 1", "NULL"),
     "boolean": ("NOT coalesce({c}, false)",),
     "timestamp with time zone": ("coalesce({c}, now()) + interval '1 day'", "NULL"),
     "jsonb": ("""'{{"x": 1}}'""",),
@@ -114,6 +125,18 @@ def given(world: World) -> World:
             "INSERT INTO previews (plan_id, apply_id, deployment, outcome, caller)"
             " SELECT plan_id, id, 'Z', 'not_asked', 'ann' FROM applies LIMIT 1"
         ),
+        "INSERT INTO engines (address, environment) VALUES ('grpc\\://h\\:1', 'test')",
+        (
+            "INSERT INTO remote_ids (engine_number, remote_id, operation_id)"
+            " SELECT max(e.number), 'R', min(o.id) FROM engines e, apply_operations o"
+        ),
+        (
+            "INSERT INTO outstanding_calls (apply_id, operation_id, environment, database, deployment, remote_id,"
+            " fence, address, why, caller)"
+            " SELECT apply_id, id, 'test', 'shop', deployment, 'R', 1, 'x', 'given_up', 'ann'"
+            " FROM apply_operations LIMIT 1"
+        ),
+        "INSERT INTO same_targets (one, other, finding, identity) VALUES ('A', 'B', 'suspected', 'x')",
         "INSERT INTO enqueue_refusals (idempotency_key, caller, reason, what) VALUES ('k', 'ann', 'r', 'w')",
         "INSERT INTO worker_canaries (queue, token, answered_by) VALUES ('poll', 't', 'w')",
         "INSERT INTO sweep_leases (name, owner, token, expires_at) VALUES ('x', 'w', 't', now())",

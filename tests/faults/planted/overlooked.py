@@ -3,7 +3,7 @@
 Orders of locks, indexes, guarded columns, who holds a lock, sessions, fates, periods, counters, fields, secrets.
 """
 
-from tests.faults.planted.mutant import D_CONTROL, MIGRATION, RESERVATION, mutant
+from tests.faults.planted.mutant import D_CONTROL, MIGRATION, RESERVATION, S_POLL, mutant
 
 _LOCKS, _SESSION = "tern/engine/locks.py", "tern/engine/session.py"
 _ORDER, _GUARDS = "tests/store/test_lock_order.py", "tests/store/test_guards.py"
@@ -144,5 +144,93 @@ MUTANTS = (
         "tern/observe.py",
         "    return value if value is None or isinstance(value, int | float) else _clean_text(key, str(value))",
         "    return value",
+    ),
+    mutant(
+        "E1a",
+        "the engine keeps its books in somebody else's schema",
+        "tests/engine/test_schema.py -k somebody_else",
+        "tern/engine/schema.py",
+        '    if found is not None and not found["ours"]:',
+        "    if False:",
+    ),
+    mutant(
+        "D4",
+        "a job whose runner breaks is begun again at once, for ever",
+        "tests/engine/test_adopt.py -k breaks",
+        "tern/engine/adopt.py",
+        "            if broken:\n",
+        "            if False:\n",
+    ),
+    mutant(
+        "D4",
+        "a process runs as many jobs as there are",
+        "tests/engine/test_adopt.py -k bear",
+        "tern/engine/adopt.py",
+        "limit=room) if room else []:",
+        "limit=1_000):",
+    ),
+    mutant(
+        "G12",
+        "a poll that was given up gives back another's lease",
+        "tests/flows/test_poll.py -k another_s_lease",
+        S_POLL,
+        'WHERE name = :name AND owner = :owner")',
+        "WHERE name = :name AND :owner <> ''\")",
+    ),
+    mutant(
+        "§5",
+        "an engine that is back is met by all at once",
+        "tests/flows/test_poll.py -k herd",
+        S_POLL,
+        "make_interval(secs => random() * 2))",
+        "make_interval(secs => 0))",
+    ),
+    mutant(
+        "review",
+        "the first review counts, not the newest",
+        "tests/flows/test_review.py -k newest",
+        "tern/store/preview.py",
+        "ORDER BY v.deployment, v.id DESC",
+        "ORDER BY v.deployment, v.id",
+    ),
+    mutant(
+        "metrics",
+        "what was true before an outage is told during it",
+        "tests/test_exporter.py -k goes_away",
+        "tern/exporter.py",
+        "                    self._seen = None\n",
+        "",
+    ),
+    mutant(
+        "metrics",
+        "whoever reaches the machine reads the metrics",
+        "tests/test_settings.py",
+        "tern/settings.py",
+        'metrics_address: str = _setting("127.0.0.1", _text)',
+        'metrics_address: str = _setting("0.0.0.0", _text)',
+    ),
+    mutant(
+        "G11",
+        "whoever reaches the machine sees Flower",
+        "tests/cli/test_process.py",
+        "tern/cli/process.py",
+        '"FLOWER_ADDRESS": "127.0.0.1"',
+        '"FLOWER_ADDRESS": "0.0.0.0"',
+    ),
+    mutant(
+        "G15",
+        "a volume without a number is a request",
+        "tests/store/test_checks.py",
+        MIGRATION,
+        "        (volume IS NOT NULL) = (verb = 'volume') AND volume BETWEEN 1 AND 11)",
+        "        true)",
+    ),
+    mutant(
+        "G15",
+        "the end of a chain of events may be deleted",
+        _GUARDS,
+        MIGRATION,
+        "event_chains_stay BEFORE DELETE ON event_chains\n    FOR EACH ROW EXECUTE",
+        "event_chains_stay BEFORE DELETE ON event_chains\n    FOR EACH ROW WHEN (false) EXECUTE",
     ),
 )
