@@ -3,13 +3,13 @@
 Everything is added beside what was there, and filled by triggers where a worker of the version before writes only the
 old columns, so that both can work side by side.
 
-Revision ID: 0002_time
+Revision ID: 0002
 Revises: 0001
 """
 
 from alembic import op
 
-revision = "0002_time"
+revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None

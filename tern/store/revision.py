@@ -2,7 +2,6 @@
 asks, and most do nothing else that is slow.
 """
 
-import re
 from pathlib import Path
 
 import tern
@@ -12,13 +11,11 @@ from tern.store.session import transaction
 from tern.store.sql import text
 
 MIGRATIONS = Path(tern.__file__).parent.parent / "migrations"
-_REVISION = re.compile(r'^revision = "(.+)"$', re.MULTILINE)
 
 
 def head() -> str:
-    """The revision that this code needs: that of the migration whose file comes last, for they are numbered in line."""
-    last = max((MIGRATIONS / "versions").glob("[0-9]*_*.py"))
-    return str(_REVISION.findall(last.read_text())[0])
+    """The revision that this code needs: a migration's file is named after its revision, and they are in line."""
+    return max(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
 
 
 def current(engine: Database) -> str | None:
