@@ -2,9 +2,9 @@
 
 from alembic import context
 
-from tern.store.tables import Table
+from tern.store.evidence_tables import METADATA
 
 connection = context.config.attributes["connection"]
-context.configure(connection=connection, target_metadata=Table.metadata)
+context.configure(connection=connection, target_metadata=METADATA)
 with context.begin_transaction():
     context.run_migrations()

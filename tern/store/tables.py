@@ -1,4 +1,5 @@
-"""The mapped tables. What each constraint and index is for stands in the migration that makes it.
+"""The mapped tables; those that evidence is kept in stand in evidence_tables.py. What each constraint and index is for
+stands in the migration that makes it.
 
 Mapped for typed columns and for Alembic's comparison; no object of these classes ever leaves the store, and
 nothing is loaded through a unit of work.
@@ -55,69 +56,6 @@ class DeploymentRow(Table):
     probed_at: Mapped[datetime | None]
     probe_is_old: Mapped[bool]
     created_at: Mapped[datetime]
-
-
-class EngineRow(Table):
-    """One engine, however many deployments it serves; a deployment with another engine gets another number."""
-
-    __tablename__ = "engines"
-    number: Mapped[int] = _identity()
-    address: Mapped[str]
-    environment: Mapped[str]
-    created_at: Mapped[datetime]
-
-
-class RemoteIdRow(Table):
-    """Which operation an engine's id belongs to, as long as that operation may be called with it."""
-
-    __tablename__ = "remote_ids"
-    engine_number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    remote_id: Mapped[str] = mapped_column(primary_key=True)
-    operation_id: Mapped[int] = _reference()
-    stored_at: Mapped[datetime]
-
-
-class OutstandingRow(Table):
-    """What was sent and may still act although no operation follows it: a key or an id, and where it was sent.
-
-    next_look_at: when it is asked about again; NULL where nobody can be asked, or nothing is left to see.
-    """
-
-    __tablename__ = "outstanding_calls"
-    id: Mapped[int] = _identity()
-    apply_id: Mapped[int] = _reference()
-    operation_id: Mapped[int] = _reference()
-    environment: Mapped[str]
-    database: Mapped[str]
-    deployment: Mapped[str]
-    dispatch_key: Mapped[str | None]
-    remote_id: Mapped[str | None]
-    generation: Mapped[int]
-    fence: Mapped[int] = mapped_column(BigInteger)
-    engine_number: Mapped[int | None] = mapped_column(BigInteger)
-    address: Mapped[str]
-    why: Mapped[str]
-    caller: Mapped[str]
-    reason: Mapped[str]
-    opened_at: Mapped[datetime]
-    next_look_at: Mapped[datetime | None]
-    looks: Mapped[int]
-    last_seen: Mapped[str]
-    last_seen_at: Mapped[datetime | None]
-    settled_at: Mapped[datetime | None]
-    settled_by: Mapped[str]
-    settled_as: Mapped[str]
-
-
-class SameTargetRow(Table):
-    """What is known about two deployments whose engines name the same database: same, two, or suspected."""
-
-    __tablename__ = "same_targets"
-    one: Mapped[str] = mapped_column(primary_key=True)
-    other: Mapped[str] = mapped_column(primary_key=True)
-    finding: Mapped[str]
-    identity: Mapped[str]
-    found_at: Mapped[datetime]
 
 
 class PlanRow(Table):

@@ -12,11 +12,11 @@ from sqlalchemy.pool import NullPool
 
 from tern.domain.errors import Misconfigured
 from tern.store.database import Database
+from tern.store.evidence_tables import METADATA
 from tern.store.revision import current, head, require_migrated
 from tern.store.schema import alembic_config, migrate
 from tern.store.session import connect
 from tern.store.sql import text
-from tern.store.tables import Table
 
 
 @pytest.fixture
@@ -102,10 +102,10 @@ def test_the_mapped_tables_are_the_real_ones(empty: Database) -> None:
         context = MigrationContext.configure(
             tx, opts={"compare_type": True, "include_object": _tables_and_columns}
         )
-        differences = compare_metadata(context, Table.metadata)
+        differences = compare_metadata(context, METADATA)
     assert not [difference for difference in differences if _is_about_columns(difference)]
     inspector = inspect(engine)
-    for name, table in Table.metadata.tables.items():
+    for name, table in METADATA.tables.items():
         real = {column["name"]: column["nullable"] for column in inspector.get_columns(name)}
         assert {column.name: column.nullable for column in table.columns} == real
         assert {column.name for column in table.primary_key} == set(
