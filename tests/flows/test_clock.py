@@ -437,6 +437,7 @@ def test_a_row_that_somebody_works_on_is_mended_by_the_next_sweep(world: World) 
     running(world, "A", "B")
     world.sweep()
     world.pass_time(-HOUR)
+    world.write("UPDATE apply_operations SET next_poll_at = tern_clock()")
     mend = lambda: mend_what_lies_ahead(world.database, world.lease_s, world.store.pace)  # noqa: E731
     with world.database.begin() as tx:
         from tern.store.sql import text  # noqa: PLC0415

@@ -32,6 +32,8 @@ tern.domain.timing HALT_RETRY_MAX_S 3.0 an engine that is back hears of a stop w
 tern.domain.timing PROBE_INTERVAL_S 10.0 one Health a deployment, not one an operation
 tern.domain.timing SELF_SWEEP_AFTER_S 5.0 broker and beat gone: nothing later than 10 s
 tern.domain.timing UNHEARD_AFTER_S 15.0 rung for three times in vain
+tern.domain.timing SWEEP_AGAIN_AFTER 0.9 one tick in two comes a little early; the whole period would halve the sweeps
+tern.domain.timing BACKOFF_MOST_S 75.0 a minute and its jitter; what is due later was written under another clock
 tern.domain.timing LOST_CONTACT_AFTER 10 a restart of an engine is no lost contact
 tern.domain.timing CONTROL_REFUSALS_MAX 10 with pauses; then a person decides
 tern.domain.timing CUTOVER_REFUSALS_MAX 5 Tern's own cutovers must not starve those behind
@@ -52,7 +54,6 @@ tern.view UNTAKEN_AFTER_S 15.0 due for longer: no driver works
 tasks.worker _INTERVAL_S 1.0 the self-sweep is five looks late at most by a second
 tasks.worker _LAST_TICK_S 40.0 a tick with all its deadlines
 tasks.bells _SILENCE_S 2.0 a broker that is away costs a sender two seconds, once
-tasks.canary EXPIRES_S 15 an old canary says nothing
 tasks.consumer _SHORT_S 5.0 listening that ends sooner begins anew with a pause
 tasks.consumer _FIRST_PAUSE_S 0.1 a hiccup
 tasks.consumer _LONGEST_PAUSE_S 5.0 a broker that is back is heard within it

@@ -93,9 +93,9 @@ MUTANTS = (
         "G11",
         "the sweep comes ten times more rarely",
         "tests/house/test_periods.py",
-        "tasks/beat.py",
-        '"schedule": 2.0,',
-        '"schedule": 20.0,',
+        "tern/domain/timing.py",
+        '{"reconcile": 2.0,',
+        '{"reconcile": 20.0,',
     ),
     mutant(
         "G7",
