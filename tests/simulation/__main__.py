@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tern.local.discovery import Servers
@@ -34,6 +35,10 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=0, help="so many second faults behind each single one")
     parser.add_argument("--seeds", type=int, default=0, help="so many random walks")
     parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument(
+        "--kinds", default="", help="single faults of these kinds only, those of NOT_YET included"
+    )
+    parser.add_argument("--scenarios", default="", help="these only")
     parser.add_argument("--plan", default="", help="SCENARIO: FAULTS, as it was printed")
     given = parser.parse_args()
     with _servers() as servers:
@@ -66,16 +71,17 @@ def _replay(backend: Backend, written: str) -> int:
 def _explore(servers: Servers, given: argparse.Namespace) -> int:
     begun = time.monotonic()
     runs = failed = 0
+    names = given.scenarios.split() or list(SCENARIOS)
     with multiprocessing.get_context("fork").Pool(os.cpu_count() or 2, _begin, (servers,)) as pool:
         if given.seeds:
             last = given.first_seed + given.seeds
             seeds = [range(n, min(n + _AT_ONCE, last)) for n in range(given.first_seed, last, _AT_ONCE)]
             found = pool.imap_unordered(_walks, seeds)
         elif given.pairs:
-            found = pool.imap_unordered(_pairs, [(name, given.pairs) for name in SCENARIOS])
+            found = pool.imap_unordered(_pairs, [(name, given.pairs) for name in names])
         else:
             # Plans in handfuls, so that no process is left alone with the longest scenario.
-            planned = pool.map(_plans, SCENARIOS)
+            planned = pool.map(partial(_plans, frozenset(given.kinds.split())), names)
             chunks = [chunk for _, some in planned for chunk in some]
             controls = [(1, told) for told, _ in planned]
             found = itertools.chain(controls, pool.imap_unordered(_singles, chunks))
@@ -106,8 +112,8 @@ def _pairs(what: tuple[str, int]) -> tuple[int, list[str]]:
     return _failures(explore.pairs(_own[0], SCENARIOS[name], each))
 
 
-def _plans(name: str) -> tuple[list[str], list[tuple[str, Sequence[Plan]]]]:
-    control, plans = explore.single_plans(_own[0], SCENARIOS[name])
+def _plans(kinds: frozenset[str], name: str) -> tuple[list[str], list[tuple[str, Sequence[Plan]]]]:
+    control, plans = explore.single_plans(_own[0], SCENARIOS[name], kinds=kinds)
     told = _failures([control])[1]
     return told, [(name, plans[n : n + _AT_ONCE]) for n in range(0, len(plans), _AT_ONCE)]
 

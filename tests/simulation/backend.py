@@ -28,6 +28,7 @@ _LOOK = text(
     "SELECT a.id AS apply_pk, a.apply_identifier, a.state AS apply_state, a.operation_count, a.external_id,"
     " a.verdict_effects_done_at IS NOT NULL AS done, o.id, o.deployment, o.state, o.engine_resume_context,"
     " o.attempt, o.dispatch_key, extract(epoch FROM o.state_changed_at)::float AS changed_at,"
+    " (SELECT drained FROM deployments WHERE name = o.deployment) AS drained,"
     " (SELECT count(*) FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent'))"
     "   AS open_wishes FROM apply_operations o JOIN applies a ON a.id = o.apply_id ORDER BY a.id, o.position"
 )
@@ -74,6 +75,8 @@ class OperationLook:
     age_s: float
     """Since its state changed, whatever the database's clock says of that."""
     open_wishes: int
+    is_drained: bool
+    """Its deployment gets no new work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +243,7 @@ class Backend:
                     row.dispatch_key,
                     round(self.clock.elapsed - self._elapsed_at(row), 6),
                     row.open_wishes,
+                    bool(row.drained),
                 )
                 for row in own
             )

@@ -1,6 +1,7 @@
 """What must hold after a run: the rules of the fault harness over its history, and that it came to rest in time."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from tests.faults.history import History, Job
@@ -32,6 +33,7 @@ def check(run: "Run", result: "Result", *, at_rest: bool) -> None:
         for line in (violations(history) if at_rest else ())
         if not any(kind in kinds and line.startswith(words) for kind, words in EXCUSED)
     ]
+    result.wrong += new_work_while_drained(run.drains, history)
     if result.rest_s > REST_S:
         result.wrong.append(f"liveness: at rest {result.rest_s:.0f} s after the end of all trouble")
     if not result.plan and result.states != dict(result.scenario.ends):
@@ -60,6 +62,17 @@ def history_of(run: "Run") -> History:
         if (job.operation, job.remote_id) in states
     ]
     return run.backend.history(run.engines.values(), jobs, run.acknowledged)
+
+
+def new_work_while_drained(drains: Iterable[tuple[float, str, bool]], history: History) -> Iterator[str]:
+    """No Apply and no Start begins at a deployment that somebody was told is drained."""
+    for call in history.calls:
+        if call.method not in {"Apply", "Start"}:
+            continue
+        told = [(at, drained) for at, name, drained in drains if name == call.engine and at < call.at]
+        at, is_drained = max(told, default=(0.0, False))
+        if is_drained:
+            yield f"drained: {call.method} of {call.operation} began {call.at - at:.3f} s after it"
 
 
 def timeline(history: History) -> list[str]:

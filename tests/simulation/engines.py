@@ -33,7 +33,8 @@ class EngineKind:
 
     works_s: how long a job runs. stops_s, starts_s: how long a stop or start takes to come through. window_s: how long
     a revert window stands open, 0 for none. refuses_first, swallows, misses: so many of an operation's first Applies
-    are refused, done without an answer, or never arrive.
+    are refused, done without an answer, or never arrive. fences: it knows operations and their fences, and refuses a
+    call for another one's job. lends_ids: each new key is answered with the first id that it has given out.
     """
 
     deduplicates: bool = True
@@ -49,6 +50,7 @@ class EngineKind:
     refuses_first: int = 0
     swallows: int = 0
     misses: int = 0
+    lends_ids: bool = False
 
 
 @dataclass(slots=True)
@@ -86,6 +88,10 @@ class SimEngine:
     calls: list[Asked] = field(default_factory=list)
     effects: list[Done] = field(default_factory=list)
     forgotten: list[Job] = field(default_factory=list)
+    prefix: str = ""
+    """Of its ids, behind its name: another engine at the same address has another one."""
+    last_number: int = 0
+    lends_once: bool = False
 
     # What is asked
 
@@ -106,8 +112,11 @@ class SimEngine:
         if known is not None:
             self._done("apply", known, is_duplicate=True)
             return Ok(RemoteId(known.remote_id))
+        if self.jobs and (self.kind.lends_ids or self.lends_once):
+            self.lends_once = False
+            return Ok(RemoteId(next(iter(self.jobs))))
         job = Job(
-            remote_id=f"{self.name}-{len(self.jobs) + len(self.forgotten) + 1}",
+            remote_id=self._next_id(),
             key=claim.key,
             operation=operation,
             defers_cutover=scope.policy.defers_cutover,
@@ -196,6 +205,10 @@ class SimEngine:
 
     # What it does
 
+    def _next_id(self) -> str:
+        self.last_number += 1
+        return f"{self.name}{self.prefix}-{self.last_number}"
+
     def move(self, job: Job, state: str, due_in: float | None = None) -> None:
         """The job is in that state now."""
         job.state = state
@@ -212,7 +225,7 @@ class SimEngine:
         if job.stops_at is not None and now >= job.stops_at:
             job.stops_at = None
             if job.state not in OVER:
-                self._halt(job)
+                self.halt(job)
         while job.due_at is not None and now >= job.due_at:
             match job.state:
                 case "running" if self.kind.fails:
@@ -233,7 +246,7 @@ class SimEngine:
         job = self.jobs.get(call.remote_id)
         if job is None:
             return Refused(f"no job {call.remote_id} here", "APPLY_NOT_FOUND", "NOT_FOUND")
-        if job.operation != str(call.name):
+        if self.kind.fences and job.operation != str(call.name):
             return Refused("it is somebody else's", "OPERATION_MISMATCH", "FAILED_PRECONDITION")
         self._get_on(job)
         done = job.state == "completed"
@@ -258,7 +271,7 @@ class SimEngine:
         job = self.jobs.get(call.remote_id)
         if job is None:
             return Refused(f"no job {call.remote_id} here", "APPLY_NOT_FOUND", "NOT_FOUND")
-        if job.operation != operation:
+        if self.kind.fences and job.operation != operation:
             return Refused("it is somebody else's", "OPERATION_MISMATCH", "FAILED_PRECONDITION")
         if (stale := self._stale(operation, call.fence)) is not None:
             return stale
@@ -281,10 +294,11 @@ class SimEngine:
         if self.kind.stops_s:
             job.stops_at = self.clock.elapsed + self.kind.stops_s
         else:
-            self._halt(job)
+            self.halt(job)
         return False
 
-    def _halt(self, job: Job) -> None:
+    def halt(self, job: Job) -> None:
+        """Stopped, with what is left to do."""
         job.left_s = max(0.5, (job.due_at or self.clock.elapsed) - self.clock.elapsed)
         self.move(job, "stopped")
 
@@ -335,24 +349,7 @@ class SimEngine:
         self.fences[operation] = fence
         return None
 
-    # What nobody asked for
-
-    def happens(self, what: str) -> None:
-        """fails, stops or forgets: to every job that is not over."""
-        for job in list(self.jobs.values()):
-            self._get_on(job)
-            if job.state in OVER:
-                continue
-            match what:
-                case "fails":
-                    job.error = "the disk is full"
-                    self.move(job, "failed")
-                case "stops":
-                    if job.state != "stopped":
-                        self._halt(job)
-                case "forgets":
-                    self.forgotten.append(self.jobs.pop(job.remote_id))
-                    self.by_key.pop(job.key, None)
+    # The ledger
 
     def _asked(
         self,

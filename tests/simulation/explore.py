@@ -1,7 +1,7 @@
 """Looking for plans that break something: all single faults, sampled pairs, and random walks into more of them."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from tests.simulation.backend import Backend
 from tests.simulation.plan import Plan, distinct, single_faults, write_plan
@@ -14,21 +14,19 @@ DEEPEST = 5
 
 
 def single_plans(
-    backend: Backend, scenario: Scenario, *, every_call: bool = False
+    backend: Backend, scenario: Scenario, *, every_call: bool = False, kinds: Container[str] = ()
 ) -> tuple[Result, list[Plan]]:
     """The control run, and every single fault that makes a difference in it: at every call, or in every situation,
     since one look at a job that runs on is like the next.
     """
     control = play(backend, scenario, notes=True, watches=not every_call)
-    faults = single_faults(distinct(control.trace), without=scenario.pointless)
+    faults = single_faults(distinct(control.trace), without=scenario.pointless, only=kinds)
     return control, [(fault,) for fault in faults]
 
 
-def singles(
-    backend: Backend, scenario: Scenario, share: Share = ALL, *, every_call: bool = False
-) -> Iterator[Result]:
+def singles(backend: Backend, scenario: Scenario, share: Share = ALL) -> Iterator[Result]:
     """The control run, and a run for each of that share of the single faults."""
-    control, plans = single_plans(backend, scenario, every_call=every_call)
+    control, plans = single_plans(backend, scenario)
     yield control
     for plan in share.of(plans):
         yield play(backend, scenario, plan)

@@ -56,19 +56,34 @@ def wish(
             return
 
 
+def drain(ports: Ports, names: Sequence[str], told: Callable[[str, bool], None], *, drained: bool) -> None:
+    """No new work for these deployments, or new work again; who gets no answer says it again."""
+    for name in names:
+        for _ in range(_PATIENCE):
+            with suppress(StorageUnavailable):
+                ports.store.set_drained(name, drained=drained)
+                told(name, drained)
+                break
+
+
 def help_out(
-    look: ApplyLook, engines: dict[str, SimEngine], ask: Callable[[Verb, Sequence[str]], None]
+    look: ApplyLook,
+    engines: dict[str, SimEngine],
+    ask: Callable[[Verb, Sequence[str]], None],
+    open_again: Callable[[Sequence[str]], None],
 ) -> Callable[[Ports], None] | None:
     """What somebody does who has waited long enough and now looks; None while there is nothing to do.
 
     An uncertain operation is resolved by what its engine really has; what stands in the way of others, or is paused
-    for good, is cancelled; what waits for its cutover gets it.
+    for good, is cancelled; what waits for its cutover gets it; what is drained is opened again.
     """
     for one in look.operations:
         if one.state == "uncertain" and one.age_s > _LONG_S:
             return _resolution(look, one, engines[one.deployment])
     if any(one.age_s < _A_WHILE_S for one in look.operations):
         return None
+    if drained := [one.deployment for one in look.operations if one.is_drained]:
+        return lambda _ports: open_again(drained)
     stuck = [one.deployment for one in look.operations if one.state in {"pending", "stopped"}]
     waiting = [one for one in look.operations if one.state == "waiting_for_cutover"]
     unasked = [one.deployment for one in waiting if not one.open_wishes]
@@ -85,7 +100,8 @@ def _resolution(look: ApplyLook, one: OperationLook, engine: SimEngine) -> Calla
     name = ScopeName(ApplyId(look.apply_id), one.deployment)
     found = next((job for job in engine.jobs.values() if job.operation == str(name)), None)
     if one.remote_id is not None:
-        if one.remote_id in engine.jobs:
+        job = engine.jobs.get(one.remote_id)
+        if job is not None and job.operation == str(name):
             return None
         return lambda ports: _resolve(ports, name, Resolved.ENDED, None)
     if found is not None:

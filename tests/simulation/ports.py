@@ -1,5 +1,6 @@
 """The ports as one tick sees them. Each call passes the hub, and meets what the plan has for it."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from tern.domain.samples import Sample
 from tern.ports import Due, DueControl, Looked, NotClaimed, Ports, StorageUnavailable
 from tests.simulation.engines import SimEngine
 from tests.simulation.hub import Actor, Hub, Message, WorkerDied
+from tests.simulation.mishaps import MISHAPS, befall
 from tests.simulation.plan import ASKS
 
 FREEZE_S = 36.0
@@ -19,6 +21,8 @@ AWAY_S = 45.0
 DOWN_S = 20.0
 LATE_EFFECT_S = 5.0
 LATE_MESSAGE_S = 25.0
+A_LITTLE_S, AN_HOUR_S = 0.1, 3_600.0
+"""By which the database's clock is set back."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class Circumstances:
                     hub.broker_down_until = hub.clock.elapsed + DOWN_S
                     hub.forget_messages()
                     hub.troubled(DOWN_S)
+                case "clock-back-a-little":
+                    hub.clock.set_back(A_LITTLE_S)
+                case "clock-back-an-hour":
+                    hub.clock.set_back(AN_HOUR_S)
                 case "freeze":
                     hub.freeze(actor, FREEZE_S)
                 case "yield":
@@ -143,8 +151,10 @@ class SimClient:
         if kinds:
             around.before(actor, kinds)
             for kind in kinds:
-                if kind in {"fails", "stops", "forgets"}:
-                    self._engine.happens(kind)
+                if kind in MISHAPS:
+                    befall(self._engine, kind)
+                if kind == "gone":
+                    around.away_until[self._engine.name] = math.inf
                 if kind == "away":
                     around.away_until[self._engine.name] = hub.clock.elapsed + AWAY_S
                     hub.troubled(AWAY_S)

@@ -1,6 +1,7 @@
 """One run: a scenario and a plan of faults; from the first request until everything is at rest."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from tests.simulation.engines import EngineKind, SimEngine
 from tests.simulation.hub import Actor, Hub, Message
 from tests.simulation.plan import Plan, Point, write_plan
 from tests.simulation.ports import Circumstances, SimBells
-from tests.simulation.scenarios import Ask, Enqueue, Scenario
+from tests.simulation.scenarios import Act, Ask, Drain, Enqueue, Scenario
 
 HORIZON_S = 1_500.0
 STEPS_MAX = 8_000
@@ -85,6 +86,8 @@ class Run:
         self.around = Circumstances(
             self.hub, self.engines, self._asked_by_fault, self.backend.wrote, self.backend.instant, {}
         )
+        self.drains: list[tuple[float, str, bool]] = []
+        """When somebody was told that a deployment is drained (or no longer)."""
         self.acknowledged: list[tuple[str, str]] = []
         self._acts = list(scenario.acts)
         self._actors = 0
@@ -281,18 +284,32 @@ class Run:
             if not (self._acts and self._acts[0].at_once):
                 return True
 
-    def _say(self, act: Ask | Enqueue, looks: tuple[ApplyLook, ...]) -> None:
+    def _say(self, act: Act, looks: tuple[ApplyLook, ...]) -> None:
         match act:
             case Ask():
                 who = partial(self._wish, act.verb, looks[act.apply].apply_id, act.deployments)
                 self._person(f"person:{act.verb}", who)
             case Enqueue():
                 self._person("person:apply", partial(self._enqueue, act.deployments, act.policy))
+            case Drain():
+                self._drain(act.deployments, drained=act.drained)
+
+    def _drain(self, names: Sequence[str], *, drained: bool) -> None:
+        def work(actor: Actor) -> None:
+            people.drain(self._ports(actor), names, self._told_of_drain, drained=drained)
+
+        self._person("person:drain" if drained else "person:undrain", work)
+
+    def _told_of_drain(self, name: str, drained: bool) -> None:  # noqa: FBT001
+        self.drains.append((self.backend.instant(), name, drained))
 
     def _asked_by_fault(self, verb: str) -> None:
         looks = self.backend.look()
         if looks:
             first: ApplyLook = looks[0]
+            if verb in {"drain", "undrain"}:
+                self._drain([one.deployment for one in first.operations], drained=verb == "drain")
+                return
             names = None if verb == Verb.RELEASE else [one.deployment for one in first.operations]
             self._person(f"person:{verb}", partial(self._wish, Verb(verb), first.apply_id, names))
 
@@ -301,7 +318,8 @@ class Run:
             return
         for one in self.backend.look():
             ask = partial(self._ask_for, one.apply_id)
-            action = people.help_out(one, self.engines, ask)
+            open_again = partial(self._drain, drained=False)
+            action = people.help_out(one, self.engines, ask, open_again)
             if action is not None:
                 self._asked_at = self.clock.elapsed
                 self._start("person:help", lambda actor, action=action: action(self._ports(actor)))

@@ -34,13 +34,26 @@ class Enqueue:
 
 
 @dataclass(frozen=True)
+class Drain:
+    """Deployments get no new work from now on, or do again."""
+
+    deployments: tuple[str, ...]
+    when: When
+    drained: bool = True
+    at_once: bool = False
+
+
+Act = Ask | Enqueue | Drain
+
+
+@dataclass(frozen=True)
 class Scenario:
     """One rollout with all that people ask of it. `ends`: the operations' states of the first apply, at last."""
 
     name: str
     ends: Mapping[str, str]
     policy: Policy = field(default_factory=Policy)
-    acts: tuple[Ask | Enqueue, ...] = ()
+    acts: tuple[Act, ...] = ()
     engines: Mapping[str, EngineKind] = field(default_factory=dict)
     beats: int = 1
 
@@ -60,6 +73,8 @@ class Scenario:
             found |= {"cutover", "cutover-first"}
         if not any(kind.fails or kind.refuses or kind.refuses_first for kind in self.engines.values()):
             found |= {"retry-first", "release-first"}
+        if not any(isinstance(act, Drain) for act in self.acts):
+            found |= {"undrain"}
         if len(self.ends) == 1:
             found |= {"skip-first"}
         return frozenset(found)
@@ -165,6 +180,14 @@ SCENARIOS: Mapping[str, Scenario] = {
             "cancel-what-is-stopped",
             {"A": "cancelled"},
             acts=(Ask(Verb.STOP, _has_id("A")), Ask(Verb.CANCEL, _is("stopped", "A"))),
+        ),
+        Scenario(
+            "drain-and-undrain",
+            {"A": "completed", "B": "completed"},
+            acts=(
+                Drain(("B",), _has_id("A")),
+                Drain(("B",), _is("completed", "A"), drained=False),
+            ),
         ),
         Scenario("revert-window", {"A": "completed"}, engines={"A": EngineKind(window_s=6.0)}),
         Scenario(
