@@ -308,3 +308,37 @@ def test_a_stop_after_the_start_that_the_engine_refuses_for_being_stopped(world:
     assert world.delivery("A", Verb.STOP).state == "acknowledged"
     assert world.delivery("A", Verb.START).state == "moot"
     assert not world.engines["A"].calls("Start")
+
+
+def test_when_work_began_is_stamped_once(world: World) -> None:
+    """§3: how long a change has been at work counts from its beginning, not from its last resumption."""
+    running(world, "A", "B")
+    began = world.operation("A").started_at
+    assert began is not None
+    world.pass_time(60)
+    world.ask(Verb.STOP, "A")
+    settle(world)
+    world.ask(Verb.START, "A")
+    settle(world)
+    assert world.state("A") == "running"
+    assert world.operation("A").started_at == began
+
+
+def test_what_is_put_back_in_line_begins_with_a_full_budget(world: World) -> None:
+    """What was counted, and what was said, was about the tries before: a person has mended something since."""
+    world.apply("A", "B", policy=PARALLEL)
+    world.ask(Verb.STOP)
+    settle(world)
+    assert world.state("A") == "stopped"
+    world.write(
+        "UPDATE apply_operations SET answered_attempts = 9, error_message = 'no', error_reason = 'NO',"
+        " rung_at = tern_clock()"
+    )
+    world.write("UPDATE table_changes SET state = 'failed', error = 'no'")
+    world.ask(Verb.START, "A", "B")
+    world.forget_bells()
+    world.store.settle_uncalled(world.last, 10)
+    row = world.operation("A")
+    assert (row.state, row.answered_attempts, row.error_message, row.error_reason) == ("pending", 0, "", "")
+    assert tables(world, "A") == {"pending"}
+    assert world.one("SELECT count(*) AS n FROM table_changes WHERE error <> ''").n == 0

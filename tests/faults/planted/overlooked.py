@@ -3,7 +3,15 @@
 Orders of locks, indexes, guarded columns, who holds a lock, sessions, fates, periods, counters, fields, secrets.
 """
 
-from tests.faults.planted.mutant import D_CONTROL, MIGRATION, RESERVATION, S_POLL, mutant
+from tests.faults.planted.mutant import (
+    D_CONTROL,
+    MIGRATION,
+    RESERVATION,
+    S_POLL,
+    S_PROJECTION,
+    S_UNCALLED,
+    mutant,
+)
 
 _LOCKS, _SESSION = "tern/engine/locks.py", "tern/engine/session.py"
 _ORDER, _GUARDS = "tests/store/test_lock_order.py", "tests/store/test_guards.py"
@@ -232,5 +240,29 @@ MUTANTS = (
         MIGRATION,
         "event_chains_stay BEFORE DELETE ON event_chains\n    FOR EACH ROW EXECUTE",
         "event_chains_stay BEFORE DELETE ON event_chains\n    FOR EACH ROW WHEN (false) EXECUTE",
+    ),
+    mutant(
+        "review",
+        "a guarantee is dropped without consent",
+        "tests/engine/test_unsafe.py",
+        "tern/engine/unsafe.py",
+        '    "AT_DropConstraint": "dropping constraint {name} ends a guarantee that the application may rely on",\n',
+        "",
+    ),
+    mutant(
+        "§3",
+        "the beginning of work is stamped at every resumption",
+        "tests/flows/test_start.py -k stamped_once",
+        S_PROJECTION,
+        "THEN coalesce(started_at, tern_clock()) ELSE",
+        "THEN tern_clock() ELSE",
+    ),
+    mutant(
+        "G4",
+        "what is put back in line has used its budget up",
+        "tests/flows/test_start.py -k full_budget",
+        S_UNCALLED,
+        "next_attempt_at = NULL, rung_at = NULL, answered_attempts = 0, error_message",
+        "next_attempt_at = NULL, rung_at = NULL, error_message",
     ),
 )
