@@ -14,6 +14,7 @@ ALL = {
     "start_up": "start-up: what a person waits for, with an apply of 10,000 operations",
     "memory": "memory: a worker's, over its ticks",
     "stop": "stop: of 10,000 operations, without a broker",
+    "importing": "importing: 10,000 deployments, as a whole command",
 }
 
 

@@ -10,13 +10,14 @@ from rich.text import Text
 from tern.cli import reach
 from tern.cli.address import HIGHEST_POSITION, check_address, check_name, read_credentials, read_labels
 from tern.cli.envelope import json_option, write_document
-from tern.cli.importing import read_entries
+from tern.cli.importing import import_entries
 from tern.cli.picture import show
 from tern.cli.words import one_line, plural
-from tern.domain.errors import NotFound, Refused, TernError, UsageError
+from tern.domain.errors import NotFound, Refused, UsageError
 from tern.domain.model import Capabilities, Deployment
 from tern.domain.outcome import Ok, Outcome
 from tern.domain.outcome import Refused as Declined
+from tern.domain.register import differences
 from tern.domain.text import is_name
 from tern.ports import Ports
 from tern.probing import probe
@@ -118,32 +119,18 @@ def add(
 
 @deployments.command(name="import")
 @click.argument("file", type=click.File("rb"))
-@click.option("--no-probe", is_flag=True, help="Don't ask the engines now; each entry needs `deduplicates`.")
+@click.option("--no-probe", is_flag=True, help="No engine is asked anyway; kept for older scripts.")
 @click.option("--replace", "replaces", is_flag=True, help="Take the place of those that have the same names.")
 @json_option
 def import_(file: Any, *, no_probe: bool, replaces: bool, as_json: bool) -> int:
     """Make many deployments known from a JSON FILE (`-` for stdin): a list of objects with the fields of `add`.
 
-    Nothing is written unless every entry can be read.
+    All of them or none: every reason against an entry is told at once. No engine is asked; `tern deployments check`
+    does that.
     """
-    entries = read_entries(file)
-    names = [entry.name for entry, _ in entries]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        what = f"deployments are named twice: {', '.join(doubled)}"
-        raise Refused(what, reason="NAME_DOUBLED")
-    if no_probe and any(declared is None for _, declared in entries):
-        what = "engines that are not asked must be described"
-        raise UsageError(what, next_step='Give every entry "deduplicates": true or false.')
-    ports = reach.ports()
-    asked = [Ok(Capabilities())] * len(entries) if no_probe else probe(ports.engines, [e for e, _ in entries])
-    lines = []
-    for (entry, declared), answer in zip(entries, asked, strict=True):
-        try:
-            described = _described(entry, answer, declared)
-            lines.append(Line(entry.name, _save(ports, described, replaces=replaces), _offers(described)))
-        except TernError as error:
-            lines.append(Line(entry.name, "refused", str(error)))
+    del no_probe
+    judged = import_entries(file, reach.store, replaces=replaces)
+    lines = [Line(each.deployment.name, each.outcome, _offers(each.deployment)) for each in judged]
     return _answer("deployments_imported", lines, as_json=as_json, failure=REFUSED)
 
 
@@ -277,8 +264,8 @@ def _save(ports: Ports, wanted: Deployment, *, replaces: bool) -> str:
     if known is None:
         ports.store.save_deployment(wanted)
         return "added"
-    differences = _differences(known, wanted)
-    if not differences:
+    different = differences(known, wanted)
+    if not different:
         ports.store.record_capabilities(
             wanted.name, wanted.capabilities, deduplicates=wanted.idempotent_dispatch
         )
@@ -286,18 +273,9 @@ def _save(ports: Ports, wanted: Deployment, *, replaces: bool) -> str:
     if not replaces:
         what = f"another deployment is named {wanted.name}"
         step = "Choose another name, or say --replace."
-        raise Refused(what, why=differences, next_step=step, reason="NAME_TAKEN")
+        raise Refused(what, why=different, next_step=step, reason="NAME_TAKEN")
     ports.store.replace_deployment(wanted)
     return "replaced"
-
-
-def _differences(known: Deployment, wanted: Deployment) -> tuple[str, ...]:
-    fields = ("environment", "database", "address", "target", "labels", "position", "credentials")
-    return tuple(
-        f"{field}: {getattr(known, field)} there, {getattr(wanted, field)} here"
-        for field in fields
-        if getattr(known, field) != getattr(wanted, field)
-    )
 
 
 def _offers(deployment: Deployment) -> str:

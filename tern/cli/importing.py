@@ -1,15 +1,24 @@
-"""Reading the file of `tern deployments import`: every entry is checked before the first one is written."""
+"""`tern deployments import`: a file with many deployments, taken in whole or not at all, with every reason at once."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from tern.cli.address import HIGHEST_POSITION, check_address, check_name, read_credentials, read_labels
-from tern.domain.errors import UsageError
+from tern.cli.words import plural
+from tern.domain.errors import Refused, TernError, UsageError
 from tern.domain.model import Credentials, Deployment
+from tern.domain.register import Entered, Entry, Judged
 from tern.domain.text import is_name
+
+if TYPE_CHECKING:
+    from tern.store.store import PostgresStore
 
 MOST_IMPORTED = 10_000
 _NO_CREDENTIALS = asdict(Credentials())
@@ -26,11 +35,101 @@ IMPORTED_FIELDS = frozenset(
         "deduplicates",
     }
 )
+_READ_AT_ONCE = 1_000
 
 
-def read_entries(file: Any) -> list[tuple[Deployment, str | None]]:
-    """Each deployment with what its entry declares about deduplication; raises UsageError and Refused."""
-    return [_entry(number, each) for number, each in enumerate(_read_list(file), 1)]
+def import_entries(file: Any, store: Callable[[], "PostgresStore"], *, replaces: bool) -> tuple[Judged, ...]:
+    """Reads, judges and writes the entries; raises UsageError or Refused with every reason against every entry."""
+    listed = _read_list(file)
+    progress = _Progress(len(listed))
+    try:
+        read = [_Read.of(number, each, progress) for number, each in enumerate(listed, 1)]
+        entries = [each.entry for each in read if each.entry is not None]
+        unreadable = [each for each in read if each.why]
+        judged = store().import_deployments(
+            entries,
+            replaces=replaces,
+            writes=not unreadable,
+            told=lambda done: progress.show("written", done),
+        )
+    finally:
+        progress.clear()
+    reasons = [
+        (each.number, f"entry {each.number}, {each.name}: {why}") for each in unreadable for why in each.why
+    ]
+    reasons += [
+        (each.entry.number, f"entry {each.entry.number}, {each.entry.deployment.name}: {why}")
+        for each in judged
+        for why in each.why
+    ]
+    if reasons:
+        bad = len({number for number, _ in reasons})
+        what = f"nothing was imported: {bad:,} of {len(listed):,} entries can't be"
+        kind = UsageError if any(each.is_usage for each in unreadable) else Refused
+        raise kind(
+            what,
+            why=tuple(reason for _, reason in sorted(reasons)),
+            next_step="Mend the file and import it again; what is known already is left as it is.",
+            reason="IMPORT_REFUSED",
+        )
+    progress.end(judged)
+    return judged
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One entry as it could be read, or why not. is_usage: it is written wrongly, rather than forbidden."""
+
+    number: int
+    name: str
+    entry: Entry | None
+    why: tuple[str, ...] = ()
+    is_usage: bool = False
+
+    @classmethod
+    def of(cls, number: int, said: Mapping[str, Any], progress: "_Progress") -> "_Read":
+        """Reads one; never raises for what it says."""
+        if number % _READ_AT_ONCE == 0:
+            progress.show("read", number)
+        name = str(said.get("name", "without a name"))
+        try:
+            return cls(number, name, _entry(number, said))
+        except TernError as error:
+            return cls(number, name, None, error.why or (error.what,), isinstance(error, UsageError))
+
+
+class _Progress:
+    """What a person who waits at a terminal sees; elsewhere only the line at the end."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._begun = time.monotonic()
+        self._is_watched = sys.stderr.isatty()
+        self._is_shown = False
+
+    def show(self, what: str, done: int) -> None:
+        """So many are done."""
+        if self._is_watched:
+            click.echo(f"\r{what}: {done:,} of {self._total:,}\x1b[K", nl=False, err=True)
+            self._is_shown = True
+
+    def clear(self) -> None:
+        """Leaves nothing of it behind."""
+        if self._is_shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+            self._is_shown = False
+
+    def end(self, judged: tuple[Judged, ...]) -> None:
+        """What came of all of them."""
+        counts = {outcome: sum(each.outcome is outcome for each in judged) for outcome in Entered}
+        said = (
+            ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items() if count)
+            or "none in the file"
+        )
+        took_s = time.monotonic() - self._begun
+        click.echo(
+            f"{plural(len(judged), 'deployment')}: {said}, in {took_s:.1f} s; no engine was asked", err=True
+        )
 
 
 def _read_list(file: Any) -> list[Mapping[str, Any]]:
@@ -48,8 +147,8 @@ def _read_list(file: Any) -> list[Mapping[str, Any]]:
     return found
 
 
-def _entry(number: int, entry: Mapping[str, Any]) -> tuple[Deployment, str | None]:
-    """One entry and what it declares about deduplication."""
+def _entry(number: int, entry: Mapping[str, Any]) -> Entry:
+    """One entry; raises UsageError and Refused."""
     name = str(entry.get("name", f"entry {number}"))
     why = [f"{field} is not known" for field in sorted(entry.keys() - IMPORTED_FIELDS)]
     needed = ("name", "environment", "database", "address", "target")
@@ -71,15 +170,36 @@ def _entry(number: int, entry: Mapping[str, Any]) -> tuple[Deployment, str | Non
     if why:
         what = f"{name} can't be imported"
         raise UsageError(what, why=tuple(why))
-    check_address(entry["address"])
+    return _checked(number, entry)
+
+
+def _checked(number: int, entry: Mapping[str, Any]) -> Entry:
+    """Every field has its type; whether it says what it may say is asked of all of them, for all reasons at once."""
+    labels = entry.get("labels", {})
+    found: dict[str, Any] = {}
+    refusals: list[TernError] = []
+    for field, read in (
+        ("name", lambda: check_name(entry["name"])),
+        ("address", lambda: check_address(entry["address"])),
+        ("labels", lambda: read_labels([f"{key}={value}" for key, value in labels.items()])),
+        ("credentials", lambda: read_credentials(**entry.get("credentials", {}))),
+    ):
+        try:
+            found[field] = read()
+        except TernError as refusal:
+            refusals.append(refusal)
+    if refusals:
+        why = tuple("; ".join([each.what, *each.why]) for each in refusals)
+        kind = UsageError if any(isinstance(each, UsageError) for each in refusals) else Refused
+        raise kind(f"{entry['name']} can't be imported", why=why)
     wanted = Deployment(
-        name=check_name(entry["name"]),
+        name=found["name"],
         environment=entry["environment"],
         database=entry["database"],
         address=entry["address"],
         target=entry["target"],
-        labels=read_labels([f"{key}={value}" for key, value in labels.items()]),
-        position=position,
-        credentials=read_credentials(**credentials),
+        labels=found["labels"],
+        position=entry.get("position", 0),
+        credentials=found["credentials"],
     )
-    return wanted, None if deduplicates is None else ("yes" if deduplicates else "no")
+    return Entry(number, wanted, entry.get("deduplicates"))

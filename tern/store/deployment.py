@@ -1,7 +1,7 @@
 """Durable steps of the register of deployments. Each method is one transaction."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from psycopg import IntegrityError
@@ -13,6 +13,8 @@ from tern.store.scope import deployment_from
 from tern.store.session import transaction
 from tern.store.sql import Connection, Row, text
 from tern.store.step import Steps
+
+_USERS_NAMED = 5
 
 _COME_BACK = text(
     # Nobody's operation moves when a deployment is opened again, so who waits for it is told to look.
@@ -157,20 +159,33 @@ def _values(deployment: Deployment) -> dict[str, object]:
     }
 
 
+def users_of(tx: Connection, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """The applies with work that goes on at each of these, or may be started again: it is reached by what stands in
+    the register. A few of each are enough.
+    """
+    rows = tx.execute(
+        text(
+            # Once through what is live, and not once for each name: there may be ten thousand of these.
+            "SELECT t.deployment, a.apply_identifier FROM target_reservations t JOIN applies a ON a.id = t.apply_id"
+            " WHERE t.deployment = ANY(:names)"
+            " UNION SELECT o.deployment, a.apply_identifier FROM apply_operations o JOIN applies a"
+            " ON a.id = o.apply_id WHERE o.completed_at IS NULL AND o.deployment = ANY(:names)"
+            " ORDER BY deployment, apply_identifier"
+        ),
+        {"names": list(names)},
+    )
+    users: dict[str, list[str]] = {}
+    for row in rows:
+        of_one = users.setdefault(row.deployment, [])
+        if len(of_one) < _USERS_NAMED:
+            of_one.append(row.apply_identifier)
+    return users
+
+
 def _refuse_while_used(tx: Connection, name: str, done: str) -> None:
-    """Work that goes on there, or may be started again, is reached by what stands in the register."""
     # Before the look: a rollout that is just being accepted has read the old one, and holds it (load_named).
     tx.execute(text("SELECT 1 FROM deployments WHERE name = :name FOR UPDATE"), {"name": name})
-    users = tx.execute(
-        text(
-            "SELECT a.apply_identifier FROM target_reservations t JOIN applies a ON a.id = t.apply_id"
-            " WHERE t.deployment = :name"
-            " UNION SELECT a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
-            " WHERE o.deployment = :name AND (o.state = 'stopped' OR o.completed_at IS NULL) LIMIT 5"
-        ),
-        {"name": name},
-    ).scalars()
-    if used := sorted(users):
+    if used := users_of(tx, [name]).get(name):
         message = f"deployment {name} was not {done}"
         raise Refused(message, why=(f"it is used by {', '.join(used)}",), reason="DEPLOYMENT_IN_USE")
 

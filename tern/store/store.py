@@ -7,6 +7,7 @@ from tern.store.canary import CanarySteps
 from tern.store.delivery import DeliverySteps
 from tern.store.deployment import DeploymentSteps
 from tern.store.dispatch import DispatchSteps
+from tern.store.importing import ImportingSteps
 from tern.store.member import MemberSteps
 from tern.store.plan import PlanSteps
 from tern.store.poll import PollSteps
@@ -31,6 +32,7 @@ class PostgresStore(
     ApplySteps,
     RefusalSteps,
     DeploymentSteps,
+    ImportingSteps,
     CanarySteps,
 ):
     """One process's way to the truth. `PostgresStore(engine, owner="…")`; no method waits without a limit."""

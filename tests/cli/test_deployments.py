@@ -117,24 +117,113 @@ def test_a_name_that_could_be_anything_else_is_refused(tern: Tern) -> None:
         )
 
 
+GOOD = {
+    "name": "a",
+    "environment": "test",
+    "database": "shop",
+    "address": "grpc://h:1",
+    "target": "t",
+    "deduplicates": True,
+}
+IMPORT = ("deployments", "import", "-")
+
+
+def known(tern: Tern) -> list[str]:
+    return [each["name"] for each in tern("deployments", "ls", "--json").data["deployments"]]
+
+
 def test_import_reads_all_before_it_writes_one(tern: Tern) -> None:
-    good = {
-        "name": "a",
-        "environment": "test",
-        "database": "shop",
-        "address": "grpc://h:1",
-        "target": "t",
-        "deduplicates": True,
-    }
-    bad = {**good, "name": "b", "address": "nowhere"}
-    words = ("deployments", "import", "-", "--no-probe")
-    assert tern(*words, stdin=json.dumps([good, bad])).code == 5
-    assert tern("deployments", "ls", "--json").data["deployments"] == []
-    answer = tern(*words, "--json", stdin=json.dumps([good, {**good, "name": "b", "target": "u"}]))
+    bad = {**GOOD, "name": "b", "address": "nowhere"}
+    assert tern(*IMPORT, stdin=json.dumps([GOOD, bad])).code == 5
+    assert known(tern) == []
+    answer = tern(*IMPORT, "--json", stdin=json.dumps([GOOD, {**GOOD, "name": "b", "target": "u"}]))
     assert [line["outcome"] for line in answer.data["deployments"]] == ["added", "added"]
-    clash = {**good, "name": "c"}
-    answer = tern(*words, stdin=json.dumps([clash, {**good, "name": "d", "target": "v"}]))
-    assert answer.code == 6
+    assert "2 deployments: 2 added, in " in answer.err
+
+
+def test_import_writes_all_or_none(tern: Tern) -> None:
+    """What the register says against one entry keeps all the others out, too: half a list is nobody's wish."""
+    assert tern(*IMPORT, stdin=json.dumps([GOOD])).code == 0
+    clash = {**GOOD, "name": "c"}
+    answer = tern(*IMPORT, stdin=json.dumps([clash, {**GOOD, "name": "d", "target": "v"}]))
+    assert (answer.code, "entry 1, c: a has the same address and target" in answer.err) == (5, True)
+    assert known(tern) == ["a"]
+
+
+def test_import_tells_every_reason_of_every_entry_at_once(tern: Tern) -> None:
+    assert tern(*IMPORT, stdin=json.dumps([GOOD])).code == 0
+    listed = [
+        {**GOOD, "name": "x/y", "address": "nowhere", "target": "1"},
+        {**GOOD, "name": "twice", "target": "2"},
+        {**GOOD, "name": "fine", "target": "3"},
+        {**GOOD, "name": "twice", "target": "4"},
+        {**GOOD, "position": 7},
+        {**GOOD, "name": "bare", "target": "", "surprise": 1},
+    ]
+    answer = tern(*IMPORT, stdin=json.dumps(listed))
+    assert answer.code == 2
+    for said in (
+        "5 of 6 entries",
+        "entry 1, x/y: 'x/y' is not a deployment's name",
+        "entry 1, x/y: the address is none of an engine",
+        "entry 2, twice: entry 4 has the same name",
+        "entry 4, twice: entry 2 has the same name",
+        "entry 5, a: another deployment has its name (position: 0 there, 7 here)",
+        "entry 6, bare: surprise is not known",
+        "entry 6, bare: target is missing, empty or unprintable",
+    ):
+        assert said in answer.err, said
+    assert "fine" not in answer.err
+    assert known(tern) == ["a"]
+
+
+def test_import_asks_no_engine_and_leaves_what_was_found_out(tern: Tern) -> None:
+    """An engine that is away keeps nobody from making it known; what a probe found stays with the same engine."""
+    with FakeEngine("eu", target="t") as engine:
+        add(tern, "eu", engine.address, "--label", "region=eu")
+        asked = len(engine.calls())
+        entry = {**GOOD, "name": "eu", "address": engine.address}
+        del entry["deduplicates"]
+        again = [
+            {**entry, "labels": {"region": "eu"}},
+            {**GOOD, "name": "gone", "address": "grpc://127.0.0.1:1"},
+        ]
+        answer = tern(*IMPORT, "--json", stdin=json.dumps(again))
+        assert [line["outcome"] for line in answer.data["deployments"]] == ["known already", "added"]
+        moved = [{**entry, "labels": {"region": "us"}}]
+        assert tern(*IMPORT, stdin=json.dumps(moved)).code == 5
+        assert tern(*IMPORT, "--replace", stdin=json.dumps(moved)).code == 0
+        assert len(engine.calls()) == asked
+    listed = {each["name"]: each for each in tern("deployments", "ls", "--json").data["deployments"]}
+    assert listed["eu"]["capabilities"]["resolve"] is True
+    assert (listed["eu"]["deduplicates"], listed["eu"]["labels"]) == (True, {"region": "us"})
+    assert (listed["gone"]["capabilities"]["resolve"], listed["gone"]["deduplicates"]) == (None, True)
+    other = [{**entry, "address": "grpc://127.0.0.1:2"}]
+    assert tern(*IMPORT, "--replace", stdin=json.dumps(other)).code == 0
+    (found,) = [
+        each for each in tern("deployments", "ls", "--json").data["deployments"] if each["name"] == "eu"
+    ]
+    assert (found["capabilities"]["resolve"], found["deduplicates"]) == (None, False)
+
+
+def test_import_replaces_nothing_that_an_apply_needs(world: World, tern: Tern) -> None:
+    apply_id = world.apply("A")
+    entry = {**GOOD, "name": "A", "target": "elsewhere"}
+    answer = tern(*IMPORT, "--replace", stdin=json.dumps([entry, {**GOOD, "name": "new"}]))
+    assert (answer.code, apply_id in answer.err) == (5, True)
+    assert known(tern) == ["A", "B", "C"]
+
+
+def test_a_long_import_is_watched_at_a_terminal_only(tern: Tern, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = json.dumps([{**GOOD, "name": f"d{n}", "target": str(n)} for n in range(2_500)])
+    quiet = tern(*IMPORT, stdin=listed)
+    assert (quiet.code, quiet.err.count("\r")) == (0, 0)
+    assert "2,500 deployments: 2,500 added, in " in quiet.err
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    watched = tern(*IMPORT, "--replace", stdin=listed.replace("grpc://h:1", "grpc://h:2"))
+    assert "read: 2,000 of 2,500" in watched.err
+    assert "written: 2,500 of 2,500" in watched.err
+    assert "2,500 deployments: 2,500 replaced, in " in watched.err
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ ELSEWHERE = {
     "tests/cli/test_audit.py": "tern/cli/past tern/doors/record",
     "tests/cli/test_control.py": "tern/cli/receipt tern/cli/selection tern/domain/selection",
     "tests/cli/test_db.py": "tern/wiring",
-    "tests/cli/test_deployments.py": "tern/cli/address tern/cli/importing",
+    "tests/cli/test_deployments.py": "tern/cli/address tern/cli/importing tern/domain/register tern/store/importing",
     "tests/cli/test_doctor.py": "tern/cli/checkup tern/domain/canary tern/store/canary tern/store/trouble",
     "tests/cli/test_enqueued.py": "tern/store/refusal",
     "tests/cli/test_main.py": "tern/cli/envelope tern/cli/failure tern/domain/errors",
