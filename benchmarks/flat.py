@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from benchmarks.figure import Figure, table
 from benchmarks.filling import fill
 from benchmarks.ground import CHANGE, Ground, add_deployments, ground
+from tern.domain.identity import ScopeName
 from tern.domain.policy import Copy, Policy
 from tern.ports import DispatchClaimed, Due, NewApply
+from tern.store.sql import text
 from tern.store.store import PostgresStore
 
 SIZES = (1_000, 100_000, 1_000_000)
@@ -63,7 +65,16 @@ def _prepare(here: Ground, size: int) -> _Year:
         environment="bench", database="shop", database_type="postgres", changes=[CHANGE], caller="bench"
     )
     new = NewApply(plan.plan_id, "bench", tuple(names), policy, "bench", "to measure", "flat")
-    due = [one for one in store.accept_apply(new).first if isinstance(one, Due)]
+    apply_id = store.accept_apply(new).apply_id
+    with database.begin() as tx:
+        rows = tx.execute(
+            text(
+                "SELECT o.id, o.deployment FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+                " WHERE a.apply_identifier = :apply ORDER BY o.position"
+            ),
+            {"apply": apply_id},
+        )
+        due = [Due(row.id, ScopeName(apply_id, row.deployment)) for row in rows]
     _claim(store, due[:CLAIMS])
     _sweep(store)
     return _Year(store, due[CLAIMS:])

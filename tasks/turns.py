@@ -1,6 +1,7 @@
-"""In which order a worker looks at its queues."""
+"""In which order a worker looks at its queues, those of the broker and the one that it keeps for itself."""
 
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
 
 ORDER = ("control", "sweep", "dispatch", "poll")
 """What a person asked for, what finds lost work, new work, and looking at work that goes on anyway."""
@@ -29,6 +30,35 @@ class Turns:
         """Notes where the last message came from."""
         has_others = any(_place(queue) > _place(last_used) for queue in self._queues)
         self._in_a_row = self._in_a_row + 1 if has_others else 0
+
+
+class Line:
+    """Work that waits in this process: kinds by the order above, and within a kind each group in turn, so that nobody
+    waits behind a crowd. Not thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._turns = Turns()
+        self._waiting: dict[str, OrderedDict[str, deque[Callable[[], None]]]] = {}
+
+    def put(self, kind: str, group: str, work: Callable[[], None]) -> None:
+        """To the end of its group's own line."""
+        self._waiting.setdefault(kind, OrderedDict()).setdefault(group, deque()).append(work)
+
+    def take(self) -> Callable[[], None] | None:
+        """Whose turn it is; None when nobody waits."""
+        kinds = [kind for kind, groups in self._waiting.items() if groups]
+        if not kinds:
+            return None
+        self._turns.update(kinds)
+        kind = self._turns.consume(len(kinds))[0]
+        self._turns.rotate(kind)
+        groups = self._waiting[kind]
+        group, waiting = groups.popitem(last=False)
+        work = waiting.popleft()
+        if waiting:
+            groups[group] = waiting
+        return work
 
 
 def _place(queue: str) -> tuple[int, str]:

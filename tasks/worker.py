@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from celery.signals import celeryd_init, setup_logging, worker_shutdown, worker_
 
 from tasks.app import settings
 from tasks.direct import DirectBells
-from tasks.process import OWNER, close, ports
+from tasks.process import OWNER, close, lanes, ports
 from tern.domain.errors import TernError
 from tern.flows.sweep import sweep_when_nobody_does
 from tern.observe import configure
@@ -55,7 +56,7 @@ def _close_parts(**_: Any) -> None:
     """
     _stopping.set()
     _sweeper.join(_LAST_TICK_S)
-    close()
+    close(_LAST_TICK_S)
     while _exporters:
         _exporters.pop().close()
 
@@ -67,7 +68,7 @@ def _sweep_for_ever() -> None:
         try:
             parts = ports()
             if direct is None:
-                direct = DirectBells(partial(_with_bells, parts))
+                direct = DirectBells(partial(_with_bells, parts), lanes.drive)
             sweep_when_nobody_does(OWNER, parts, direct)
             if complaint:
                 _log.info("PostgreSQL is back")
@@ -86,4 +87,4 @@ _sweeper = threading.Thread(target=_sweep_for_ever, name="tern-sweep", daemon=Tr
 
 
 def _with_bells(parts: Ports, bells: Bells) -> Ports:
-    return Ports(parts.store, parts.engines, bells, parts.chance)
+    return replace(parts, bells=bells)

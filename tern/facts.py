@@ -122,6 +122,9 @@ class OperationRecord:
     tables: tuple[TableFacts, ...]
     wishes: tuple[WishFacts, ...]
     volume: int | None = None
+    unanswered: int = 0
+    """Dispatches in a row that its deployment's engine left without an answer; the next one waits for pauses_s."""
+    pauses_s: float = 0.0
     foretold: Foretold | None = None
     """What its engine said before the rollout began, where that strays or is missing."""
 

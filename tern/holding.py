@@ -37,7 +37,7 @@ def held(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, tuple[Hold, ...]]
             record.drained or record.stop_in_force is not None or record.target_holder != facts.apply_id
         )
         is_outside = record.state is State.PENDING and not record.is_admitted
-        waits = is_outside and not is_stuck and not record.wishes and not record.claimed_for_s
+        waits = is_outside and not (is_stuck or record.wishes or record.claimed_for_s or record.pauses_s)
         place = (wave, before, stuck.get(wave, "")) if waits else ()
         if not waits or place != alike:
             found = holds(
@@ -62,6 +62,8 @@ def held(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, tuple[Hold, ...]]
                     silent_looks=record.poll_failures,
                     silent_for_s=record.sampled_age_s,
                     error=record.error_message if record.state is State.UNCERTAIN else record.poll_error,
+                    unanswered=record.unanswered,
+                    pauses_s=record.pauses_s,
                 ),
             )
             alike = place if holds_all_behind(facts.policy, wave, found) else ()

@@ -47,12 +47,12 @@ from tern.domain.work import (
     Resolved,
     WishReceipt,
 )
+from tern.many import Halts, ManyStore, UnwaitedCalls
 
 
 class StorageUnavailable(Exception):  # noqa: N818
-    """PostgreSQL did not answer, or the answer to a COMMIT was lost: nothing may be concluded from it.
-
-    The step may have happened. Whoever catches this ends the tick: the claim expires, and the rows say what is due.
+    """PostgreSQL did not answer, or the answer to a COMMIT was lost: the step may have happened, nothing may be
+    concluded. Whoever catches this ends the tick: the claim expires, and the rows say what is due.
     """
 
 
@@ -158,10 +158,7 @@ class PollStore(Protocol):
         """A lease on the deployment's polling and the operations that are due."""
 
     def record_looks(self, poll: Poll, looks: Sequence[Looked]) -> tuple[Due | DueControl, ...]:
-        """What was seen, set-based, each row only if remote id and fence are still those that were asked for.
-
-        Returns what became due by it.
-        """
+        """What was seen, each row only if id and fence are still those asked for; returns what became due by it."""
 
     def expedite_retries(self, deployment: str) -> None:
         """The engine's Health answers again: waiting retries come due, spread by jitter."""
@@ -269,11 +266,13 @@ class DeploymentStore(Protocol):
         """What a probe found."""
 
 
-class Store(DispatchStore, ControlStore, PollStore, SweepStore, ApplyStore, DeploymentStore, Protocol):
+class Store(
+    DispatchStore, ControlStore, PollStore, SweepStore, ApplyStore, DeploymentStore, ManyStore, Protocol
+):
     """Everything that is durable."""
 
 
-class Engine(Protocol):
+class Engine(UnwaitedCalls, Protocol):
     """One deployment's engine in domain words. No method raises for what a server or network does."""
 
     def apply(self, scope: OperationScope, claim: Claim) -> Outcome[RemoteId]:
@@ -367,6 +366,7 @@ class Ports:
     engines: Engines
     bells: Bells
     chance: Chance
+    halts: Halts | None = None
 
 
 __all__ = [

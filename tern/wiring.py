@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tern.store.reading import Reading
     from tern.store.record import Record
     from tern.store.store import PostgresStore
+    from tern.wire.transport import Listener
 
 _log = logging.getLogger("tern.wiring")
 
@@ -122,7 +123,9 @@ def open_paging(settings: Settings) -> "Paging":
     return Paging(_checked(settings), lease_s=settings.lease_seconds)
 
 
-def open_ports(settings: Settings, bells: Bells, *, run_local_jobs: bool = True) -> Ports:
+def open_ports(
+    settings: Settings, bells: Bells, *, run_local_jobs: bool = True, listener: "Listener | None" = None
+) -> Ports:
     """All parts of a process, counted; raises Misconfigured, Unreachable.
 
     A process that lives for one command asks local engines without taking their jobs from the workers.
@@ -131,7 +134,9 @@ def open_ports(settings: Settings, bells: Bells, *, run_local_jobs: bool = True)
     from tern.wire.routing import EngineDirectory  # noqa: PLC0415
 
     store = open_store(settings)
-    engines = EngineDirectory(deadline_s=settings.rpc_deadline_seconds, run_local_jobs=run_local_jobs)
+    engines = EngineDirectory(
+        deadline_s=settings.rpc_deadline_seconds, run_local_jobs=run_local_jobs, listener=listener
+    )
     return Ports(store, engines, bells, Dice())
 
 

@@ -4,13 +4,13 @@ Only tables and columns; whoever needs a rule about them makes it in a later mig
 read and write none of these, and lose nothing by their being there.
 
 Revision ID: 0005
-Revises: 0002
+Revises: 0004
 """
 
 from alembic import op
 
 revision = "0005"
-down_revision = "0002"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 

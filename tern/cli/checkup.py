@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tern.cli.words import ago, duration, one_line, plural
+from tern.cli.words import ago, duration, one_line, plural, silence_words
 from tern.domain.canary import QUEUES
 from tern.domain.errors import TernError
 from tern.domain.model import Deployment, Unsupported
@@ -275,6 +275,19 @@ def rollouts(counts: Mapping[str, int]) -> Finding:
     words = ", ".join(f"{count} {state}" for state, count in sorted(live.items()))
     return Finding(
         "rollouts", is_well=True, said=f"{number} under way: {words}", help="tern ls shows the newest."
+    )
+
+
+def silences(ports: Ports) -> Finding:
+    """Engines that the workers ask in vain: they cost nobody else anything, and nothing moves there."""
+    slow = [each for each in ports.store.silences() if each.is_slow]
+    if not slow:
+        return Finding("silent engines", is_well=True, said="none")
+    worst = max(slow, key=lambda each: each.since_s)
+    names = sorted({each.deployment for each in slow})
+    said = f"{plural(len(names), 'deployment')}: {worst.deployment}: {silence_words(worst)}"
+    return Finding(
+        "silent engines", is_well=False, said=said, help=f"tern deployments check {worst.deployment}"
     )
 
 

@@ -12,12 +12,13 @@ from tern.cli.address import HIGHEST_POSITION, check_address, check_name, read_c
 from tern.cli.envelope import json_option, write_document
 from tern.cli.importing import import_entries
 from tern.cli.picture import show
-from tern.cli.words import one_line, plural
+from tern.cli.words import one_line, plural, silence_words
 from tern.domain.errors import NotFound, Refused, UsageError
 from tern.domain.model import Capabilities, Deployment
 from tern.domain.outcome import Ok, Outcome
 from tern.domain.outcome import Refused as Declined
 from tern.domain.register import differences
+from tern.domain.silence import Silence
 from tern.domain.text import is_name
 from tern.ports import Ports
 from tern.probing import probe
@@ -151,11 +152,17 @@ def ls(*, environment: str, labels: Sequence[str], as_json: bool) -> None:
     held = {
         (each.environment, each.database, each.deployment): each for each in reach.reading().held_targets()
     }
+    silent: dict[str, list[Silence]] = {}
+    for quiet in reach.store().silences():
+        silent.setdefault(quiet.deployment, []).append(quiet)
     if as_json:
         listed = []
         for each in found:
             holder = held.get((each.environment, each.database, each.name))
-            listed.append({**_json(each), "held_by": holder.apply_id if holder else None})
+            unanswered = {quiet.kind.value: quiet.in_a_row for quiet in silent.get(each.name, ())}
+            listed.append(
+                {**_json(each), "held_by": holder.apply_id if holder else None, "unanswered": unanswered}
+            )
         write_document("deployments", {"deployments": listed})
         return
     if not found:
@@ -170,6 +177,7 @@ def ls(*, environment: str, labels: Sequence[str], as_json: bool) -> None:
         lines.append(line)
         facts = ["drained" if each.drained else "", _offers(each)]
         facts.append(f"held by {holder.apply_id} ({holder.state})" if holder else "")
+        facts += [silence_words(quiet) for quiet in silent.get(each.name, ())]
         facts += [f"{key}={value}" for key, value in each.labels.items()]
         lines.append(Text("  " + " " * width + "  " + ", ".join(fact for fact in facts if fact), "dim"))
     show(lines)

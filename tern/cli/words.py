@@ -3,12 +3,19 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from tern.domain.silence import CallKind, Silence
 from tern.domain.states import ApplyState, State
 
 MINUTE = 60
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 _SPELLED_OUT_BELOW = 100_000
+_CALLS: Mapping[CallKind, str] = {
+    CallKind.DISPATCH: "dispatches",
+    CallKind.CONTROL: "controls",
+    CallKind.POLL: "looks",
+    CallKind.HEALTH: "questions for its health",
+}
 
 
 class Sign(NamedTuple):
@@ -96,3 +103,11 @@ def one_line(text: str) -> str:
 def plural(number: int, thing: str) -> str:
     """`1 deployment`, `3 deployments`."""
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def silence_words(silence: Silence) -> str:
+    """How an engine leaves calls of a kind without an answer."""
+    words = (
+        f"no answer to the last {silence.in_a_row} {_CALLS[silence.kind]}, for {duration(silence.since_s)}"
+    )
+    return f"{words}; it goes slowly" if silence.is_slow else words

@@ -91,6 +91,10 @@ class OperationFacts:
     """Since the last answer; None when there never was one."""
     error: str = ""
     """What is known about its trouble."""
+    unanswered: int = 0
+    """Dispatches in a row, of whatever operation, that its deployment's engine left without an answer."""
+    pauses_s: float = 0.0
+    """Until the next one is tried because of that; not positive when it is."""
 
 
 def holds(policy: Policy, facts: OperationFacts) -> tuple[Hold, ...]:
@@ -101,9 +105,9 @@ def holds(policy: Policy, facts: OperationFacts) -> tuple[Hold, ...]:
     """
     match facts.state:
         case State.PENDING:
-            return (*_gates(facts), *_rollout(policy, facts))
+            return (*_gates(facts), *_rollout(policy, facts), *_pause(facts))
         case State.FAILED_RETRYABLE:
-            return (*_gates(facts), *_backoff(facts))
+            return (*_gates(facts), *_backoff(facts), *_pause(facts))
         case State.WAITING_FOR_CUTOVER:
             return (*_cutover(policy, facts), *_claim(facts), *_silence(facts))
         case State.UNCERTAIN:
@@ -155,6 +159,12 @@ def _backoff(facts: OperationFacts) -> Iterator[Hold]:
     if facts.wait_s > 0:
         words = "the engine gave no usable answer; the same dispatch is repeated after a pause"
         yield Hold(HoldKind.BACKOFF, words, ClearedBy.WAIT, facts.wait_s)
+
+
+def _pause(facts: OperationFacts) -> Iterator[Hold]:
+    if facts.pauses_s > 0:
+        words = f"its engine left {facts.unanswered} dispatches in a row without an answer; the next waits a little"
+        yield Hold(HoldKind.SILENT, words, ClearedBy.WAIT, facts.pauses_s)
 
 
 def _silence(facts: OperationFacts) -> Iterator[Hold]:

@@ -23,6 +23,8 @@ class DispatchClaimed:
     claim: Claim
     scope: OperationScope
     approach: Approach
+    following: tuple["Due", ...] = ()
+    """The next of the same apply, marked as notified in the same transaction."""
 
 
 @dataclass(frozen=True, slots=True)

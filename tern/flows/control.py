@@ -3,12 +3,13 @@
 from typing import assert_never
 
 from tern.domain.control import MOMENT, Step, Verb
-from tern.domain.identity import RemoteId
-from tern.domain.model import Forbidden, NeverStarted, RemoteCall, Started, Unsupported
+from tern.domain.identity import RemoteId, ScopeName
+from tern.domain.model import Forbidden, NeverStarted, RemoteCall, Resolution, Started, Unsupported
 from tern.domain.outcome import Ok, Outcome, Refused, Unknown
 from tern.domain.scope import parse_message
 from tern.domain.states import State
 from tern.domain.timing import HALT_RETRY_MAX_S, RPC_DEADLINE_S, backoff_s
+from tern.many import Turn
 from tern.ports import (
     DeliveryClaimed,
     DeliverySettled,
@@ -27,6 +28,21 @@ def deliver(verb: Verb, operation_id: object, scope: object, ports: Ports) -> No
     Raises ScopeRefused for a message that does not fit the rows, StorageUnavailable when PostgreSQL is gone.
     """
     number, name = parse_message(operation_id, scope)
+    if not verb.is_halting or ports.halts is None:
+        _deliver(verb, number, name, ports, None)
+        return
+    turn = ports.halts.turn(DueControl(number, name, verb), ports.bells.control)
+    if turn is None:
+        # Another one is under way to the same deployment; this one stays due.
+        return
+    try:
+        _deliver(verb, number, name, ports, turn)
+    finally:
+        turn.give_back()
+
+
+def _deliver(verb: Verb, number: int, name: ScopeName, ports: Ports, turn: Turn | None) -> None:
+    """turn: nobody waits for the answer of this call; None where the caller does."""
     claimed = ports.store.claim_delivery(number, name, verb)
     match claimed:
         case NotClaimed():
@@ -40,12 +56,12 @@ def deliver(verb: Verb, operation_id: object, scope: object, ports: Ports) -> No
             assert_never(claimed)
     engine = ports.engines.of(claimed.scope.deployment)
     if claimed.step is Step.RESOLVE:
-        _resolve_first(claimed, engine, ports)
+        _resolve_first(claimed, engine, ports, turn)
     else:
-        _call(claimed, engine, ports)
+        _call(claimed, engine, ports, turn)
 
 
-def _call(claimed: DeliveryClaimed, engine: Engine, ports: Ports) -> None:
+def _call(claimed: DeliveryClaimed, engine: Engine, ports: Ports, turn: Turn | None) -> None:
     if claimed.scope.remote_id is None:
         # next_step never sends without an id; a call without its own id is never made (G2).
         _refused(claimed, "it has no remote id to carry", ports)
@@ -53,10 +69,18 @@ def _call(claimed: DeliveryClaimed, engine: Engine, ports: Ports) -> None:
     call = RemoteCall(
         claimed.scope.name, claimed.scope.remote_id, claimed.scope.environment, claimed.claim.fence
     )
+    if turn is not None:
+        engine.halt_later(claimed.verb, call, turn.later(lambda outcome: _answered(claimed, outcome, ports)))
+        return
     goes_already = claimed.verb is Verb.START and _goes_already(engine, call)
     if claimed.verb.is_forward and not _may_go_forward(claimed, ports):
         return
-    match Ok(None) if goes_already else _send(claimed, engine, call):
+    _answered(claimed, Ok(None) if goes_already else _send(claimed, engine, call), ports)
+
+
+def _answered(claimed: DeliveryClaimed, outcome: Outcome[int] | Outcome[None], ports: Ports) -> None:
+    """Writes what came of the call, under the claim that it was made with."""
+    match outcome:
         case Ok(volume) if volume is not None:
             ports.store.record_volume(claimed.claim, claimed.delivery_id, volume)
         case Ok():
@@ -142,10 +166,22 @@ def _refused(claimed: DeliveryClaimed, message: str, ports: Ports) -> None:
     ports.bells.progress(Due(claimed.claim.operation_id, claimed.scope.name))
 
 
-def _resolve_first(claimed: DeliveryClaimed, engine: Engine, ports: Ports) -> None:
+def _resolve_first(claimed: DeliveryClaimed, engine: Engine, ports: Ports, turn: Turn | None) -> None:
     """A stop that meets an unanswered dispatch: its work is found or its key is killed before anything is said."""
+    claim, scope = claimed.claim, claimed.scope
+    if turn is not None:
+
+        def write(outcome: Outcome[Resolution]) -> None:
+            _resolved(claimed, outcome, ports)
+
+        engine.resolve_later(scope, claim, claim.key, turn.later(write))
+        return
+    _resolved(claimed, engine.resolve(scope, claim, claim.key, forbid=True), ports)
+
+
+def _resolved(claimed: DeliveryClaimed, outcome: Outcome[Resolution], ports: Ports) -> None:
     claim, scope, delivery_id = claimed.claim, claimed.scope, claimed.delivery_id
-    match engine.resolve(scope, claim, claim.key, forbid=True):
+    match outcome:
         case Ok(resolution):
             match resolution:
                 case Started(remote_id):

@@ -20,6 +20,11 @@ def dispatch(operation_id: object, scope: object, ports: Ports) -> None:
     """
     number, name = parse_message(operation_id, scope)
     claimed = ports.store.claim_dispatch(number, name)
+    following = (
+        ports.store.next_dispatches(name.apply_id) if isinstance(claimed, NotClaimed) else claimed.following
+    )
+    for due in following:
+        ports.bells.dispatch(due)
     if isinstance(claimed, NotClaimed):
         return
     engine = ports.engines.of(claimed.scope.deployment)

@@ -1,5 +1,7 @@
 """Finding what is due and ringing for it: the metronome's half of Tern, and the cure for every lost bell (G11)."""
 
+from dataclasses import replace
+
 from tern.domain.timing import SELF_SWEEP_AFTER_S, UNHEARD_AFTER_S
 from tern.ports import Bells, DueWork, Ports
 
@@ -39,7 +41,7 @@ def sweep_when_nobody_does(owner: str, ports: Ports, bells: Bells) -> bool:
     `bells` do the work in this process, because a broker that is away rings nothing. Raises StorageUnavailable.
     """
     age_s, by = ports.store.seconds_since_sweep(RECONCILE)
-    direct = Ports(ports.store, ports.engines, bells, ports.chance)
+    direct = replace(ports, bells=bells)
     if age_s < SELF_SWEEP_AFTER_S and by != owner:
         _take_unheard(direct)
         return False

@@ -8,7 +8,7 @@ from typing import Any
 
 from tern.domain.difference import differences
 from tern.domain.errors import NotFound, Refused
-from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.identity import ApplyId
 from tern.domain.model import Plan
 from tern.domain.review import changes_digest, operation_digest, sent_options, strays
 from tern.domain.waves import Place, divide
@@ -83,16 +83,7 @@ class ApplySteps(Steps):
                 raise NotFound(message)
             lock_apply(tx, apply_pk)
             hear_releases(tx, apply_pk)
-            due = project_parent(tx, apply_pk, self.owner)
-            rows = tx.execute(
-                text(
-                    "SELECT id, deployment FROM apply_operations WHERE apply_id = :id AND state = 'pending'"
-                    " AND next_attempt_at <= (SELECT tern_clock()) AND rung_at IS NULL ORDER BY position LIMIT 20"
-                ),
-                {"id": apply_pk},
-            ).all()
-            cutovers = tuple(each for each in due if isinstance(each, DueControl))
-            return (*cutovers, *(Due(row.id, ScopeName(apply_id, row.deployment)) for row in rows))
+            return project_parent(tx, apply_pk, self.owner, rings=True)
 
     def claim_verdict_effects(self, apply_id: ApplyId) -> str | None:
         """See ports.ApplyStore."""

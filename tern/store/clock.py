@@ -7,7 +7,7 @@ Every other reader counts a stamp that lies ahead as now and writes nothing. Wha
 | claim_began_at, sweep_leases.began_at | the beginning of a claim or lease | it begins now; token and length stay |
 | called_at, sent_at, sampled_at, start_sent_at, dispatch_intent_at, state_changed_at,
   sweep_leases.finished_at, closed_at of refused cutovers | stamps of the past that something is measured from | now |
-| rung_at | the same; only that a bell may still be heard is known from it | none: it is rung for at once |
+| rung_at, first_rung_at | the same; only that a bell may still be heard is known from it | none: it is rung for |
 | apply_operations.completed_at | the same, and the beginning of a bake | now: it bakes once more |
 | next_attempt_at, next_poll_at | due times of ticks | due, if further than the longest that is ever written |
 | applies.next_advance_at | the end of a wait of hours | due, if advance_began_at lies ahead; advancing counts anew |

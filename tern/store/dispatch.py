@@ -11,6 +11,7 @@ from tern.ports import DispatchClaimed, Fenced, NotClaimed
 from tern.store.event import INTO_EVENTS, SAID, Happening, append, tell_later
 from tern.store.gate import claim_runs_for_s, gather_holds, lock_for_claim, step_back
 from tern.store.halt import STOP_IN_FORCE
+from tern.store.notify import due_in, notify
 from tern.store.projection import move, project_parent
 from tern.store.scope import REMOTE_ID, found_in, store_remote_id
 from tern.store.session import single, transaction
@@ -78,10 +79,10 @@ class DispatchSteps(Steps):
                 return NotClaimed("; ".join(f"{reason.kind}: {reason.detail}" for reason in held))
             if claim_runs_for_s(row) > 0:
                 return NotClaimed("another driver works on it")
-            return self._claim_operation(tx, row, scope)
+            return self._claim_operation(tx, row, scope, notifies=found.notifies)
 
     def _claim_operation(
-        self, tx: Connection, row: Row, scope: OperationScope
+        self, tx: Connection, row: Row, scope: OperationScope, *, notifies: bool
     ) -> DispatchClaimed | NotClaimed:
         how = approach(
             has_remote_id=scope.remote_id is not None,
@@ -138,7 +139,9 @@ class DispatchSteps(Steps):
         )
         if not is_left_alone_by_claim(ApplyState(row.apply_state)):
             project_parent(tx, row.apply_id, self.owner)
-        return DispatchClaimed(claim, scope, how)
+        # In the same transaction: nobody else counts meanwhile what of this apply is on its way.
+        following = due_in(notify(tx, [row.apply_id])) if notifies else ()
+        return DispatchClaimed(claim, scope, how, following)
 
     def _settle_poisoned(self, tx: Connection, row: Row, poison: ScopeRefused) -> NotClaimed:
         """A row that can never run is settled, so that it can't stand in front of the healthy ones (G7)."""

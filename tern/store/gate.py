@@ -14,8 +14,10 @@ from tern.domain.tally import Tally
 from tern.domain.timing import due_in_s, longest_dispatch_wait_s
 from tern.ports import NotClaimed
 from tern.store.halt import STOP_IN_FORCE
+from tern.store.notify import has_room, room_of
 from tern.store.projection import STUCK, project_parent
 from tern.store.scope import SCOPE_COLUMNS, SCOPE_ROWS
+from tern.store.silence import PAUSE
 from tern.store.sql import Connection, Row, text
 from tern.store.step import CLAIMED_FOR_S
 from tern.store.tally import tally_in, tally_of
@@ -38,6 +40,7 @@ _APPLY_OF = (
 )
 _LOCK_APPLY = text(f"SELECT id FROM applies WHERE id = {_APPLY_OF} FOR NO KEY UPDATE")
 _TALLY = tally_of(_APPLY_OF)
+_ROOM = room_of(_APPLY_OF)
 _EXISTS = text("SELECT 1 FROM apply_operations WHERE id = :id")
 # All that a claim looks at, in one statement that begins after the apply's lock. A driver without that lock (G3) may
 # commit between the statement's beginning and the row's lock: then the newest row is what is looked at.
@@ -48,7 +51,7 @@ _CLAIMABLE = text(
     f" o.next_attempt_at, {SCOPE_COLUMNS}, a.state AS apply_state,"
     " extract(epoch FROM o.next_attempt_at - tern_clock())::float AS wait_s,"
     f" {CLAIMED_FOR_S} AS claimed_for_s,"
-    f" {STOP_IN_FORCE} AS stop_in_force,"
+    f" {STOP_IN_FORCE} AS stop_in_force, {PAUSE},"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent'))"
     "   AS has_wishes,"
     " (SELECT h.apply_identifier FROM target_reservations t JOIN applies h ON h.id = t.apply_id"
@@ -83,6 +86,8 @@ class Claimable:
 
     row: Row
     tally: Tally
+    notifies: bool
+    """So many others of the apply have been taken up that the next may be notified."""
 
 
 def lock_for_claim(tx: Connection, operation_id: int, name: ScopeName) -> Claimable | NotClaimed:
@@ -95,6 +100,7 @@ def lock_for_claim(tx: Connection, operation_id: int, name: ScopeName) -> Claima
         locked = tx.execute(_LOCK_APPLY, given)
         found = tx.execute(_CLAIMABLE, given)
         counted = tx.execute(_TALLY, given)
+        room = tx.execute(_ROOM, given)
     if locked.one_or_none() is None:
         if tx.execute(_EXISTS, {"id": operation_id}).one_or_none() is None:
             raise refuse("OPERATION_UNKNOWN", name, f"there is no operation {operation_id}")
@@ -102,7 +108,7 @@ def lock_for_claim(tx: Connection, operation_id: int, name: ScopeName) -> Claima
     row = found.one_or_none()
     if row is None:
         return NotClaimed("another driver is just claiming it")
-    return Claimable(row, tally_in(counted))
+    return Claimable(row, tally_in(counted), has_room(room.one()))
 
 
 def lock_operation(tx: Connection, operation_id: int) -> Row | None:
@@ -141,6 +147,8 @@ def gather_holds(
         drained=row.drained,
         holds_target=row.holder == row.apply_identifier,
         target_holder=row.holder,
+        unanswered=row.unanswered,
+        pauses_s=row.pauses_s,
     )
     return holds(scope_policy.policy, facts)
 

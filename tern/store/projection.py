@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tern.domain.control import Delivery, Verb, fulfilment
-from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.identity import ApplyId
 from tern.domain.opening import Opening, opening, opens_in_s
 from tern.domain.policy import Policy
 from tern.domain.projection import project
@@ -19,6 +19,7 @@ from tern.ports import Due, DueControl
 from tern.store.barrier import cut_over_next
 from tern.store.event import INTO_EVENTS, SAID, Happening, append, append_all, tell_later
 from tern.store.halt import STOP_IN_FORCE
+from tern.store.notify import due_in, notify
 from tern.store.session import after_commit
 from tern.store.sql import Connection, Row, text
 from tern.store.tally import TALLY, tally_in
@@ -190,8 +191,8 @@ def project_parent(
     """Computes and writes the apply's state, its verdict with all that belongs to it, admits what may start, and asks
     for the cutover whose turn has come.
 
-    Returns what has just become due by it. A caller that rings for all of it says so: then no sweep does so before
-    that bell may have been lost.
+    Returns the cutover that has just become due. A caller that rings says so, and gets the dispatches as well that are
+    next, marked as notified: then nobody else does so before that message may have been lost.
     """
     found = tx.execute(
         text(
@@ -226,7 +227,9 @@ def project_parent(
     _come_back(tx, parent, min(times, default=None))
     cutovers = (turn,) if isinstance(turn, DueControl) else ()
     opened = opening(parent.policy, counted)
-    return cutovers if opened is None else (*cutovers, *_admit(tx, parent, opened, rings=rings))
+    if opened is not None:
+        _admit(tx, parent, opened)
+    return (*cutovers, *due_in(notify(tx, [apply_pk]))) if rings else cutovers
 
 
 def _come_back(tx: Connection, parent: _Parent, in_s: float | None) -> None:
@@ -302,9 +305,8 @@ _OUTSIDE = (
     " LIMIT CAST(:room AS bigint)"
 )
 _ADMIT = (
-    "UPDATE apply_operations SET next_attempt_at = n.now, rung_at = CASE WHEN :rings THEN n.now ELSE rung_at END"
+    "UPDATE apply_operations SET next_attempt_at = n.now"
     " FROM ({chosen}) c, (SELECT tern_clock() AS now) n WHERE c.id = apply_operations.id"
-    " RETURNING c.id, c.deployment, c.position"
 )
 _ADMIT_ANY = text(
     # What is held for a reason of its own is walked around.
@@ -319,9 +321,9 @@ _ADMIT_IN_ORDER = text(
 )
 
 
-def _admit(tx: Connection, parent: _Parent, opened: Opening, *, rings: bool) -> tuple[Due, ...]:
+def _admit(tx: Connection, parent: _Parent, opened: Opening) -> None:
     """Makes the next operations of the order due. Which may really go is decided again when they are claimed."""
-    rows = tx.execute(
+    tx.execute(
         _ADMIT_IN_ORDER if opened.in_order else _ADMIT_ANY,
         {
             "id": parent.apply_pk,
@@ -329,8 +331,5 @@ def _admit(tx: Connection, parent: _Parent, opened: Opening, *, rings: bool) -> 
             "database": parent.database,
             "wave": opened.wave,
             "room": opened.room,
-            "rings": rings,
         },
-    ).all()
-    ordered = sorted(rows, key=lambda row: row.position)
-    return tuple(Due(row.id, ScopeName(parent.apply_id, row.deployment)) for row in ordered)
+    )

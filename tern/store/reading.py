@@ -16,6 +16,7 @@ from tern.domain.errors import NotFound
 from tern.domain.identity import ApplyId, PlanId, RemoteId, ScopeName
 from tern.domain.model import Action
 from tern.domain.policy import Policy
+from tern.domain.silence import LONGEST_PAUSE_S
 from tern.domain.states import ApplyState, State
 from tern.domain.timing import LEASE_S, due_in_s, longest_dispatch_wait_s
 from tern.facts import ApplyFacts, ApplyLine, Happened, Held, OperationRecord, TableFacts, WishFacts
@@ -42,7 +43,8 @@ _OPERATIONS = text(
     "SELECT o.id, o.deployment, o.position, o.wave, o.target, o.state, o.attempt, o.fence, o.claim_token, o.volume,"
     " o.poll_failures, o.poll_error, o.summary, o.error_reason, o.error_message,"
     f" {REMOTE_ID} AS remote_id, {STOP_IN_FORCE} AS stop_in_force,"
-    " coalesce(n.drained, false) AS drained, "
+    " coalesce(n.drained, false) AS drained, coalesce(q.in_a_row, 0) AS unanswered,"
+    " coalesce(extract(epoch FROM q.retry_at - tern_clock())::float, 0) AS pauses_s,"
     # No join: on tables without statistics yet, right after 10,000 operations were accepted, the planner would go
     # through all of a database's reservations for each of them.
     " (SELECT h.apply_identifier FROM target_reservations t JOIN applies h ON h.id = t.apply_id"
@@ -60,6 +62,7 @@ _OPERATIONS = text(
     f" {CLAIMED_FOR_S} AS claimed_for_s"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     " LEFT JOIN deployments n ON n.name = o.deployment"
+    " LEFT JOIN deployment_silences q ON q.deployment = o.deployment AND q.kind = 'dispatch'"
     " WHERE o.apply_id = :id ORDER BY o.position"
 )
 _TABLES = text(
@@ -353,4 +356,7 @@ def _operation(
         wishes=wishes,
         foretold=foretold,
         volume=row["volume"],
+        unanswered=row["unanswered"],
+        # A longer one was written under a clock that was set back since, and counts for nobody.
+        pauses_s=row["pauses_s"] if row["pauses_s"] <= LONGEST_PAUSE_S else 0.0,
     )

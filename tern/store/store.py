@@ -9,17 +9,21 @@ from tern.store.deployment import DeploymentSteps
 from tern.store.dispatch import DispatchSteps
 from tern.store.importing import ImportingSteps
 from tern.store.member import MemberSteps
+from tern.store.notify import NotifySteps
 from tern.store.plan import PlanSteps
 from tern.store.poll import PollSteps
 from tern.store.preview import PreviewSteps
 from tern.store.refusal import RefusalSteps
 from tern.store.resolve import ResolveSteps
+from tern.store.silence import SilenceSteps
 from tern.store.uncalled import UncalledSteps
 from tern.store.wish import WishSteps
 
 
 class PostgresStore(
     DispatchSteps,
+    NotifySteps,
+    SilenceSteps,
     DeliverySteps,
     AnswerSteps,
     MemberSteps,

@@ -8,6 +8,7 @@ from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.timing import LEASE_S, SWEEP_AGAIN_AFTER, SWEEP_PERIOD_S, longest_control_wait_s
 from tern.ports import Due, DueControl, DueWork
 from tern.store.clock import mend_what_lies_ahead
+from tern.store.notify import UNHEARD, due_in, notify_in_turn
 from tern.store.scope import REMOTE_ID
 from tern.store.session import single, transaction
 from tern.store.sql import Row, text
@@ -15,31 +16,12 @@ from tern.store.step import NOW, Steps, new_token
 
 SWEEP_LEASE_S = 10.0
 RING_AGAIN_S = 5.0
-RING_AGAIN_MOST_S = 60.0
 ALONE_AFTER_S = 5.0
 """A wish that should have been carried out together with others and was not: its target is held, its row is broken."""
 # Written into the statements: of a limit that it isn't told PostgreSQL expects a tenth of all rows, and reads them all.
 _BATCH = 500
 _DISPATCH_BATCH = 200
 
-_DUE_DISPATCHES = text(
-    # What was rung a moment ago waits in a queue, not in this table: ringing for it again would only lengthen it. A
-    # bell that is lost is found after five seconds; what was rung again and still waits stands in a long queue, and is
-    # rung for ever more rarely.
-    "UPDATE apply_operations o SET rung_at = tern_clock() FROM applies a"
-    # An array, not a join: for a join of so many PostgreSQL would rather read the whole table.
-    " WHERE a.id = o.apply_id AND o.id = ANY (ARRAY(SELECT id FROM apply_operations"
-    f" WHERE next_attempt_at <= {NOW} AND (rung_at IS NULL OR rung_at < next_attempt_at"
-    f"   OR rung_at < {NOW} - greatest(make_interval(secs => {RING_AGAIN_S}),"
-    f"     least(make_interval(secs => {RING_AGAIN_MOST_S}), rung_at - next_attempt_at)))"
-    f" ORDER BY next_attempt_at LIMIT {_DISPATCH_BATCH} FOR NO KEY UPDATE SKIP LOCKED)"
-    # Further ahead than any tick is ever set: written under a clock that has been set back since.
-    " || ARRAY(SELECT id FROM apply_operations"
-    f" WHERE next_attempt_at > {NOW} + make_interval(secs => :longest_dispatch_s)"
-    f" AND (rung_at IS NULL OR rung_at < {NOW} - make_interval(secs => {RING_AGAIN_S}))"
-    f" ORDER BY next_attempt_at LIMIT {_DISPATCH_BATCH} FOR NO KEY UPDATE SKIP LOCKED))"
-    " RETURNING o.id, o.deployment, a.apply_identifier"
-)
 _END_DEAD_CLAIMS = text(
     # A driver died with its claim, and nothing is left to do that would let another take it over: the operation is
     # finished, or a look has fulfilled the wish that was being driven.
@@ -131,11 +113,6 @@ _BEGIN_SWEEP = text(
     "   ELSE excluded.began_at + greatest(interval '0', l.expires_at - l.began_at) END"
     f" WHERE {_IS_FREE} OR l.began_at > excluded.began_at RETURNING token = :token AS is_ours"
 )
-_UNHEARD_DISPATCHES = text(
-    "SELECT o.id, o.deployment, a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
-    f" WHERE o.next_attempt_at <= {NOW} - make_interval(secs => :after_s)"
-    f" ORDER BY o.next_attempt_at LIMIT {_DISPATCH_BATCH}"
-)
 _UNHEARD_CONTROLS = text(
     "SELECT d.operation_id, d.verb, o.deployment, a.apply_identifier FROM control_deliveries d"
     " JOIN apply_operations o ON o.id = d.operation_id JOIN applies a ON a.id = d.apply_id"
@@ -208,16 +185,14 @@ class SweepSteps(Steps):
     def due_work(self) -> DueWork:
         """See ports.SweepStore."""
         mend_what_lies_ahead(self.engine, self.lease_s, self.pace)
-        bounds = {
-            "longest_dispatch_s": self.longest_dispatch_s,
-            "longest_control_s": self.longest_control_s,
-            "alone_s": ALONE_AFTER_S,
-        }
+        bounds = {"longest_control_s": self.longest_control_s, "alone_s": ALONE_AFTER_S}
         with transaction(self.engine) as tx:
             tx.execute(_END_DEAD_CLAIMS)
-            due = tx.execute(_DUE_DISPATCHES, bounds).all()
             controls = tx.execute(_DUE_CONTROLS, bounds).all()
             applies = tx.execute(_DUE_APPLIES).scalars().all()
+        with transaction(self.engine) as tx:
+            # For itself: applies are locked before operations, and whoever claims for one of them waits for the end.
+            due = due_in(notify_in_turn(tx))
         return _work(due, controls, applies)
 
     def due_deployments(self) -> tuple[str, ...]:
@@ -230,7 +205,7 @@ class SweepSteps(Steps):
         """See ports.SweepStore."""
         bounds = {"after_s": after_s}
         with transaction(self.engine) as tx:
-            dispatches = tx.execute(_UNHEARD_DISPATCHES, bounds).all()
+            dispatches = due_in(tx.execute(UNHEARD, bounds))
             controls = tx.execute(_UNHEARD_CONTROLS, bounds).all()
         return _work(dispatches, controls, ())
 
@@ -240,9 +215,9 @@ class SweepSteps(Steps):
             return tuple(tx.execute(_UNHEARD_DEPLOYMENTS, {"after_s": after_s}).scalars().all())
 
 
-def _work(dispatches: Iterable[Row], controls: Iterable[Row], applies: Iterable[str]) -> DueWork:
+def _work(dispatches: tuple[Due, ...], controls: Iterable[Row], applies: Iterable[str]) -> DueWork:
     return DueWork(
-        dispatches=tuple(Due(row.id, _name_of(row)) for row in dispatches),
+        dispatches=dispatches,
         controls=tuple(DueControl(row.operation_id, _name_of(row), Verb(row.verb)) for row in controls),
         applies=tuple(ApplyId(name) for name in applies),
     )

@@ -124,7 +124,8 @@ class OperationRow(Table):
 
     wave: which wave it goes with, counted from 1 as people do; 0 in a rollout without waves.
     next_attempt_at: when a dispatch is due; NULL for what is not admitted, or already followed by its id.
-    rung_at: when a sweep last rang for the dispatch, so that a long queue isn't made longer by its own echo.
+    rung_at: when the dispatch was last notified, so that a long queue isn't made longer by its own echo, and so that
+    it can be counted how many of an apply are ahead; first_rung_at: when it was first, since it is due.
     next_poll_at: when the next look is due; NULL for what has no remote id or needs no look any more.
     claim_began_at: with claim_expires_at the length of the claim, which a clock that is set back leaves as it is.
     looks: how many looks have been written down, each under the fence that it was asked with.
@@ -165,6 +166,7 @@ class OperationRow(Table):
     claim_expires_at: Mapped[datetime | None]
     next_attempt_at: Mapped[datetime | None]
     rung_at: Mapped[datetime | None]
+    first_rung_at: Mapped[datetime | None]
     next_poll_at: Mapped[datetime | None]
     progress_revision: Mapped[Decimal]
     looks: Mapped[int] = mapped_column(BigInteger)
@@ -363,6 +365,18 @@ class CanaryRow(Table):
     answered_by: Mapped[str]
     answered_at: Mapped[datetime]
     clock_ahead_s: Mapped[float | None]
+
+
+class SilenceRow(Table):
+    """Calls of one kind that an engine left without an answer, in a row; the first answer removes it."""
+
+    __tablename__ = "deployment_silences"
+    deployment: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    in_a_row: Mapped[int]
+    since: Mapped[datetime]
+    last_at: Mapped[datetime]
+    retry_at: Mapped[datetime]
 
 
 class LeaseRow(Table):

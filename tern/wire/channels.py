@@ -11,7 +11,7 @@ from grpc_status import rpc_status
 from tern.domain.model import Credentials
 from tern.wire.credentials import Endpoint, Secrets, check_plaintext, read_secrets
 from tern.wire.outcomes import known_reason
-from tern.wire.transport import AnswerT, CallFailed, Metadata, Method, NotSent, RequestT, closing
+from tern.wire.transport import AnswerT, CallFailed, Done, Metadata, Method, NotSent, RequestT, closing
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 
@@ -110,6 +110,49 @@ class GrpcTransport:
         self, method: Method[RequestT, AnswerT], request: RequestT, *, timeout_s: float, metadata: Metadata
     ) -> AnswerT:
         """The answer; raises NotSent or CallFailed."""
+        secrets, link, headers = self._prepared(request, metadata)
+        try:
+            return link.method(method)(request, timeout=timeout_s, metadata=headers, wait_for_ready=False)
+        except grpc.RpcError as error:
+            raise _failure(error, secrets) from None
+        except ValueError:
+            # grpc's word for a channel that was closed before the call began.
+            raise closing() from None
+
+    def call_later(
+        self,
+        method: Method[RequestT, AnswerT],
+        request: RequestT,
+        *,
+        timeout_s: float,
+        metadata: Metadata,
+        done: Done[AnswerT],
+    ) -> None:
+        """See Transport. The callback comes on a thread of grpc's."""
+        try:
+            secrets, link, headers = self._prepared(request, metadata)
+            send = cast("grpc.UnaryUnaryMultiCallable[RequestT, AnswerT]", link.method(method)).future
+            future = send(request, timeout=timeout_s, metadata=tuple(headers), wait_for_ready=False)
+        except (NotSent, CallFailed) as failed:
+            done(failed)
+            return
+        except ValueError:
+            done(closing())
+            return
+
+        def answered(ended: Any) -> None:
+            try:
+                found = ended.result()
+            except grpc.RpcError as error:
+                done(_failure(error, secrets))
+            except grpc.FutureCancelledError:
+                done(closing())
+            else:
+                done(found)
+
+        future.add_done_callback(answered)
+
+    def _prepared(self, request: RequestT, metadata: Metadata) -> tuple[Secrets, Link, list[tuple[str, str]]]:
         check_plaintext(self._endpoint, self._credentials)
         secrets = read_secrets(self._credentials)
         link = self._channels.link(self._endpoint, secrets)
@@ -121,13 +164,7 @@ class GrpcTransport:
         headers = [*metadata]
         if secrets.token:
             headers.append(("authorization", f"Bearer {secrets.token}"))
-        try:
-            return link.method(method)(request, timeout=timeout_s, metadata=headers, wait_for_ready=False)
-        except grpc.RpcError as error:
-            raise _failure(error, secrets) from None
-        except ValueError:
-            # grpc's word for a channel that was closed before the call began.
-            raise closing() from None
+        return secrets, link, headers
 
 
 def _failure(error: grpc.RpcError, secrets: Secrets) -> CallFailed:

@@ -6,6 +6,7 @@ Nothing here raises for what an engine or a network does, and nothing is sent th
 import time
 from collections.abc import Callable, Sequence
 
+from tern.domain.control import Verb
 from tern.domain.identity import DispatchKey, RemoteId
 from tern.domain.model import (
     Capabilities,
@@ -98,13 +99,29 @@ class EngineClient:
         except NotSent as why:
             return about.not_sent(why)
         request = engine_v1.ResolveRequest(idempotency_key=key, environment=scope.environment, forbid=forbid)
-        match self._ask(about, RESOLVE, request, metadata=_metadata(scope, claim.fence)):
-            case Ok(answer):
-                return translation.read_resolve(about, answer, forbid=forbid)
-            case Refused(code="UNIMPLEMENTED"):
-                return Ok(Unsupported())
-            case Refused() | Unknown() as failed:
-                return failed
+        found = self._ask(about, RESOLVE, request, metadata=_metadata(scope, claim.fence))
+        return translation.resolved(about, found, forbid=forbid)
+
+    def resolve_later(
+        self,
+        scope: OperationScope,
+        claim: Claim,
+        key: DispatchKey,
+        done: Callable[[Outcome[Resolution]], None],
+    ) -> None:
+        """resolve() that forbids, without waiting: `done` is given the answer."""
+        about = self._about("Resolve", scope)
+        try:
+            check_key(scope, claim, key, self._deployment)
+        except NotSent as why:
+            done(about.not_sent(why))
+            return
+        request = engine_v1.ResolveRequest(idempotency_key=key, environment=scope.environment, forbid=True)
+
+        def read(found: Outcome[engine_v1.ResolveResponse]) -> None:
+            done(translation.resolved(about, found, forbid=True))
+
+        self._ask_later(about, RESOLVE, request, _metadata(scope, claim.fence), read)
 
     def progress(self, call: RemoteCall) -> Outcome[Sample]:
         """One look."""
@@ -125,9 +142,14 @@ class EngineClient:
 
     def stop(self, call: RemoteCall) -> Outcome[None]:
         """Asks for a resumable halt."""
-        return self._control(
-            STOP, tern_v1.StopRequest(apply_id=call.remote_id, environment=call.environment), call
-        )
+        return self._control(STOP, _stop_request(call), call)
+
+    def halt_later(self, verb: Verb, call: RemoteCall, done: Callable[[Outcome[None]], None]) -> None:
+        """Stop or cancel without waiting: `done` is given the answer."""
+        if verb is Verb.CANCEL:
+            self._control_later(CANCEL, _cancel_request(call), call, done)
+        else:
+            self._control_later(STOP, _stop_request(call), call, done)
 
     def start(self, call: RemoteCall) -> Outcome[None]:
         """Asks to go on."""
@@ -143,9 +165,7 @@ class EngineClient:
 
     def cancel(self, call: RemoteCall) -> Outcome[None]:
         """Asks for the permanent end."""
-        return self._control(
-            CANCEL, tern_v1.CancelRequest(apply_id=call.remote_id, environment=call.environment), call
-        )
+        return self._control(CANCEL, _cancel_request(call), call)
 
     def revert(self, call: RemoteCall) -> Outcome[None]:
         """Asks to undo a change that is in its revert window."""
@@ -253,14 +273,25 @@ class EngineClient:
                 timeout_s=self._deadline_s if timeout_s is None else timeout_s,
                 metadata=metadata,
             )
-        except NotSent as why:
-            return about.not_sent(why)
-        except CallFailed as failure:
-            return about.failed(failure)
-        if translation.is_illegible(answer):
-            words = "nothing of the answer is known to this contract"
-            return about.unknown("ILLEGIBLE", words, "OK")
-        return Ok(answer)
+        except (NotSent, CallFailed) as failed:
+            return _read(about, failed)
+        return _read(about, answer)
+
+    def _ask_later(
+        self,
+        about: About,
+        method: Method[RequestT, AnswerT],
+        request: RequestT,
+        metadata: Metadata,
+        done: Callable[[Outcome[AnswerT]], None],
+    ) -> None:
+        self._transport.call_later(
+            method,
+            request,
+            timeout_s=self._deadline_s,
+            metadata=metadata,
+            done=lambda found: done(_read(about, found)),
+        )
 
     def _ask_job(
         self,
@@ -283,11 +314,26 @@ class EngineClient:
         call: RemoteCall,
     ) -> Outcome[None]:
         about = self._about(method.name, call)
-        match self._ask_job(about, method, request, call):
-            case Ok(answer):
-                return translation.read_acceptance(about, answer)
-            case Refused() | Unknown() as failed:
-                return about.explained(failed)
+        return translation.accepted(about, self._ask_job(about, method, request, call))
+
+    def _control_later(
+        self,
+        method: Method[RequestT, translation.AcceptanceT],
+        request: RequestT,
+        call: RemoteCall,
+        done: Callable[[Outcome[None]], None],
+    ) -> None:
+        about = self._about(method.name, call)
+        try:
+            check_call(call, self._deployment)
+        except NotSent as why:
+            done(about.not_sent(why))
+            return
+
+        def read(found: Outcome[translation.AcceptanceT]) -> None:
+            done(translation.accepted(about, found))
+
+        self._ask_later(about, method, request, _metadata(call, call.fence), read)
 
     def _ask_progress(self, call: RemoteCall, timeout_s: float) -> Outcome[Sample]:
         about = self._about("Progress", call)
@@ -315,5 +361,25 @@ class EngineClient:
                 return failed
 
 
+def _read(about: About, found: AnswerT | NotSent | CallFailed) -> Outcome[AnswerT]:
+    """What came back, or why nothing did."""
+    if isinstance(found, NotSent):
+        return about.not_sent(found)
+    if isinstance(found, CallFailed):
+        return about.failed(found)
+    if translation.is_illegible(found):
+        words = "nothing of the answer is known to this contract"
+        return about.unknown("ILLEGIBLE", words, "OK")
+    return Ok(found)
+
+
 def _metadata(about: OperationScope | RemoteCall, fence: int) -> Metadata:
     return ((OPERATION_KEY, str(about.name)), (FENCE_KEY, str(fence)))
+
+
+def _stop_request(call: RemoteCall) -> tern_v1.StopRequest:
+    return tern_v1.StopRequest(apply_id=call.remote_id, environment=call.environment)
+
+
+def _cancel_request(call: RemoteCall) -> tern_v1.CancelRequest:
+    return tern_v1.CancelRequest(apply_id=call.remote_id, environment=call.environment)

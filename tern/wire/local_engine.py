@@ -33,6 +33,7 @@ from tern.wire.transport import (
     VOLUME,
     AnswerT,
     CallFailed,
+    Done,
     Metadata,
     Method,
     NotSent,
@@ -159,6 +160,27 @@ class LocalTransport:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def call_later(
+        self,
+        method: Method[RequestT, AnswerT],
+        request: RequestT,
+        *,
+        timeout_s: float,
+        metadata: Metadata,
+        done: Done[AnswerT],
+    ) -> None:
+        """See Transport."""
+
+        def wait() -> None:
+            try:
+                found = self.call(method, request, timeout_s=timeout_s, metadata=metadata)
+            except (NotSent, CallFailed) as failed:
+                done(failed)
+            else:
+                done(found)
+
+        threading.Thread(target=wait, name=f"tern-local-{method.name}-later", daemon=True).start()
 
     def _run(self, method: Method[RequestT, AnswerT], request: RequestT, metadata: Metadata) -> AnswerT:
         engine = self._engine()

@@ -8,18 +8,19 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from itertools import groupby
 
 from tern.domain.model import RemoteCall
 from tern.domain.outcome import Ok, Outcome, Refused, Unknown
 from tern.domain.samples import Sample
+from tern.domain.silence import CALLS_AT_ONCE
 from tern.ports import Cursor, Looked
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as engine_v1
 from tern.wire.outcomes import About
 from tern.wire.translation import read_entry
 
 CURSORS_MAX = 500
-THREADS_MAX = 8
 REMEMBERED_S = 3600.0
 
 AskBatch = Callable[[str, Sequence[Cursor], float], Outcome[engine_v1.BatchProgressResponse]]
@@ -111,8 +112,10 @@ class Polling:
 
         if len(chunk) == 1:
             return [look(chunk[0])]
-        with ThreadPoolExecutor(min(THREADS_MAX, len(chunk)), thread_name_prefix="tern-look") as threads:
-            return list(threads.map(look, chunk))
+        with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="tern-look") as threads:
+            # In the caller's context: who waits for an answer here is still the caller.
+            asked = [threads.submit(copy_context().run, look, cursor) for cursor in chunk]
+            return [each.result() for each in asked]
 
     def _about(self, call: RemoteCall) -> About:
         return About("Progress", self._deployment, call.name, call.remote_id)

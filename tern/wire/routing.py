@@ -9,7 +9,7 @@ from tern.wire.channels import Channels, GrpcTransport
 from tern.wire.credentials import check_plaintext, parse_address
 from tern.wire.engine_client import DEADLINE_S, EngineClient
 from tern.wire.local_engine import LOCAL_SCHEME, LocalEngines
-from tern.wire.transport import NoTransport, NotSent, TimedTransport, Transport
+from tern.wire.transport import Listener, NoTransport, NotSent, TimedTransport, Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,15 @@ class _Route:
 class EngineDirectory:
     """Finds the engine of a deployment; safe for all threads of a process."""
 
-    def __init__(self, *, deadline_s: float = DEADLINE_S, run_local_jobs: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        deadline_s: float = DEADLINE_S,
+        run_local_jobs: bool = True,
+        listener: Listener | None = None,
+    ) -> None:
         self._deadline_s = deadline_s
+        self._listener = listener
         self._channels = Channels()
         self._local = LocalEngines(run_jobs=run_local_jobs)
         self._lock = threading.Lock()
@@ -46,7 +53,7 @@ class EngineDirectory:
             known = self._clients.get(deployment.name)
             if known is not None and known[0] == route:
                 return known[1]
-            transport = TimedTransport(self._transport(deployment))
+            transport = TimedTransport(self._transport(deployment), deployment.name, self._listener)
             client = EngineClient(deployment, transport, deadline_s=self._deadline_s)
             self._clients[deployment.name] = (route, client)
             return client

@@ -24,6 +24,7 @@ from tern.domain.model import (
     RemoteCall,
     Resolution,
     Started,
+    Unsupported,
 )
 from tern.domain.outcome import Ok, Outcome, Refused, Unknown
 from tern.domain.review import changes_digest, operation_digest, sent_options
@@ -320,3 +321,23 @@ def _class_word(number: int) -> str:
         return f"class {number}"
     name = engine_v1.ChangeClass.Name(engine_v1.ChangeClass.ValueType(number))
     return name.removeprefix("CHANGE_CLASS_").lower()
+
+
+def accepted(about: About, found: Outcome[AcceptanceT]) -> Outcome[None]:
+    """What came of a control."""
+    match found:
+        case Ok(answer):
+            return read_acceptance(about, answer)
+        case Refused() | Unknown() as failed:
+            return about.explained(failed)
+
+
+def resolved(about: About, found: Outcome[engine_v1.ResolveResponse], *, forbid: bool) -> Outcome[Resolution]:
+    """What came of the question about a key."""
+    match found:
+        case Ok(answer):
+            return read_resolve(about, answer, forbid=forbid)
+        case Refused(code="UNIMPLEMENTED"):
+            return Ok(Unsupported())
+        case Refused() | Unknown() as failed:
+            return failed

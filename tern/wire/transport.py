@@ -4,13 +4,15 @@ nothing above this module knows which one is taken.
 A transport returns the answer or raises: NotSent when the request provably never left us, CallFailed for all else.
 """
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from tern.domain.silence import CALLS_AT_ONCE
 from tern.metrics import RPC_SECONDS
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as engine_v1
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
@@ -63,6 +65,10 @@ class Method(Generic[RequestT, AnswerT]):
         return self.path.rpartition("/")[2]
 
 
+Done = Callable[[AnswerT | NotSent | CallFailed], None]
+"""Takes what came of a call that nobody waits for."""
+
+
 class Transport(Protocol):
     """One way to one engine."""
 
@@ -70,6 +76,27 @@ class Transport(Protocol):
         self, method: Method[RequestT, AnswerT], request: RequestT, *, timeout_s: float, metadata: Metadata
     ) -> AnswerT:
         """The answer; raises NotSent or CallFailed."""
+
+    def call_later(
+        self,
+        method: Method[RequestT, AnswerT],
+        request: RequestT,
+        *,
+        timeout_s: float,
+        metadata: Metadata,
+        done: Done[AnswerT],
+    ) -> None:
+        """Sends, and waits for nothing: `done` is given the answer or what call() raises, once, on any thread."""
+
+
+class Listener(Protocol):
+    """Hears of each call that somebody waits for."""
+
+    def begun(self, deployment: str) -> None:
+        """This thread waits for an answer from now on."""
+
+    def ended(self, deployment: str, method: str, code: str, seconds: float) -> None:
+        """It does so no longer; `code` is the name of the gRPC status, OK for an answer, NOT_SENT for no call."""
 
 
 class NoTransport:
@@ -90,20 +117,39 @@ class NoTransport:
         """Raises NotSent."""
         raise NotSent(self._reason, self._message)
 
+    def call_later(
+        self,
+        method: Method[RequestT, AnswerT],  # noqa: ARG002
+        request: RequestT,  # noqa: ARG002
+        *,
+        timeout_s: float,  # noqa: ARG002
+        metadata: Metadata,  # noqa: ARG002
+        done: Done[AnswerT],
+    ) -> None:
+        """See Transport."""
+        done(NotSent(self._reason, self._message))
+
 
 class TimedTransport:
-    """Another transport, with each call measured by method and status."""
+    """Another transport, with each call measured by method and status, and told to whoever listens. Of those that
+    somebody waits for only so many are under way at once.
+    """
 
-    def __init__(self, inner: Transport) -> None:
+    def __init__(self, inner: Transport, deployment: str = "", listener: Listener | None = None) -> None:
         self._inner = inner
+        self._deployment = deployment
+        self._listener = listener
+        self._free = threading.BoundedSemaphore(CALLS_AT_ONCE)
 
     def call(
         self, method: Method[RequestT, AnswerT], request: RequestT, *, timeout_s: float, metadata: Metadata
     ) -> AnswerT:
         """See Transport."""
         begun, code = time.monotonic(), "OK"
+        if self._listener is not None:
+            self._listener.begun(self._deployment)
         try:
-            return self._inner.call(method, request, timeout_s=timeout_s, metadata=metadata)
+            return self._call_in_turn(method, request, timeout_s, metadata)
         except NotSent:
             code = "NOT_SENT"
             raise
@@ -111,7 +157,52 @@ class TimedTransport:
             code = failure.code
             raise
         finally:
+            seconds = time.monotonic() - begun
+            RPC_SECONDS.observe(seconds, method.name, code)
+            if self._listener is not None:
+                self._listener.ended(self._deployment, method.name, code, seconds)
+
+    def call_later(
+        self,
+        method: Method[RequestT, AnswerT],
+        request: RequestT,
+        *,
+        timeout_s: float,
+        metadata: Metadata,
+        done: Done[AnswerT],
+    ) -> None:
+        """See Transport."""
+        begun = time.monotonic()
+
+        def measured(found: "AnswerT | NotSent | CallFailed") -> None:
+            code = (
+                found.code
+                if isinstance(found, CallFailed)
+                else "NOT_SENT"
+                if isinstance(found, NotSent)
+                else "OK"
+            )
             RPC_SECONDS.observe(time.monotonic() - begun, method.name, code)
+            done(found)
+
+        self._inner.call_later(method, request, timeout_s=timeout_s, metadata=metadata, done=measured)
+
+    def _call_in_turn(
+        self, method: Method[RequestT, AnswerT], request: RequestT, timeout_s: float, metadata: Metadata
+    ) -> AnswerT:
+        """A halt goes at once, whoever else waits. Of the others, whoever finds no place in time has sent nothing, but
+        a refusal would be taken for the engine's own.
+        """
+        if method in HALTING:
+            return self._inner.call(method, request, timeout_s=timeout_s, metadata=metadata)
+        begun = time.monotonic()
+        if not self._free.acquire(timeout=timeout_s):
+            raise CallFailed("DEADLINE_EXCEEDED", f"{CALLS_AT_ONCE} earlier calls have not ended", "BUSY")
+        try:
+            left_s = max(0.001, timeout_s - (time.monotonic() - begun))
+            return self._inner.call(method, request, timeout_s=left_s, metadata=metadata)
+        finally:
+            self._free.release()
 
 
 _TERN = "/tern.v1.Tern/"
@@ -133,3 +224,6 @@ BATCH_PROGRESS = Method(
     f"{_ENGINE}BatchProgress", engine_v1.BatchProgressRequest, engine_v1.BatchProgressResponse
 )
 PREVIEW = Method(f"{_ENGINE}Preview", engine_v1.PreviewRequest, engine_v1.PreviewResponse)
+
+HALTING: frozenset[Method[Any, Any]] = frozenset({STOP, CANCEL})
+"""Count in no cap."""

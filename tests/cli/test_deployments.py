@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tern.domain.silence import CallKind
 from tests.cli.conftest import Tern
 from tests.faults.behaviour import fail
 from tests.faults.fake_engine import FakeEngine
@@ -290,3 +291,18 @@ def test_check_asks_again_and_tells_silence_from_health(world: World, tern: Tern
 
 def test_an_empty_list_says_what_to_do(tern: Tern) -> None:
     assert "tern deployments add" in tern("deployments", "ls").out
+
+
+def test_an_engine_that_answers_nothing_is_listed_as_such(world: World, tern: Tern) -> None:
+    for _ in range(3):
+        world.store.record_silence("A", CallKind.DISPATCH)
+    assert (
+        "no answer to the last 3 dispatches, for under 1 s; it goes slowly" in tern("deployments", "ls").out
+    )
+    listed = {
+        each["name"]: each["unanswered"] for each in tern("deployments", "ls", "--json").data["deployments"]
+    }
+    assert listed == {"A": {"dispatch": 3}, "B": {}, "C": {}}
+    apply_id = world.apply("A", "B")
+    assert "its engine does not answer, clears in" in tern("explain", apply_id).out
+    assert "3 dispatches in a row without an answer" in tern("explain", f"{apply_id}/A").out

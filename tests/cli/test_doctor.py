@@ -13,6 +13,7 @@ import pytest
 from tern.cli import checkup
 from tern.domain.canary import QUEUES
 from tern.domain.control import Verb
+from tern.domain.silence import CallKind
 from tern.flows.canary import answer
 from tern.store import trouble
 from tern.store.database import Database
@@ -31,6 +32,7 @@ LOOKED_AT = (
         "wishes",
         "uncertain",
         "rollouts",
+        "silent engines",
         "engines",
     }
 )
@@ -303,3 +305,13 @@ def test_an_engine_that_hangs_is_not_waited_for(
     assert time.monotonic() - begun < 20
     assert findings(done)["engines"]["said"].startswith("1 of 9 engines")
     assert threading.active_count() < 100
+
+
+def test_silent_engines_are_named(world: World, tern: Tern, worker: set[str]) -> None:
+    """They cost nobody else anything, so nothing else would show them."""
+    for _ in range(3):
+        world.store.record_silence("B", CallKind.POLL)
+    world.store.record_silence("A", CallKind.POLL)
+    found = findings(tern("doctor", "--json"))["silent engines"]
+    assert found["ok"] is False
+    assert found["said"].startswith("1 deployment: B: no answer to the last 3 looks")

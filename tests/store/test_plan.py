@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tern.store import clock, gate, gauge, poll, projection, seen, sweep, tally
+from tern.store import clock, gate, gauge, notify, poll, projection, seen, sweep, tally
 from tern.store.database import Database
 from tern.store.schema import migrate
 from tern.store.session import connect
@@ -96,10 +96,20 @@ _FILL = (
 )
 
 HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
-    "due dispatches": (
-        sweep._DUE_DISPATCHES,
-        {"longest_dispatch_s": 75},
-        {"apply_operations_due_for_dispatch"},
+    "applies with something to notify": (
+        notify.LOCK_BUSY,
+        {},
+        {"apply_operations_due_of_apply"},
+    ),
+    "what is notified next": (
+        notify.NEXT,
+        {"applies": [1, 2, 3, 4, 5]},
+        {"apply_operations_due_of_apply", "apply_operations_ahead_of_apply"},
+    ),
+    "what nobody hears": (
+        notify.UNHEARD,
+        {"after_s": 15},
+        {"apply_operations_due_of_apply"},
     ),
     "claims that nobody takes over": (
         sweep._END_DEAD_CLAIMS,
@@ -149,7 +159,7 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
     ),
     "the front of an order": (
         projection._ADMIT_ANY,
-        {"id": 3, "wave": 0, "room": 1, "environment": "test", "database": "shop", "rings": True},
+        {"id": 3, "wave": 0, "room": 1, "environment": "test", "database": "shop"},
         {"apply_operations_by_state|apply_operations_one_per_position"},
     ),
     "what a scrape is told": (
@@ -198,7 +208,8 @@ def explain(
     )
     with psycopg.connect(engine.url) as connection:
         connection.execute("SET plan_cache_mode = force_generic_plan")
-        connection.execute(f"SET enable_seqscan = {'on' if may_scan else 'off'}".encode())
+        for how in ("enable_seqscan", "enable_bitmapscan"):
+            connection.execute(f"SET {how} = {'on' if may_scan else 'off'}".encode())
         connection.execute(f"PREPARE hot AS {numbered}".replace("\\:", ":").encode())
         row = connection.execute(sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE hot") + given).fetchone()
         connection.rollback()
@@ -235,7 +246,8 @@ def test_a_due_query_uses_its_index(crowd: Database, what: str) -> None:
 def test_nothing_that_is_due_is_missed(crowd: Database) -> None:
     """The control run: the same statements find the rows that are there."""
     with crowd.connect() as connection:
-        assert len(connection.execute(sweep._DUE_DISPATCHES, {"longest_dispatch_s": 7200}).all()) == DUE
+        applies = connection.execute(notify.LOCK_BUSY).scalars().all()
+        assert len(connection.execute(notify.NEXT, {"applies": applies}).all()) == DUE
         assert (
             len(connection.execute(sweep._DUE_CONTROLS, {"longest_control_s": 85, "alone_s": 0}).all()) == 9
         )
@@ -246,6 +258,8 @@ AT_EVERY_STEP: dict[str, tuple[TextClause, dict[str, object]]] = {
     "what a claim looks at": (gate._CLAIMABLE, {"id": 1, "apply": "apl-1", "deployment": "d1"}),
     "the apply of a claim": (gate._LOCK_APPLY, {"id": 1, "apply": "apl-1", "deployment": "d1"}),
     "the tally of a claim": (gate._TALLY, {"id": 1, "apply": "apl-1", "deployment": "d1"}),
+    "what is ahead of a claim": (gate._ROOM, {"id": 1, "apply": "apl-1", "deployment": "d1"}),
+    "what a claim notifies": (notify.NEXT, {"applies": [1]}),
     "what is seen": (seen._SEEN_LOCKED, {"ids": [1]}),
     "what is written of it": (
         poll._WRITE_SAMPLES,
@@ -268,3 +282,39 @@ def test_what_was_planned_in_an_empty_house_does_for_a_full_one(empty_house: Dat
     nodes = explain(empty_house, *AT_EVERY_STEP[what], may_scan=False)
     scanned = {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"}
     assert not scanned & {"apply_operations", "control_deliveries", "applies", "table_changes"}
+
+
+_CROWD = (
+    *_FILL[:2],
+    (
+        "INSERT INTO applies (apply_identifier, plan_id, environment, database, operation_count, policy,"
+        " idempotency_key, request_digest, caller, reason, state)"
+        " SELECT 'apl-1', 1, 'test', 'shop', 5000, '{}', 'k', '', 'ann', 'x', 'running'"
+    ),
+    (
+        "INSERT INTO apply_operations (apply_id, deployment, position, target, next_attempt_at, rung_at, first_rung_at)"
+        " SELECT 1, 'd' || n, n, 't', tern_clock() - interval '1 min', CASE WHEN n < 60 THEN tern_clock() END,"
+        " CASE WHEN n < 60 THEN tern_clock() END FROM generate_series(0, 4999) n"
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("statement", "values"),
+    [(gate._ROOM, {"id": 1, "apply": "apl-1", "deployment": "d1"}), (notify.NEXT, {"applies": [1]})],
+    ids=["counted", "notified"],
+)
+def test_a_claim_reads_what_is_ahead_and_not_all_that_wait(
+    empty_house: Database, statement: TextClause, values: dict[str, object]
+) -> None:
+    """Five thousand of an apply wait: if each claim read them all, all of them together would read their square."""
+    with empty_house.begin() as tx:
+        tx.execute(text("SET LOCAL session_replication_role = replica"))
+        for each in _CROWD:
+            tx.execute(text(each))
+    nodes = explain(empty_house, statement, values, may_scan=False)
+    read = max(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in nodes)
+    assert read <= 200, "\n".join(
+        f"{node['Node Type']} {node.get('Index Name', '')} {node['Actual Rows']} {node.get('Index Cond', '')}"
+        for node in nodes
+    )

@@ -4,7 +4,7 @@ from collections import Counter
 
 from tasks.config import celery_config
 from tasks.routing import QUEUES
-from tasks.turns import ORDER, TURNS, Turns
+from tasks.turns import ORDER, TURNS, Line, Turns
 from tern.settings import Settings
 
 
@@ -47,3 +47,39 @@ def test_the_turn_is_kept_until_somebody_takes_it() -> None:
     turns = Turns(["dispatch", "poll"])
     assert set(served(turns, Counter(dispatch=20), 20)) == {"dispatch"}
     assert served(turns, Counter(dispatch=1, poll=1), 2) == ["poll", "dispatch"]
+
+
+def all_of(line: Line) -> list[str]:
+    taken: list[str] = []
+    while (work := line.take()) is not None:
+        work()
+        taken.append(done.pop())
+    return taken
+
+
+done: list[str] = []
+
+
+def put(line: Line, kind: str, group: str, name: str) -> None:
+    line.put(kind, group, lambda: done.append(name))
+
+
+def test_in_a_line_each_group_has_its_turn() -> None:
+    """Whoever comes last waits for one of each other, not for all of them."""
+    line = Line()
+    for number in range(4):
+        put(line, "dispatch", "wide", f"w{number}")
+    put(line, "dispatch", "small", "s0")
+    put(line, "dispatch", "small", "s1")
+    put(line, "poll", "place", "p")
+    put(line, "control", "wide", "stop")
+    assert all_of(line) == ["stop", "w0", "s0", "w1", "s1", "w2", "w3", "p"]
+    assert line.take() is None
+
+
+def test_in_a_line_nothing_waits_for_ever() -> None:
+    line = Line()
+    for number in range(100):
+        put(line, "dispatch", "wide", f"w{number}")
+    put(line, "poll", "place", "p")
+    assert all_of(line).index("p") < TURNS

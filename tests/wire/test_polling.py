@@ -9,6 +9,7 @@ from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.model import Deployment, RemoteCall
 from tern.domain.outcome import Ok, Outcome, Refused, Unknown
 from tern.domain.samples import Sample
+from tern.domain.silence import CALLS_AT_ONCE
 from tern.domain.states import State
 from tern.ports import Cursor, Engine
 from tern.wire.channels import Channels, GrpcTransport
@@ -17,7 +18,7 @@ from tern.wire.engine_client import EngineClient
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as engine_v1
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
 from tern.wire.outcomes import About
-from tern.wire.polling import THREADS_MAX, Polling
+from tern.wire.polling import Polling
 from tern.wire.routing import EngineDirectory
 from tests.faults.behaviour import answer, delay, fail, hang
 from tests.faults.fake_engine import FakeEngine
@@ -176,7 +177,7 @@ def test_without_batches_looks_are_single_and_few_at_a_time(directory: EngineDir
         cursors = [cursor_for(number, f"old-{number}") for number in range(1, 41)]
         looks = engine.batch_progress(cursors)
         assert {look.cursor for look in looks} == set(cursors)
-        assert 1 < fake.max_concurrent <= THREADS_MAX
+        assert 1 < fake.max_concurrent <= CALLS_AT_ONCE
 
 
 def test_the_lack_of_batches_is_remembered_for_an_hour(fake: FakeEngine, deployment: Deployment) -> None:
@@ -208,7 +209,7 @@ def test_a_poll_of_an_engine_that_swallows_everything_ends(impatient: EngineDire
         looks = engine.batch_progress([cursor_for(number, f"old-{number}") for number in range(1, 101)])
         assert len(looks) == 100
         assert time.monotonic() - begun < 3  # thirteen rounds of a deadline each would be four seconds
-        assert len(fake.calls("Progress")) <= 4 * THREADS_MAX
+        assert len(fake.calls("Progress")) <= 4 * CALLS_AT_ONCE
         assert {look.outcome.code for look in looks if isinstance(look.outcome, Unknown)} == {
             "DEADLINE_EXCEEDED"
         }

@@ -7,6 +7,7 @@ from tests.faults.planted import (
     driving,
     engine,
     halting,
+    many,
     overlooked,
     record,
     review,
@@ -26,4 +27,5 @@ MUTANTS = (
     *doors.MUTANTS,
     *overlooked.MUTANTS,
     *clock.MUTANTS,
+    *many.MUTANTS,
 )

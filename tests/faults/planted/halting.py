@@ -82,8 +82,8 @@ MUTANTS = (
         "a stop asks what became of the key, and leaves it alive",
         calm("start-over-a-dead-key"),
         CONTROL,
-        "match engine.resolve(scope, claim, claim.key, forbid=True):",
-        "match engine.resolve(scope, claim, claim.key, forbid=False):",
+        "engine.resolve(scope, claim, claim.key, forbid=True), ports)",
+        "engine.resolve(scope, claim, claim.key, forbid=False), ports)",
     ),
     mutant(
         "S14",

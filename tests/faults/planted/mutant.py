@@ -9,7 +9,7 @@ S_DISPATCH, S_DELIVERY, S_POLL = "tern/store/dispatch.py", "tern/store/delivery.
 S_ANSWER, S_PROJECTION, S_SWEEP = "tern/store/answer.py", "tern/store/projection.py", "tern/store/sweep.py"
 S_APPLY, S_UNCALLED, S_HALT = "tern/store/apply.py", "tern/store/uncalled.py", "tern/store/halt.py"
 STEP, GATE, RESERVATION = "tern/store/step.py", "tern/store/gate.py", "tern/store/reservation.py"
-S_SEEN = "tern/store/seen.py"
+S_SEEN, S_NOTIFY = "tern/store/seen.py", "tern/store/notify.py"
 D_CONTROL, D_DISPATCH, D_ADMISSION = (
     "tern/domain/control.py",
     "tern/domain/dispatch.py",

@@ -1,0 +1,93 @@
+"""A second apply beside a wide one, driven by real workers: it does not wait behind the crowd."""
+
+from pathlib import Path
+
+import pytest
+from celery import Celery
+
+from tasks.bells import CeleryBells
+from tern.domain.crowd import AHEAD_MOST
+from tern.domain.model import Capabilities, Deployment
+from tern.domain.register import Entry
+from tern.ports import Ports
+from tests.e2e.conftest import MakeWorld
+from tests.e2e.processes import Fleet, wait_for
+from tests.flows.steps import PARALLEL
+from tests.tasks.test_bells import app_for
+from tests.world import Fixed, World
+
+WIDE = 2_000
+IN_HAND = 40
+"""Taken up by workers already when the second apply comes, or by their sweeps while it is being noticed."""
+
+
+def widen(world: World) -> list[str]:
+    """Two thousand places behind one engine."""
+    names = [f"w{number:04}" for number in range(WIDE)]
+    entries = [
+        Entry(
+            number,
+            Deployment(
+                name=name,
+                environment="test",
+                database="shop",
+                address=world.engines["E"].address,
+                target=f"target-{name}",
+                position=number,
+                capabilities=Capabilities(resolve=True, batch_progress=True, preview=True),
+            ),
+            declared=True,
+        )
+        for number, name in enumerate(names, 1)
+    ]
+    world.store.import_deployments(entries, replaces=False)
+    return names
+
+
+def sent_to(world: World) -> list[str]:
+    """The targets of all dispatches, in the order in which they left."""
+    return [call.request.target for call in world.engines["E"].calls("Apply")]
+
+
+def overtaken_by(world: World, fleet: Fleet) -> int:
+    """How many of the wide apply leave between the acceptance of a second one and its first dispatch."""
+    world.apply(*widen(world), policy=PARALLEL)
+    wait_for(lambda: len(sent_to(world)) > AHEAD_MOST, fleet.picture)
+    before = len(sent_to(world))
+    world.apply("E")
+    wait_for(lambda: "target-E" in sent_to(world), fleet.picture)
+    return sent_to(world).index("target-E") - before
+
+
+def test_a_second_apply_leaves_at_once(fleet: Fleet, make_world: MakeWorld, broker_url: str) -> None:
+    world = make_world("E")
+    fleet.worker()
+    fleet.beat()
+    with app_for(broker_url) as app:
+        ring_for_real(world, app)
+        assert overtaken_by(world, fleet) <= AHEAD_MOST + IN_HAND
+
+
+@pytest.fixture
+def deaf(migrated_url: str, tmp_path: Path) -> Fleet:
+    """Workers whose broker is gone."""
+    return Fleet(
+        {
+            "TERN_DATABASE_URL": migrated_url,
+            "TERN_BROKER_URL": "redis://127.0.0.1:1/0",
+            "PYTHONWARNINGS": "ignore",
+        },
+        tmp_path,
+    )
+
+
+def test_a_second_apply_leaves_soon_with_the_broker_gone(deaf: Fleet, make_world: MakeWorld) -> None:
+    """A worker's own sweep looks every second; what goes on until it has looked is all that may overtake."""
+    world = make_world("E")
+    with deaf as fleet:
+        fleet.worker()
+        assert overtaken_by(world, fleet) <= WIDE // 2
+
+
+def ring_for_real(world: World, app: Celery) -> None:
+    world.ports = Ports(world.store, world.directory, CeleryBells(app), Fixed())

@@ -1,0 +1,182 @@
+"""Nobody waits behind a crowd: so many of each apply are on their way, counted from rows, and applies go in turn."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from tern.domain.crowd import AHEAD_MOST, in_turn, room_for
+from tern.domain.policy import Policy
+from tern.flows.sweep import reconcile
+from tests.flows.steps import PARALLEL, methods
+from tests.world import World
+
+WIDE = 200
+
+
+@pytest.fixture
+def crowd(make_world: Callable[..., World]) -> World:
+    """Many deployments behind one engine, and a few of another apply's."""
+    world = make_world("E")
+    address = world.engines["E"].address
+    for number in range(WIDE):
+        world.add(f"w{number:03}", address, 100 + number, offers=True)
+    for name in "xyz":
+        world.add(name, address, 900, offers=True)
+    return world
+
+
+def wide(world: World, **more: object) -> list[str]:
+    names = [f"w{number:03}" for number in range(WIDE)]
+    world.apply(*names, policy=PARALLEL, **more)  # type: ignore[arg-type]
+    return names
+
+
+def rung(world: World) -> list[str]:
+    """The deployments whose dispatch was notified, in order."""
+    return [given[1].partition("/")[2] for kind, given in world.bells.queue if kind == "dispatch"]
+
+
+def ahead(world: World) -> int:
+    """Counted once more, in other words."""
+    return int(
+        world.one(
+            "SELECT count(*) AS n FROM apply_operations WHERE state = 'pending' AND next_attempt_at IS NOT NULL"
+            " AND tern_clock() - rung_at BETWEEN interval '0' AND interval '5 s'"
+        ).n
+    )
+
+
+def sent(world: World) -> int:
+    return len(methods(world, "E", among=("Apply",)))
+
+
+def test_of_an_apply_so_many_are_notified_at_once(crowd: World) -> None:
+    """Acceptance, the sweep and an advance have the same limit, and it is one limit."""
+    names = wide(crowd)
+    assert rung(crowd) == names[:AHEAD_MOST]
+    reconcile("beat", crowd.ports)
+    crowd.do("advance", crowd.last)
+    assert rung(crowd) == names[:AHEAD_MOST]
+    assert ahead(crowd) == AHEAD_MOST
+
+
+def test_drivers_notify_the_next_and_never_too_many(crowd: World) -> None:
+    """All leave without a single sweep, each notified once, and at no time are more than so many on their way."""
+    names = wide(crowd)
+    heard: Counter[str] = Counter()
+    while crowd.bells.queue:
+        if crowd.bells.queue[0][0] == "dispatch":
+            heard[crowd.bells.queue[0][1][1]] += 1
+        assert len(rung(crowd)) <= AHEAD_MOST
+        crowd.answer_one()
+    assert sent(crowd) == WIDE
+    assert set(heard.values()) == {1}
+    assert len(heard) == len(names)
+
+
+def test_drivers_at_once_keep_the_limit_together(crowd: World) -> None:
+    """Two that end at the same instant must not both fill the same room."""
+    wide(crowd)
+    too_many: list[int] = []
+
+    def drive(number: int) -> None:
+        ports = crowd.worker(f"worker-{number}")
+        while True:
+            try:
+                kind, given = crowd.bells.queue.popleft()
+            except IndexError:
+                return
+            crowd.do(kind, *given, ports=ports)
+            if (found := ahead(crowd)) > AHEAD_MOST:
+                too_many.append(found)
+
+    threads = [threading.Thread(target=drive, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert too_many == []
+    crowd.run(until=lambda: sent(crowd) == WIDE)
+
+
+def test_sixty_four_notifications_lost_with_the_broker(crowd: World) -> None:
+    """G11: nobody claims them and nobody notifies the next; after five seconds the rows alone bring it all back."""
+    names = wide(crowd)
+    crowd.forget_bells()
+    crowd.pass_time(3)
+    reconcile("beat", crowd.ports)
+    assert rung(crowd) == []
+    crowd.pass_time(3)
+    reconcile("beat", crowd.ports)
+    assert rung(crowd) == names[:AHEAD_MOST]
+    crowd.answer_bells()
+    assert sent(crowd) == WIDE
+
+
+def test_those_that_waited_long_for_their_turn_are_found_as_soon(crowd: World) -> None:
+    """G11: how long one waited before it was first notified says nothing about how long the queue is."""
+    names = wide(crowd)
+    crowd.pass_time(50)
+    for _ in range(3 * AHEAD_MOST // 2):
+        crowd.answer_one()
+    crowd.forget_bells()
+    assert sent(crowd) < WIDE
+    before = sent(crowd)
+    crowd.pass_time(6)
+    reconcile("beat", crowd.ports)
+    assert len(rung(crowd)) >= min(AHEAD_MOST, WIDE - before)
+    assert set(rung(crowd)) <= set(names)
+
+
+def test_a_tick_that_claims_nothing_notifies_the_next_too(crowd: World) -> None:
+    """All that were notified step back: the apply does not stand until the next sweep."""
+    names = wide(crowd)
+    crowd.write("UPDATE deployments SET drained = true WHERE name < :name", name=names[AHEAD_MOST])
+    crowd.answer_bells()
+    assert sent(crowd) == WIDE - AHEAD_MOST
+
+
+def test_a_stamp_that_lies_ahead_is_none(crowd: World) -> None:
+    """The clock was set back: what was notified in the future of now counts neither as ahead nor as told."""
+    names = wide(crowd)
+    crowd.forget_bells()
+    crowd.write("UPDATE apply_operations SET rung_at = rung_at + interval '1 hour', first_rung_at = NULL")
+    reconcile("beat", crowd.ports)
+    assert rung(crowd) == names[:AHEAD_MOST]
+    assert ahead(crowd) == AHEAD_MOST
+
+
+def test_the_sweep_takes_applies_in_turn(crowd: World) -> None:
+    """The second apply's first operation stands behind one of the first apply's, not behind all of them."""
+    wide(crowd)
+    crowd.apply("x", "y", "z", policy=PARALLEL)
+    crowd.forget_bells()
+    crowd.pass_time(6)
+    reconcile("beat", crowd.ports)
+    assert rung(crowd)[:6] == ["w000", "x", "w001", "y", "w002", "z"]
+    assert len(rung(crowd)) == AHEAD_MOST + 3
+
+
+def test_what_waits_for_its_turn_is_nobodys_failure_to_hear(crowd: World) -> None:
+    """A worker that takes what others do not hear takes none that were never told."""
+    names = wide(crowd)
+    crowd.pass_time(16)
+    unheard = crowd.store.unheard_work(15)
+    assert sorted(due.scope.deployment for due in unheard.dispatches) == names[:AHEAD_MOST]
+
+
+def test_one_after_the_other_needs_no_crowd(crowd: World) -> None:
+    """The limit changes nothing for who goes one by one."""
+    crowd.apply("x", "y", policy=Policy())
+    assert rung(crowd) == ["x"]
+
+
+def test_room_is_made_in_portions() -> None:
+    assert [room_for(ahead) for ahead in (0, 1, 48, 49, 64, 70)] == [64, 63, 16, 0, 0, 0]
+
+
+def test_turns_keep_the_order_of_each() -> None:
+    assert in_turn(["a1", "a2", "a3", "b1", "b2"], lambda one: one[0]) == ("a1", "b1", "a2", "b2", "a3")
+    assert in_turn([], str) == ()
