@@ -35,6 +35,8 @@ tern.domain.timing UNHEARD_AFTER_S 15.0 rung for three times in vain
 tern.domain.timing SWEEP_AGAIN_AFTER 0.9 one tick in two comes a little early; the whole period would halve the sweeps
 tern.domain.timing BACKOFF_MOST_S 75.0 a minute and its jitter; what is due later was written under another clock
 tern.domain.timing LOST_CONTACT_AFTER 10 a restart of an engine is no lost contact
+tern.domain.timing SWEEP_AGAIN_AFTER 0.9 of its period: one message in two comes a few milliseconds early
+tern.domain.timing BACKOFF_MOST_S 75.0 a minute and its jitter: an engine that is away is not hammered
 tern.domain.timing CONTROL_REFUSALS_MAX 10 with pauses; then a person decides
 tern.domain.timing CUTOVER_REFUSALS_MAX 5 Tern's own cutovers must not starve those behind
 tern.store.sweep SWEEP_LEASE_S 10.0 a sweep takes a second; a dead sweeper holds up nobody for long

@@ -51,7 +51,7 @@ GUARDED = {
 FREE = {
     "applies": (
         "caller completed_at created_at database environment error_message id idempotency_key next_advance_at options"
-        " reason request_digest revision state state_changed_at verdict_effects_done_at"
+        " advance_began_at reason request_digest revision state state_changed_at verdict_effects_done_at"
     ),
     "apply_events": "id",
     "apply_operations": (
@@ -59,11 +59,13 @@ FREE = {
         " dispatch_key dispatch_key_is_dead engine_resume_metadata error_message error_reason id next_attempt_at"
         " next_poll_at poll_error poll_failures progress_revision repeat_is_safe rung_at runs_though_stopped sampled_at"
         " sampled_attempt start_sent_at started_at state state_changed_at summary volume wave"
+        " claim_began_at ended_after_request looks sampled_look"
         " dispatched_to doubt engine_number remote_identity remote_started_at same_work_at unanswered_call"
         " unanswered_since"
     ),
     "control_deliveries": (
-        "apply_id attempts called_at closed_at created_at engine_words id next_attempt_at operation_id refusals"
+        "called_fence called_look"
+        " apply_id attempts called_at closed_at created_at engine_words id next_attempt_at operation_id refusals"
         " request_id sent_at state verb"
     ),
     "control_requests": "id",
@@ -75,7 +77,7 @@ FREE = {
     "operation_counts": "admitted apply_id n state wave",
     "plans": "id",
     "previews": "id",
-    "sweep_leases": "expires_at finished_at finished_by name owner token",
+    "sweep_leases": "began_at expires_at finished_at finished_by name owner token",
     "table_changes": (
         "apply_id checksum_rows_checked checksum_rows_total detail error eta_seconds id operation_id ordinal percent"
         " rows_copied rows_total state"
@@ -89,7 +91,7 @@ FREE = {
         " settled_by why"
     ),
     "same_targets": "finding found_at identity one other",
-    "worker_canaries": "answered_at answered_by queue token",
+    "worker_canaries": "answered_at answered_by clock_ahead_s queue token",
 }
 STAY = "apply_events control_requests event_chains plan_changes plans previews"
 # Where a guard asks what is there already.

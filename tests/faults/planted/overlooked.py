@@ -254,8 +254,8 @@ MUTANTS = (
         "the beginning of work is stamped at every resumption",
         "tests/flows/test_start.py -k stamped_once",
         S_PROJECTION,
-        "THEN coalesce(started_at, tern_clock()) ELSE",
-        "THEN tern_clock() ELSE",
+        "THEN coalesce(started_at, n.now) ELSE",
+        "THEN n.now ELSE",
     ),
     mutant(
         "G4",
