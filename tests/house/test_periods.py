@@ -41,7 +41,8 @@ tern.domain.timing CONTROL_REFUSALS_MAX 10 with pauses; then a person decides
 tern.domain.timing CUTOVER_REFUSALS_MAX 5 Tern's own cutovers must not starve those behind
 tern.store.sweep SWEEP_LEASE_S 10.0 a sweep takes a second; a dead sweeper holds up nobody for long
 tern.store.sweep RING_AGAIN_S 5.0 a lost message is found within it; a shorter one would lengthen a queue by its echo
-tern.store.sweep RING_AGAIN_MOST_S 60.0 a queue that is a minute long gets one more message a minute
+tern.store.notify NOTIFY_AGAIN_MOST_S 60.0 a queue that is a minute long gets one more message a minute
+tern.store.notify _BATCH 200 one sweep's dispatches
 tern.store.sweep ALONE_AFTER_S 5.0 the bulk way has had its chance by then
 tern.store.sweep _BATCH 500 one sweep's messages
 tern.store.sweep _DISPATCH_BATCH 200 one sweep's dispatches
@@ -56,12 +57,18 @@ tern.view UNTAKEN_AFTER_S 15.0 due for longer: no driver works
 tasks.worker _INTERVAL_S 1.0 the self-sweep is five looks late at most by a second
 tasks.worker _LAST_TICK_S 40.0 a tick with all its deadlines
 tasks.bells _SILENCE_S 2.0 a broker that is away costs a sender two seconds, once
+tasks.halting _A_MOMENT_S 0.1 a stop that is asked for leaves at once
+tasks.lanes PATIENCE_S 0.1 a call that has no room is left for the next sweep, not waited for
+tasks.lanes _COPY_LASTS_S 1.0 what other workers know of a silent engine is that old at most
+tern.domain.crowd AHEAD_S 5.0 what was notified longer ago is lost, or waits in a long queue
+tern.domain.silence LONGEST_PAUSE_S 30.0 an engine that is back is found within half a minute
+tern.domain.silence SLOW_AFTER 3 two deadlines may be chance
+tern.domain.silence _ANSWERED_LATE_S 1.0 a port that refuses does so at once
 tasks.consumer _SHORT_S 5.0 listening that ends sooner begins anew with a pause
 tasks.consumer _FIRST_PAUSE_S 0.1 a hiccup
 tasks.consumer _LONGEST_PAUSE_S 5.0 a broker that is back is heard within it
 tern.wire.engine_client DEADLINE_S 10.0 the same as timing's
 tern.wire.polling CURSORS_MAX 500 what a BatchProgress takes
-tern.wire.polling THREADS_MAX 8 single looks beside each other, at an engine without BatchProgress
 tern.wire.polling REMEMBERED_S 3600.0 an engine that was updated is asked again whether it offers more
 tern.wire.channels MESSAGE_BYTES_MAX 16777216 an engine's answer costs at most that much memory
 tern.wire.guard REMOTE_ID_LENGTH_MAX 512 an id is stored, logged and shown

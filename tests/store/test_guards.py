@@ -59,7 +59,7 @@ FREE = {
         " dispatch_key dispatch_key_is_dead engine_resume_metadata error_message error_reason id next_attempt_at"
         " next_poll_at poll_error poll_failures progress_revision repeat_is_safe rung_at runs_though_stopped sampled_at"
         " sampled_attempt start_sent_at started_at state state_changed_at summary volume wave"
-        " claim_began_at ended_after_request looks sampled_look"
+        " claim_began_at first_rung_at ended_after_request looks sampled_look"
         " dispatched_to doubt engine_number remote_identity remote_started_at same_work_at unanswered_call"
         " unanswered_since"
     ),
@@ -83,6 +83,7 @@ FREE = {
         " rows_copied rows_total state"
     ),
     "target_reservations": "apply_id database deployment environment held_for_s held_since operation_id taken_at",
+    "deployment_silences": "deployment in_a_row kind last_at retry_at since",
     "engines": "address created_at environment number",
     "remote_ids": "engine_number operation_id remote_id stored_at",
     "outstanding_calls": (
@@ -138,6 +139,7 @@ def given(world: World) -> World:
             " SELECT apply_id, id, 'test', 'shop', deployment, 'R', 1, 'x', 'given_up', 'ann'"
             " FROM apply_operations LIMIT 1"
         ),
+        "INSERT INTO deployment_silences (deployment, kind, in_a_row) VALUES ('A', 'poll', 3)",
         "INSERT INTO same_targets (one, other, finding, identity) VALUES ('A', 'B', 'suspected', 'x')",
         "INSERT INTO enqueue_refusals (idempotency_key, caller, reason, what) VALUES ('k', 'ann', 'r', 'w')",
         "INSERT INTO worker_canaries (queue, token, answered_by) VALUES ('poll', 't', 'w')",

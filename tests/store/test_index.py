@@ -169,6 +169,8 @@ WITNESS = {
 }
 # Their tables are there before the statements that will need them: whoever brings the story moves it up.
 AWAITED = {
+    "apply_operations_due_of_apply": "whoever notifies takes so many from the front of a wide apply that waits",
+    "apply_operations_ahead_of_apply": "a tick that ends counts how many of a wide apply are ahead",
     "engines_by_address": "a deployment that is added finds its engine's number",
     "remote_ids_of_operation": "an operation that is finished gives its id back",
     "outstanding_calls_of_target": "a claim looks for what may still act at its target",
