@@ -19,9 +19,9 @@ _look_once_more = PostgresStore.may_go_forward
 _call = GrpcTransport.call
 
 
-def _noted_look(self: PostgresStore, claim: Any) -> bool:
+def _noted_look(self: PostgresStore, claim: Any, **how: Any) -> bool:
     _look.begun = time.time()
-    return _look_once_more(self, claim)
+    return _look_once_more(self, claim, **how)
 
 
 def _noted_call(self: GrpcTransport, method: Any, request: Any, **how: Any) -> Any:

@@ -48,7 +48,7 @@ class Selectors(TypedDict, total=False):
     """Which operations, and how. Selectors of several kinds narrow each other down, as on the command line.
 
     deployments, labels, states; wave, counted from 1; everywhere: every operation, explicitly; excepted: but not
-    these. dry_run: answer for each operation and write nothing. expected: refuse unless so many are selected.
+    these. dry_run: answer for each operation and write nothing. expected: refuse unless it is accepted for so many.
     """
 
     deployments: Sequence[str]
@@ -232,9 +232,18 @@ class Client:
         """Halts, so that it can be resumed. A whole apply needs no selector."""
         return self._ask(Verb.STOP, subject, reason, selectors)
 
-    def start(self, subject: str, reason: str, **selectors: Unpack[Selectors]) -> Receipt:
-        """Resumes what was stopped."""
-        return self._ask(Verb.START, subject, reason, selectors)
+    def start(
+        self,
+        subject: str,
+        reason: str,
+        *,
+        although_cancel_refused: bool = False,
+        **selectors: Unpack[Selectors],
+    ) -> Receipt:
+        """Resumes what was stopped. although_cancel_refused: takes back a cancel too whose engine refused it."""
+        return self._ask(
+            Verb.START, subject, reason, selectors, although_cancel_refused=although_cancel_refused
+        )
 
     def cutover(self, subject: str, reason: str, **selectors: Unpack[Selectors]) -> Receipt:
         """Lets the application see the change, where it is ready."""
@@ -283,9 +292,20 @@ class Client:
         return _told(lambda: self._door.resolve(answered))
 
     def _ask(
-        self, verb: Verb, subject: str, reason: str, selectors: Selectors, volume: int | None = None
+        self,
+        verb: Verb,
+        subject: str,
+        reason: str,
+        selectors: Selectors,
+        volume: int | None = None,
+        *,
+        although_cancel_refused: bool = False,
     ) -> Receipt:
-        message = {"verb": verb.value, "volume": volume}
+        message = {
+            "verb": verb.value,
+            "volume": volume,
+            "although_cancel_refused": although_cancel_refused,
+        }
         asked = read_asked({**message, **self._operations(subject, reason, selectors)})
         return _told(lambda: self._door.ask(asked))
 

@@ -70,6 +70,8 @@ class WishFacts:
     closed_s_ago: float | None = None
     waits: bool = False
     """It is open and not driven before something else happens: its turn comes, a person answers."""
+    was_refused: bool = False
+    """Its engine's last answer was a refusal."""
 
     def as_json(self) -> dict[str, object]:
         """For `--json`."""

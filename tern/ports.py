@@ -47,6 +47,7 @@ from tern.domain.work import (
     Resolved,
     WishReceipt,
 )
+from tern.forward import ForwardStore
 from tern.many import Halts, ManyStore, UnwaitedCalls
 
 
@@ -56,7 +57,7 @@ class StorageUnavailable(Exception):  # noqa: N818
     """
 
 
-class DispatchStore(Protocol):
+class DispatchStore(ForwardStore, Protocol):
     """Durable steps of a dispatch."""
 
     def claim_dispatch(self, operation_id: int, name: ScopeName) -> DispatchClaimed | NotClaimed:
@@ -64,12 +65,6 @@ class DispatchStore(Protocol):
 
         Raises ScopeRefused for a message whose ids don't fit the rows; a claimed row that can never run is settled.
         """
-
-    def may_go_forward(self, claim: Claim) -> bool:
-        """The last look before a forward call: our claim, and no stop or cancel in force (G9)."""
-
-    def withdraw_intent(self, claim: Claim) -> Fenced:
-        """An intent that this tick wrote and never sent is taken back; the stop that came between is obeyed (G8)."""
 
     def record_remote_id(self, claim: Claim, scope: OperationScope, remote_id: RemoteId) -> Fenced:
         """The engine's id, and nothing else (G3)."""
@@ -125,13 +120,15 @@ class ControlStore(Protocol):
     def record_volume(self, claim: Claim, delivery_id: int, volume: int) -> Fenced:
         """The engine works at this volume now: its answer is the effect, and the wish is acknowledged."""
 
-    def record_undelivered(self, claim: Claim, delivery_id: int, message: str, *, delay_s: float) -> Fenced:
-        """No usable answer: the wish stays open and is repeated."""
+    def record_undelivered(
+        self, claim: Claim, delivery_id: int, message: str, *, delay_s: float, was_sent: bool = True
+    ) -> Fenced:
+        """No usable answer: the wish stays open and is repeated. Where nothing was sent, no attempt is counted."""
 
     def record_delivery_refused(
         self, claim: Claim, delivery_id: int, message: str, *, delay_s: float
     ) -> Fenced:
-        """The engine said no: failed with its words; a refused stop is repeated a bounded number of times."""
+        """The engine said no: failed with its words; a refused stop or cancel stays open, covers, and is repeated."""
 
     def hold_uncertain(self, claim: Claim, delivery_id: int, message: str) -> Fenced:
         """The wish can't be driven without guessing; the operation is uncertain and the wish stays open."""

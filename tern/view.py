@@ -131,6 +131,8 @@ class OperationView:
     @property
     def moves_by_itself(self) -> bool:
         """Something is going to happen to it without a person."""
+        if self.waits_for_undrain:
+            return False
         if self.state in _MOVES_BY_ITSELF or self.record.is_driven:
             return True
         match self.state:
@@ -140,6 +142,13 @@ class OperationView:
                 return any(hold.kind is HoldKind.REFUSED and hold.until_s is not None for hold in self.holds)
             case _:
                 return False
+
+    @property
+    def waits_for_undrain(self) -> bool:
+        """What was asked for, or was never answered, begins once its deployment is open again."""
+        is_drained = any(hold.kind is HoldKind.DRAINED for hold in self.holds)
+        stands = self.state in {State.STOPPED, State.FAILED_RETRYABLE} and not self.record.is_admitted
+        return is_drained and stands and all(wish.waits for wish in self.record.open_wishes)
 
     def as_json(self) -> dict[str, object]:
         """For `--json`."""
@@ -275,6 +284,9 @@ def _blockers(facts: ApplyFacts, operations: tuple[OperationView, ...]) -> Itera
             yield Blocker(name, "stopped", command, "resumes it where it was stopped")
         elif operation.state is State.PENDING:
             yield from _blockers_of_pending(operation)
+        elif operation.waits_for_undrain:
+            command = f"tern deployments undrain {name}"
+            yield Blocker(name, "its deployment is drained", command, "lets what waits there begin")
         if operation.lost_contact:
             words = operation.record.poll_error or "its engine does not answer"
             yield Blocker(name, f"lost contact: {words}", f"tern deployments check {name}", "asks its engine")
@@ -296,8 +308,12 @@ def _blockers_of_waiting(operation: OperationView, kinds: Mapping[HoldKind, Hold
         return
     name = operation.deployment
     if HoldKind.STOP in kinds:
-        command = f"tern start {operation.scope} --reason '…'"
-        yield Blocker(name, kinds[HoldKind.STOP].detail, command, "lets it go on")
+        is_cancel = operation.record.stop_in_force == "cancel"
+        # Of a cancel only a refused one is ever taken back.
+        if not is_cancel or any(wish.was_refused for wish in operation.record.open_wishes):
+            although = " --although-cancel-refused" if is_cancel else ""
+            command = f"tern start {operation.scope}{although} --reason '…'"
+            yield Blocker(name, kinds[HoldKind.STOP].detail, command, "lets it go on")
     elif any(hold.cleared_by is ClearedBy.FIX for hold in operation.holds):
         refused = kinds.get(HoldKind.REFUSED)
         words = "ready to cut over" if refused is None else refused.detail.split(";")[0]

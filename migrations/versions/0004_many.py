@@ -4,13 +4,13 @@ Workers of the version before write none of this. What they notify has no first 
 then; what they find silent they do not count, so that those of this version find it out for themselves.
 
 Revision ID: 0004
-Revises: 0002
+Revises: 0003
 """
 
 from alembic import op
 
 revision = "0004"
-down_revision = "0002"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 

@@ -13,15 +13,18 @@ import click
 from tern.cli import reach
 from tern.cli import receipt as receipts
 from tern.cli.envelope import json_option, talk, write_document
+from tern.cli.receipt import EXIT_CODES
 from tern.cli.seconds import Seconds
 from tern.cli.selection import expect_option, read_selection, selection_options
 from tern.cli.words import plural
 from tern.domain.control import VOLUMES, Receipt, Verb
+from tern.domain.ending import Ending, Seen, answered, ending, exit_code, is_followed
 from tern.domain.errors import UsageError
 from tern.domain.selection import Selection
 from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
-from tern.facts import ApplyFacts
+from tern.domain.timing import LOST_CONTACT_AFTER
+from tern.facts import ApplyFacts, OperationRecord, WishFacts
 from tern.ports import Asked, StorageUnavailable, WishReceipt
 from tern.store.reading import Reading
 
@@ -60,10 +63,11 @@ class _Typed:
     as_json: bool
     expected: int | None = None
     volume: int | None = None
+    although_cancel_refused: bool = False
 
 
 def _command(verb: Verb) -> click.Command:
-    @click.command(name=verb.value, help=_HELP[verb])
+    @click.command(name=verb.value, help=_HELP[verb], epilog=EXIT_CODES)
     @click.argument("subject", metavar="AP" if verb is Verb.RELEASE else "AP[/DEPLOYMENT]")
     @_arguments_of(verb)
     @click.option("--reason", required=True, help="Why; it stands in the record.")
@@ -92,6 +96,13 @@ def _command(verb: Verb) -> click.Command:
     return command
 
 
+_although_option = click.option(
+    "--although-cancel-refused",
+    is_flag=True,
+    help="Take back a cancel too whose engine refused it; any other cancel is permanent.",
+)
+
+
 def _arguments_of(verb: Verb) -> Callable[[Command], Command]:
     """What not every verb has: a level for volume, and operations to choose for all but release."""
 
@@ -100,6 +111,8 @@ def _arguments_of(verb: Verb) -> Callable[[Command], Command]:
             return command
         level = click.argument("volume", metavar="LEVEL", type=click.IntRange(VOLUMES[0], VOLUMES[-1]))
         command = selection_options(expect_option(command))
+        if verb is Verb.START:
+            command = _although_option(command)
         return level(command) if verb is Verb.VOLUME else command
 
     return add
@@ -129,56 +142,85 @@ def _ask(typed: _Typed) -> int:
         dry_run=typed.dry_run,
         expected=typed.expected,
         volume=typed.volume,
+        although_cancel_refused=typed.although_cancel_refused,
     )
     receipt = ask(asked, reach.ports(ringing=not typed.dry_run))
     if typed.dry_run or not typed.waits:
-        return _answer(typed, receipt, {})
+        return _answer(typed, receipt)
     accepted = receipts.count(receipt.lines, Receipt.ACCEPTED)
     if accepted and not typed.as_json:
         talk(f"{typed.verb} accepted for {plural(accepted, 'operation')}; waiting for its effect")
-    fates = _wait(typed, reach.reading(), receipt)
-    if fates is None:
+    waited = _wait(typed, reach.reading(), receipt)
+    if waited is None:
         talk(f"not observed within {typed.timeout:g} s; the wish stays open: tern get {asked.apply_id}")
-        _answer(typed, receipt, {})
+        _answer(typed, receipt)
         return TIMED_OUT
-    return _answer(typed, receipt, fates)
+    return _answer(typed, receipt, waited)
 
 
-def _wait(typed: _Typed, reading: Reading, receipt: WishReceipt) -> Mapping[str, str] | None:
-    """Each operation's fate once nothing of the wish is open any more; None when time is up."""
-    concerned = {
-        line.deployment for line in receipt.lines if line.outcome in {Receipt.ACCEPTED, Receipt.ALREADY}
-    }
+@dataclass(frozen=True, slots=True)
+class _Waited:
+    """What became of the wish, by deployment: the fate of its delivery, and what it came to."""
+
+    fates: Mapping[str, str]
+    endings: Mapping[str, Ending]
+
+
+def _wait(typed: _Typed, reading: Reading, receipt: WishReceipt) -> _Waited | None:
+    """What became of the wish, once no operation is on its way any more; None when time is up."""
     deadline = None if typed.timeout is None else time.monotonic() + typed.timeout
     while True:
         try:
-            fates = _fates(typed.verb, reading.apply(typed.subject.apply_id), concerned)
+            waited = _look(typed.verb, reading.apply(typed.subject.apply_id), receipt)
         except StorageUnavailable:
-            fates = None
-        if fates is not None:
-            return fates
+            waited = None
+        if waited is not None:
+            return waited
         if deadline is not None and time.monotonic() >= deadline:
             return None
         time.sleep(LOOK_EVERY_S)
 
 
-def _fates(verb: Verb, facts: ApplyFacts, concerned: set[str]) -> Mapping[str, str] | None:
-    """What became of the wish, None while some of it is open."""
+def _look(verb: Verb, facts: ApplyFacts, receipt: WishReceipt) -> _Waited | None:
+    """None while an operation is on its way."""
+    endings = {line.deployment: answered(verb, line) for line in receipt.lines}
+    followed = {line.deployment for line in receipt.lines if is_followed(verb, line)}
     if verb is Verb.RELEASE:
-        return None if concerned and facts.state is ApplyState.PAUSED else {}
-    wishes = {
-        record.deployment: [wish for wish in record.wishes if wish.verb is verb]
-        for record in facts.operations
-        if record.deployment in concerned
-    }
-    if any(wish.fate.is_open for each in wishes.values() for wish in each):
-        return None
-    return {name: each[-1].fate.value for name, each in wishes.items() if each}
+        return None if followed and facts.state is ApplyState.PAUSED else _Waited({}, endings)
+    is_held = facts.state is ApplyState.PAUSED or facts.state.is_settled
+    fates: dict[str, str] = {}
+    for record in facts.operations:
+        if record.deployment not in followed:
+            continue
+        wish = _wish_of(verb, record, receipt.request_id)
+        seen = Seen(
+            record.state,
+            None if wish is None else wish.fate,
+            never_sent=record.attempt == 0,
+            lost_contact=record.poll_failures >= LOST_CONTACT_AFTER,
+            is_held=is_held,
+        )
+        found = ending(verb, seen)
+        if found is None:
+            return None
+        endings[record.deployment] = found
+        if wish is not None:
+            fates[record.deployment] = wish.fate.value
+    return _Waited(fates, endings)
 
 
-def _answer(typed: _Typed, receipt: WishReceipt, fates: Mapping[str, str]) -> int:
-    """Writes the receipt; the exit code says whether all, some or none was taken."""
+def _wish_of(verb: Verb, record: OperationRecord, request_id: int | None) -> WishFacts | None:
+    """The wish that was accepted here, or else the one that it was linked to."""
+    wishes = [wish for wish in record.wishes if wish.verb is verb]
+    own = [wish for wish in wishes if wish.request_id == request_id]
+    return next(reversed(own or wishes), None)
+
+
+def _answer(typed: _Typed, receipt: WishReceipt, waited: _Waited | None = None) -> int:
+    """Writes the receipt; the exit code says whether all, some or none was taken, or what came of it."""
     apply_id = typed.subject.apply_id
+    fates = {} if waited is None else waited.fates
+    endings = {} if waited is None else waited.endings
     if typed.as_json:
         write_document(
             "receipt",
@@ -190,12 +232,21 @@ def _answer(typed: _Typed, receipt: WishReceipt, fates: Mapping[str, str]) -> in
                 "reason": typed.reason,
                 "actor": reach.caller(),
                 "dry_run": typed.dry_run,
-                **receipts.as_json(receipt.lines, fates),
+                **receipts.as_json(receipt.lines, fates, endings),
             },
         )
     else:
         title = f"{typed.verb} of {apply_id}"
-        receipts.show(title, receipt.lines, fates, whole=apply_id, dry_run=typed.dry_run)
-        if receipt.request_id is not None and not fates:
+        receipts.show(
+            title,
+            receipt.lines,
+            fates,
+            whole=apply_id,
+            dry_run=typed.dry_run,
+            expects=typed.verb is not Verb.RELEASE,
+        )
+        if receipt.request_id is not None and waited is None:
             click.echo(f"Accepted is not done yet. Next: tern watch {apply_id}")
-    return receipts.exit_code(receipt.lines, was_selected=typed.selection.is_made, fates=fates)
+    if waited is not None:
+        return exit_code(waited.endings.values())
+    return exit_code(answered(typed.verb, line) for line in receipt.lines)

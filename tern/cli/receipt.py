@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 import click
 
 from tern.cli.words import one_line
-from tern.domain.control import Delivery, Receipt, ReceiptLine
+from tern.domain.control import Receipt, ReceiptLine
+from tern.domain.ending import Ending
 
-REFUSED = 5
-PARTLY = 6
+EXIT_CODES = (
+    "Exit codes: 0 done everywhere (without --wait: accepted, or so already); 5 nowhere; 6 in some places; 15 unknown"
+    " somewhere: uncertain, or its engine does not answer; 124 time over."
+)
 MOST_LISTED = 20
 
 _MARKS: Mapping[Receipt, str] = {
@@ -19,22 +22,17 @@ _MARKS: Mapping[Receipt, str] = {
 }
 
 
-def exit_code(lines: Sequence[ReceiptLine], *, was_selected: bool, fates: Mapping[str, str]) -> int:
-    """Whether all, some or none was taken. Of a whole apply, what has finished is left alone without being asked."""
-    taken = count(lines, Receipt.ACCEPTED) + count(lines, Receipt.ALREADY)
-    missed = count(lines, Receipt.REFUSED) + (count(lines, Receipt.TOO_LATE) if was_selected else 0)
-    if not taken:
-        return REFUSED
-    return PARTLY if missed or any(fate == Delivery.FAILED for fate in fates.values()) else 0
-
-
 def count(lines: Sequence[ReceiptLine], outcome: Receipt) -> int:
     """How many were answered so."""
     return sum(line.outcome is outcome for line in lines)
 
 
-def as_json(lines: Sequence[ReceiptLine], fates: Mapping[str, str]) -> dict[str, object]:
-    """The counts and the targets of a receipt. deployment is null where the answer is the whole apply's."""
+def as_json(
+    lines: Sequence[ReceiptLine], fates: Mapping[str, str], endings: Mapping[str, Ending] | None = None
+) -> dict[str, object]:
+    """The counts and the targets of a receipt. deployment is null where the answer is the whole apply's; ending is
+    there once somebody waited for it.
+    """
     return {
         **{outcome.value: count(lines, outcome) for outcome in Receipt},
         "targets": [
@@ -43,6 +41,7 @@ def as_json(lines: Sequence[ReceiptLine], fates: Mapping[str, str]) -> dict[str,
                 "outcome": line.outcome.value,
                 "reason": line.reason or None,
                 "fate": fates.get(line.deployment),
+                "ending": (endings or {}).get(line.deployment),
             }
             for line in lines
         ],
@@ -50,9 +49,17 @@ def as_json(lines: Sequence[ReceiptLine], fates: Mapping[str, str]) -> dict[str,
 
 
 def show(
-    title: str, lines: Sequence[ReceiptLine], fates: Mapping[str, str], *, whole: str, dry_run: bool
+    title: str,
+    lines: Sequence[ReceiptLine],
+    fates: Mapping[str, str],
+    *,
+    whole: str,
+    dry_run: bool,
+    expects: bool = True,
 ) -> None:
-    """Prints the answers and, after the title, their counts. `whole` names the apply as a whole."""
+    """Prints the answers and, after the title, their counts. `whole` names the apply as a whole. expects: the command
+    can be told how many it is to be accepted for.
+    """
     conditional = "would be " if dry_run else ""
     width = max((len(line.deployment or whole) for line in lines), default=0)
     # What was not taken is what has to be read.
@@ -74,4 +81,6 @@ def show(
     )
     click.echo(f"{title}: {counts}")
     if dry_run:
-        click.echo("Nothing was written.")
+        number = count(lines, Receipt.ACCEPTED)
+        exactly = f" To have it accepted for as many and for no other number: --expect {number}"
+        click.echo("Nothing was written." + (exactly if expects else ""))

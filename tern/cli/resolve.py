@@ -7,8 +7,10 @@ import click
 
 from tern.cli import reach, receipt
 from tern.cli.envelope import json_option, write_document
+from tern.cli.receipt import EXIT_CODES
 from tern.cli.selection import expect_option, read_selection, selection_options
 from tern.domain.control import Receipt, ReceiptLine
+from tern.domain.ending import Ending, exit_code
 from tern.domain.errors import UsageError
 from tern.domain.identity import RemoteId
 from tern.domain.subject import Subject
@@ -22,7 +24,7 @@ CONSEQUENCES: Mapping[Resolved, str] = {
 }
 
 
-@click.command()
+@click.command(epilog=EXIT_CODES)
 @click.argument("subject", metavar="AP[/DEPLOYMENT]")
 @click.option(
     "--as",
@@ -67,7 +69,7 @@ def resolve(
 
     lines = accept.answer(asked, reach.ports(ringing=not dry_run))
     _tell(named, answer, remote_id, reason, lines, dry_run=dry_run, as_json=as_json)
-    return receipt.exit_code(lines, was_selected=True, fates={})
+    return exit_code(Ending.DONE if line.outcome is Receipt.ACCEPTED else Ending.NOT_DONE for line in lines)
 
 
 def _read(found: str) -> tuple[Resolved, RemoteId | None]:

@@ -18,7 +18,7 @@ expect_option = click.option(
     "expected",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Refuse, and write nothing, unless so many are selected.",
+    help="Refuse, and write nothing, unless it is accepted for so many; --dry-run says the number.",
 )
 
 

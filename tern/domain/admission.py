@@ -4,12 +4,20 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from tern.domain.budget import is_spent
-from tern.domain.control import ADJUSTABLE, CONTRARY, MOMENT, Receipt, ReceiptLine, Verb
+from tern.domain.control import (
+    ADJUSTABLE,
+    CONTRARY,
+    LIVE_FOR_THE_APPLICATION,
+    MOMENT,
+    Receipt,
+    ReceiptLine,
+    Verb,
+)
 from tern.domain.policy import OnFailure, Policy
 from tern.domain.states import ApplyState, State
 from tern.domain.tally import Tally
 
-_AT_THE_ENGINE = "its engine may have work of it; `tern cancel {scope} --reason '…'` ends that for good"
+_REVIVALS = frozenset({Verb.START, Verb.RETRY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +29,24 @@ class AdmissionFacts:
     deployment: str = ""
     was_never_dispatched: bool = False
     """Nothing was sent, or its key is dead."""
+    never_sent: bool = False
+    """No driver ever claimed it for its engine."""
+    drained: bool = False
+    """Its deployment takes no new work."""
     stop_in_force: str | None = None
     """The stop, skip or cancel that covers it."""
+    cancel_was_refused: bool = False
+    """The cancel that covers it was sent, and its engine's last answer was a refusal."""
+    although_cancel_refused: bool = False
+    """Who asks for a start knows of that."""
     open_request: int | None = None
     """The request by which the same verb is on its way already."""
+    is_overtaken: bool = False
+    """That one, but its contrary was asked for since: a stop before a start, a start before a stop."""
     open_volume: int | None = None
     """What that request asks for, where the verb is volume."""
-    revival_open: bool = False
-    """A start or a retry is on its way, so that `stopped` or `failed` won't last."""
-    contrary_open: bool = False
-    """A wish that excludes this one is on its way."""
+    open_verbs: frozenset[Verb] = frozenset()
+    """All that is on its way."""
     target_holder: str | None = None
     """Another apply that holds the target, where this one no longer does."""
     comes_before: str = ""
@@ -44,19 +60,61 @@ class AdmissionFacts:
     place: str = ""
     """Environment and database, as options of the command line."""
 
+    @property
+    def is_revived(self) -> bool:
+        """A start or a retry is on its way, so that `stopped` or `failed` won't last."""
+        return bool(self.open_verbs & _REVIVALS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A verb that leads out, as a phrase around its command. It is told only where that verb is taken."""
+
+    verb: Verb
+    phrase: str
+    option: str = ""
+
+    def command(self, facts: AdmissionFacts) -> str:
+        """Ready to copy."""
+        return f"`tern {self.verb} {facts.scope}{self.option} --reason '…'`"
+
+
+@dataclass(frozen=True, slots=True)
+class _Against:
+    """One condition that is not met, and what leads out."""
+
+    why: str
+    ways: tuple[_Way, ...] = ()
+
+    def told(self, facts: AdmissionFacts) -> str:
+        """With every way out that is open in this very state."""
+        open_ways = [way for way in self.ways if _is_taken(way, facts)]
+        ways = [way.phrase.format(command=way.command(facts)) for way in open_ways]
+        return self.why + (": " if ways else "") + ", ".join(ways)
+
 
 def admit(verb: Verb, facts: AdmissionFacts, volume: int | None = None) -> ReceiptLine:
     """Whether a wish is written down for an operation; every unmet condition is in the reason."""
-    if facts.open_request is not None:
+    if facts.open_request is not None and not facts.is_overtaken:
         request = f"request {facts.open_request}"
         if verb is Verb.VOLUME and volume != facts.open_volume:
             why = f"a volume of {facts.open_volume} is on its way, by {request}; ask again when it is through"
             return ReceiptLine(facts.deployment, Receipt.REFUSED, why)
         return ReceiptLine(facts.deployment, Receipt.ALREADY, f"a {verb} is on its way, by {request}")
-    outcome, reason = _known_already(verb, facts) or (Receipt.ACCEPTED, "")
-    if outcome is Receipt.ACCEPTED and (why_not := _unmet(verb, facts)):
-        outcome, reason = Receipt.REFUSED, "; ".join(why_not)
-    return ReceiptLine(facts.deployment, outcome, reason)
+    if (outcome := _known_already(verb, facts)) is not None:
+        return ReceiptLine(facts.deployment, outcome, f"it is {facts.state}", facts.state, facts.never_sent)
+    if against := _unmet(verb, facts):
+        why = "; ".join(each.told(facts) for each in against)
+        return ReceiptLine(facts.deployment, Receipt.REFUSED, why)
+    return ReceiptLine(facts.deployment, Receipt.ACCEPTED)
+
+
+def _is_taken(way: _Way, facts: AdmissionFacts) -> bool:
+    """Whether the verb of a way out is welcome here, or just on its way."""
+    asked = replace(facts, although_cancel_refused=bool(way.option))
+    if _known_already(way.verb, asked) is not None:
+        return False
+    return not _unmet(way.verb, asked)
 
 
 def admit_release(state: ApplyState, policy: Policy, tally: Tally) -> ReceiptLine:
@@ -73,19 +131,18 @@ def admit_release(state: ApplyState, policy: Policy, tally: Tally) -> ReceiptLin
     return ReceiptLine("", Receipt.REFUSED, "; ".join(why))
 
 
-def _known_already(verb: Verb, facts: AdmissionFacts) -> tuple[Receipt, str] | None:
+def _known_already(verb: Verb, facts: AdmissionFacts) -> Receipt | None:
     """What needs no wish: it is so already, or can't be so any more. None where the wish means something."""
-    state, said = facts.state, f"it is {facts.state}"
-    already, too_late = (Receipt.ALREADY, said), (Receipt.TOO_LATE, said)
+    state, already, too_late = facts.state, Receipt.ALREADY, Receipt.TOO_LATE
     match verb:
         case Verb.STOP:
-            if state.is_live or facts.revival_open:
+            if state.is_live or facts.is_revived:
                 return None
             return already if state is State.STOPPED else too_late
         case Verb.CANCEL:
             if state is State.CANCELLED:
                 return already
-            return too_late if state.is_finished and not facts.revival_open else None
+            return too_late if state.is_finished and not facts.is_revived else None
         case Verb.START:
             if state.is_finished:
                 return too_late
@@ -119,52 +176,80 @@ def _known_already(verb: Verb, facts: AdmissionFacts) -> tuple[Receipt, str] | N
             assert_never(verb)
 
 
-def _unmet(verb: Verb, facts: AdmissionFacts) -> list[str]:
+def _unmet(verb: Verb, facts: AdmissionFacts) -> list[_Against]:
     """All that speaks against a wish that would mean something."""
     state = facts.state
-    why: list[str] = []
-    if facts.stop_in_force is not None and _is_kept_back(verb, facts.stop_in_force):
-        why.append(_covers(facts.stop_in_force))
-    if verb in CONTRARY and facts.contrary_open:
-        why.append(f"a {CONTRARY[verb]} is on its way")
+    against: list[_Against] = []
+    if facts.stop_in_force is not None and _is_kept_back(verb, facts):
+        against.append(_covers(facts))
+    if verb.is_halting and state in LIVE_FOR_THE_APPLICATION:
+        against.append(_LIVE if state is State.REVERT_WINDOW else _GOES_BACK)
+    if verb in CONTRARY and CONTRARY[verb] in facts.open_verbs:
+        against.append(_Against(f"a {CONTRARY[verb]} is on its way"))
     if verb in MOMENT and state is not MOMENT[verb]:
-        why.append(f"it is {state}, not {_said(MOMENT[verb])}")
+        against.append(_Against(f"it is {state}, not {_said(MOMENT[verb])}"))
     if verb is Verb.CUTOVER and facts.comes_before:
-        why.append(f"cutovers follow the order, and before it come {facts.comes_before}")
-    if verb in {Verb.START, Verb.RETRY} and facts.target_holder is not None:
-        why.append(f"its target is held by {facts.target_holder}")
+        against.append(_Against(f"cutovers follow the order, and before it come {facts.comes_before}"))
+    if verb in _REVIVALS and facts.target_holder is not None:
+        against.append(_Against(f"its target is held by {facts.target_holder}"))
+    if verb is Verb.START and facts.drained and state is State.STOPPED:
+        opens = f"`tern deployments undrain {facts.deployment}` opens it"
+        against.append(_Against(f"its deployment is drained, and {opens}"))
     if verb is Verb.RETRY:
-        why += _against_a_retry(facts)
+        against += _against_a_retry(facts)
     if verb is Verb.SKIP:
-        why += _against_a_skip(facts)
+        against += _against_a_skip(facts)
     if verb is Verb.VOLUME and not (state in ADJUSTABLE and facts.has_remote_id):
-        why.append(f"it is {state}, and no engine works on it")
-    return why
+        against.append(_Against(f"it is {state}, and no engine works on it"))
+    return against
 
 
-def _is_kept_back(verb: Verb, stop: str) -> bool:
-    """A start supersedes a stop; nothing supersedes a cancel or a skip. A stopped operation may be skipped."""
+_LIVE = _Against(
+    "it is in its revert window, where the change is live and nothing is left to be stopped",
+    (
+        _Way(Verb.REVERT, "{command} takes the change back"),
+        _Way(Verb.SKIP_REVERT, "{command} keeps it for good"),
+    ),
+)
+_GOES_BACK = _Against(
+    "it is reverting: a revert was asked for, nothing is left to be stopped, and skip-revert comes too late; it ends by"
+    " itself"
+)
+
+
+def _is_kept_back(verb: Verb, facts: AdmissionFacts) -> bool:
+    """A start supersedes a stop, and a refused cancel where its asker says so; nothing supersedes a skip. A stopped
+    operation may be skipped.
+    """
+    stop = facts.stop_in_force
+    if verb is Verb.START and stop == Verb.CANCEL.value:
+        return not (facts.cancel_was_refused and facts.although_cancel_refused)
     if verb in {Verb.START, Verb.SKIP}:
         return stop != Verb.STOP.value
     return verb.is_forward
 
 
-def _covers(stop: str) -> str:
-    if stop == Verb.STOP.value:
-        return "a stop covers it that no start has superseded"
-    return f"a {stop} covers it, and that is permanent"
+def _covers(facts: AdmissionFacts) -> _Against:
+    if facts.stop_in_force == Verb.STOP.value:
+        ways = (_Way(Verb.START, "{command} does"),)
+        return _Against("a stop covers it that no start has superseded", ways)
+    why = f"a {facts.stop_in_force} covers it, and that is permanent"
+    if facts.stop_in_force != Verb.CANCEL.value or not facts.cancel_was_refused:
+        return _Against(why)
+    phrase = "its engine refused it, and {command} takes it back"
+    return _Against(why, (_Way(Verb.START, phrase, " --although-cancel-refused"),))
 
 
-def _against_a_retry(facts: AdmissionFacts) -> list[str]:
+def _against_a_retry(facts: AdmissionFacts) -> list[_Against]:
     """Only what failed, and has no id at its engine, is tried again here (D18)."""
     match facts.state:
         case State.UNCERTAIN:
-            return [f"it is uncertain: `tern resolve {facts.scope} --as …` says what became of it"]
+            return [_Against(f"it is uncertain: `tern resolve {facts.scope} --as …` says what became of it")]
         case State.STOPPED:
-            return [f"it is stopped: `tern start {facts.scope} --reason '…'` resumes it"]
+            return [_Against("it is stopped", (_Way(Verb.START, "{command} resumes it"),))]
         case _ if facts.has_remote_id:
             when = "" if facts.rollout_is_over else "once this rollout is over, "
-            return [f"it has a remote id, which is never replaced; {when}{_new_apply(facts)}"]
+            return [_Against(f"it has a remote id, which is never replaced; {when}{_new_apply(facts)}")]
         case _:
             return []
 
@@ -180,14 +265,15 @@ def _new_apply(facts: AdmissionFacts) -> str:
     return f"a new apply does it: tern apply --plan {facts.plan_id} {again}"
 
 
-def _against_a_skip(facts: AdmissionFacts) -> list[str]:
+def _against_a_skip(facts: AdmissionFacts) -> list[_Against]:
     """Only what was never at an engine can be left behind without asking it."""
     if facts.state is State.FAILED:
-        tries = "" if facts.has_remote_id else f"; `tern retry {facts.scope} --reason '…'` tries it again"
-        return [f"it failed, and nothing waits for it any more{tries}"]
+        why = "it failed, and nothing waits for it any more"
+        return [_Against(why, (_Way(Verb.RETRY, "{command} tries it again"),))]
     if facts.state in {State.PENDING, State.STOPPED} and facts.was_never_dispatched:
         return []
-    return [f"it is {facts.state}, and {_AT_THE_ENGINE.format(scope=facts.scope)}"]
+    why = f"it is {facts.state}, and its engine may have work of it"
+    return [_Against(why, (_Way(Verb.CANCEL, "{command} ends that for good"),))]
 
 
 def _said(state: State) -> str:

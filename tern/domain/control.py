@@ -4,7 +4,7 @@ Where each verb is welcome stands in admission.py. Precedence: cancel before sto
 functions are pure; the store and the flows do.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import assert_never
 
@@ -58,6 +58,9 @@ repeated only on a look from after the call's deadline: before that, the state p
 ADJUSTABLE = frozenset({State.RUNNING, State.WAITING_FOR_CUTOVER, State.CUTTING_OVER})
 """Where an engine works on a job whose pace can be set."""
 
+LIVE_FOR_THE_APPLICATION = frozenset({State.REVERT_WINDOW, State.REVERTING})
+"""Where the change has been cut over: nothing is left to be stopped, only to be taken back or kept."""
+
 CALLS_ONLY = frozenset({Verb.CUTOVER, Verb.REVERT, Verb.SKIP_REVERT, Verb.VOLUME})
 """Verbs that mean nothing without a call. The others are carried out here where nothing was dispatched."""
 
@@ -97,12 +100,15 @@ class Receipt(StrEnum):
 class ReceiptLine:
     """One operation's answer to a wish, with the reason where it is not simply accepted.
 
-    deployment is empty where the answer is the whole apply's.
+    deployment is empty where the answer is the whole apply's. state: where the operation was, if that is the answer;
+    never_sent: nothing of it had ever left for an engine.
     """
 
     deployment: str
     outcome: Receipt
     reason: str = ""
+    state: State | None = field(default=None, compare=False)
+    never_sent: bool = field(default=False, compare=False)
 
 
 class Step(StrEnum):
@@ -114,11 +120,13 @@ class Step(StrEnum):
     SEND = "send"
     REQUEUE = "requeue"
     RESUME = "resume"
+    """Its engine is looked at, and resumes it where it says `stopped`."""
     ACKNOWLEDGE = "acknowledge"
     TOO_LATE = "too_late"
     FAIL = "fail"
     WAIT = "wait"
     WAIT_FOR_TURN = "wait_for_turn"
+    WAIT_FOR_UNDRAIN = "wait_for_undrain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +142,11 @@ class DriveFacts:
     runs_though_stopped: bool = False
     """It is stopped as far as we know, and its last sample contradicts (ST12)."""
     stop_open: bool = False
-    """A stop or cancel is open on the same operation, besides this wish."""
-    stop_was_sent: bool = False
+    """A stop or cancel covers the same operation, besides this wish, and this wish does not take it back."""
+    call_is_out: bool = False
+    """A call of this wish was begun, and nobody knows that it came to nothing."""
+    drained: bool = False
+    """Its deployment takes no new work."""
     contrary_came_first: bool = False
     """An earlier wish that excludes this one is open."""
     is_fresh: bool = False
@@ -220,24 +231,30 @@ def _next_halting_step(verb: Verb, facts: DriveFacts) -> Step:
 def _next_start_step(facts: DriveFacts) -> Step:
     if facts.state.is_finished:
         return Step.TOO_LATE
+    if facts.stop_open:
+        # The answer to a stop that has left must be there first.
+        return Step.WAIT
     if facts.state is State.STOPPED:
-        if not facts.has_remote_id:
-            return Step.REQUEUE
-        return Step.RESUME
+        if facts.drained and not facts.call_is_out:
+            return Step.WAIT_FOR_UNDRAIN
+        return Step.RESUME if facts.has_remote_id else Step.REQUEUE
     if facts.state is State.RESUMING:
         # One that was taken is not repeated: it has its grace, and then it did not work (SA5).
         return Step.WAIT if facts.delivery is Delivery.SENT else Step.SEND
-    # A stop that has not left is superseded; one that has must come back first.
-    return Step.WAIT if facts.stop_was_sent else Step.ACKNOWLEDGE
+    if facts.state is State.UNCERTAIN and facts.call_is_out:
+        # It may have worked; a definite sample or a person says so.
+        return Step.WAIT
+    # It takes back a stop that never left, or that its engine refused.
+    return Step.ACKNOWLEDGE
 
 
 def fulfilment(verb: Verb, state: State) -> Delivery | None:
     """What an operation's state makes of an open wish; None while it stays open."""
     match verb:
         case Verb.STOP:
-            done, late = state is State.STOPPED, state.is_settled
+            done, late = state is State.STOPPED, state.is_settled or state in LIVE_FOR_THE_APPLICATION
         case Verb.CANCEL:
-            done, late = state is State.CANCELLED, state.is_finished
+            done, late = state is State.CANCELLED, state.is_finished or state in LIVE_FOR_THE_APPLICATION
         case Verb.CUTOVER:
             done = state in {State.CUTTING_OVER, State.COMPLETED, State.REVERT_WINDOW}
             late = state.is_settled

@@ -16,18 +16,28 @@ class Approach(StrEnum):
     """Ask the engine what became of the key."""
     ASK_PERSON = "ask_person"
     """Nobody here can know, so no call is made and the operation is uncertain."""
+    WAIT = "wait"
+    """Its deployment is drained, and its engine can't settle the earlier call: it waits until it is open again."""
 
 
 def approach(
-    *, has_remote_id: bool, has_earlier_intent: bool, idempotent_dispatch: bool, offers_resolve: bool
+    *,
+    has_remote_id: bool,
+    has_earlier_intent: bool,
+    idempotent_dispatch: bool,
+    offers_resolve: bool,
+    drained: bool = False,
 ) -> Approach:
     """How to go on with a claimed operation.
 
     An intent of an earlier tick may or may not have reached the engine. It is repeated only where the key makes
-    the repetition harmless; otherwise it is settled by Resolve, or by a person (G4, D16).
+    the repetition harmless; otherwise it is settled by Resolve, or by a person (G4, D16). To a drained deployment
+    nothing is repeated: what was sent is settled there, or waits.
     """
     if has_remote_id:
         return Approach.ATTACH
+    if drained and has_earlier_intent:
+        return Approach.RESOLVE if offers_resolve else Approach.WAIT
     if not has_earlier_intent or idempotent_dispatch:
         return Approach.SEND
     return Approach.RESOLVE if offers_resolve else Approach.ASK_PERSON

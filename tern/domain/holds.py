@@ -107,12 +107,14 @@ def holds(policy: Policy, facts: OperationFacts) -> tuple[Hold, ...]:
         case State.PENDING:
             return (*_gates(facts), *_rollout(policy, facts), *_pause(facts))
         case State.FAILED_RETRYABLE:
-            return (*_gates(facts), *_backoff(facts), *_pause(facts))
+            return (*_gates(facts), *_drained(facts), *_backoff(facts), *_pause(facts))
         case State.WAITING_FOR_CUTOVER:
             return (*_cutover(policy, facts), *_claim(facts), *_silence(facts))
         case State.UNCERTAIN:
             words = facts.error or "nobody here can tell whether the engine did it"
             return (Hold(HoldKind.UNCERTAIN, words, ClearedBy.FIX), *_claim(facts))
+        case State.STOPPED | State.RESUMING if "start" in facts.wished and facts.drained:
+            return (*_drained(facts), *_claim(facts))
         case State.STOPPED:
             if facts.wished & {"start", "cancel", "skip"}:
                 return tuple(_claim(facts))
@@ -155,6 +157,13 @@ def _claim(facts: OperationFacts) -> Iterator[Hold]:
         yield Hold(HoldKind.CLAIMED, "a driver is working on it", ClearedBy.WAIT, facts.claimed_for_s)
 
 
+def _drained(facts: OperationFacts) -> Iterator[Hold]:
+    """No new work begins there; what runs goes on."""
+    if facts.drained:
+        words = "its deployment is drained; `tern deployments undrain` opens it"
+        yield Hold(HoldKind.DRAINED, words, ClearedBy.ASK)
+
+
 def _backoff(facts: OperationFacts) -> Iterator[Hold]:
     if facts.wait_s > 0:
         words = "the engine gave no usable answer; the same dispatch is repeated after a pause"
@@ -185,9 +194,7 @@ def _silence(facts: OperationFacts) -> Iterator[Hold]:
 def _rollout(policy: Policy, facts: OperationFacts) -> Iterator[Hold]:
     """Whether the rollout lets a pending operation in. opening() says the same of all at once."""
     tally, wave = facts.tally, facts.wave
-    if facts.drained:
-        words = "its deployment is drained; `tern deployments undrain` opens it"
-        yield Hold(HoldKind.DRAINED, words, ClearedBy.ASK)
+    yield from _drained(facts)
     if is_spent(policy, tally):
         yield _spent(policy, tally)
     if _is_full(facts, strict_room(policy, tally, wave)):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tern.domain.control import Receipt, ReceiptLine
 from tern.domain.errors import NotFound, Refused, UsageError
 from tern.domain.identity import ApplyId
 from tern.domain.states import State
@@ -67,19 +68,6 @@ class Selection:
             raise Refused(what, why=(f"its operations are {', '.join(states)}",), reason="SELECTION_EMPTY")
         return chosen
 
-    def choose_counted(
-        self, apply_id: ApplyId, members: Sequence[Member], expected: int | None
-    ) -> tuple[str, ...]:
-        """As choose(); raises Refused as well where the asker thought of another number."""
-        chosen = self.choose(apply_id, members)
-        if expected is not None and len(chosen) != expected:
-            what = f"{len(chosen)} operation{'' if len(chosen) == 1 else 's'} selected, not {expected}"
-            listed = ", ".join(chosen[:MOST_LISTED])
-            raise Refused(
-                what, why=(listed,), next_step="Look again with --dry-run.", reason="EXPECTATION_MISSED"
-            )
-        return chosen
-
     def _wants(self, member: Member) -> bool:
         return (
             (not self.deployments or member.deployment in self.deployments)
@@ -88,3 +76,22 @@ class Selection:
             and self.labels.items() <= member.labels.items()
             and member.deployment not in self.excepted
         )
+
+
+def refuse_unexpected(expected: int | None, lines: Sequence[ReceiptLine]) -> None:
+    """Raises Refused where a wish would be accepted for another number of operations than its asker thought of."""
+    accepted = [line.deployment for line in lines if line.outcome is Receipt.ACCEPTED]
+    if expected is None or len(accepted) == expected:
+        return
+    named = ", ".join(accepted[:MOST_LISTED]) + (", …" if len(accepted) > MOST_LISTED else "")
+    others = [line for line in lines if line.outcome is not Receipt.ACCEPTED]
+    raise Refused(
+        f"it would be accepted for {len(accepted)} operation{'' if len(accepted) == 1 else 's'}, not {expected}",
+        why=(
+            *((f"accepted: {named}",) if accepted else ()),
+            *(f"{line.deployment}: {line.outcome}: {line.reason}" for line in others[:MOST_LISTED]),
+        ),
+        unchanged="Nothing was sent to any engine and nothing was written.",
+        next_step="Look again with --dry-run, which says the number.",
+        reason="EXPECTATION_MISSED",
+    )

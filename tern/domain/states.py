@@ -107,6 +107,7 @@ class Event(StrEnum):
     SKIP = "skip"
     RESUME = "resume"
     RESUME_REFUSED = "resume_refused"
+    RESUME_WITHDRAWN = "resume_withdrawn"
     REQUEUE = "requeue"
     RETRY = "retry"
     ADOPT = "adopt"
@@ -143,7 +144,8 @@ MADE_BY: Mapping[Event, frozenset[Party]] = {
     Event.SKIP: frozenset({Party.VERDICT, Party.OPERATOR}),
     Event.RESUME: frozenset({Party.OPERATOR}),
     Event.RESUME_REFUSED: frozenset({Party.ENGINE}),
-    Event.REQUEUE: frozenset({Party.OPERATOR}),
+    Event.RESUME_WITHDRAWN: frozenset({Party.DRIVER}),
+    Event.REQUEUE: frozenset({Party.OPERATOR, Party.DRIVER}),
     Event.RETRY: frozenset({Party.OPERATOR}),
     Event.ADOPT: frozenset({Party.DRIVER, Party.OPERATOR}),
     Event.END: frozenset({Party.OPERATOR}),
@@ -187,6 +189,8 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
         Event.LOSE_TRACK: State.UNCERTAIN,
         Event.WITHDRAW_STOPPED: State.STOPPED,
         Event.WITHDRAW_CANCELLED: State.CANCELLED,
+        # Nothing was sent, or its key is dead; the store's statements say so. Never with an id.
+        Event.REQUEUE: State.PENDING,
         Event.ADOPT: State.RUNNING,
         **_sampled(*_FORWARD, *_ENDINGS),
     },
@@ -196,6 +200,7 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
         Event.LOSE_TRACK: State.UNCERTAIN,
         Event.WITHDRAW_STOPPED: State.STOPPED,
         Event.WITHDRAW_CANCELLED: State.CANCELLED,
+        Event.REQUEUE: State.PENDING,
         Event.ADOPT: State.RUNNING,
     },
     State.UNCERTAIN: {
@@ -226,6 +231,8 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
     State.RESUMING: {
         Event.LOSE_TRACK: State.UNCERTAIN,
         Event.RESUME_REFUSED: State.STOPPED,
+        # No Start has left by anybody's hand.
+        Event.RESUME_WITHDRAWN: State.STOPPED,
         **_sampled(State.RUNNING, *_FORWARD, *_ENDINGS),
     },
     State.STOPPED: {

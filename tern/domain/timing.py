@@ -39,7 +39,9 @@ read each. Not the whole period, because one message in two comes a few millisec
 """
 
 BACKOFF_MOST_S = 75.0
-CONTROL_REFUSALS_MAX = 10
+START_LOOKS_MAX = 10
+"""So many answers of its engine that don't say `stopped` end a start."""
+
 CUTOVER_REFUSALS_MAX = 5
 """So often Tern asks for a cutover that an engine refuses, with pauses; then a person decides."""
 

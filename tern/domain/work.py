@@ -189,8 +189,9 @@ class Asked:
     """A wish as a door took it in, before anybody looked at the apply. Raises UsageError where it has no reason, or
     a volume that no engine has.
 
-    expected: how many operations the asker thinks that the selection has, None for any number.
-    volume: 1 to 11, of the verb volume alone.
+    expected: for how many operations the asker thinks that it is accepted, None for any number.
+    volume: 1 to 11, of the verb volume alone. although_cancel_refused: of a start alone; it takes back a cancel too
+    that the engine has refused.
     """
 
     verb: Verb
@@ -201,8 +202,11 @@ class Asked:
     dry_run: bool = False
     expected: int | None = None
     volume: int | None = None
+    although_cancel_refused: bool = False
 
     def __post_init__(self) -> None:
+        if self.although_cancel_refused and self.verb is not Verb.START:
+            raise UsageError("only a start takes back a cancel that was refused")
         if not self.reason.strip():
             what = f"a {self.verb} needs a reason"
             raise UsageError(what, next_step="Say why; it stands in the record.")

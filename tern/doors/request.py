@@ -128,14 +128,16 @@ class EnqueueRequest:
 def read_asked(message: Mapping[str, object]) -> Asked:
     """A wish; raises UsageError, and ScopeRefused for a malformed operation.
 
-    verb; what _chosen() says; caller, reason; dry_run; expected, a number of operations; volume, of that verb alone.
+    verb; what _chosen() says; caller, reason; dry_run; expected, for how many operations it is to be accepted; volume,
+    of that verb alone; although_cancel_refused, of a start alone.
     """
     fields = _Fields(message)
     verb, volume = fields.word("verb", Verb), fields.number("volume")
+    although = fields.flag("although_cancel_refused")
     choose, rest = _chosen(fields), _rest(fields)
     fields.end()
     apply_id, selection = choose()
-    return Asked(verb, apply_id, selection, volume=volume, **rest)
+    return Asked(verb, apply_id, selection, volume=volume, although_cancel_refused=although, **rest)
 
 
 def read_answered(message: Mapping[str, object]) -> Answered:

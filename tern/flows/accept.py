@@ -1,6 +1,7 @@
 """Taking in a rollout or a wish: committed first, answered as accepted, and only then rung (G15)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from tern.domain.choice import Choice
 from tern.domain.control import CALLS_ONLY, Receipt, ReceiptLine
@@ -11,6 +12,7 @@ from tern.domain.identity import PlanId, ScopeName
 from tern.domain.model import Deployment, Plan, PlannedChange
 from tern.domain.policy import Policy
 from tern.domain.review import check_reviewed
+from tern.domain.selection import refuse_unexpected
 from tern.domain.waves import check_division
 from tern.doors.request import EnqueueRequest
 from tern.ports import AcceptedApply, Answered, Asked, Enqueued, NewApply, Ports, Store, WishReceipt
@@ -103,10 +105,13 @@ def answer(answered: Answered, ports: Ports) -> tuple[ReceiptLine, ...]:
     With dry_run nothing is written. Raises UsageError, Refused, NotFound, StorageUnavailable.
     """
     members = ports.store.members(answered.apply_id)
-    chosen = answered.selection.choose_counted(answered.apply_id, members, answered.expected)
+    chosen = answered.selection.choose(answered.apply_id, members)
     if len(chosen) > 1 and answered.remote_id:
         what = f"a remote id is one operation's, and {len(chosen)} are selected"
         raise UsageError(what)
+    if answered.expected is not None:
+        rehearsed = replace(answered, dry_run=True)
+        refuse_unexpected(answered.expected, [_outcome(rehearsed, each, ports) for each in chosen])
     if len(chosen) == 1 and not answered.dry_run:
         _answer_one(answered, chosen[0], ports)
         return (ReceiptLine(chosen[0], Receipt.ACCEPTED),)

@@ -7,7 +7,7 @@ from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.model import Forbidden, NeverStarted, RemoteCall, Resolution, Started, Unsupported
 from tern.domain.outcome import Ok, Outcome, Refused, Unknown
 from tern.domain.scope import parse_message
-from tern.domain.states import State
+from tern.domain.states import RANK, State
 from tern.domain.timing import HALT_RETRY_MAX_S, RPC_DEADLINE_S, backoff_s
 from tern.many import Turn
 from tern.ports import (
@@ -72,10 +72,17 @@ def _call(claimed: DeliveryClaimed, engine: Engine, ports: Ports, turn: Turn | N
     if turn is not None:
         engine.halt_later(claimed.verb, call, turn.later(lambda outcome: _answered(claimed, outcome, ports)))
         return
-    goes_already = claimed.verb is Verb.START and _goes_already(engine, call)
-    if claimed.verb.is_forward and not _may_go_forward(claimed, ports):
+    if claimed.verb is Verb.START:
+        if not _is_seen_stopped(claimed, engine, call, ports):
+            return
+        if not ports.store.may_go_forward(claimed.claim, is_new_work=True):
+            words = "a stop, a cancel or a drain came before the call"
+            ports.store.withdraw_start(claimed.claim, claimed.delivery_id, words)
+            ports.bells.advance(claimed.scope.apply_id)
+            return
+    elif claimed.verb.is_forward and not _may_go_forward(claimed, ports):
         return
-    _answered(claimed, Ok(None) if goes_already else _send(claimed, engine, call), ports)
+    _answered(claimed, _send(claimed, engine, call), ports)
 
 
 def _answered(claimed: DeliveryClaimed, outcome: Outcome[int] | Outcome[None], ports: Ports) -> None:
@@ -91,7 +98,7 @@ def _answered(claimed: DeliveryClaimed, outcome: Outcome[int] | Outcome[None], p
             # work may go on there. The wish stays open, with the words, until somebody has mended it.
             delay_s = _pause_s(claimed, ports)
             ports.store.record_undelivered(
-                claimed.claim, claimed.delivery_id, refused.message, delay_s=delay_s
+                claimed.claim, claimed.delivery_id, refused.message, delay_s=delay_s, was_sent=False
             )
         case Refused(message, code=code):
             _refused(claimed, _with_way_out(claimed, message, code), ports)
@@ -115,17 +122,35 @@ def _may_go_forward(claimed: DeliveryClaimed, ports: Ports) -> bool:
     if ports.store.may_go_forward(claimed.claim):
         return True
     message = "a stop or cancel came before the call"
-    ports.store.record_undelivered(claimed.claim, claimed.delivery_id, message, delay_s=1.0)
+    ports.store.record_undelivered(claimed.claim, claimed.delivery_id, message, delay_s=1.0, was_sent=False)
     return False
 
 
-def _goes_already(engine: Engine, call: RemoteCall) -> bool:
-    """What runs, or is through, needs no Start: the look that follows takes it over as it is (SA4)."""
+def _is_seen_stopped(claimed: DeliveryClaimed, engine: Engine, call: RemoteCall, ports: Ports) -> bool:
+    """The look before a Start, which alone may say that one is needed: what runs, or is through, is taken over as it
+    is, and of what says neither nothing is concluded (SA4, G10). True where the operation was made `resuming`.
+    """
+    claim, delivery_id = claimed.claim, claimed.delivery_id
     match engine.progress(call):
+        case Ok(sample) if sample.state is State.STOPPED:
+            if ports.store.resume(claim, claimed.scope, delivery_id) is Fenced.DONE:
+                return True
+        case Ok(sample) if sample.state in RANK:
+            words = f"nothing was sent: its engine says {sample.said}"
+            if ports.store.take_over(claim, claimed.scope, delivery_id, words) is Fenced.DONE:
+                ports.bells.progress(Due(claim.operation_id, claimed.scope.name))
         case Ok(sample):
-            return sample.state not in {None, State.STOPPED}
-        case Refused() | Unknown():
-            return False
+            words = f"its engine says {sample.said}"
+            ports.store.record_look(claim, delivery_id, words, was_answered=True)
+            if sample.state is not None:
+                # It is over; the look that follows takes that over.
+                ports.bells.progress(Due(claim.operation_id, claimed.scope.name))
+        case Refused() as refused:
+            ports.store.record_look(claim, delivery_id, refused.message, was_answered=refused.was_sent)
+        case Unknown(message):
+            ports.store.record_look(claim, delivery_id, message, was_answered=False)
+    ports.bells.advance(claimed.scope.apply_id)
+    return False
 
 
 def _with_way_out(claimed: DeliveryClaimed, message: str, code: str) -> str:
@@ -194,9 +219,12 @@ def _resolved(claimed: DeliveryClaimed, outcome: Outcome[Resolution], ports: Por
                     ports.store.hold_uncertain(claim, delivery_id, message)
                 case _:
                     assert_never(resolution)
-        case Refused(message) | Unknown(message):
+        case (Refused() | Unknown()) as unresolved:
+            # Nothing of the wish has left; a Stop was not even due yet.
             delay_s = _pause_s(claimed, ports)
-            ports.store.record_undelivered(claim, delivery_id, message, delay_s=delay_s)
+            ports.store.record_undelivered(
+                claim, delivery_id, unresolved.message, delay_s=delay_s, was_sent=False
+            )
 
 
 def _adopt(claimed: DeliveryClaimed, remote_id: RemoteId, ports: Ports) -> None:

@@ -34,16 +34,18 @@ def dispatch(operation_id: object, scope: object, ports: Ports) -> None:
         case Approach.SEND:
             _send(claimed, engine, ports)
         case Approach.RESOLVE:
-            _settle_by_resolve(claimed, engine, "an earlier dispatch was never answered", "", ports)
-        case Approach.ASK_PERSON:
+            said = "an earlier dispatch was never answered"
+            _settle_by_resolve(claimed, engine, said, "", ports, again=claimed.scope.deployment.drained)
+        case Approach.ASK_PERSON | Approach.WAIT:
+            # The claim itself settles these; nobody is handed one.
             ports.store.record_uncertain(claimed.claim, "an earlier dispatch was never answered")
         case _:
             assert_never(claimed.approach)
 
 
 def _send(claimed: DispatchClaimed, engine: Engine, ports: Ports) -> None:
-    if not ports.store.may_go_forward(claimed.claim):
-        _give_way(claimed, ports)
+    if not ports.store.may_go_forward(claimed.claim, is_new_work=True):
+        _give_way(claimed, engine, ports)
         return
     match engine.apply(claimed.scope, claimed.claim):
         case Ok(remote_id):
@@ -59,15 +61,19 @@ def _send(claimed: DispatchClaimed, engine: Engine, ports: Ports) -> None:
             _unanswered(claimed, engine, message, ports)
 
 
-def _give_way(claimed: DispatchClaimed, ports: Ports) -> None:
-    """A stop came between claim and call (G9)."""
+def _give_way(claimed: DispatchClaimed, engine: Engine, ports: Ports) -> None:
+    """A stop, or a drain, came between claim and call (G9)."""
     if claimed.claim.is_first_sender:
         # We know that nothing was ever sent under this key.
         ports.store.withdraw_intent(claimed.claim)
         ports.bells.advance(claimed.scope.apply_id)
         return
-    message = "a stop or cancel came before the repeated call"
-    ports.store.record_unanswered(claimed.claim, message, delay_s=0.0, engine_answers=False)
+    message = "a stop, a cancel or a drain came before the repeated call"
+    if not claimed.scope.deployment.capabilities.resolve:
+        # A stop finds it unanswered; a drained one waits.
+        ports.store.record_unanswered(claimed.claim, message, delay_s=0.0, engine_answers=False)
+        return
+    _settle_by_resolve(claimed, engine, message, "", ports, again=True)
 
 
 def _record_id(claimed: DispatchClaimed, remote_id: RemoteId, ports: Ports) -> None:
@@ -116,15 +122,26 @@ def _unanswered(claimed: DispatchClaimed, engine: Engine, message: str, ports: P
 
 
 def _settle_by_resolve(
-    claimed: DispatchClaimed, engine: Engine, message: str, reason: str, ports: Ports
+    claimed: DispatchClaimed,
+    engine: Engine,
+    message: str,
+    reason: str,
+    ports: Ports,
+    *,
+    again: bool = False,
 ) -> None:
-    """Asks what became of the key and makes sure that nothing can come of it later."""
+    """Asks what became of the key and makes sure that nothing can come of it later. again: where nothing did, the
+    operation goes back to its place in the order under another key, and has not failed.
+    """
     claim, scope = claimed.claim, claimed.scope
     match engine.resolve(scope, claim, claim.key, forbid=True):
         case Ok(resolution):
             match resolution:
                 case Started(remote_id):
                     _record_id(claimed, remote_id, ports)
+                case Forbidden() if again:
+                    ports.store.record_key_dead(claim, f"{message}; its key started nothing and is dead")
+                    ports.bells.advance(scope.apply_id)
                 case Forbidden():
                     ports.store.record_refused(claim, message, reason, key_is_dead=True)
                     ports.bells.advance(scope.apply_id)

@@ -8,7 +8,7 @@ from functools import partial
 from tern.domain.control import Delivery, Verb
 from tern.domain.model import Claim
 from tern.domain.states import Event, State
-from tern.domain.timing import CONTROL_REFUSALS_MAX, RESEND_S
+from tern.domain.timing import RESEND_S
 from tern.metrics import CONTROL_SECONDS
 from tern.ports import Fenced
 from tern.store.event import Happening, append
@@ -30,7 +30,7 @@ class AnswerSteps(Steps):
             held = hold(tx, claim)
             if held is None:
                 return Fenced.LOST
-            wish = _wish(tx, delivery_id)
+            wish = locked_wish(tx, delivery_id)
             tx.execute(
                 text("UPDATE apply_operations SET dispatch_key_is_dead = true WHERE id = :id"),
                 {"id": held.operation_id},
@@ -56,7 +56,7 @@ class AnswerSteps(Steps):
             held = hold(tx, claim)
             if held is None:
                 return Fenced.LOST
-            wish = _wish(tx, delivery_id)
+            wish = locked_wish(tx, delivery_id)
             tx.execute(
                 text("UPDATE apply_operations SET volume = :volume WHERE id = :id"),
                 {"volume": volume, "id": held.operation_id},
@@ -66,16 +66,19 @@ class AnswerSteps(Steps):
                 {"id": delivery_id},
             )
             close_wish(tx, held, wish, Verb.VOLUME, Delivery.ACKNOWLEDGED, f"the volume is {volume}")
-            _release(tx, held, is_start=False)
+            release(tx, held, is_start=False)
             return Fenced.DONE
 
-    def record_undelivered(self, claim: Claim, delivery_id: int, message: str, *, delay_s: float) -> Fenced:
+    def record_undelivered(
+        self, claim: Claim, delivery_id: int, message: str, *, delay_s: float, was_sent: bool = True
+    ) -> Fenced:
         """See ports.ControlStore."""
         return self._after_call(
             claim,
             delivery_id,
             # The call may have had its effect after all: only a sample taken after this instant counts.
-            "called_at = tern_clock(), engine_words = :words,"
+            ("called_at = tern_clock(), " if was_sent else "attempts = attempts - 1, ")
+            + "engine_words = :words,"
             " next_attempt_at = tern_clock() + make_interval(secs => :delay_s)",
             delay_s=delay_s,
             event="unanswered",
@@ -89,7 +92,7 @@ class AnswerSteps(Steps):
             held = hold(tx, claim)
             if held is None:
                 return Fenced.LOST
-            wish = _wish(tx, delivery_id)
+            wish = locked_wish(tx, delivery_id)
             tx.execute(
                 text(
                     f"UPDATE control_deliveries SET {assignments}"
@@ -97,16 +100,10 @@ class AnswerSteps(Steps):
                 ),
                 {"id": delivery_id, "delay_s": delay_s, "words": words},
             )
-            _release(tx, held, is_start=wish.verb == Verb.START.value and event == "sent")
+            release(tx, held, is_start=wish.verb == Verb.START.value and event == "sent")
             if event == "sent":
                 after_commit(tx, partial(CONTROL_SECONDS.observe, wish.age_s, wish.verb, event))
-            if not words or words != wish.engine_words:
-                # The same silence is told once, not every few seconds of an outage.
-                why = words or wish.reason
-                append(
-                    tx,
-                    Happening(held.apply_pk, f"{wish.verb}_{event}", wish.caller, held.operation_id, why),
-                )
+            tell_once(tx, held, wish, event, words)
             return Fenced.DONE
 
     def record_delivery_refused(
@@ -117,21 +114,28 @@ class AnswerSteps(Steps):
             held = hold(tx, claim)
             if held is None:
                 return Fenced.LOST
-            wish = _wish(tx, delivery_id)
+            wish = locked_wish(tx, delivery_id)
             verb = Verb(wish.verb)
-            if verb.is_halting and wish.refusals + 1 < CONTROL_REFUSALS_MAX:
+            if verb.is_halting:
+                # A person wants it stopped until they say otherwise, whatever the engine says: it covers, and is
+                # repeated.
                 tx.execute(
                     text(
-                        "UPDATE control_deliveries SET refusals = refusals + 1, engine_words = :words,"
-                        " next_attempt_at = tern_clock() + make_interval(secs => :delay_s)"
+                        "UPDATE control_deliveries SET refusals = refusals + 1, refused_attempt = attempts,"
+                        " engine_words = :words, next_attempt_at = tern_clock() + make_interval(secs => :delay_s)"
                         " WHERE id = :id AND state IN ('pending', 'sent')"
                     ),
                     {"words": message, "delay_s": delay_s, "id": delivery_id},
                 )
-                _release(tx, held, is_start=False)
+                release(tx, held, is_start=False)
+                tell_once(tx, held, wish, "refused", message)
             else:
+                tx.execute(
+                    text("UPDATE control_deliveries SET refused_attempt = attempts WHERE id = :id"),
+                    {"id": delivery_id},
+                )
                 close_wish(tx, held, wish, verb, Delivery.FAILED, message)
-                _release(tx, held, is_start=False)
+                release(tx, held, is_start=False)
                 if verb is Verb.START and held.state is State.RESUMING:
                     move(
                         tx,
@@ -153,13 +157,25 @@ class AnswerSteps(Steps):
             held = hold(tx, claim)
             if held is None:
                 return Fenced.LOST
-            wish = _wish(tx, delivery_id)
+            wish = locked_wish(tx, delivery_id)
             append(
                 tx,
                 Happening(held.apply_pk, f"{wish.verb}_unresolved", wish.caller, held.operation_id, message),
             )
+            # Its engine was asked about a key, and no call of the wish has left.
+            tx.execute(
+                text("UPDATE control_deliveries SET refused_attempt = attempts WHERE id = :id"),
+                {"id": delivery_id},
+            )
             ask_person(tx, held, Verb(wish.verb), delivery_id, self.owner)
             return Fenced.DONE
+
+
+def tell_once(tx: Connection, held: HeldOperation, wish: Row, event: str, words: str) -> None:
+    """What came of one try. The same words are told once, not every few seconds of an outage."""
+    if not words or words != wish.engine_words:
+        why = words or wish.reason
+        append(tx, Happening(held.apply_pk, f"{wish.verb}_{event}", wish.caller, held.operation_id, why))
 
 
 def close_wish(
@@ -227,10 +243,12 @@ def postpone(tx: Connection, delivery_id: int, delay_s: float | None) -> None:
     )
 
 
-def _wish(tx: Connection, delivery_id: int) -> Row:
+def locked_wish(tx: Connection, delivery_id: int) -> Row:
+    """One wish, under its lock."""
     return tx.execute(
         text(
-            "SELECT d.id, d.verb, d.state, d.refusals, d.engine_words, r.caller, r.reason,"
+            "SELECT d.id, d.verb, d.state, d.attempts, d.refusals, d.refused_attempt, d.looks, d.engine_words,"
+            " r.caller, r.reason,"
             " greatest(0, extract(epoch FROM tern_clock() - d.created_at))::float AS age_s FROM control_deliveries d"
             " JOIN control_requests r ON r.id = d.request_id WHERE d.id = :id FOR UPDATE OF d"
         ),
@@ -238,7 +256,7 @@ def _wish(tx: Connection, delivery_id: int) -> Row:
     ).one()
 
 
-def _release(tx: Connection, held: HeldOperation, *, is_start: bool) -> None:
+def release(tx: Connection, held: HeldOperation, *, is_start: bool) -> None:
     """Gives the claim back and asks for a look at once: the effect is what counts."""
     tx.execute(
         text(

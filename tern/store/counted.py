@@ -28,6 +28,11 @@ FENCED = (
     "record_undelivered",
     "record_delivery_refused",
     "hold_uncertain",
+    "resume",
+    "take_over",
+    "record_look",
+    "withdraw_start",
+    "record_key_dead",
 )
 
 

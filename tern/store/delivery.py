@@ -1,29 +1,30 @@
 """Durable steps of bringing a wish forward on one operation (G8, G9). Each method is one transaction."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 from tern.domain.control import CONTRARY, Delivery, DriveFacts, Step, Verb, next_step, unmet
 from tern.domain.errors import ScopeRefused
 from tern.domain.identity import DispatchKey, ScopeName
 from tern.domain.model import Claim, OperationScope
 from tern.domain.scope import POISON, refuse
-from tern.domain.states import Event, State
+from tern.domain.states import State
 from tern.domain.timing import RPC_DEADLINE_S
 from tern.ports import DeliveryClaimed, DeliverySettled, NotClaimed
 from tern.store.answer import ask_person, close_wish, postpone, settle_locally
 from tern.store.barrier import in_order
 from tern.store.event import Happening, append
 from tern.store.gate import claim_runs_for_s, lock_operation
-from tern.store.projection import close_deliveries, moot_overtaken, move, project_parent
-from tern.store.reservation import holder_of, take
+from tern.store.projection import close_deliveries, moot_overtaken, moot_superseded, project_parent
 from tern.store.scope import load_scope
 from tern.store.session import transaction
 from tern.store.sql import Connection, Row, text
+from tern.store.start import retake
 from tern.store.step import HeldOperation, Steps, lock_apply_of, new_token
-from tern.store.uncalled import Revival, put_back_in_line, reopen_table_changes
+from tern.store.uncalled import Revival, put_back_in_line
 
 _OPEN_WISHES = text(
-    "SELECT d.id, d.verb, d.state, d.attempts, d.refusals, r.caller, r.reason, r.volume,"
+    "SELECT d.id, d.verb, d.state, d.attempts, d.refusals, d.refused_attempt, d.overrides_cancel,"
+    " r.caller, r.reason, r.volume,"
     " (d.next_attempt_at <= tern_clock() OR d.next_attempt_at > tern_clock() + make_interval(secs => :longest_s))"
     "   AS is_due, d.request_id,"
     # A call that was begun may act until its deadline: only what is seen after that speaks about its effect (CU3).
@@ -36,6 +37,7 @@ _OPEN_WISHES = text(
     " JOIN apply_operations o ON o.id = d.operation_id"
     " WHERE d.operation_id = :id AND d.state IN ('pending', 'sent') ORDER BY d.id FOR UPDATE OF d"
 )
+_TAKEN_BACK_S = 5.0
 
 
 class DeliverySteps(Steps):
@@ -52,13 +54,13 @@ class DeliverySteps(Steps):
             row = lock_operation(tx, operation_id)
             if row is None:
                 return NotClaimed("another driver is just claiming it")
-            wishes = {
-                wish.verb: wish
-                for wish in tx.execute(
-                    _OPEN_WISHES,
-                    {"id": operation_id, "deadline_s": RPC_DEADLINE_S, "longest_s": self.longest_control_s},
-                )
+            given = {
+                "id": operation_id,
+                "deadline_s": RPC_DEADLINE_S,
+                "longest_s": self.longest_control_s,
             }
+            rows = tx.execute(_OPEN_WISHES, given).all()
+            wishes = _by_verb(rows)
             try:
                 scope = load_scope(tx, operation_id, name)
             except ScopeRefused as poison:
@@ -75,10 +77,13 @@ class DeliverySteps(Steps):
                 return NotClaimed("another driver works on it")
             if not wish.is_due:
                 return NotClaimed("not due yet")
-            if outranking := _outranked_by(verb, wishes):
+            if outranking := _outranked_by(wish, rows):
+                if verb.is_halting:
+                    # Whoever took it back may wait for long; it is looked at again in case that came to nothing.
+                    postpone(tx, wish.id, _TAKEN_BACK_S)
                 return NotClaimed(f"a {outranking} comes first")
             held = HeldOperation(row.id, row.apply_id, State(row.state), row.deployment, row)
-            return self._drive(tx, held, scope, verb, wish, wishes)
+            return self._drive(tx, held, scope, verb, wish, rows)
 
     def _drive(
         self,
@@ -87,9 +92,9 @@ class DeliverySteps(Steps):
         scope: OperationScope,
         verb: Verb,
         wish: Row,
-        wishes: dict[str, Row],
+        rows: Sequence[Row],
     ) -> DeliveryClaimed | DeliverySettled | NotClaimed:
-        facts = _facts(held, scope, verb, wish, wishes)
+        facts = _facts(held, scope, verb, wish, rows)
         if verb is Verb.CUTOVER:
             facts = in_order(tx, held, scope.policy, wish, facts)
         step = next_step(verb, facts)
@@ -99,9 +104,7 @@ class DeliverySteps(Steps):
             case Step.REQUEUE:
                 if (refused := self._requeue(tx, held, scope, verb, wish)) is not None:
                     return refused
-            case Step.RESUME:
-                return self._resume(tx, held, scope, wish)
-            case Step.SEND | Step.RESOLVE:
+            case Step.RESUME | Step.SEND | Step.RESOLVE:
                 return self._claim_wish(tx, held, scope, verb, wish, step)
             case Step.ASK_PERSON:
                 ask_person(tx, held, verb, wish.id, self.owner)
@@ -114,9 +117,15 @@ class DeliverySteps(Steps):
                 postpone(tx, wish.id, None)
                 project_parent(tx, held.apply_pk, self.owner)
                 return NotClaimed("its turn to cut over has not come")
+            case Step.WAIT_FOR_UNDRAIN:
+                # Whoever opens the deployment again makes it due.
+                postpone(tx, wish.id, None)
+                project_parent(tx, held.apply_pk, self.owner)
+                return NotClaimed("its deployment is drained")
             case Step.ACKNOWLEDGE:
                 close_wish(tx, held, wish, verb, Delivery.ACKNOWLEDGED, f"it is {held.state}")
-                _moot_unsent_stops(tx, verb, wishes)
+                if verb is Verb.START:
+                    moot_superseded(tx, held.apply_pk, [wish.id])
                 moot_overtaken(tx, held.apply_pk, [held.operation_id])
             case Step.TOO_LATE:
                 close_wish(tx, held, wish, verb, Delivery.TOO_LATE, f"it is {held.state}")
@@ -135,52 +144,11 @@ class DeliverySteps(Steps):
         wish: Row,
     ) -> DeliverySettled | None:
         """What was never dispatched, or was refused, goes back to its place in the order (SA2)."""
-        if (refused := self._retake(tx, held, scope, verb, wish)) is not None:
-            return refused
+        if (words := retake(tx, held, scope, verb, wish)) is not None:
+            return DeliverySettled(scope.name, words)
         revival = Revival(held.operation_id, held.state, verb, wish.caller, wish.reason)
         put_back_in_line(tx, held.apply_pk, [revival])
         return None
-
-    def _resume(
-        self, tx: Connection, held: HeldOperation, scope: OperationScope, wish: Row
-    ) -> DeliveryClaimed | DeliverySettled:
-        if (refused := self._retake(tx, held, scope, Verb.START, wish)) is not None:
-            return refused
-        state = move(
-            tx,
-            operation_id=held.operation_id,
-            apply_pk=held.apply_pk,
-            state=held.state,
-            event=Event.RESUME,
-            who=wish.caller,
-            why=wish.reason,
-            assignments="start_sent_at = NULL, runs_though_stopped = false",
-        )
-        reopen_table_changes(tx, [held.operation_id])
-        return self._claim_wish(tx, replace(held, state=state), scope, Verb.START, wish, Step.SEND)
-
-    def _retake(
-        self,
-        tx: Connection,
-        held: HeldOperation,
-        scope: OperationScope,
-        verb: Verb,
-        wish: Row,
-    ) -> DeliverySettled | None:
-        """Takes the target again in the transaction that makes the apply live; another holder refuses (SA3, G13)."""
-        taken = take(
-            tx,
-            apply_pk=held.apply_pk,
-            environment=scope.environment,
-            database=scope.database,
-            deployments=[held.deployment],
-        )
-        if taken:
-            return None
-        holder = holder_of(tx, scope.environment, scope.database, held.deployment)
-        words = f"its target is held by {holder}"
-        close_wish(tx, held, wish, verb, Delivery.FAILED, words)
-        return DeliverySettled(scope.name, words)
 
     def _claim_wish(
         self,
@@ -215,11 +183,14 @@ class DeliverySteps(Steps):
                 "id": held.operation_id,
             },
         )
+        # A start is looked for first; its call is counted in the transaction that makes it `resuming`.
+        looks_first = verb is Verb.START
         tx.execute(
             text(
                 # Whoever dies after the call leaves at least the time from which it may have worked.
-                "UPDATE control_deliveries SET attempts = attempts + 1, called_at = tern_clock(),"
-                " next_attempt_at = tern_clock() + make_interval(secs => :lease_s) WHERE id = :id"
+                "UPDATE control_deliveries SET next_attempt_at = tern_clock() + make_interval(secs => :lease_s)"
+                + ("" if looks_first else ", attempts = attempts + 1, called_at = tern_clock()")
+                + " WHERE id = :id"
             ),
             {"lease_s": self.lease_s, "id": wish.id},
         )
@@ -229,15 +200,45 @@ class DeliverySteps(Steps):
         )
 
 
+def _by_verb(rows: Sequence[Row]) -> dict[str, Row]:
+    """The open wish of each verb that is driven: the newest, and of two stops around a start the one that still counts
+    and whose answer the start waits for.
+    """
+    found: dict[str, Row] = {}
+    for row in rows:
+        if row.verb not in found or not _is_taken_back(row, rows) or _is_taken_back(found[row.verb], rows):
+            found[row.verb] = row
+    return found
+
+
+def _is_taken_back(halt: Row, rows: Sequence[Row]) -> bool:
+    """halt.SUPERSEDED, of an open wish among the open ones."""
+    return any(
+        Verb(halt.verb).is_halting
+        and start.verb == Verb.START.value
+        and start.id > halt.id
+        and halt.attempts == halt.refused_attempt
+        and (halt.verb == Verb.STOP.value or (start.overrides_cancel and halt.refusals > 0))
+        for start in rows
+    )
+
+
 def _facts(
     held: HeldOperation,
     scope: OperationScope,
     verb: Verb,
     wish: Row,
-    wishes: dict[str, Row],
+    rows: Sequence[Row],
 ) -> DriveFacts:
-    contrary = wishes.get(CONTRARY.get(verb, ""))
-    halting = [other for verb, other in wishes.items() if verb in {"stop", "cancel"} and other.id != wish.id]
+    contrary = CONTRARY.get(verb)
+    halts = any(
+        Verb(other.verb).is_halting
+        and other.id != wish.id
+        and not (verb is Verb.START and _is_taken_back(other, rows))
+        for other in rows
+    )
+    # What was acknowledged long ago covers too, but for a start, which is accepted over it.
+    covers = verb is not Verb.START and held.row.stop_in_force in {"stop", "cancel"}
     return DriveFacts(
         state=held.state,
         has_remote_id=scope.remote_id is not None,
@@ -246,37 +247,28 @@ def _facts(
         offers_resolve=bool(scope.deployment.capabilities.resolve),
         delivery=Delivery(wish.state),
         runs_though_stopped=held.row.runs_though_stopped,
-        stop_open=bool(halting),
-        stop_was_sent=any(other.state == Delivery.SENT.value or other.attempts for other in halting),
-        contrary_came_first=contrary is not None and contrary.id < wish.id,
+        stop_open=halts or covers,
+        call_is_out=wish.attempts != wish.refused_attempt,
+        drained=scope.deployment.drained,
+        contrary_came_first=any(other.verb == contrary and other.id < wish.id for other in rows),
         is_fresh=bool(wish.is_fresh),
     )
 
 
-def _outranked_by(verb: Verb, wishes: dict[str, Row]) -> str | None:
-    """An open wish that is driven first. A start asked for after a stop that has not left supersedes it; a cancel that
-    the engine refuses, perhaps ten times with growing pauses, keeps no stop waiting.
+def _outranked_by(wish: Row, rows: Sequence[Row]) -> str | None:
+    """An open wish that is driven first. What a start has taken back waits for what becomes of the start; a cancel that
+    the engine refuses, again and again with growing pauses, keeps no stop waiting.
     """
-    for other in wishes.values():
+    verb = Verb(wish.verb)
+    if _is_taken_back(wish, rows):
+        return Verb.START.value
+    for other in rows:
         other_verb = Verb(other.verb)
-        if other_verb.precedence >= verb.precedence or other_verb is verb:
+        if other_verb.precedence >= verb.precedence:
             continue
         if verb is Verb.STOP and other.refusals:
             continue
-        if (
-            verb is Verb.START
-            and other_verb is Verb.STOP
-            and not other.attempts
-            and wishes["start"].id > other.id
-        ):
+        if verb is Verb.START and wish.id > other.id and _is_taken_back(other, rows):
             continue
         return other_verb.value
-    if verb is Verb.STOP and (start := wishes.get("start")) is not None and not wishes["stop"].attempts:
-        return "start" if start.id > wishes["stop"].id else None
     return None
-
-
-def _moot_unsent_stops(tx: Connection, verb: Verb, wishes: dict[str, Row]) -> None:
-    stop = wishes.get("stop")
-    if verb is Verb.START and stop is not None and not stop.attempts:
-        close_deliveries(tx, {stop.id: Delivery.MOOT}, "superseded by a start before it was sent")

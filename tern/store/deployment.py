@@ -22,6 +22,18 @@ _COME_BACK = text(
     " WHERE id IN (SELECT apply_id FROM target_reservations WHERE deployment = :name)"
     " ORDER BY id FOR NO KEY UPDATE)"
 )
+_DUE_AGAIN = (
+    text(
+        "UPDATE control_deliveries d SET next_attempt_at = tern_clock() FROM apply_operations o"
+        " WHERE o.id = d.operation_id AND o.deployment = :name AND d.verb = 'start' AND d.state = 'pending'"
+    ),
+    text(
+        # Of one that is being driven the claim says when it is due.
+        "UPDATE apply_operations SET next_attempt_at = tern_clock() WHERE deployment = :name"
+        " AND state = 'failed_retryable' AND claim_token IS NULL AND next_attempt_at IS NULL"
+    ),
+)
+"""What waited for the deployment: starts, and dispatches that its engine can't settle."""
 
 
 class DeploymentSteps(Steps):
@@ -94,7 +106,8 @@ class DeploymentSteps(Steps):
                 name,
             )
             if not drained:
-                tx.execute(_COME_BACK, {"name": name})
+                for statement in (_COME_BACK, *_DUE_AGAIN):
+                    tx.execute(statement, {"name": name})
 
     def remove_deployment(self, name: str) -> None:
         """See ports.DeploymentStore."""

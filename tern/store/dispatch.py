@@ -2,6 +2,7 @@
 
 from tern.domain.dispatch import Approach, approach
 from tern.domain.errors import ScopeRefused
+from tern.domain.holds import HoldKind
 from tern.domain.identity import DispatchKey, RemoteId, ScopeName, dispatch_key
 from tern.domain.model import Claim, OperationScope
 from tern.domain.projection import is_left_alone_by_claim
@@ -16,12 +17,15 @@ from tern.store.projection import move, project_parent
 from tern.store.scope import REMOTE_ID, found_in, store_remote_id
 from tern.store.session import single, transaction
 from tern.store.sql import Connection, Row, text
-from tern.store.step import HeldOperation, Steps, hold, new_token
+from tern.store.step import HeldOperation, hold, new_token
+from tern.store.withdraw import WithdrawSteps
 
 _CLAIMABLE = (State.PENDING, State.RUNNING, State.FAILED_RETRYABLE)
 
 _LAST_LOOK = text(
-    f"SELECT {STOP_IN_FORCE} AS stop_in_force FROM apply_operations o"
+    f"SELECT {STOP_IN_FORCE} AS stop_in_force,"
+    " :is_new_work AND coalesce((SELECT n.drained FROM deployments n WHERE n.name = o.deployment), false) AS drained"
+    " FROM apply_operations o"
     " WHERE o.id = :id AND o.claim_token = :token AND o.claim_expires_at > tern_clock()"
 )
 _STORE_OWN_ID = text(
@@ -51,9 +55,10 @@ _GIVE_BACK = text(
     "UPDATE apply_operations SET claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL,"
     " next_attempt_at = NULL, next_poll_at = CASE WHEN completed_at IS NULL THEN tern_clock() END WHERE id = :id"
 )
+_NOT_DUE = text("UPDATE apply_operations SET next_attempt_at = NULL WHERE id = :id")
 
 
-class DispatchSteps(Steps):
+class DispatchSteps(WithdrawSteps):
     """ports.DispatchStore on PostgreSQL."""
 
     def claim_dispatch(self, operation_id: int, name: ScopeName) -> DispatchClaimed | NotClaimed:
@@ -74,6 +79,9 @@ class DispatchSteps(Steps):
             if row.state == State.RUNNING and row.next_attempt_at is None:
                 return NotClaimed("it is followed by its remote id")
             held = gather_holds(tx, found, scope, self.lease_s)
+            if _is_unanswered(row) and scope.deployment.drained:
+                # What became of the key can be asked there, and nothing new begins by it.
+                held = tuple(reason for reason in held if reason.kind is not HoldKind.DRAINED)
             if scope.remote_id is None and held:
                 step_back(tx, row, {reason.kind for reason in held}, self.owner)
                 return NotClaimed("; ".join(f"{reason.kind}: {reason.detail}" for reason in held))
@@ -89,7 +97,11 @@ class DispatchSteps(Steps):
             has_earlier_intent=row.dispatch_key is not None,
             idempotent_dispatch=scope.deployment.idempotent_dispatch or row.repeat_is_safe,
             offers_resolve=bool(scope.deployment.capabilities.resolve),
+            drained=scope.deployment.drained,
         )
+        if how is Approach.WAIT:
+            self._wait_for_undrain(tx, row)
+            return NotClaimed("its deployment is drained, and an earlier dispatch is unanswered there")
         if how is Approach.ASK_PERSON:
             self._hold_unknowable(tx, row)
             return NotClaimed("an earlier dispatch is unanswered and this engine does not deduplicate")
@@ -167,6 +179,15 @@ class DispatchSteps(Steps):
         held = HeldOperation(row.id, row.apply_id, State(row.state), row.deployment, row)
         self._leave(tx, held, Event.LOSE_TRACK, words, "UNANSWERED")
 
+    def _wait_for_undrain(self, tx: Connection, row: Row) -> None:
+        """Whoever opens the deployment again makes it due."""
+        if row.state == State.RUNNING.value:
+            held = HeldOperation(row.id, row.apply_id, State(row.state), row.deployment, row)
+            words = "an earlier dispatch was never answered, and its deployment is drained"
+            self._leave(tx, held, Event.ANSWER_LOST, words, "UNANSWERED")
+            return
+        tx.execute(_NOT_DUE, {"id": row.id})
+
     def _leave(
         self,
         tx: Connection,
@@ -203,47 +224,12 @@ class DispatchSteps(Steps):
         )
         project_parent(tx, held.apply_pk, self.owner)
 
-    def may_go_forward(self, claim: Claim) -> bool:
+    def may_go_forward(self, claim: Claim, *, is_new_work: bool = False) -> bool:
         """See ports.DispatchStore."""
+        given = {"id": claim.operation_id, "token": claim.token, "is_new_work": is_new_work}
         with single(self.engine) as tx:
-            row = tx.execute(_LAST_LOOK, {"id": claim.operation_id, "token": claim.token}).one_or_none()
-            return row is not None and row.stop_in_force is None
-
-    def withdraw_intent(self, claim: Claim) -> Fenced:
-        """See ports.DispatchStore."""
-        with transaction(self.engine) as tx:
-            held = hold(tx, claim)
-            if held is None:
-                return Fenced.LOST
-            wish = tx.execute(
-                text(
-                    f"SELECT {STOP_IN_FORCE} AS verb, (SELECT r.caller FROM control_deliveries d"
-                    " JOIN control_requests r ON r.id = d.request_id WHERE d.operation_id = o.id"
-                    " AND d.verb IN ('stop', 'cancel', 'skip') ORDER BY d.id DESC LIMIT 1) AS caller"
-                    " FROM apply_operations o WHERE o.id = :id"
-                ),
-                {"id": claim.operation_id},
-            ).one()
-            if wish.verb is None:
-                return Fenced.LOST
-            event = Event.WITHDRAW_CANCELLED if wish.verb == "cancel" else Event.WITHDRAW_STOPPED
-            message = f"{wish.verb} by {wish.caller} before anything was sent to {held.deployment}"
-            move(
-                tx,
-                operation_id=held.operation_id,
-                apply_pk=held.apply_pk,
-                state=held.state,
-                event=event,
-                who=wish.caller,
-                why=message,
-                detail={"deployment": held.deployment, "operation": held.operation_id},
-                assignments=(
-                    "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL, next_attempt_at = NULL,"
-                    " dispatch_key = NULL, dispatch_intent_at = NULL"
-                ),
-            )
-            project_parent(tx, held.apply_pk, self.owner)
-            return Fenced.DONE
+            row = tx.execute(_LAST_LOOK, given).one_or_none()
+            return row is not None and row.stop_in_force is None and not row.drained
 
     def record_remote_id(self, claim: Claim, scope: OperationScope, remote_id: RemoteId) -> Fenced:
         """See ports.DispatchStore."""
@@ -386,6 +372,10 @@ class DispatchSteps(Steps):
                 {"id": claim.operation_id},
             ).one()
             return row.answered_attempts, row.age_s
+
+
+def _is_unanswered(row: Row) -> bool:
+    return row.dispatch_key is not None and State(row.state) in {State.RUNNING, State.FAILED_RETRYABLE}
 
 
 def _stored_id(held: HeldOperation) -> str | None:

@@ -25,7 +25,7 @@ from tern.store.tally import tally_in, tally_of
 _LOCK_OPERATION = text(
     "SELECT o.*, a.operation_count, a.external_id, a.apply_identifier, a.environment, a.database,"
     " extract(epoch FROM o.next_attempt_at - tern_clock())::float AS wait_s,"
-    f" {CLAIMED_FOR_S} AS claimed_for_s"
+    f" {CLAIMED_FOR_S} AS claimed_for_s, {STOP_IN_FORCE} AS stop_in_force"
     # One claimer; NO KEY, so that an operator's delivery can still be inserted beside it.
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = :id"
     " FOR NO KEY UPDATE OF o SKIP LOCKED"

@@ -18,7 +18,7 @@ from tern.metrics import CONTROL_SECONDS
 from tern.ports import Due, DueControl
 from tern.store.barrier import cut_over_next
 from tern.store.event import INTO_EVENTS, SAID, Happening, append, append_all, tell_later
-from tern.store.halt import STOP_IN_FORCE
+from tern.store.halt import STOP_IN_FORCE, SUPERSEDED
 from tern.store.notify import due_in, notify
 from tern.store.session import after_commit
 from tern.store.sql import Connection, Row, text
@@ -98,8 +98,8 @@ def close_fulfilled(tx: Connection, apply_pk: int, states: Mapping[int, State]) 
     """Closes the open wishes that these operations' states fulfil or outrun, each for itself (G8)."""
     rows = tx.execute(
         text(
-            "SELECT d.id, d.operation_id, d.verb, d.state, r.caller FROM control_deliveries d"
-            " JOIN control_requests r ON r.id = d.request_id"
+            f"SELECT d.id, d.operation_id, d.verb, d.state, r.caller, {SUPERSEDED} AS is_taken_back"
+            " FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
             " WHERE d.operation_id = ANY(:ids) AND d.state IN ('pending', 'sent') ORDER BY d.id FOR UPDATE OF d"
         ),
         {"ids": list(states)},
@@ -108,6 +108,7 @@ def close_fulfilled(tx: Connection, apply_pk: int, states: Mapping[int, State]) 
         (row, fate)
         for row in rows
         if (fate := fulfilment(Verb(row.verb), states[row.operation_id])) is not None
+        and not (row.verb == Verb.START and fate is Delivery.ACKNOWLEDGED and _waits_for_a_stop(row, rows))
     ]
     close_deliveries(tx, {row.id: fate for row, fate in closing})
     append_all(
@@ -121,6 +122,44 @@ def close_fulfilled(tx: Connection, apply_pk: int, states: Mapping[int, State]) 
     )
     if any(fate is Delivery.ACKNOWLEDGED and row.verb in {"stop", "cancel"} for row, fate in closing):
         moot_overtaken(tx, apply_pk, list(states))
+    started = [row.id for row, fate in closing if row.verb == Verb.START and fate is Delivery.ACKNOWLEDGED]
+    moot_superseded(tx, apply_pk, started)
+
+
+def _waits_for_a_stop(start: Row, rows: Sequence[Row]) -> bool:
+    """A stop before it has left, and its answer is missing: that it still runs says nothing about either."""
+    return any(
+        row.operation_id == start.operation_id
+        and Verb(row.verb).is_halting
+        and row.id < start.id
+        and not row.is_taken_back
+        for row in rows
+    )
+
+
+def moot_superseded(tx: Connection, apply_pk: int, start_ids: Sequence[int]) -> None:
+    """What these acknowledged starts took back is never driven again: the person's last word was start (G9)."""
+    if not start_ids:
+        return
+    rows = tx.execute(
+        text(
+            "SELECT d.id, d.operation_id, d.verb, d.state, r.caller FROM control_deliveries d"
+            " JOIN control_deliveries n ON n.operation_id = d.operation_id AND n.id = ANY(:starts) AND n.id > d.id"
+            " JOIN control_requests r ON r.id = n.request_id"
+            f" WHERE d.verb IN ('stop', 'cancel') AND d.state IN ('pending', 'sent') AND {SUPERSEDED}"
+            " ORDER BY d.id FOR UPDATE OF d"
+        ),
+        {"starts": list(start_ids)},
+    ).all()
+    words = "superseded by a start: it was never sent, or its engine refused it"
+    close_deliveries(tx, {row.id: Delivery.MOOT for row in rows}, words)
+    append_all(
+        tx,
+        [
+            Happening(apply_pk, f"{row.verb}_moot", row.caller, row.operation_id, words, row.state, "moot")
+            for row in rows
+        ],
+    )
 
 
 def moot_overtaken(tx: Connection, apply_pk: int, operation_ids: Sequence[int]) -> None:

@@ -310,6 +310,7 @@ def _wish(row: RowMapping) -> WishFacts:
         age_s=row["age_s"],
         closed_s_ago=row["closed_s_ago"],
         waits=row["next_attempt_at"] is None and Delivery(row["state"]).is_open,
+        was_refused=row["refusals"] > 0 and row["attempts"] == row["refused_attempt"],
     )
 
 

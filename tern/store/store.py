@@ -16,6 +16,7 @@ from tern.store.preview import PreviewSteps
 from tern.store.refusal import RefusalSteps
 from tern.store.resolve import ResolveSteps
 from tern.store.silence import SilenceSteps
+from tern.store.start import StartSteps
 from tern.store.uncalled import UncalledSteps
 from tern.store.wish import WishSteps
 
@@ -26,6 +27,7 @@ class PostgresStore(
     SilenceSteps,
     DeliverySteps,
     AnswerSteps,
+    StartSteps,
     MemberSteps,
     WishSteps,
     UncalledSteps,

@@ -254,7 +254,8 @@ class DeliveryRow(Table):
 
     called_at: when it was last tried at the engine; only what is seen after its deadline speaks about its effect.
     called_look, called_fence: how many looks had been written down then, and the fence that the call carried.
-    sent_at: when the engine took it, NULL until it did.
+    sent_at: when the engine took it. refused_attempt: the newest attempt that was refused. looks: a start's answers that
+    did not say `stopped`. overrides_cancel: it takes back a refused cancel. overrules: what came between two of a verb.
     """
 
     __tablename__ = "control_deliveries"
@@ -272,6 +273,10 @@ class DeliveryRow(Table):
     called_fence: Mapped[int | None] = mapped_column(BigInteger)
     sent_at: Mapped[datetime | None]
     engine_words: Mapped[str]
+    refused_attempt: Mapped[int]
+    looks: Mapped[int]
+    overrides_cancel: Mapped[bool]
+    overrules: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
 

@@ -13,6 +13,7 @@ from tern.domain.errors import NotFound
 from tern.domain.identity import ApplyId
 from tern.domain.states import Event, State, advance
 from tern.store.event import Happening, append_all
+from tern.store.halt import SUPERSEDED
 from tern.store.projection import close_fulfilled, project_parent, settle_table_changes
 from tern.store.reservation import take_each
 from tern.store.scope import REMOTE_ID
@@ -32,8 +33,7 @@ _WITHDRAWN = text(
     "  SELECT DISTINCT ON (d.operation_id) d.operation_id, d.verb, r.caller, r.reason"
     "  FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
     "  WHERE d.apply_id = :id AND d.state = 'pending' AND d.verb IN ('stop', 'cancel', 'skip')"
-    "  AND (d.verb <> 'stop' OR NOT EXISTS (SELECT 1 FROM control_deliveries s"
-    "    WHERE s.operation_id = d.operation_id AND s.verb = 'start' AND s.id > d.id AND s.state <> 'failed'))"
+    f"  AND NOT {SUPERSEDED}"
     "  ORDER BY d.operation_id, d.verb = 'cancel' DESC, d.verb = 'skip' DESC)"
     " SELECT o.id, o.deployment, o.state, w.verb, w.caller, w.reason"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id JOIN wished w ON w.operation_id = o.id"
@@ -55,7 +55,10 @@ _REVIVABLE = text(
     " FROM open w JOIN control_deliveries d ON d.id = w.wish JOIN control_requests r ON r.id = d.request_id"
     " JOIN apply_operations o ON o.id = w.operation_id JOIN applies a ON a.id = o.apply_id"
     " WHERE NOT w.is_held_back AND o.claim_token IS NULL"
-    " AND (d.verb = 'start' AND o.state = 'stopped' OR d.verb = 'retry' AND o.state = 'failed')"
+    # A start waits until its deployment is open again.
+    " AND (d.verb = 'start' AND o.state = 'stopped'"
+    "     AND NOT coalesce((SELECT n.drained FROM deployments n WHERE n.name = o.deployment), false)"
+    "   OR d.verb = 'retry' AND o.state = 'failed')"
     f" AND {REMOTE_ID} IS NULL ORDER BY o.id LIMIT :most FOR NO KEY UPDATE OF o SKIP LOCKED"
 )
 _BACK_IN_LINE = text(

@@ -1,11 +1,16 @@
 """Stop, start, cutover, cancel: receipts, selectors, and forward verbs that fail closed."""
 
 import threading
+import time
+from collections.abc import Callable
 
 import pytest
 
+from tern.domain.control import Verb
 from tern.domain.policy import Copy, Cutover, Policy
 from tests.cli.conftest import Tern
+from tests.faults.behaviour import fail, not_accepted
+from tests.flows.steps import engine_says
 from tests.world import World
 
 PARALLEL = Policy(copy=Copy.PARALLEL)
@@ -106,7 +111,9 @@ def test_a_dry_run_answers_the_same_and_writes_nothing(world: World, tern: Tern)
 def test_an_unexpected_number_of_operations_is_refused(world: World, tern: Tern) -> None:
     apply_id = world.apply()
     done = tern("stop", apply_id, "--expect", "2", *WHY)
-    assert (done.code, "3 operations selected, not 2" in done.err, requests(world)) == (5, True, 0)
+    assert done.code == 5
+    assert "it would be accepted for 3 operations, not 2" in done.err
+    assert requests(world) == 0
     assert tern("stop", apply_id, "--expect", "3", *WHY).code == 0
 
 
@@ -128,8 +135,9 @@ def test_what_has_finished_does_not_spoil_the_stop_of_the_rest(world: World, ter
     whole = tern("stop", apply_id, *WHY, "--dry-run", "--json")
     assert (whole.code, whole.data["too_late"], whole.data["accepted"]) == (0, 1, 2)
     named = tern("stop", apply_id, "--deployment", "A,B", *WHY, "--dry-run")
-    assert named.code == 6
-    assert tern("stop", f"{apply_id}/A", *WHY).code == 5
+    assert named.code == 0
+    assert tern("stop", f"{apply_id}/A", *WHY).code == 0
+    assert tern("cancel", f"{apply_id}/A", *WHY).code == 5
 
 
 def test_wait_blocks_until_the_effect_is_observed(world: World, tern: Tern) -> None:
@@ -189,3 +197,122 @@ def test_a_wish_without_a_reason_is_refused(world: World, tern: Tern) -> None:
     assert tern("stop", apply_id).code == 2
     assert tern("stop", apply_id, "--reason", " ").code == 2
     assert requests(world) == 0
+
+
+def test_the_dry_run_prints_the_number_that_is_expected_then(world: World, tern: Tern) -> None:
+    """What counts is for how many it would be accepted, not how many were selected."""
+    apply_id = world.apply(policy=PARALLEL)
+    world.answer_bells()
+    world.engines["A"].set_state(world.remote_id("A") or "", "completed")
+    world.run(until=lambda: world.state("A") == "completed")
+    told = tern("stop", apply_id, *WHY, "--dry-run")
+    assert "Nothing was written." in told.out
+    flag = told.out.rpartition("--expect ")[2].strip()
+    assert flag == "2"
+    missed = tern("stop", apply_id, *WHY, "--expect", "3", "--json")
+    assert (missed.code, missed.data["reason"], requests(world)) == (5, "EXPECTATION_MISSED", 0)
+    assert "accepted: B, C" in missed.data["why"]
+    assert tern("stop", apply_id, *WHY, "--expect", flag).code == 0
+
+
+def test_one_rule_for_what_had_completed_before(world: World, tern: Tern) -> None:
+    """Start, stop and cutover of a rollout with a completed sibling end alike, with and without --wait."""
+    apply_id = world.apply(policy=PARALLEL)
+    world.answer_bells()
+    world.engines["A"].set_state(world.remote_id("A") or "", "completed")
+    world.run(until=lambda: world.state("A") == "completed")
+    assert tern("stop", apply_id, "--all", *WHY).code == 0
+    world.run(until=lambda: {world.state("B"), world.state("C")} == {"stopped"})
+    assert tern("stop", apply_id, "--all", *WHY, "--wait").code == 0
+    assert tern("start", apply_id, "--all", *WHY).code == 0
+    world.run(until=lambda: {world.state("B"), world.state("C")} == {"running"})
+    assert tern("start", apply_id, "--all", *WHY, "--wait").code == 0
+
+
+def later(*acts: Callable[[], object]) -> threading.Thread:
+    """Others act while a command waits, each once what came before is so."""
+
+    def act() -> None:
+        time.sleep(0.8)
+        for each in acts:
+            each()
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    return thread
+
+
+def test_a_stop_that_another_operators_start_overtook_is_not_done(world: World, tern: Tern) -> None:
+    apply_id = world.apply("A", policy=PARALLEL)
+    world.answer_bells()
+    world.engines["A"].ignore("Stop")
+    others = later(
+        lambda: world.engines["A"].always("Stop", not_accepted("not now")),
+        lambda: world.run(until=lambda: world.delivery("A", Verb.STOP).refusals > 0),
+        lambda: world.ask(Verb.START, "A"),
+        lambda: world.run(until=lambda: world.delivery("A", Verb.START).state == "acknowledged"),
+    )
+    done = tern("stop", apply_id, *WHY, "--wait", "--json")
+    others.join()
+    assert (done.code, done.data["targets"][0]["ending"]) == (5, "not_done")
+
+
+def test_a_stop_that_the_change_outran_is_not_done(world: World, tern: Tern) -> None:
+    """It completed after the stop was accepted: what was to be stopped has happened."""
+    apply_id = world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    others = later(
+        lambda: engine_says(world, "A", "completed"),
+        lambda: world.run(until=lambda: world.state("B") == "stopped"),
+    )
+    done = tern("stop", apply_id, *WHY, "--wait", "--json")
+    others.join()
+    assert done.code == 6
+    assert {each["deployment"]: each["ending"] for each in done.data["targets"]} == {
+        "A": "not_done",
+        "B": "done",
+    }
+
+
+def test_a_start_that_the_only_engine_refuses_is_done_nowhere(world: World, tern: Tern) -> None:
+    apply_id = world.apply("A")
+    world.answer_bells()
+    tern("stop", apply_id, *WHY)
+    world.run(until=lambda: world.state("A") == "stopped")
+    world.engines["A"].always("Start", not_accepted("the source is gone"))
+    others = later(lambda: world.run(until=lambda: world.delivery("A", Verb.START).state == "failed"))
+    done = tern("start", apply_id, *WHY, "--wait")
+    others.join()
+    assert done.code == 5
+
+
+def test_what_nobody_knows_is_an_exit_code_of_its_own(world: World, tern: Tern) -> None:
+    """15, as soon as nothing else is on its way."""
+    apply_id = world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    world.engines["A"].always("Stop", fail("UNAVAILABLE"))
+    for method in ("Progress", "BatchProgress"):
+        world.engines["A"].always(method, fail("NOT_FOUND"))
+    others = later(
+        lambda: world.run(until=lambda: (world.state("A"), world.state("B")) == ("uncertain", "stopped"))
+    )
+    done = tern("stop", apply_id, *WHY, "--wait", "--json")
+    others.join()
+    assert done.code == 15
+    assert done.data["targets"][0]["ending"] == "unknown"
+
+
+def test_the_exit_codes_stand_where_a_verb_is_explained(tern: Tern) -> None:
+    for verb in ("stop", "start", "cutover", "revert", "resolve"):
+        assert "15" in tern(verb, "--help").out, verb
+
+
+def test_a_cancel_that_was_refused_is_taken_back_by_name_alone(world: World, tern: Tern) -> None:
+    apply_id = world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    world.engines["A"].always("Cancel", not_accepted("not now"))
+    tern("cancel", f"{apply_id}/A", *WHY)
+    world.run(until=lambda: world.delivery("A", Verb.CANCEL).refusals == 1)
+    told = tern("start", f"{apply_id}/A", *WHY)
+    assert (told.code, "--although-cancel-refused" in told.out) == (5, True)
+    assert tern("start", f"{apply_id}/A", "--although-cancel-refused", *WHY).code == 0

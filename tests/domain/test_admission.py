@@ -7,22 +7,31 @@ from dataclasses import replace
 import pytest
 
 from tern.domain.admission import AdmissionFacts, admit, admit_release
-from tern.domain.control import ADJUSTABLE, CONTRARY, MOMENT, Receipt, Verb
+from tern.domain.control import ADJUSTABLE, CONTRARY, LIVE_FOR_THE_APPLICATION, MOMENT, Receipt, Verb
 from tern.domain.policy import OnFailure, Policy
 from tern.domain.states import ApplyState, State
 from tern.domain.tally import Standing, Tally
 
 OF_OPERATIONS = tuple(verb for verb in Verb if verb is not Verb.RELEASE)
 FORWARD = tuple(verb for verb in OF_OPERATIONS if verb.is_forward)
+ON_THEIR_WAY = tuple(
+    frozenset(verbs)
+    for verbs in ((), (Verb.START,), (Verb.RETRY,), (Verb.REVERT,), (Verb.SKIP_REVERT,), (Verb.CANCEL,))
+)
 UNTOUCHED = {State.PENDING, State.STOPPED}
 
 
 def every_fact(*, open_request: int | None = None) -> Iterator[AdmissionFacts]:
     """Every combination that the rows can hold."""
-    for state, stop, has_id, untouched, revival, contrary, holder in itertools.product(
-        State, (None, "stop", "skip", "cancel"), *[(False, True)] * 4, (None, "apl-2 (running)")
+    for state, stop, has_id, untouched, on_its_way, holder, drained, refused in itertools.product(
+        State,
+        (None, "stop", "skip", "cancel"),
+        *[(False, True)] * 2,
+        ON_THEIR_WAY,
+        (None, "apl-2 (running)"),
+        *[(False, True)] * 2,
     ):
-        if has_id and untouched:
+        if (has_id and untouched) or (refused and stop != "cancel"):
             continue
         yield AdmissionFacts(
             state,
@@ -30,9 +39,10 @@ def every_fact(*, open_request: int | None = None) -> Iterator[AdmissionFacts]:
             deployment="A",
             was_never_dispatched=untouched,
             stop_in_force=stop,
+            cancel_was_refused=refused,
+            drained=drained,
             open_request=open_request,
-            revival_open=revival,
-            contrary_open=contrary,
+            open_verbs=on_its_way,
             target_holder=holder,
             scope="apl-1/A",
             plan_id="pln-1",
@@ -65,8 +75,9 @@ def test_stopping_is_always_welcome_where_something_may_run() -> None:
     """G9: whatever else was asked before; and where a start or retry is on its way, that something may run soon."""
     for verb, facts in itertools.product((Verb.STOP, Verb.CANCEL), every_fact()):
         outcome = admit(verb, facts).outcome
-        assert outcome is not Receipt.REFUSED
-        if facts.state.is_live or facts.revival_open:
+        # Where the change is live for the application nothing is left to be stopped.
+        assert (outcome is Receipt.REFUSED) is (facts.state in LIVE_FOR_THE_APPLICATION)
+        if (facts.state.is_live or facts.is_revived) and outcome is not Receipt.REFUSED:
             assert outcome is Receipt.ACCEPTED or facts.state is State.CANCELLED, (verb, facts)
 
 
@@ -80,7 +91,7 @@ def test_a_refusal_lists_all_that_is_missing() -> None:
             assert f"it is {facts.state}, not" in line.reason
         if verb in {Verb.START, Verb.RETRY} and facts.target_holder:
             assert "held by apl-2 (running)" in line.reason
-        if verb in CONTRARY and facts.contrary_open:
+        if verb in CONTRARY and CONTRARY[verb] in facts.open_verbs:
             assert f"a {CONTRARY[verb]} is on its way" in line.reason
 
 
@@ -120,7 +131,9 @@ def test_a_skip_is_for_what_was_never_at_its_engine() -> None:
             assert facts.state in UNTOUCHED
             assert facts.was_never_dispatched
         elif facts.state.is_live and not facts.was_never_dispatched:
-            assert "tern cancel apl-1/A" in line.reason
+            # Said only where it helps.
+            is_welcome = facts.state not in LIVE_FOR_THE_APPLICATION
+            assert ("tern cancel apl-1/A" in line.reason) is is_welcome
 
 
 @pytest.mark.parametrize("verb", OF_OPERATIONS)
@@ -135,7 +148,7 @@ def test_a_second_equal_wish_is_linked_to_the_first(verb: Verb) -> None:
 def test_what_is_over_is_too_late_or_so_already(verb: Verb) -> None:
     """S12: a finished operation is left alone, but for a retry."""
     for facts in every_fact():
-        if facts.state.is_finished and not facts.revival_open and facts.state is not State.FAILED:
+        if facts.state.is_finished and not facts.is_revived and facts.state is not State.FAILED:
             assert admit(verb, facts, level(verb)).outcome in {Receipt.TOO_LATE, Receipt.ALREADY}
 
 

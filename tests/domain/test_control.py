@@ -9,6 +9,7 @@ import pytest
 from tern.domain.control import (
     ADJUSTABLE,
     CONTRARY,
+    LIVE_FOR_THE_APPLICATION,
     MOMENT,
     Delivery,
     DriveFacts,
@@ -41,9 +42,10 @@ def every_fact() -> Iterator[DriveFacts]:
         resolves,
         contradicts,
         stop_open,
-        stop_sent,
+        call_is_out,
         fresh,
-    ) in itertools.product(State, *[(False, True)] * 8):
+        drained,
+    ) in itertools.product(State, *[(False, True)] * 9):
         if state in NEEDS_AN_ID and not has_id:
             continue
         for delivery in (Delivery.PENDING, Delivery.SENT):
@@ -56,7 +58,8 @@ def every_fact() -> Iterator[DriveFacts]:
                 delivery=delivery,
                 runs_though_stopped=contradicts,
                 stop_open=stop_open,
-                stop_was_sent=stop_sent,
+                call_is_out=call_is_out,
+                drained=drained,
                 is_fresh=fresh,
             )
 
@@ -83,7 +86,10 @@ def test_an_unanswered_dispatch_is_resolved_before_it_is_called_stopped() -> Non
 def test_a_halting_wish_on_live_work_is_always_driven() -> None:
     """G9: as long as something may run, a stop does something about it and never calls itself done."""
     for verb, facts in itertools.product(HALTING, every_fact()):
-        if facts.state.is_live:
+        if facts.state in LIVE_FOR_THE_APPLICATION and not facts.runs_though_stopped:
+            # There nothing is left to be stopped.
+            assert next_step(verb, facts) is Step.TOO_LATE
+        elif facts.state.is_live:
             assert next_step(verb, facts) in {Step.SEND, Step.SETTLE_LOCALLY, Step.RESOLVE, Step.ASK_PERSON}
 
 
@@ -150,8 +156,10 @@ def test_a_start_never_dispatches_and_never_forgets_an_id() -> None:
     """SA2, G4: without an id back in line, with one resumed; a dispatched one is never put back in line."""
     for facts in every_fact():
         step = next_step(Verb.START, facts)
-        if facts.state is State.STOPPED:
-            assert step is (Step.RESUME if facts.has_remote_id else Step.REQUEUE)
+        if facts.state is State.STOPPED and not facts.stop_open:
+            waits = facts.drained and not facts.call_is_out
+            starts = Step.RESUME if facts.has_remote_id else Step.REQUEUE
+            assert step is (Step.WAIT_FOR_UNDRAIN if waits else starts)
         else:
             assert step not in {Step.RESUME, Step.REQUEUE}
         if facts.state.is_finished:
@@ -165,7 +173,8 @@ def test_when_a_wish_is_fulfilled(state: State) -> None:
     assert (fulfilment(Verb.CANCEL, state) is Delivery.ACKNOWLEDGED) is (state is State.CANCELLED)
     for verb in HALTING:
         assert (fulfilment(verb, state) is None) is (
-            state.is_live or (verb is Verb.CANCEL and state is State.STOPPED)
+            (state.is_live and state not in LIVE_FOR_THE_APPLICATION)
+            or (verb is Verb.CANCEL and state is State.STOPPED)
         )
     if state in {State.STOPPED, State.RESUMING, State.UNCERTAIN}:
         assert fulfilment(Verb.START, state) is None

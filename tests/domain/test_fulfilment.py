@@ -18,8 +18,8 @@ FATES = {"·": None, "ack": "acknowledged", "late": "too_late"}
 # · stays open, ack acknowledged: its effect is there, late too late: it can't come any more.
 TABLE = """
              pend run  wait cut  rwin rvtg resu retr unc  done fail canc rvtd skip stop
-stop         ·    ·    ·    ·    ·    ·    ·    ·    ·    late late late late late ack
-cancel       ·    ·    ·    ·    ·    ·    ·    ·    ·    late late ack  late late ·
+stop         ·    ·    ·    ·    late late ·    ·    ·    late late late late late ack
+cancel       ·    ·    ·    ·    late late ·    ·    ·    late late ack  late late ·
 start        ack  ack  ack  ack  ack  ack  ·    ack  ·    ack  late late late late ·
 cutover      ·    ·    ·    ack  ack  ·    ·    ·    ·    ack  late late late late late
 retry        ack  ack  ack  ack  ack  ack  ack  ack  ack  late ·    late late late late

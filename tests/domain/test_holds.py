@@ -113,9 +113,10 @@ def test_a_retryable_operation_keeps_slot_and_place(policy: Policy, others: list
     """PL2: order, slots, waves and failures are not asked again of one that has started."""
     operations = rollout(*others, State.FAILED_RETRYABLE)
     facts = OperationFacts(
-        State.FAILED_RETRYABLE, Tally.of(operations), position=len(others), drained=True, stuck_ahead="x"
+        State.FAILED_RETRYABLE, Tally.of(operations), position=len(others), stuck_ahead="x"
     )
     assert kinds(policy, facts) == set()
+    assert kinds(policy, replace(facts, drained=True)) == {HoldKind.DRAINED}
     assert kinds(policy, replace(facts, wait_s=3.0)) == {HoldKind.BACKOFF}
 
 

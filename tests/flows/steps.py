@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from tern.domain.control import Verb
+from tern.domain.holds import HoldKind
 from tern.domain.policy import Copy, Cutover, Policy
 from tern.ports import Ports
+from tern.store.reading import Reading
 from tern.store.sql import text
+from tern.view import apply_view
 from tests.world import World
 
 PARALLEL = Policy(copy=Copy.PARALLEL)
@@ -127,6 +130,12 @@ def tables(world: World, name: str) -> set[str]:
             text("SELECT state FROM table_changes WHERE operation_id = :id"), {"id": world.operation(name).id}
         )
         return {row.state for row in rows}
+
+
+def holds_of(world: World, name: str) -> set[HoldKind]:
+    """Why `tern explain` says that the operation does not move."""
+    view = apply_view(Reading(world.database).apply(world.last))
+    return {hold.kind for hold in view.operation(name).holds}
 
 
 def held_targets(world: World) -> set[str]:

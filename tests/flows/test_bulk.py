@@ -152,7 +152,7 @@ def test_what_is_selected_is_what_the_rows_are_when_it_is_accepted(world: World)
         world.ask_for(Verb.SKIP, chosen, expected=3)
     assert (refusal.value.reason, refusal.value.what) == (
         "EXPECTATION_MISSED",
-        "2 operations selected, not 3",
+        "it would be accepted for 2 operations, not 3",
     )
     assert world.one("SELECT count(*) AS n FROM control_requests").n == 0
     done = world.ask_for(Verb.SKIP, chosen, expected=2)

@@ -206,7 +206,7 @@ def test_k5_an_expired_claim_that_nobody_took_makes_no_call_either(world: World)
     world.apply("A", "B")
     dispatch(world, interrupted(world.worker("w1"), "may_go_forward", before=lambda: world.pass_time(31)))
     assert not keys(world)
-    assert world.state("A") == "running"
+    assert world.state("A") == "pending"
     world.sweep(world.worker("w2"))
     assert world.remote_id("A") == "A-1"
 

@@ -3,6 +3,8 @@
 import pytest
 
 from tern.domain.control import Receipt, Verb
+from tern.domain.selection import Selection
+from tern.ports import Asked
 from tests.faults.behaviour import fail, lose_answer, not_accepted
 from tests.flows.steps import (
     committed_late,
@@ -133,16 +135,75 @@ def test_outside_its_window_it_is_refused_with_all_reasons(
     del ends
 
 
+HALTING = pytest.mark.parametrize("halt", [Verb.STOP, Verb.CANCEL])
+
+
 @BOTH
-def test_a_stop_before_the_call_goes_first(world: World, verb: Verb, method: str, ends: str) -> None:
-    """G9: a forward call is not begun under a stop."""
+@HALTING
+def test_a_stop_pressed_before_its_window_does_not_stand_in_the_way(
+    world: World, verb: Verb, method: str, ends: str, halt: Verb
+) -> None:
+    """§11: the sample that shows the window ends every stop there, in the same transaction; the change is live."""
+    running(world, "A", "B")
+    world.engines["A"].always(halt.value.capitalize(), not_accepted("not now"))
+    world.ask(halt, "A")
+    world.answer_bells()
+    assert world.delivery("A", halt).refusals == 1
+    engine_says(world, "A", "revert_window")
+    assert (world.state("A"), wishes(world)) == ("revert_window", [("A", halt.value, "too_late")])
+    assert world.outcomes(world.ask(verb, "A")) == {"A": Receipt.ACCEPTED}
+    settle(world)
+    assert world.state("A") == ends
+    assert len(world.engines["A"].calls(method)) == 1
+
+
+@BOTH
+@HALTING
+def test_a_stop_that_is_committed_in_its_window_ends_too_late(
+    world: World, verb: Verb, method: str, ends: str, halt: Verb
+) -> None:
+    """§11: accepted on rows as they were a moment ago, beside a wish that takes the change back."""
     in_its_window(world)
     world.ask(verb, "A")
-    world.ask(Verb.STOP, "A")
-    drive(world, verb, "A")
+    committed_late(world, halt, "A")
     settle(world)
-    assert methods(world, "A", [method, "Stop"]) == ["Stop"]
-    assert world.state("A") != ends
+    assert wishes(world) == [("A", verb.value, "acknowledged"), ("A", halt.value, "too_late")]
+    assert world.engines["A"].calls(halt.value.capitalize()) == []
+    assert (world.state("A"), len(world.engines["A"].calls(method))) == (ends, 1)
+
+
+@HALTING
+def test_a_stop_in_the_window_is_refused_with_the_commands_that_help(world: World, halt: Verb) -> None:
+    """§11: and both are taken there."""
+    in_its_window(world)
+    (line,) = world.ask(halt, "A").lines
+    assert line.outcome is Receipt.REFUSED
+    for verb in (Verb.REVERT, Verb.SKIP_REVERT):
+        assert f"`tern {verb} {world.name('A')} --reason '…'`" in line.reason
+        asked = Asked(verb, world.last, Selection(("A",)), "bob", "why", dry_run=True)
+        assert world.store.accept_wish(asked).lines[0].outcome is Receipt.ACCEPTED
+    engine_says(world, "A", "reverting")
+    (line,) = world.ask(halt, "A").lines
+    assert line.outcome is Receipt.REFUSED
+    assert "tern " not in line.reason
+    assert ("revert was asked for" in line.reason, "skip-revert comes too late" in line.reason) == (
+        True,
+        True,
+    )
+
+
+@BOTH
+def test_a_stop_of_all_does_not_block_the_way_back_of_one(
+    world: World, verb: Verb, method: str, ends: str
+) -> None:
+    """§11, G8: A is in its window, B copies; whoever stops all stops B."""
+    running(world, "A", "B")
+    engine_says(world, "A", "revert_window")
+    assert world.outcomes(world.ask(Verb.STOP)) == {"A": Receipt.REFUSED, "B": Receipt.ACCEPTED}
+    assert world.outcomes(world.ask(verb, "A")) == {"A": Receipt.ACCEPTED}
+    settle(world)
+    assert (world.state("A"), world.state("B")) == (ends, "stopped")
+    assert len(world.engines["A"].calls(method)) == 1
 
 
 def test_of_two_that_exclude_each_other_the_first_counts(world: World) -> None:

@@ -188,6 +188,101 @@ def test_start_survives_an_engine_that_is_down(world: World) -> None:
     assert len(world.engines["A"].effects("start")) == 1
 
 
+def test_a_start_is_not_sent_on_a_word_that_nobody_knows(world: World) -> None:
+    """§11, G10: ten such answers fail the start with what was seen; it is stopped as before, and can be asked again."""
+    stopped(world, "A", "B")
+    word = "no_active_change"
+    world.engines["A"].set_state(str(world.remote_id("A")), word)
+    world.ask(Verb.START, "A")
+    settle(world, rounds=80, step_s=9)
+    delivery = world.delivery("A", Verb.START)
+    assert (world.state("A"), delivery.state, delivery.looks) == ("stopped", "failed", 9)
+    assert word.upper() in delivery.engine_words.upper()
+    assert world.engines["A"].calls("Start") == []
+    assert "resuming" not in {event.after for event in world.events("A")}
+    world.engines["A"].set_state(str(world.remote_id("A")), "stopped")
+    assert world.outcomes(world.ask(Verb.START, "A")) == {"A": Receipt.ACCEPTED}
+    settle(world)
+    assert world.state("A") == "running"
+
+
+def test_a_start_is_not_sent_after_a_look_that_failed_and_stays_open(world: World) -> None:
+    """§11, G10: no answer counts for nothing, however often, and the operation is not `resuming` by it."""
+    stopped(world, "A", "B")
+    world.engines["A"].always("Progress", fail("UNAVAILABLE"))
+    world.engines["A"].always("BatchProgress", fail("UNAVAILABLE"))
+    world.ask(Verb.START, "A")
+    for _ in range(30):
+        world.answer_bells()
+        world.pass_time(10)
+        world.sweep()
+    delivery = world.delivery("A", Verb.START)
+    assert (world.state("A"), delivery.state, delivery.looks, delivery.attempts) == (
+        "stopped",
+        "pending",
+        0,
+        0,
+    )
+    looks = len(world.engines["A"].calls("Progress"))
+    assert looks > 10
+    assert world.engines["A"].calls("Start") == []
+    assert [event.event for event in world.events("A")].count("start_looked") == 1
+    world.engines["A"].always("Progress", None)
+    world.engines["A"].always("BatchProgress", None)
+    settle(world, step_s=30)
+    assert (world.state("A"), len(world.engines["A"].calls("Start"))) == ("running", 1)
+
+
+def test_an_engine_that_refuses_to_be_looked_at_answers(world: World) -> None:
+    """§11: refused ten times, the start fails with its words; a person mends that, and asks again."""
+    stopped(world, "A", "B")
+    world.engines["A"].always("Progress", fail("PERMISSION_DENIED", message="the token is old"))
+    world.ask(Verb.START, "A")
+    settle(world, rounds=80, step_s=9)
+    delivery = world.delivery("A", Verb.START)
+    assert (world.state("A"), delivery.state) == ("stopped", "failed")
+    assert "the token is old" in delivery.engine_words
+
+
+def test_a_start_that_may_have_left_is_never_called_failed_by_looks(world: World) -> None:
+    """G10: unanswered, and then ten words that nobody knows: uncertain, and a definite sample settles it."""
+    stopped(world, "A", "B")
+    world.engines["A"].script("Start", lose_answer())
+    world.ask(Verb.START, "A")
+    drive(world, Verb.START, "A")
+    world.engines["A"].set_state(str(world.remote_id("A")), "no_active_change")
+    world.run(until=lambda: world.state("A") == "uncertain", rounds=80, step_s=9)
+    assert open_wishes(world) == [("A", "start", "pending")]
+    engine_says(world, "A", "running")
+    assert (world.state("A"), wishes(world)[-1]) == ("running", ("A", "start", "acknowledged"))
+    assert len(world.engines["A"].calls("Start")) == 1
+
+
+def test_resuming_is_written_with_the_claim_that_sends(world: World) -> None:
+    """§11: whoever dies at the look leaves a stopped operation, and nothing to be explained."""
+    stopped(world, "A", "B")
+    world.ask(Verb.START, "A")
+    world.forget_bells()
+    seen: list[str] = []
+    ports = meanwhile(world.ports, "progress", lambda: seen.append(world.state("A")))
+    drive(world, Verb.START, "A", meanwhile(ports, "start", lambda: seen.append(world.state("A"))))
+    assert seen == ["stopped", "resuming"]
+
+
+def test_a_start_that_nobody_answered_leaves_when_it_was_begun(world: World) -> None:
+    """§11: whoever gives the target away afterwards sees that it may still act, whatever became of the start."""
+    stopped(world, "A", "B")
+    world.engines["A"].script("Start", fail("UNAVAILABLE"))
+    world.ask(Verb.START, "A")
+    drive(world, Verb.START, "A")
+    world.ask(Verb.STOP, "A")
+    settle(world)
+    delivery = world.delivery("A", Verb.START)
+    assert (world.state("A"), delivery.state) == ("stopped", "moot")
+    assert delivery.attempts != delivery.refused_attempt
+    assert (delivery.sent_at, delivery.called_at is not None) == (None, True)
+
+
 def test_start_leaves_running_siblings_alone(world: World) -> None:
     """SA6 (G8): A runs, B is stopped."""
     running(world, "A", "B")
@@ -295,16 +390,15 @@ def test_a_stop_after_the_start_that_the_engine_refuses_for_being_stopped(world:
     world.ask(Verb.START, "A")
     last_look = world.store.may_go_forward
 
-    def asked_to_stop_first(claim: Claim) -> bool:
+    def asked_to_stop_first(claim: Claim, **named: bool) -> bool:
         world.store.may_go_forward = last_look  # type: ignore[method-assign]
         world.ask(Verb.STOP, "A")
-        return last_look(claim)
+        return last_look(claim, **named)
 
     world.store.may_go_forward = asked_to_stop_first  # type: ignore[method-assign]
     world.engines["A"].always("Stop", not_accepted("it is stopped already"))
     world.answer_bells()
-    assert world.state("A") == "resuming"
-    world.run(until=lambda: world.state("A") == "stopped")
+    assert world.state("A") == "stopped"
     assert world.delivery("A", Verb.STOP).state == "acknowledged"
     assert world.delivery("A", Verb.START).state == "moot"
     assert not world.engines["A"].calls("Start")

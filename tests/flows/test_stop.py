@@ -174,10 +174,23 @@ def test_stop_before_a_repeated_apply_is_not_taken_for_undispatched(world: World
     world.answer_bells()
     world.pass_time(5)
     dispatch(world, "A", meanwhile(world.ports, "may_go_forward", lambda: world.ask(Verb.STOP, "A")))
-    assert world.state("A") == "failed_retryable"
+    assert (world.state("A"), world.remote_id("A") is not None) == ("running", True)
     settle(world)
     assert methods(world, "A") == ["Apply", "Stop"]
     assert world.state("A") == "stopped"
+
+
+def test_stop_before_a_repeated_apply_that_never_arrived_stops_it_without_a_call(world: World) -> None:
+    """S17: the key is dead at the engine before anything is said, and nothing failed."""
+    world.engines["A"].script("Apply", fail("UNAVAILABLE"))
+    world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    world.pass_time(5)
+    dispatch(world, "A", meanwhile(world.ports, "may_go_forward", lambda: world.ask(Verb.STOP, "A")))
+    assert (world.state("A"), world.operation("A").dispatch_generation) == ("pending", 2)
+    settle(world)
+    assert (world.state("A"), methods(world, "A")) == ("stopped", ["Apply"])
+    assert wishes(world) == [("A", "stop", "acknowledged")]
 
 
 def test_stop_between_cutover_claim_and_cutover_sends_no_cutover(world: World) -> None:
@@ -301,17 +314,29 @@ def test_an_operation_that_stopped_by_itself_and_runs_again_is_stopped(world: Wo
     assert world.engines["A"].job(str(world.remote_id("A"))).state == "stopped"
 
 
-def test_refused_stop_is_repeated_a_bounded_number_of_times_and_shows_the_words(world: World) -> None:
-    """ST9 (G10, G15): an engine that will not stop is no reason to hammer it, nor to call it stopped."""
+def test_refused_stop_stays_open_and_is_repeated_ever_more_rarely_until_it_is_taken(world: World) -> None:
+    """ST9 (G9, G10, G15): an engine that will not stop is no reason to hammer it, nor to call it stopped, nor to give
+    up: the person's last word was stop.
+    """
     running(world, "A", "B")
     world.engines["A"].always("Stop", not_accepted("the lid is shut"))
     world.ask(Verb.STOP, "A")
-    settle(world, step_s=61)
-    assert len(world.engines["A"].calls("Stop")) == 10
+    counted = []
+    for _ in range(2):
+        for _ in range(75):
+            world.pass_time(4)
+            world.sweep()
+        counted.append(len(world.engines["A"].calls("Stop")))
+    first, second = counted[0], counted[1] - counted[0]
+    assert 300 / 75 <= second < first
     delivery = world.delivery("A", Verb.STOP)
-    assert delivery.state == "failed"
+    assert (delivery.state, delivery.refusals) == ("pending", counted[1])
     assert "the lid is shut" in delivery.engine_words
-    assert world.state("A") == "running"
+    assert [event.event for event in world.events("A")].count("stop_refused") == 1
+    assert "a stop covers it" in world.ask(Verb.VOLUME, "A", volume=3).lines[0].reason
+    world.engines["A"].always("Stop", None)
+    settle(world, step_s=61)
+    assert world.state("A") == "stopped"
 
 
 def test_unanswered_stop_is_repeated_and_never_failed(world: World) -> None:
@@ -382,12 +407,28 @@ def test_stop_after_a_start_ends_stopped_at_once(world: World, answer: str) -> N
     if answer == "never sent":
         ports = meanwhile(ports, "may_go_forward", lambda: world.ask(Verb.STOP, "A"))
     drive(world, Verb.START, "A", ports)
-    assert world.state("A") == "resuming"
+    assert world.state("A") == ("stopped" if answer == "never sent" else "resuming")
     world.forget_bells()
     world.ask(Verb.STOP, "A")
     settle(world, rounds=3, step_s=2)
     assert world.state("A") == "stopped"
     assert world.engines["A"].job(str(world.remote_id("A"))).state == "stopped"
+    assert wishes(world)[-2:] == [("A", "start", "moot"), ("A", "stop", "acknowledged")]
+
+
+def test_stop_at_the_last_look_over_an_earlier_start_is_sent_to_the_engine(world: World) -> None:
+    """G9, S16: that Start was never answered and may act yet, so nothing is called stopped before a Stop behind it."""
+    stopped(world, "A", "B")
+    world.engines["A"].script("Start", fail("UNAVAILABLE"))
+    world.ask(Verb.START, "A")
+    drive(world, Verb.START, "A")
+    world.forget_bells()
+    world.pass_time(5)
+    ports = meanwhile(world.ports, "may_go_forward", lambda: world.ask(Verb.STOP, "A"))
+    drive(world, Verb.START, "A", ports)
+    assert (world.state("A"), world.delivery("A", Verb.START).attempts) == ("resuming", 1)
+    settle(world)
+    assert methods(world, "A") == ["Apply", "Stop", "Start", "Stop"]
     assert wishes(world)[-2:] == [("A", "start", "moot"), ("A", "stop", "acknowledged")]
 
 

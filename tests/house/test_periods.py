@@ -28,6 +28,7 @@ tern.domain.timing START_GRACE_S 30.0 samples from before a Start may come after
 tern.domain.timing RESEND_S 30.0 a control without effect is sent again, not hammered
 tern.domain.timing ANSWERED_ATTEMPTS_MAX 10 a person decides about an engine that answers and never takes it
 tern.domain.timing FRESHNESS_S 86400.0 an outage of a night is survived; what is older nobody expects any more
+tern.domain.timing START_LOOKS_MAX 10 a word that nobody knows, said so often, is no slip
 tern.domain.timing HALT_RETRY_MAX_S 3.0 an engine that is back hears of a stop within 5 s
 tern.domain.timing PROBE_INTERVAL_S 10.0 one Health a deployment, not one an operation
 tern.domain.timing SELF_SWEEP_AFTER_S 5.0 broker and beat gone: nothing later than 10 s
@@ -35,10 +36,8 @@ tern.domain.timing UNHEARD_AFTER_S 15.0 rung for three times in vain
 tern.domain.timing SWEEP_AGAIN_AFTER 0.9 one tick in two comes a little early; the whole period would halve the sweeps
 tern.domain.timing BACKOFF_MOST_S 75.0 a minute and its jitter; what is due later was written under another clock
 tern.domain.timing LOST_CONTACT_AFTER 10 a restart of an engine is no lost contact
-tern.domain.timing SWEEP_AGAIN_AFTER 0.9 of its period: one message in two comes a few milliseconds early
-tern.domain.timing BACKOFF_MOST_S 75.0 a minute and its jitter: an engine that is away is not hammered
-tern.domain.timing CONTROL_REFUSALS_MAX 10 with pauses; then a person decides
 tern.domain.timing CUTOVER_REFUSALS_MAX 5 Tern's own cutovers must not starve those behind
+tern.store.delivery _TAKEN_BACK_S 5.0 should the start come to nothing, the stop goes on soon
 tern.store.sweep SWEEP_LEASE_S 10.0 a sweep takes a second; a dead sweeper holds up nobody for long
 tern.store.sweep RING_AGAIN_S 5.0 a lost message is found within it; a shorter one would lengthen a queue by its echo
 tern.store.notify NOTIFY_AGAIN_MOST_S 60.0 a queue that is a minute long gets one more message a minute

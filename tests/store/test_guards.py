@@ -65,8 +65,8 @@ FREE = {
     ),
     "control_deliveries": (
         "called_fence called_look"
-        " apply_id attempts called_at closed_at created_at engine_words id next_attempt_at operation_id refusals"
-        " request_id sent_at state verb"
+        " apply_id attempts called_at closed_at created_at engine_words id looks next_attempt_at operation_id"
+        " overrides_cancel overrules refusals refused_attempt request_id sent_at state verb"
     ),
     "control_requests": "id",
     "deployments": (

@@ -101,7 +101,8 @@ def test_a_pair_of_wishes(
     world.pass_time(31)
     settle(world, rounds=30, step_s=11)
     assert open_wishes(world) == []
-    if Verb.CANCEL in {first, second} and given is not was_refused:
+    # Where the change is live, a cancel comes too late, as one of what has failed does.
+    if Verb.CANCEL in {first, second} and given not in {was_refused, can_be_reverted}:
         assert world.state("A") == "cancelled"
     _agree(world)
     done = [effect.kind for effect in world.engines["A"].effects()[before:]]

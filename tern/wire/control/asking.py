@@ -61,6 +61,7 @@ def read_control(said: control_v1.ControlRequest, caller: str) -> Asked:
             **_operations(said, caller),
             "verb": VERBS.said(said.verb),
             "volume": said.volume if said.HasField("volume") else None,
+            "although_cancel_refused": said.although_cancel_refused,
         }
     )
 
@@ -143,6 +144,7 @@ def control_message(asked: Asked) -> control_v1.ControlRequest:
         dry_run=asked.dry_run,
         expect=asked.expected,
         volume=asked.volume,
+        although_cancel_refused=asked.although_cancel_refused,
     )
 
 

@@ -2,6 +2,7 @@
 
 from tests.faults.planted import (
     clock,
+    controls,
     dispatching,
     doors,
     driving,
@@ -20,6 +21,7 @@ MUTANTS = (
     *halting.MUTANTS,
     *driving.MUTANTS,
     *verbs.MUTANTS,
+    *controls.MUTANTS,
     *rollout.MUTANTS,
     *record.MUTANTS,
     *review.MUTANTS,

@@ -42,7 +42,7 @@ MUTANTS = (
         "no look before the call",
         calm("stop-before-dispatch"),
         DISPATCH,
-        "    if not ports.store.may_go_forward(claimed.claim):",
+        "    if not ports.store.may_go_forward(claimed.claim, is_new_work=True):",
         "    if False:",
     ),
     mutant(
@@ -66,8 +66,8 @@ MUTANTS = (
         "a wish that was overtaken by a stop goes forward",
         f"{FLOWS}races.py {FLOWS}cutover.py {FLOWS}stop.py {FLOWS}control_crash.py",
         CONTROL,
-        "    if claimed.verb.is_forward and not _may_go_forward(claimed, ports):",
-        "    if False:",
+        "    elif claimed.verb.is_forward and not _may_go_forward(claimed, ports):",
+        "    elif False:",
     ),
     mutant(
         "G10",
@@ -114,8 +114,8 @@ MUTANTS = (
         "a start that failed supersedes the stop",
         f"{FLOWS}start.py -k 'supersedes_no_stop or taken_in_between'",
         S_HALT,
-        " AND s.id > d.id AND s.state <> 'failed'))",
-        " AND s.id > d.id))",
+        " AND s.id > d.id AND s.state <> 'failed'\"",
+        ' AND s.id > d.id"',
     ),
     mutant(
         "G9",

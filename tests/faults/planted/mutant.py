@@ -10,6 +10,8 @@ S_ANSWER, S_PROJECTION, S_SWEEP = "tern/store/answer.py", "tern/store/projection
 S_APPLY, S_UNCALLED, S_HALT = "tern/store/apply.py", "tern/store/uncalled.py", "tern/store/halt.py"
 STEP, GATE, RESERVATION = "tern/store/step.py", "tern/store/gate.py", "tern/store/reservation.py"
 S_SEEN, S_NOTIFY = "tern/store/seen.py", "tern/store/notify.py"
+S_START, S_WITHDRAW, S_WISH = "tern/store/start.py", "tern/store/withdraw.py", "tern/store/wish.py"
+D_ENDING = "tern/domain/ending.py"
 D_CONTROL, D_DISPATCH, D_ADMISSION = (
     "tern/domain/control.py",
     "tern/domain/dispatch.py",

@@ -1,15 +1,18 @@
 """Planted bugs in what a wish is about: who is selected, which of two counts, what was asked of an engine at all."""
 
-from tests.faults.planted.mutant import CONTROL, D_CONTROL, FLOWS, mutant
+from tests.faults.planted.mutant import CONTROL, D_CONTROL, FLOWS, S_WISH, mutant
 
 MUTANTS = (
     mutant(
         "G7",
         "what was counted before it was accepted is believed",
         f"{FLOWS}bulk.py -k selected",
-        "tern/store/wish.py",
-        "    if asked.expected is not None and len(rows) != asked.expected:",
-        "    if False:",
+        S_WISH,
+        "            refuse_unexpected(asked.expected, lines)\n",
+        "",
+        S_WISH,
+        "            refuse_unexpected(asked.expected, told)\n",
+        "",
     ),
     mutant(
         "G9",

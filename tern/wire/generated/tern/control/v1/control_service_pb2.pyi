@@ -871,6 +871,7 @@ class ControlRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     EXPECT_FIELD_NUMBER: _builtins.int
     VOLUME_FIELD_NUMBER: _builtins.int
+    ALTHOUGH_CANCEL_REFUSED_FIELD_NUMBER: _builtins.int
     verb: Global___Verb.ValueType
     subject: _builtins.str
     """`apl-…`, or `apl-…/DEPLOYMENT` for one operation."""
@@ -879,9 +880,11 @@ class ControlRequest(_message.Message):
     dry_run: _builtins.bool
     """Answers for each operation and writes nothing."""
     expect: _builtins.int
-    """Refused unless so many operations are selected."""
+    """Refused unless it is accepted for so many operations."""
     volume: _builtins.int
     """For VERB_VOLUME alone, 1 to 11."""
+    although_cancel_refused: _builtins.bool
+    """For VERB_START alone: it takes back a cancel too whose engine refused it."""
     @_builtins.property
     def selection(self) -> Global___Selection: ...
     def __init__(
@@ -894,10 +897,11 @@ class ControlRequest(_message.Message):
         dry_run: _builtins.bool = ...,
         expect: _builtins.int | None = ...,
         volume: _builtins.int | None = ...,
+        although_cancel_refused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "_volume", b"_volume", "expect", b"expect", "selection", b"selection", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "_volume", b"_volume", "dry_run", b"dry_run", "expect", b"expect", "reason", b"reason", "selection", b"selection", "subject", b"subject", "verb", b"verb", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "_volume", b"_volume", "although_cancel_refused", b"although_cancel_refused", "dry_run", b"dry_run", "expect", b"expect", "reason", b"reason", "selection", b"selection", "subject", b"subject", "verb", b"verb", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expect: _TypeAlias = _typing.Literal["expect"]  # noqa: Y015
     _WhichOneofArgType__expect: _TypeAlias = _typing.Literal["_expect", b"_expect"]  # noqa: Y015
@@ -985,7 +989,7 @@ class ResolveRequest(_message.Message):
     dry_run: _builtins.bool
     """Answers for each operation and writes nothing."""
     expect: _builtins.int
-    """Refused unless so many operations are selected."""
+    """Refused unless it is accepted for so many operations."""
     @_builtins.property
     def selection(self) -> Global___Selection:
         """A whole apply needs one that says which operations were looked at."""

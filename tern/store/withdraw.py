@@ -1,0 +1,81 @@
+"""Durable steps that take a dispatch back: nothing was sent under its key, or the key is dead (G8, G9).
+
+Each method is one transaction.
+"""
+
+from tern.domain.model import Claim
+from tern.domain.states import Event
+from tern.ports import Fenced
+from tern.store.halt import STOP_IN_FORCE
+from tern.store.projection import move, project_parent
+from tern.store.session import transaction
+from tern.store.sql import text
+from tern.store.step import Steps, hold
+
+_WHY = text(
+    f"SELECT {STOP_IN_FORCE} AS verb, (SELECT r.caller FROM control_deliveries d"
+    " JOIN control_requests r ON r.id = d.request_id WHERE d.operation_id = o.id"
+    " AND d.verb IN ('stop', 'cancel', 'skip') ORDER BY d.id DESC LIMIT 1) AS caller,"
+    " coalesce((SELECT n.drained FROM deployments n WHERE n.name = o.deployment), false) AS drained"
+    " FROM apply_operations o WHERE o.id = :id"
+)
+_UNCLAIMED = "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL, next_attempt_at = NULL"
+_KEY_IS_DEAD = text("UPDATE apply_operations SET dispatch_key_is_dead = true WHERE id = :id")
+
+
+class WithdrawSteps(Steps):
+    """The part of ports.DispatchStore that takes back."""
+
+    def withdraw_intent(self, claim: Claim) -> Fenced:
+        """See ports.DispatchStore."""
+        with transaction(self.engine) as tx:
+            held = hold(tx, claim)
+            if held is None:
+                return Fenced.LOST
+            wish = tx.execute(_WHY, {"id": claim.operation_id}).one()
+            match wish.verb:
+                case None:
+                    # What came before the call may be over by now; it goes back to its place in the order.
+                    event, who = Event.REQUEUE, self.owner
+                    by = "its deployment was drained" if wish.drained else "taken back"
+                case "cancel":
+                    event, who, by = Event.WITHDRAW_CANCELLED, wish.caller, f"cancel by {wish.caller}"
+                case verb:
+                    event, who, by = Event.WITHDRAW_STOPPED, wish.caller, f"{verb} by {wish.caller}"
+            move(
+                tx,
+                operation_id=held.operation_id,
+                apply_pk=held.apply_pk,
+                state=held.state,
+                event=event,
+                who=who,
+                why=f"{by} before anything was sent to {held.deployment}",
+                detail={"deployment": held.deployment, "operation": held.operation_id},
+                assignments=f"{_UNCLAIMED}, dispatch_key = NULL, dispatch_intent_at = NULL, rung_at = NULL",
+            )
+            project_parent(tx, held.apply_pk, self.owner)
+            return Fenced.DONE
+
+    def record_key_dead(self, claim: Claim, message: str) -> Fenced:
+        """See ports.DispatchStore."""
+        with transaction(self.engine) as tx:
+            held = hold(tx, claim)
+            if held is None:
+                return Fenced.LOST
+            tx.execute(_KEY_IS_DEAD, {"id": held.operation_id})
+            move(
+                tx,
+                operation_id=held.operation_id,
+                apply_pk=held.apply_pk,
+                state=held.state,
+                event=Event.REQUEUE,
+                who=self.owner,
+                why=message,
+                assignments=(
+                    f"{_UNCLAIMED}, dispatch_generation = dispatch_generation + 1, dispatch_key_is_dead = false,"
+                    " dispatch_key = NULL, dispatch_intent_at = NULL, rung_at = NULL, error_message = '',"
+                    " error_reason = ''"
+                ),
+            )
+            project_parent(tx, held.apply_pk, self.owner)
+            return Fenced.DONE
