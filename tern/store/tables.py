@@ -254,8 +254,8 @@ class DeliveryRow(Table):
 
     called_at: when it was last tried at the engine; only what is seen after its deadline speaks about its effect.
     called_look, called_fence: how many looks had been written down then, and the fence that the call carried.
-    sent_at: when the engine took it. refused_attempt: the newest attempt that was refused. looks: a start's answers that
-    did not say `stopped`. overrides_cancel: it takes back a refused cancel. overrules: what came between two of a verb.
+    sent_at: when the engine took it. refused_attempt: the newest attempt that was refused. overrides_cancel: it takes
+    back a refused cancel. looks: answers to a start without `stopped`. overrules: what came between two of a verb.
     """
 
     __tablename__ = "control_deliveries"
