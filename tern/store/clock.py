@@ -7,9 +7,11 @@ Every other reader counts a stamp that lies ahead as now and writes nothing. Wha
 | claim_began_at, sweep_leases.began_at | the beginning of a claim or lease | it begins now; token and length stay |
 | called_at, sent_at, sampled_at, start_sent_at, dispatch_intent_at, state_changed_at,
   sweep_leases.finished_at, closed_at of refused cutovers | stamps of the past that something is measured from | now |
+| unanswered_since, outstanding_calls.last_seen_at | the same | now |
+| target_reservations.held_since | the beginning of a wait | now: it is held once more as long |
 | rung_at, first_rung_at | the same; only that a bell may still be heard is known from it | none: it is rung for |
 | apply_operations.completed_at | the same, and the beginning of a bake | now: it bakes once more |
-| next_attempt_at, next_poll_at | due times of ticks | due, if further than the longest that is ever written |
+| next_attempt_at, next_poll_at, next_look_at | due times of ticks | due, if further than any is set |
 | applies.next_advance_at | the end of a wait of hours | due, if advance_began_at lies ahead; advancing counts anew |
 | created_at, at, taken_at, started_at, other closed_at, applies.*_at, answered_at | records | stay |
 """
@@ -53,6 +55,7 @@ _OPERATION_STAMPS = (
     "dispatch_intent_at",
     "sampled_at",
     "start_sent_at",
+    "unanswered_since",
     "state_changed_at",
     "completed_at",
 )
@@ -61,6 +64,7 @@ _OPERATIONS_AHEAD = (
     "SELECT o.id FROM apply_operations o WHERE o.id IN (SELECT id FROM apply_operations WHERE claim_token IS NOT NULL"
     "   UNION SELECT id FROM apply_operations WHERE next_attempt_at IS NOT NULL"
     "   UNION SELECT id FROM apply_operations WHERE next_poll_at IS NOT NULL"
+    "   UNION SELECT id FROM apply_operations WHERE unanswered_since IS NOT NULL"
     f"   UNION SELECT id FROM apply_operations WHERE completed_at > {NOW})"
     f" AND (o.claim_token IS NOT NULL AND o.claim_began_at > {NOW}"
     f"   OR o.next_attempt_at > {NOW} + {_DISPATCH_FROM} OR o.next_poll_at > {NOW} + {_POLL_FROM}"
@@ -78,6 +82,11 @@ _LEASES_AHEAD = (
     "SELECT l.name FROM sweep_leases l WHERE l.name <> 'clock'"
     f" AND (l.began_at > {NOW} OR l.finished_at > {NOW})"
 )
+_OUTSTANDING_AHEAD = (
+    "SELECT c.id FROM outstanding_calls c WHERE c.settled_at IS NULL"
+    f" AND (c.last_seen_at > {NOW} OR c.next_look_at > {NOW} + {_POLL_FROM})"
+)
+_HELD_AHEAD = f"SELECT t.ctid FROM target_reservations t WHERE t.held_since > {NOW}"
 
 
 def _becomes_now(columns: tuple[str, ...]) -> str:
@@ -116,8 +125,19 @@ _LEASES = text(
     f"   ELSE x.expires_at END, {_becomes_now(('began_at', 'finished_at'))}"
     " FROM (SELECT tern_clock() AS now) n WHERE x.name = ANY(:names)"
 )
+_OUTSTANDING = text(
+    f"UPDATE outstanding_calls x SET {_becomes_now(('last_seen_at',))},"
+    f" next_look_at = CASE WHEN x.next_look_at > n.now + {_POLL_FROM} THEN n.now ELSE x.next_look_at END"
+    " FROM (SELECT tern_clock() AS now) n"
+    f" WHERE x.id = ANY (ARRAY({_OUTSTANDING_AHEAD} ORDER BY c.id FOR NO KEY UPDATE SKIP LOCKED))"
+)
+_HELD = text(
+    "UPDATE target_reservations x SET held_since = n.now FROM (SELECT tern_clock() AS now) n"
+    f" WHERE x.ctid = ANY (ARRAY({_HELD_AHEAD} FOR NO KEY UPDATE SKIP LOCKED))"
+)
 _LEFT = text(
-    f"SELECT EXISTS ({_OPERATIONS_AHEAD}) OR EXISTS ({_DELIVERIES_AHEAD}) OR EXISTS ({_LEASES_AHEAD}) AS it_is"
+    f"SELECT EXISTS ({_OPERATIONS_AHEAD}) OR EXISTS ({_DELIVERIES_AHEAD}) OR EXISTS ({_LEASES_AHEAD})"
+    f" OR EXISTS ({_OUTSTANDING_AHEAD}) OR EXISTS ({_HELD_AHEAD}) AS it_is"
 )
 _NOTE_TIME = text(
     "INSERT INTO sweep_leases AS l (name, owner, token, began_at, expires_at)"
@@ -136,10 +156,11 @@ def mend_what_lies_ahead(engine: Database, lease_s: float, pace: PollPace) -> in
         "longest_poll_s": longest_poll_wait_s(pace),
     }
     with transaction(engine) as tx:
-        mended = _mend(tx, longest) if tx.execute(LIES_AHEAD, longest).one().it_does else 0
+        lies_ahead = tx.execute(LIES_AHEAD, longest).one().it_does
+        mended = _mend(tx, longest) if lies_ahead else 0
         # Noted in the same transaction: a sweep that dies before it has mended leaves the note of before, which lies
         # ahead as well.
-        if not mended or not tx.execute(_LEFT, longest).one().it_is:
+        if not lies_ahead or not tx.execute(_LEFT, longest).one().it_is:
             tx.execute(_NOTE_TIME)
     return mended
 
@@ -152,10 +173,12 @@ def _mend(tx: Connection, longest: dict[str, float]) -> int:
     deliveries = tx.execute(_LOCK_DELIVERIES, longest).scalars().all()
     if deliveries:
         tx.execute(_DELIVERIES, {"ids": deliveries, **longest})
+    outstanding = tx.execute(_OUTSTANDING, longest).rowcount
+    held = tx.execute(_HELD).rowcount
     leases = tx.execute(_LOCK_LEASES, longest).scalars().all()
     if leases:
         tx.execute(_LEASES, {"names": leases})
-    count = len(operations) + len(deliveries) + len(leases)
+    count = len(operations) + len(deliveries) + outstanding + held + len(leases)
     if count:
         after_commit(
             tx, lambda: _log.warning("the database's clock was set back: %s rows lay ahead of it", count)

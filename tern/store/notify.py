@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from tern.domain.crowd import AHEAD_MOST, AHEAD_S, in_turn, room_for
 from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.timing import BACKOFF_MOST_S
 from tern.ports import Due
 from tern.store.session import single, transaction
 from tern.store.silence import PAUSED
@@ -37,7 +38,10 @@ IS_WAITING = (
     # What was notified a moment ago stands in a queue, not in this table: to notify it again would only lengthen that.
     # A message that is lost is found after five seconds; one that was sent again and still waits stands in a long
     # queue, and is sent ever more rarely. How long an operation waited for its turn before the first one tells nothing.
-    f"o.next_attempt_at <= {NOW} AND (o.rung_at IS NULL OR o.rung_at < o.next_attempt_at OR o.rung_at > {NOW}"
+    # What nobody has claimed and is due later than any pause was written under a clock that has been set back since.
+    f"(o.next_attempt_at <= {NOW} OR o.next_attempt_at > {NOW} + make_interval(secs => {BACKOFF_MOST_S})"
+    f"   AND (o.claim_token IS NULL OR o.claim_expires_at <= {NOW}))"
+    f" AND (o.rung_at IS NULL OR o.rung_at < o.next_attempt_at OR o.rung_at > {NOW}"
     f" OR o.rung_at <= {NOW} - greatest({_AGAIN}, least(make_interval(secs => {NOTIFY_AGAIN_MOST_S}),"
     "   CASE WHEN o.first_rung_at >= o.next_attempt_at THEN o.rung_at - o.first_rung_at ELSE interval '0' END)))"
     f" AND NOT {PAUSED}"

@@ -52,7 +52,7 @@ MUTANTS = (
         "what a worker holds just now is mended by nobody",
         f"{TEST} -k by_the_next_sweep",
         CLOCK,
-        "        if not mended or not tx.execute(_LEFT, longest).one().it_is:",
+        "        if not lies_ahead or not tx.execute(_LEFT, longest).one().it_is:",
         "        if True:",
     ),
     mutant(
@@ -83,9 +83,9 @@ MUTANTS = (
         "G11",
         "a dispatch that is due in an hour is waited for",
         f"{TEST} -k due_dispatch",
-        S_SWEEP,
-        'f" WHERE next_attempt_at > {NOW} + make_interval(secs => :longest_dispatch_s)"',
-        'f" WHERE false AND next_attempt_at > {NOW} + make_interval(secs => :longest_dispatch_s)"',
+        "tern/store/notify.py",
+        "OR o.next_attempt_at > {NOW} + make_interval(secs => {BACKOFF_MOST_S})",
+        "OR false AND o.next_attempt_at > {NOW} + make_interval(secs => {BACKOFF_MOST_S})",
     ),
     mutant(
         "G11",
