@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from tern.domain.crowd import AHEAD_MOST, AHEAD_S, in_turn, room_for
 from tern.domain.identity import ApplyId, ScopeName
-from tern.domain.timing import BACKOFF_MOST_S
+from tern.domain.timing import LEASE_S, longest_dispatch_wait_s
 from tern.ports import Due
 from tern.store.session import single, transaction
 from tern.store.silence import PAUSED
@@ -38,15 +38,18 @@ IS_WAITING = (
     # What was notified a moment ago stands in a queue, not in this table: to notify it again would only lengthen that.
     # A message that is lost is found after five seconds; one that was sent again and still waits stands in a long
     # queue, and is sent ever more rarely. How long an operation waited for its turn before the first one tells nothing.
-    # What nobody has claimed and is due later than any pause was written under a clock that has been set back since.
-    f"(o.next_attempt_at <= {NOW} OR o.next_attempt_at > {NOW} + make_interval(secs => {BACKOFF_MOST_S})"
-    f"   AND (o.claim_token IS NULL OR o.claim_expires_at <= {NOW}))"
-    f" AND (o.rung_at IS NULL OR o.rung_at < o.next_attempt_at OR o.rung_at > {NOW}"
+    f"o.next_attempt_at <= {NOW} AND (o.rung_at IS NULL OR o.rung_at < o.next_attempt_at OR o.rung_at > {NOW}"
     f" OR o.rung_at <= {NOW} - greatest({_AGAIN}, least(make_interval(secs => {NOTIFY_AGAIN_MOST_S}),"
     "   CASE WHEN o.first_rung_at >= o.next_attempt_at THEN o.rung_at - o.first_rung_at ELSE interval '0' END)))"
     f" AND NOT {PAUSED}"
 )
 """Operation o is due, and nobody was told, or too long ago; and its engine is not one that answers nothing."""
+
+_FAR_AHEAD = (
+    f"o.next_attempt_at > {NOW} + make_interval(secs => {longest_dispatch_wait_s(LEASE_S)})"
+    f" AND (o.rung_at IS NULL OR o.rung_at <= {NOW} - {_AGAIN} OR o.rung_at > {NOW}) AND NOT {PAUSED}"
+)
+"""Operation o is due further ahead than any tick is ever set: written under a clock that has been set back since."""
 
 BUSY = (
     # From one apply to the next by the index: what it costs follows how many applies have work, not how much.
@@ -58,17 +61,21 @@ BUSY = (
 LOCK_BUSY = text(
     # One that somebody has locked is being claimed for, and its claimers notify the next themselves.
     f"{BUSY} SELECT a.id FROM applies a WHERE a.id = ANY (ARRAY(SELECT b.apply_id FROM busy b"
-    "  WHERE b.apply_id IS NOT NULL AND EXISTS (SELECT 1 FROM apply_operations o"
-    f"    WHERE o.apply_id = b.apply_id AND {IS_WAITING})))"
+    "  WHERE b.apply_id IS NOT NULL AND (EXISTS (SELECT 1 FROM apply_operations o"
+    f"    WHERE o.apply_id = b.apply_id AND {IS_WAITING})"
+    f"   OR EXISTS (SELECT 1 FROM apply_operations o WHERE o.apply_id = b.apply_id AND {_FAR_AHEAD}))))"
     " ORDER BY a.id FOR NO KEY UPDATE SKIP LOCKED"
+)
+_FRONT = (
+    "SELECT o.id, o.next_attempt_at FROM apply_operations o WHERE o.apply_id = t.apply_id AND {which}"
+    f" ORDER BY o.next_attempt_at, o.id LIMIT {AHEAD_MOST} FOR NO KEY UPDATE SKIP LOCKED"
 )
 NEXT = text(
     "WITH chosen AS MATERIALIZED (SELECT c.id, c.turn, t.apply_id FROM unnest(CAST(:applies AS bigint[])) t(apply_id)"
     f" CROSS JOIN LATERAL ({AHEAD.format(apply='t.apply_id')}) ahead"
     " CROSS JOIN LATERAL (SELECT w.id, row_number() OVER (ORDER BY w.next_attempt_at, w.id) AS turn FROM ("
-    "   SELECT o.id, o.next_attempt_at FROM apply_operations o"
-    f"  WHERE o.apply_id = t.apply_id AND {IS_WAITING}"
-    f"  ORDER BY o.next_attempt_at, o.id LIMIT {AHEAD_MOST} FOR NO KEY UPDATE SKIP LOCKED) w) c"
+    f"   SELECT * FROM ({_FRONT.format(which=IS_WAITING)}) due"
+    f"   UNION ALL SELECT * FROM ({_FRONT.format(which=_FAR_AHEAD)}) far) w) c"
     f" WHERE c.turn <= {AHEAD_MOST} - ahead.n ORDER BY c.turn, t.apply_id LIMIT {_BATCH})"
     " UPDATE apply_operations o SET rung_at = n.now,"
     " first_rung_at = CASE WHEN o.first_rung_at BETWEEN o.next_attempt_at AND n.now THEN o.first_rung_at"

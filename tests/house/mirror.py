@@ -40,6 +40,7 @@ ELSEWHERE = {
     "tests/flows/test_accept.py": "tern/store/apply tern/store/reservation",
     "tests/flows/test_barrier.py": "tern/domain/barrier tern/store/barrier",
     "tests/flows/test_bulk.py": "tern/store/receipt tern/store/uncalled tern/store/wish",
+    "tests/flows/test_clock.py": "tern/store/clock",
     "tests/flows/test_crowd.py": "tern/domain/crowd tern/store/notify",
     "tests/flows/test_dispatch.py": "tern/domain/work tern/store/dispatch",
     "tests/flows/test_drained.py": "tern/store/withdraw",

@@ -42,6 +42,13 @@ tern.store.sweep SWEEP_LEASE_S 10.0 a sweep takes a second; a dead sweeper holds
 tern.store.sweep RING_AGAIN_S 5.0 a lost message is found within it; a shorter one would lengthen a queue by its echo
 tern.store.notify NOTIFY_AGAIN_MOST_S 60.0 a queue that is a minute long gets one more message a minute
 tern.store.notify _BATCH 200 one sweep's dispatches
+tern.domain.crowd AHEAD_S 5.0 broker wiped: nothing later than 10 s, and no queue is lengthened by its echo
+tern.domain.silence _ANSWERED_LATE_S 1.0 a port that refuses says so at once; a connection that is swallowed takes two
+tern.domain.silence LONGEST_PAUSE_S 30.0 an engine that is back is noticed as soon as one with lost contact
+tern.domain.silence SLOW_AFTER 3 one lost packet is no silence
+tasks.lanes PATIENCE_S 0.1 engines answer within milliseconds; forty that don't may cost their fortieth part of a second
+tasks.lanes _COPY_LASTS_S 1.0 what another worker found out is known here soon, for one small look a second
+tasks.halting _A_MOMENT_S 0.1 the pause is the database's, and this process may be a little ahead of it
 tern.store.sweep ALONE_AFTER_S 5.0 the bulk way has had its chance by then
 tern.store.sweep _BATCH 500 one sweep's messages
 tern.store.sweep _DISPATCH_BATCH 200 one sweep's dispatches
@@ -56,13 +63,6 @@ tern.view UNTAKEN_AFTER_S 15.0 due for longer: no driver works
 tasks.worker _INTERVAL_S 1.0 the self-sweep is five looks late at most by a second
 tasks.worker _LAST_TICK_S 40.0 a tick with all its deadlines
 tasks.bells _SILENCE_S 2.0 a broker that is away costs a sender two seconds, once
-tasks.halting _A_MOMENT_S 0.1 a stop that is asked for leaves at once
-tasks.lanes PATIENCE_S 0.1 a call that has no room is left for the next sweep, not waited for
-tasks.lanes _COPY_LASTS_S 1.0 what other workers know of a silent engine is that old at most
-tern.domain.crowd AHEAD_S 5.0 what was notified longer ago is lost, or waits in a long queue
-tern.domain.silence LONGEST_PAUSE_S 30.0 an engine that is back is found within half a minute
-tern.domain.silence SLOW_AFTER 3 two deadlines may be chance
-tern.domain.silence _ANSWERED_LATE_S 1.0 a port that refuses does so at once
 tasks.consumer _SHORT_S 5.0 listening that ends sooner begins anew with a pause
 tasks.consumer _FIRST_PAUSE_S 0.1 a hiccup
 tasks.consumer _LONGEST_PAUSE_S 5.0 a broker that is back is heard within it

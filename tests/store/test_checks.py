@@ -32,6 +32,8 @@ def _request(
 
 # The rule, and statements that it refuses.
 REFUSED = {
+    "deployment_silences_kind_is_known": ["UPDATE deployment_silences SET kind = 'stop'"],
+    "deployment_silences_are_counted": ["UPDATE deployment_silences SET in_a_row = 0"],
     "deployments_name_is_safe": [
         f"UPDATE deployments SET name = '{name}' WHERE name = 'A'"
         for name in ("a/b", "-a", "a b", "", "a" * 64)

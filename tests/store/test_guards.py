@@ -8,6 +8,7 @@ from psycopg import Error
 
 from tern.domain.control import Verb
 from tern.domain.policy import Copy, Policy
+from tern.domain.silence import CallKind
 from tern.store.sql import text
 from tests.world import World
 
@@ -56,13 +57,15 @@ FREE = {
     "apply_events": "id",
     "apply_operations": (
         "answered_attempts attempt claim_expires_at claim_owner claim_token completed_at dispatch_intent_at"
-        " dispatch_key dispatch_key_is_dead engine_resume_metadata error_message error_reason id next_attempt_at"
+        " dispatch_key dispatch_key_is_dead engine_resume_metadata error_message error_reason first_rung_at id"
+        " next_attempt_at"
         " next_poll_at poll_error poll_failures progress_revision repeat_is_safe rung_at runs_though_stopped sampled_at"
         " sampled_attempt start_sent_at started_at state state_changed_at summary volume wave"
         " claim_began_at first_rung_at ended_after_request looks sampled_look"
         " dispatched_to doubt engine_number remote_identity remote_started_at same_work_at unanswered_call"
         " unanswered_since"
     ),
+    "deployment_silences": "deployment in_a_row kind last_at retry_at since",
     "control_deliveries": (
         "called_fence called_look"
         " apply_id attempts called_at closed_at created_at engine_words id looks next_attempt_at operation_id"
@@ -120,6 +123,7 @@ def given(world: World) -> World:
     world.apply("A", "B", policy=Policy(copy=Copy.PARALLEL))
     world.answer_bells()
     world.ask(Verb.STOP, "A")
+    world.store.record_silence("A", CallKind.POLL)
     world.write(
         "UPDATE apply_operations SET fence = fence + 5, dispatch_generation = dispatch_generation + 5"
     )

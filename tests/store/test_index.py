@@ -52,7 +52,7 @@ _FILL = (
         "idempotency_key, request_digest, caller, reason, state)"
         f" SELECT 'apl-' || lpad(n::text, 16, 'f'), 1, 'test', 'shop', 10000, '{_POLICY}', 'w' || n, '', 'ann', 'x',"
         " 'running'"
-        " FROM generate_series(1, 2) n"
+        " FROM generate_series(1, 3) n"
     ),
     (
         "INSERT INTO apply_operations (apply_id, deployment, position, target, state, completed_at)"
@@ -71,6 +71,13 @@ _FILL = (
         " SELECT a.id, 'd' || n, n, 't' || n, CASE WHEN n = 9999 THEN 'pending' ELSE 'completed' END,"
         " CASE WHEN n < 9999 THEN now() END"
         f" FROM applies a, generate_series(0, {WIDE} - 1) n WHERE a.apply_identifier LIKE 'apl-%f2'"
+    ),
+    # All of the third one are due, and some were notified just now.
+    (
+        "INSERT INTO apply_operations (apply_id, deployment, position, target, next_attempt_at, rung_at, first_rung_at)"
+        " SELECT a.id, 'd' || n, n, 't' || n, now() - interval '1 min', CASE WHEN n < 60 THEN now() END,"
+        " CASE WHEN n < 60 THEN now() END"
+        f" FROM applies a, generate_series(0, {WIDE} - 1) n WHERE a.apply_identifier LIKE 'apl-%f3'"
     ),
     (
         "INSERT INTO operation_counts (apply_id, wave, state, n, admitted)"
@@ -134,6 +141,7 @@ STORIES: dict[str, Callable[["Staff"], object]] = {
     "a claim": lambda staff: staff.store.claim_dispatch(
         3 * SMALL + 2 * WIDE, ScopeName(wide(2), f"d{WIDE - 1}")
     ),
+    "a tick that claims nothing": lambda staff: staff.store.next_dispatches(wide(3)),
     "what doctor asks": lambda staff: old_halts(staff.database, 60.0),
     "get": lambda staff: staff.reading.apply(small(7)),
     "logs": lambda staff: staff.reading.events(small(7)),
@@ -145,7 +153,11 @@ STORIES: dict[str, Callable[["Staff"], object]] = {
 # The index, and the story that can't do without it.
 WITNESS = {
     "apply_operations_due_for_dispatch": "a sweep",
-    "apply_operations_due_for_poll": "a scrape",
+    "apply_operations_due_of_apply": "a sweep",
+    "apply_operations_finished_at": "a sweep",
+    "applies_advance_began": "a sweep",
+    "apply_operations_ahead_of_apply": "a tick that claims nothing",
+    "apply_operations_due_for_poll": "a sweep",
     "apply_operations_polled_at": "a poll of one deployment among ten thousand",
     "apply_operations_retryable_at": "a sweep",
     "apply_operations_claimed": "a scrape",

@@ -80,7 +80,7 @@ _FILL = (
         f" engine_resume_context = 'R' || id WHERE id BETWEEN {DUE + 1} AND {2 * DUE}"
     ),
     (
-        "UPDATE apply_operations SET state = 'failed_retryable', completed_at = NULL, next_attempt_at = now() + '1h'"
+        "UPDATE apply_operations SET state = 'failed_retryable', completed_at = NULL, next_attempt_at = now() + '1min'"
         f" WHERE id BETWEEN {2 * DUE + 1} AND {3 * DUE}"
     ),
     (

@@ -1,6 +1,6 @@
 """Planted bugs about a clock that goes back: claims, leases, ticks, waits, and what came before what."""
 
-from tests.faults.planted.mutant import FLOWS, S_DELIVERY, S_POLL, S_SEEN, S_SWEEP, STEP, mutant
+from tests.faults.planted.mutant import FLOWS, S_DELIVERY, S_NOTIFY, S_POLL, S_SEEN, S_SWEEP, STEP, mutant
 
 CLOCK = "tern/store/clock.py"
 MIGRATION = "migrations/versions/0002_time.py"
@@ -52,7 +52,7 @@ MUTANTS = (
         "what a worker holds just now is mended by nobody",
         f"{TEST} -k by_the_next_sweep",
         CLOCK,
-        "        if not lies_ahead or not tx.execute(_LEFT, longest).one().it_is:",
+        "        if not mended or not tx.execute(_LEFT, longest).one().it_is:",
         "        if True:",
     ),
     mutant(
@@ -83,9 +83,9 @@ MUTANTS = (
         "G11",
         "a dispatch that is due in an hour is waited for",
         f"{TEST} -k due_dispatch",
-        "tern/store/notify.py",
-        "OR o.next_attempt_at > {NOW} + make_interval(secs => {BACKOFF_MOST_S})",
-        "OR false AND o.next_attempt_at > {NOW} + make_interval(secs => {BACKOFF_MOST_S})",
+        S_NOTIFY,
+        'f"o.next_attempt_at > {NOW} + make_interval(secs => {longest_dispatch_wait_s(LEASE_S)})"',
+        'f"false AND o.next_attempt_at > {NOW} + make_interval(secs => {longest_dispatch_wait_s(LEASE_S)})"',
     ),
     mutant(
         "G11",

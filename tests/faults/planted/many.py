@@ -20,8 +20,8 @@ MUTANTS = (
         "a stamp ahead of now counts as notified",
         CROWD,
         S_NOTIFY,
-        " OR o.rung_at > {NOW}",
-        " OR false",
+        "o.rung_at < o.next_attempt_at OR o.rung_at > {NOW}",
+        "o.rung_at < o.next_attempt_at",
     ),
     mutant(
         "G11",
