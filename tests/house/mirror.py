@@ -53,7 +53,6 @@ ELSEWHERE = {
     "tests/flows/test_scope.py": "tern/domain/model tern/store/scope",
     "tests/flows/test_start.py": "tern/store/start",
     "tests/flows/test_stop.py": "tern/flows/control tern/store/answer tern/store/delivery",
-    "tests/flows/test_clock.py": "tern/store/clock",
     "tests/flows/test_sweep.py": "tasks/direct tern/store/sweep",
     "tests/hostile/test_secrets.py": "tern/domain/redaction",
     "tests/local/test_account.py": "tern/local/launching",

@@ -150,8 +150,6 @@ REFUSED = {
         "UPDATE outstanding_calls SET remote_id = NULL",
         "UPDATE outstanding_calls SET dispatch_key = 'k'",
     ],
-    "deployment_silences_kind_is_known": ["UPDATE deployment_silences SET kind = 'other'"],
-    "deployment_silences_are_counted": ["UPDATE deployment_silences SET in_a_row = 0"],
     "same_targets_finding_is_known": ["UPDATE same_targets SET finding = 'perhaps'"],
     "same_targets_are_ordered": [
         "INSERT INTO same_targets (one, other, finding, identity) VALUES ('B', 'A', 'same', 'x')"

@@ -86,7 +86,6 @@ FREE = {
         " rows_copied rows_total state"
     ),
     "target_reservations": "apply_id database deployment environment held_for_s held_since operation_id taken_at",
-    "deployment_silences": "deployment in_a_row kind last_at retry_at since",
     "engines": "address created_at environment number",
     "remote_ids": "engine_number operation_id remote_id stored_at",
     "outstanding_calls": (
