@@ -284,10 +284,11 @@ class Client:
         reason: str,
         *,
         remote_id: str = "",
+        taken_from: str = "",
         **selectors: Unpack[Selectors],
     ) -> Receipt:
         """Says what became of uncertain operations, by somebody who looked at the engine."""
-        message = {"found": str(found), "remote_id": remote_id}
+        message = {"found": str(found), "remote_id": remote_id, "taken_from": taken_from}
         answered = read_answered({**message, **self._operations(subject, reason, selectors)})
         return _told(lambda: self._door.resolve(answered))
 

@@ -21,7 +21,7 @@ class ForwardStore(Protocol):
         none did, the operation is pending again.
         """
 
-    def record_key_dead(self, claim: Claim, message: str) -> Fenced:
+    def record_key_dead(self, claim: Claim, message: str, *, delay_s: float | None = None) -> Fenced:
         """The key started nothing and never will: pending again, and the next dispatch is of the next generation."""
 
     def resume(self, claim: Claim, scope: OperationScope, delivery_id: int) -> Fenced:

@@ -39,6 +39,8 @@ from tern.domain.work import (
     DueWork,
     Enqueued,
     Fenced,
+    Kept,
+    KeyLook,
     LogLine,
     Looked,
     NewApply,
@@ -47,6 +49,7 @@ from tern.domain.work import (
     Resolved,
     WishReceipt,
 )
+from tern.evidence import EvidenceStore
 from tern.forward import ForwardStore
 from tern.many import Halts, ManyStore, UnwaitedCalls
 
@@ -67,7 +70,9 @@ class DispatchStore(ForwardStore, Protocol):
         """
 
     def record_remote_id(self, claim: Claim, scope: OperationScope, remote_id: RemoteId) -> Fenced:
-        """The engine's id, and nothing else (G3)."""
+        """The engine's id, and nothing else (G3). One that is another operation's there is not stored; then both are
+        uncertain, in the same transaction.
+        """
 
     def record_dispatched(self, claim: Claim) -> Fenced:
         """The state that depends on the id; the claim is given back."""
@@ -80,8 +85,8 @@ class DispatchStore(ForwardStore, Protocol):
     ) -> Fenced:
         """No usable answer: failed_retryable, same key again after the delay."""
 
-    def record_uncertain(self, claim: Claim, message: str) -> Fenced:
-        """Nobody here can know: held for a person (G10)."""
+    def record_uncertain(self, claim: Claim, message: str, *, key_is_dead: bool = False) -> Fenced:
+        """Nobody here can know, or enough was tried: held for a person (G10)."""
 
     def dispatch_budget(self, claim: Claim) -> tuple[int, float]:
         """Attempts made while the engine answered, and the age of the intent in seconds."""
@@ -132,20 +137,6 @@ class ControlStore(Protocol):
 
     def hold_uncertain(self, claim: Claim, delivery_id: int, message: str) -> Fenced:
         """The wish can't be driven without guessing; the operation is uncertain and the wish stays open."""
-
-    def resolve_uncertain(
-        self,
-        name: ScopeName,
-        found: Resolved,
-        remote_id: RemoteId | None,
-        caller: str,
-        reason: str,
-        *,
-        dry_run: bool = False,
-    ) -> None:
-        """A person's answer; raises Refused when the operation is not uncertain or the answer does not fit. With
-        dry_run nothing is written.
-        """
 
 
 class PollStore(Protocol):
@@ -259,12 +250,17 @@ class DeploymentStore(Protocol):
     def remove_deployment(self, name: str) -> None:
         """Raises NotFound; Refused while an apply uses it."""
 
-    def record_capabilities(self, name: str, capabilities: Capabilities, *, deduplicates: bool) -> None:
-        """What a probe found."""
-
 
 class Store(
-    DispatchStore, ControlStore, PollStore, SweepStore, ApplyStore, DeploymentStore, ManyStore, Protocol
+    DispatchStore,
+    ControlStore,
+    PollStore,
+    SweepStore,
+    ApplyStore,
+    DeploymentStore,
+    ManyStore,
+    EvidenceStore,
+    Protocol,
 ):
     """Everything that is durable."""
 
@@ -310,8 +306,8 @@ class Engine(UnwaitedCalls, Protocol):
     def health(self) -> Outcome[str]:
         """Whether the engine answers at all."""
 
-    def probe(self) -> Outcome[Capabilities]:
-        """What the engine offers beside the public contract."""
+    def probe(self, *, previews: bool | None = None) -> Outcome[Capabilities]:
+        """What the engine offers beside the public contract. previews: what is known of that part already."""
 
     def preview(
         self, deployment: Deployment, changes: Sequence[PlannedChange]
@@ -383,6 +379,8 @@ __all__ = [
     "Engines",
     "Enqueued",
     "Fenced",
+    "Kept",
+    "KeyLook",
     "LogLine",
     "Looked",
     "Member",

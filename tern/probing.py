@@ -94,32 +94,59 @@ def preview(
 ) -> tuple[TargetPreview, ...]:
     """Every target's answer, in the order given. Whom there was no time to ask is said, and nothing is guessed."""
     ends_at = time.monotonic() + LONGEST_LOOK_S
+    return at_once(lambda deployment: _preview_one(engines, deployment, changes, ends_at), deployments)
 
-    def ask(deployment: Deployment) -> TargetPreview:
-        if time.monotonic() > ends_at:
-            words = f"there was no time to ask it: {LONGEST_LOOK_S:g} s went by with the others"
-            return TargetPreview(deployment.name, trouble=words, trouble_reason="NOT_ASKED")
-        match engines.of(deployment).preview(deployment, changes):
-            case Ok(Unsupported()):
-                return TargetPreview(deployment.name, is_offered=False)
-            case Ok(tuple() as found):
-                return TargetPreview(deployment.name, found)
-            case Refused(message, reason):
-                return TargetPreview(
-                    deployment.name, trouble=message, trouble_reason=reason, is_definite=True
-                )
-            case Unknown(message, reason):
-                return TargetPreview(deployment.name, trouble=message, trouble_reason=reason)
-            case other:
-                message = f"an engine's answer of an unknown kind: {other!r}"
-                raise AssertionError(message)
 
-    return at_once(ask, deployments)
+def look(
+    engines: Engines, deployments: Sequence[Deployment], changes: Sequence[PlannedChange]
+) -> tuple[tuple[TargetPreview, ...], dict[str, Capabilities | None]]:
+    """What the changes would do at every target, and what its engine offers by now; None of one that was silent."""
+    ends_at = time.monotonic() + LONGEST_LOOK_S
+
+    def ask(deployment: Deployment) -> tuple[TargetPreview, Outcome[Capabilities]]:
+        found = _preview_one(engines, deployment, changes, ends_at)
+        if found.trouble and not found.is_definite:
+            # It is not waited for twice.
+            return found, Unknown(found.trouble, found.trouble_reason)
+        return found, engines.of(deployment).probe(previews=found.is_offered)
+
+    asked = at_once(ask, deployments)
+    return tuple(found for found, _ in asked), offered(deployments, [answer for _, answer in asked])
+
+
+def _preview_one(
+    engines: Engines, deployment: Deployment, changes: Sequence[PlannedChange], ends_at: float
+) -> TargetPreview:
+    if time.monotonic() > ends_at:
+        words = f"there was no time to ask it: {LONGEST_LOOK_S:g} s went by with the others"
+        return TargetPreview(deployment.name, trouble=words, trouble_reason="NOT_ASKED")
+    match engines.of(deployment).preview(deployment, changes):
+        case Ok(Unsupported()):
+            return TargetPreview(deployment.name, is_offered=False)
+        case Ok(tuple() as found):
+            return TargetPreview(deployment.name, found)
+        case Refused(message, reason):
+            return TargetPreview(deployment.name, trouble=message, trouble_reason=reason, is_definite=True)
+        case Unknown(message, reason):
+            return TargetPreview(deployment.name, trouble=message, trouble_reason=reason)
+        case other:
+            message = f"an engine's answer of an unknown kind: {other!r}"
+            raise AssertionError(message)
 
 
 def probe(engines: Engines, deployments: Sequence[Deployment]) -> tuple[Outcome[Capabilities], ...]:
     """What each engine offers, in the order given."""
     return at_once(lambda deployment: engines.of(deployment).probe(), deployments)
+
+
+def offered(
+    deployments: Sequence[Deployment], answers: Sequence[Outcome[Capabilities]]
+) -> dict[str, Capabilities | None]:
+    """What was found at each; None where nobody answered."""
+    return {
+        deployment.name: answer.value if isinstance(answer, Ok) else None
+        for deployment, answer in zip(deployments, answers, strict=True)
+    }
 
 
 def at_once(ask: Callable[[Deployment], Answer], deployments: Sequence[Deployment]) -> tuple[Answer, ...]:

@@ -83,6 +83,9 @@ class World:
     def add(
         self, name: str, address: str, position: int, *, offers: bool, deduplicates: bool | None = None
     ) -> None:
+        """As a person does who declares of an engine with the second service that it deduplicates, too; scenarios
+        about what nobody declared say `deduplicates=False`, or undeclared().
+        """
         self.store.save_deployment(
             Deployment(
                 name=name,
@@ -95,6 +98,10 @@ class World:
                 idempotent_dispatch=offers if deduplicates is None else deduplicates,
             )
         )
+
+    def undeclared(self) -> None:
+        """Nobody has said of any engine that it runs a repeated Apply only once."""
+        self.write("UPDATE deployments SET deduplicates = false, idempotent_dispatch = false")
 
     def worker(self, owner: str) -> Ports:
         """Another worker on the same world, with the same queue of bells."""

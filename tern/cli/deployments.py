@@ -21,7 +21,7 @@ from tern.domain.register import differences
 from tern.domain.silence import Silence
 from tern.domain.text import is_name
 from tern.ports import Ports
-from tern.probing import probe
+from tern.probing import offered, probe
 
 PARTLY = 6
 REFUSED = 5
@@ -111,7 +111,7 @@ def add(
     if not no_probe:
         (answer,) = probe(ports.engines, [wanted])
     described = _described(wanted, answer, deduplicates)
-    outcome = _save(ports, described, replaces=replaces)
+    outcome = _save(ports, described, deduplicates, replaces=replaces)
     if as_json:
         write_document("deployment", {**_json(described), "outcome": outcome})
         return
@@ -191,15 +191,15 @@ def check(names: Sequence[str], *, as_json: bool) -> int:
     ports = reach.ports()
     found = ports.store.load_deployments(_distinct(names) or None)
     lines = []
-    for deployment, answer in zip(found, probe(ports.engines, found), strict=True):
+    answers = probe(ports.engines, found)
+    for deployment, answer in zip(found, answers, strict=True):
         if not isinstance(answer, Ok):
             lines.append(Line(deployment.name, "failed", one_line(answer.message)))
             continue
-        # What a person declared stays declared; an engine that offers Resolve needs no declaration.
-        deduplicates = bool(answer.value.resolve) or deployment.idempotent_dispatch
-        ports.store.record_capabilities(deployment.name, answer.value, deduplicates=deduplicates)
-        described = replace(deployment, capabilities=answer.value, idempotent_dispatch=deduplicates)
+        described = replace(deployment, capabilities=answer.value, probe_is_old=False)
         lines.append(Line(deployment.name, "answers", _offers(described)))
+    # What a person declared stays as it is: an engine's answer is a finding and never a declaration.
+    ports.store.record_probes(offered(found, answers))
     return _answer("deployments_checked", lines, as_json=as_json, failure=UNREACHABLE)
 
 
@@ -254,19 +254,18 @@ def _described(wanted: Deployment, answer: Outcome[Capabilities], declared: str 
         raise Refused(
             what, why=(one_line(answer.message),), next_step=step, reason=answer.reason or "NO_ANSWER"
         )
-    offered = answer.value
-    if not offered.resolve and declared is None:
+    found = answer.value
+    if not found.resolve and declared is None:
         what = f"{wanted.name} was not added: its engine can't say what became of a lost dispatch"
         why = ("it offers no Resolve, so a person must say whether a repeated Apply runs only once",)
         step = (
             "Add --deduplicates yes or --deduplicates no (with no, a lost answer waits for `tern resolve`)."
         )
         raise Refused(what, why=why, next_step=step, reason="DEDUPLICATION_UNKNOWN")
-    deduplicates = bool(offered.resolve) if declared is None else declared == "yes"
-    return replace(wanted, capabilities=offered, idempotent_dispatch=deduplicates)
+    return replace(wanted, capabilities=found, idempotent_dispatch=declared == "yes")
 
 
-def _save(ports: Ports, wanted: Deployment, *, replaces: bool) -> str:
+def _save(ports: Ports, wanted: Deployment, declared: str | None, *, replaces: bool) -> str:
     """Writes it down unless it stands there already; raises Refused where something else has its name."""
     known = {each.name: each for each in ports.store.load_deployments()}.get(wanted.name)
     if known is None:
@@ -274,9 +273,10 @@ def _save(ports: Ports, wanted: Deployment, *, replaces: bool) -> str:
         return "added"
     different = differences(known, wanted)
     if not different:
-        ports.store.record_capabilities(
-            wanted.name, wanted.capabilities, deduplicates=wanted.idempotent_dispatch
-        )
+        if wanted.capabilities.resolve is not None:
+            ports.store.record_probes({wanted.name: wanted.capabilities})
+        if declared is not None:
+            ports.store.declare(wanted.name, deduplicates=wanted.idempotent_dispatch)
         return "known already"
     if not replaces:
         what = f"another deployment is named {wanted.name}"
@@ -287,16 +287,17 @@ def _save(ports: Ports, wanted: Deployment, *, replaces: bool) -> str:
 
 
 def _offers(deployment: Deployment) -> str:
-    offered = deployment.capabilities
-    if offered.resolve is None:
-        return "its engine was not asked yet"
-    names = [name for name, there in offered.as_json().items() if there]
-    found = (
+    found = deployment.capabilities
+    declared = f"deduplicates: {'yes' if deployment.idempotent_dispatch else 'no'}"
+    if found.resolve is None:
+        return f"its engine was not asked yet, {declared}"
+    names = [name for name, there in found.as_json().items() if there]
+    offers = (
         f"offers {', '.join(name.replace('_', ' ') for name in names)}" if names else "plain contract only"
     )
-    return found + (
-        "" if offered.resolve else f", deduplicates: {'yes' if deployment.idempotent_dispatch else 'no'}"
-    )
+    if deployment.probe_is_old:
+        offers += " (it did not answer when it was asked again)"
+    return offers if found.resolve and not deployment.idempotent_dispatch else f"{offers}, {declared}"
 
 
 def _json(deployment: Deployment) -> dict[str, object]:
@@ -309,6 +310,7 @@ def _json(deployment: Deployment) -> dict[str, object]:
         "labels": dict(deployment.labels),
         "position": deployment.position,
         "capabilities": deployment.capabilities.as_json(),
+        "probe_is_old": deployment.probe_is_old,
         "deduplicates": deployment.idempotent_dispatch,
         "drained": deployment.drained,
     }

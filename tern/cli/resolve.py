@@ -21,6 +21,7 @@ CONSEQUENCES: Mapping[Resolved, str] = {
     Resolved.ENDED: "it counts as failed",
     Resolved.REMOTE_ID: "it is followed by that remote id from now on",
     Resolved.REPEAT_APPLY: "the same dispatch is repeated, with the same key",
+    Resolved.SAME_WORK: "what its engine says of its remote id counts again",
 }
 
 
@@ -30,8 +31,14 @@ CONSEQUENCES: Mapping[Resolved, str] = {
     "--as",
     "found",
     required=True,
-    metavar="not-started|ended|remote-id=R|repeat-apply",
+    metavar="not-started|ended|remote-id=R|repeat-apply|same-work",
     help="What you found at the engine.",
+)
+@click.option(
+    "--taken-from",
+    default="",
+    metavar="AP/DEPLOYMENT",
+    help="With remote-id=R: the operation that the id was taken for. Its work is given up as failed.",
 )
 @selection_options
 @click.option("--reason", required=True, help="How you know; it stands in the record.")
@@ -42,6 +49,7 @@ def resolve(
     subject: str,
     *,
     found: str,
+    taken_from: str,
     reason: str,
     dry_run: bool,
     expected: int | None,
@@ -64,6 +72,7 @@ def resolve(
         reason,
         dry_run=dry_run,
         expected=expected,
+        taken_from=Subject.read_operation(taken_from) if taken_from else None,
     )
     from tern.flows import accept  # noqa: PLC0415
 

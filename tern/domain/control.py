@@ -55,6 +55,9 @@ MOMENT = {
 repeated only on a look from after the call's deadline: before that, the state proves nothing (CU3).
 """
 
+ACTS_LATE = frozenset({Verb.START, Verb.CUTOVER})
+"""Verbs whose call, if its answer is missing, may make something happen when nobody expects it any more."""
+
 ADJUSTABLE = frozenset({State.RUNNING, State.WAITING_FOR_CUTOVER, State.CUTTING_OVER})
 """Where an engine works on a job whose pace can be set."""
 
@@ -137,7 +140,8 @@ class DriveFacts:
     has_remote_id: bool
     has_intent: bool
     key_is_dead: bool
-    offers_resolve: bool
+    may_be_resolved: bool
+    """Its dispatch went to the engine that its deployment has, which can be asked what became of the key."""
     delivery: Delivery
     runs_though_stopped: bool = False
     """It is stopped as far as we know, and its last sample contradicts (ST12)."""
@@ -225,7 +229,7 @@ def _next_halting_step(verb: Verb, facts: DriveFacts) -> Step:
         return Step.SEND
     if facts.was_never_dispatched:
         return Step.SETTLE_LOCALLY
-    return Step.RESOLVE if facts.offers_resolve else Step.ASK_PERSON
+    return Step.RESOLVE if facts.may_be_resolved else Step.ASK_PERSON
 
 
 def _next_start_step(facts: DriveFacts) -> Step:

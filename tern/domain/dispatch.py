@@ -9,11 +9,11 @@ class Approach(StrEnum):
     """What a driver that has claimed an operation does with it."""
 
     SEND = "send"
-    """Call Apply with the committed key: the first time, or again to an engine known to deduplicate."""
+    """Call Apply with the committed key: the first time, or again where somebody declared that this is harmless."""
     ATTACH = "attach"
     """The engine's id is there: never Apply again, only follow it."""
     RESOLVE = "resolve"
-    """Ask the engine what became of the key."""
+    """Ask the engine what became of the key, and forbid it."""
     ASK_PERSON = "ask_person"
     """Nobody here can know, so no call is made and the operation is uncertain."""
     WAIT = "wait"
@@ -24,23 +24,27 @@ def approach(
     *,
     has_remote_id: bool,
     has_earlier_intent: bool,
-    idempotent_dispatch: bool,
-    offers_resolve: bool,
+    may_be_repeated: bool,
+    is_same_engine: bool,
+    offers_resolve: bool = True,
     drained: bool = False,
 ) -> Approach:
     """How to go on with a claimed operation.
 
-    An intent of an earlier tick may or may not have reached the engine. It is repeated only where the key makes
-    the repetition harmless; otherwise it is settled by Resolve, or by a person (G4, D16). To a drained deployment
-    nothing is repeated: what was sent is settled there, or waits.
+    An intent of an earlier tick may or may not have reached the engine. It is repeated only where a person declared
+    that the key makes the repetition harmless; otherwise the engine that it was sent to is asked, whatever that engine
+    was found to offer before (G4, D16). Another engine knows nothing of the key: neither what it does with it nor what
+    it says of it means anything. To a drained deployment nothing is repeated: what was sent is settled there, or waits.
     """
     if has_remote_id:
         return Approach.ATTACH
-    if drained and has_earlier_intent:
-        return Approach.RESOLVE if offers_resolve else Approach.WAIT
-    if not has_earlier_intent or idempotent_dispatch:
+    if not has_earlier_intent:
         return Approach.SEND
-    return Approach.RESOLVE if offers_resolve else Approach.ASK_PERSON
+    if not is_same_engine:
+        return Approach.ASK_PERSON
+    if drained:
+        return Approach.RESOLVE if offers_resolve else Approach.WAIT
+    return Approach.SEND if may_be_repeated else Approach.RESOLVE
 
 
 class AfterUnknown(StrEnum):
@@ -51,16 +55,20 @@ class AfterUnknown(StrEnum):
     ASK_PERSON = "ask_person"
 
 
-def after_unknown(
-    *, idempotent_dispatch: bool, offers_resolve: bool, answered_attempts: int, intent_age_s: float
-) -> AfterUnknown:
+def after_unknown(*, deduplicates: bool, answered_attempts: int, intent_age_s: float) -> AfterUnknown:
     """Repeat the same key as long as that is harmless, within budget and fresh; else someone must look.
 
-    answered_attempts counts only attempts made while the engine's Health answered, so that an outage of a day
-    does not spend the budget. A spent budget is uncertainty, never a failure (G10).
+    deduplicates is what a person declared: what an engine was found to offer, be it a moment ago, is no permission to
+    send a key twice. answered_attempts counts only attempts made while the engine's Health answered, so that an outage
+    of a day does not spend the budget. A spent budget is uncertainty, never a failure (G10).
     """
-    if not idempotent_dispatch:
-        return AfterUnknown.RESOLVE if offers_resolve else AfterUnknown.ASK_PERSON
-    if answered_attempts >= ANSWERED_ATTEMPTS_MAX or intent_age_s > FRESHNESS_S:
+    if not deduplicates:
+        return AfterUnknown.RESOLVE
+    if is_spent(answered_attempts, intent_age_s):
         return AfterUnknown.ASK_PERSON
     return AfterUnknown.REPEAT
+
+
+def is_spent(answered_attempts: int, intent_age_s: float) -> bool:
+    """So much was tried, or so long ago it began, that nothing is tried by itself any more."""
+    return answered_attempts >= ANSWERED_ATTEMPTS_MAX or intent_age_s > FRESHNESS_S

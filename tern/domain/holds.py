@@ -105,7 +105,7 @@ def holds(policy: Policy, facts: OperationFacts) -> tuple[Hold, ...]:
     """
     match facts.state:
         case State.PENDING:
-            return (*_gates(facts), *_rollout(policy, facts), *_pause(facts))
+            return (*_gates(facts), *_rollout(policy, facts), *_backoff(facts), *_pause(facts))
         case State.FAILED_RETRYABLE:
             return (*_gates(facts), *_drained(facts), *_backoff(facts), *_pause(facts))
         case State.WAITING_FOR_CUTOVER:
@@ -166,7 +166,8 @@ def _drained(facts: OperationFacts) -> Iterator[Hold]:
 
 def _backoff(facts: OperationFacts) -> Iterator[Hold]:
     if facts.wait_s > 0:
-        words = "the engine gave no usable answer; the same dispatch is repeated after a pause"
+        how = "under another key" if facts.state is State.PENDING else "and settled or repeated under its key"
+        words = f"the engine gave no usable answer; the dispatch is tried again after a pause, {how}"
         yield Hold(HoldKind.BACKOFF, words, ClearedBy.WAIT, facts.wait_s)
 
 

@@ -112,7 +112,12 @@ class Deployment:
     credentials: Credentials = field(default_factory=Credentials)
     capabilities: Capabilities = field(default_factory=Capabilities)
     idempotent_dispatch: bool = False
+    """A person declared that an Apply which is repeated with its key runs once; what was found there stands above."""
     drained: bool = False
+    engine_number: int | None = None
+    """Which engine it has, however it is reached; None before it is kept."""
+    probe_is_old: bool = False
+    """Its engine did not answer when it was last asked what it offers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +171,8 @@ class Claim:
     generation: int = 0
     key: DispatchKey = DispatchKey("")  # noqa: RUF009 - a NewType over str
     is_first_sender: bool = False
+    follows_unanswered: bool = False
+    """An earlier call has no answer yet and may still act: this one's answer says nothing about that."""
 
 
 @dataclass(frozen=True, slots=True)

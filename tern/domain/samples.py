@@ -56,12 +56,14 @@ class MergeContext:
     start_sent_s_ago: how long ago a Start was sent; None when none is open.
     stop_was_sent: a stop is open that the engine has taken, after any Start: what it says now is about that stop.
     start_is_open: a person wants it to run, so that running is no contradiction.
+    is_in_doubt: the sample may be about another's work, and only a person can tell.
     """
 
     start_sent_s_ago: float | None = None
     grace_s: float = 30.0
     stop_was_sent: bool = False
     start_is_open: bool = False
+    is_in_doubt: bool = False
 
 
 def merge(current: State, sampled: State | None, context: MergeContext) -> Observed:
@@ -74,6 +76,10 @@ def merge(current: State, sampled: State | None, context: MergeContext) -> Obser
       person's start is just on its way.
     - a lower rank than the known one: progress is taken, the state is not.
     """
+    if context.is_in_doubt:
+        return Observed(
+            None, current, applied=False, note="nobody can tell whose work this is until a person has"
+        )
     if sampled is None:
         return Observed(None, current, applied=False, note="the engine's state has no meaning here")
     if current is State.RESUMING and sampled is State.STOPPED and not context.stop_was_sent:

@@ -35,6 +35,8 @@ class FoundOperation:
     allow_unsafe: bool
     caller: str
     change_digest: str = ""
+    holds_remote_id: bool = False
+    """The id that stands with it is this operation's and no other's at that engine, and may be called."""
 
 
 POISON = frozenset(
@@ -44,6 +46,7 @@ POISON = frozenset(
         "TABLE_CHANGE_OF_ANOTHER_APPLY",
         "DEPLOYMENT_UNKNOWN",
         "REMOTE_ID_MISPLACED",
+        "REMOTE_ID_NOT_HELD",
     }
 )
 """Rules that the rows themselves break, whoever asks: such an operation can never run and is settled (G7)."""
@@ -99,7 +102,7 @@ def validate(asked: ScopeName, operation_id: int, found: FoundOperation | None) 
     """The scope of the operation asked for; raises ScopeRefused with the rule that does not hold.
 
     OPERATION_UNKNOWN, OPERATION_OF_ANOTHER_APPLY, DEPLOYMENT_EMPTY, DEPLOYMENT_MISMATCH, OPERATION_NOT_IN_SET,
-    NO_TABLE_CHANGES, TABLE_CHANGE_OF_ANOTHER_APPLY, DEPLOYMENT_UNKNOWN, REMOTE_ID_MISPLACED.
+    NO_TABLE_CHANGES, TABLE_CHANGE_OF_ANOTHER_APPLY, DEPLOYMENT_UNKNOWN, REMOTE_ID_MISPLACED, REMOTE_ID_NOT_HELD.
     """
     if found is None:
         msg = "OPERATION_UNKNOWN"
@@ -129,6 +132,10 @@ def validate(asked: ScopeName, operation_id: int, found: FoundOperation | None) 
         msg = "DEPLOYMENT_UNKNOWN"
         raise refuse(msg, asked, f"there is no deployment {found.deployment_name}")
     identity = RemoteIdentity(found.operation_count, found.external_id, found.engine_resume_context)
+    if identity.remote_id is not None and not found.holds_remote_id:
+        # Its work is over and the id may be another's by now, or was another's all along: nothing is sent with it (G2).
+        msg = "REMOTE_ID_NOT_HELD"
+        raise refuse(msg, asked, f"its remote id {identity.remote_id} is not its own to use any more")
     return OperationScope(
         operation_id=operation_id,
         apply_pk=found.apply_pk,

@@ -236,6 +236,8 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
         **_sampled(State.RUNNING, *_FORWARD, *_ENDINGS),
     },
     State.STOPPED: {
+        # Its id was given to another operation as well.
+        Event.LOSE_TRACK: State.UNCERTAIN,
         Event.RESUME: State.RESUMING,
         Event.REQUEUE: State.PENDING,
         Event.WITHDRAW_CANCELLED: State.CANCELLED,

@@ -19,6 +19,12 @@ ANSWERED_ATTEMPTS_MAX = 10
 FRESHNESS_S = 86_400.0
 """An intent older than this is not repeated by itself any more."""
 
+UNANSWERED_S = 60.0
+"""So long a call without an answer may act late, and its job is looked at every UNANSWERED_LOOK_S. A trigger of the
+database knows both numbers too.
+"""
+
+UNANSWERED_LOOK_S = 1.0
 HALT_RETRY_MAX_S = 3.0
 """A stop or cancel without an answer is tried again at least this often: an engine that is back must hear of it."""
 

@@ -42,6 +42,29 @@ class Fenced(StrEnum):
     """The claim is no longer ours: 0 rows were changed, stop."""
     CONFLICT = "conflict"
     """Another remote id is already there; it stays (G5)."""
+    TAKEN = "taken"
+    """The id is another operation's at that engine: nothing was stored, and of both only a person can tell (G2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An id that could not be stored is written down. call_id is None where it is the operation's own already.
+
+    may_be_adopted: the operation has no id and nothing was sent since, so that a look which knows it is enough.
+    """
+
+    call_id: int | None = None
+    may_be_adopted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLook:
+    """An unanswered dispatch whose engine can be asked what became of its key. The claim is nobody's: it carries what
+    the question needs, and writes nothing.
+    """
+
+    claim: Claim
+    scope: OperationScope
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +114,8 @@ class Poll:
     owner: str
     cursors: tuple[Cursor, ...]
     has_retryable: bool
+    unanswered: "tuple[Due, ...]" = ()
+    """Dispatches without an answer and without an id, to be looked at by their keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +259,7 @@ class Resolved(StrEnum):
     ENDED = "ended"
     REMOTE_ID = "remote-id"
     REPEAT_APPLY = "repeat-apply"
+    SAME_WORK = "same-work"
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,10 +276,15 @@ class Answered:
     reason: str
     dry_run: bool = False
     expected: int | None = None
+    taken_from: ScopeName | None = None
+    """The operation that the remote id was taken for until now."""
 
     def __post_init__(self) -> None:
         if (self.found is Resolved.REMOTE_ID) != bool(self.remote_id):
             what = "remote-id=R names the engine's id; the other answers have none"
+            raise UsageError(what)
+        if self.taken_from is not None and self.found is not Resolved.REMOTE_ID:
+            what = "an id is taken from another operation by the answer remote-id=R alone"
             raise UsageError(what)
         if not self.reason.strip():
             what = "an answer needs a reason"

@@ -14,7 +14,7 @@ from tern.domain.choice import Choice
 from tern.domain.control import Verb
 from tern.domain.enqueue import Enqueue, NewChange
 from tern.domain.errors import UsageError
-from tern.domain.identity import ApplyId, PlanId, RemoteId
+from tern.domain.identity import ApplyId, PlanId, RemoteId, ScopeName
 from tern.domain.model import PlannedChange
 from tern.domain.policy import Policy
 from tern.domain.selection import Selection
@@ -143,14 +143,23 @@ def read_asked(message: Mapping[str, object]) -> Asked:
 def read_answered(message: Mapping[str, object]) -> Answered:
     """A person's answer about uncertain operations; raises UsageError, and ScopeRefused for a malformed operation.
 
-    found; remote_id, of that answer alone; what _chosen() says; caller, reason; dry_run; expected.
+    found; remote_id, and taken_from beside it, of that answer alone; what _chosen() says; caller, reason; dry_run;
+    expected.
     """
     fields = _Fields(message)
     found, remote_id = fields.word("found", Resolved), fields.text("remote_id").strip()
+    taken_from = fields.text("taken_from").strip()
     choose, rest = _chosen(fields), _rest(fields)
     fields.end()
     apply_id, selection = choose()
-    return Answered(apply_id, selection, found, RemoteId(remote_id) if remote_id else None, **rest)
+    return Answered(
+        apply_id,
+        selection,
+        found,
+        RemoteId(remote_id) if remote_id else None,
+        taken_from=ScopeName.parse(taken_from) if taken_from else None,
+        **rest,
+    )
 
 
 class _Rest(TypedDict):

@@ -16,7 +16,7 @@ from tern.domain.selection import refuse_unexpected
 from tern.domain.waves import check_division
 from tern.doors.request import EnqueueRequest
 from tern.ports import AcceptedApply, Answered, Asked, Enqueued, NewApply, Ports, Store, WishReceipt
-from tern.probing import preview
+from tern.probing import look
 
 RUNG_AT_ONCE = 500
 """Bells for one wish; the sweeps ring for the others, and whoever asked has an answer at once."""
@@ -134,10 +134,15 @@ def _answer_one(answered: Answered, deployment: str, ports: Ports) -> None:
         answered.remote_id,
         answered.caller,
         answered.reason,
+        taken_from=answered.taken_from,
         dry_run=answered.dry_run,
     )
     if not answered.dry_run:
-        ports.bells.advance(answered.apply_id)
+        for apply_id in {
+            answered.apply_id,
+            *([] if (other := answered.taken_from) is None else [other.apply_id]),
+        }:
+            ports.bells.advance(apply_id)
 
 
 def _change(asked: Enqueue, store: Store) -> tuple[NewChange, Plan | None]:
@@ -219,7 +224,9 @@ def _foretold(
     """The last look before anything is written; raises Refused with every target's reasons."""
     if not asked.previews:
         return tuple(Foretold(target.name, Look.NOT_ASKED) for target in targets)
-    previews = preview(ports.engines, targets, changes)
+    previews, offered = look(ports.engines, targets, changes)
+    # What is found permits nothing; it is for people, who see what their engines offer by now.
+    ports.store.record_probes(offered)
     names = [target.name for target in targets]
     reviewed = {} if plan is None else ports.store.reviewed_previews(plan.plan_id, names)
     found = compared([each.foretold() for each in previews], reviewed)

@@ -9,6 +9,7 @@ from tern.domain.outcome import Ok, Outcome, Refused, Unknown
 from tern.domain.scope import parse_message
 from tern.domain.states import RANK, State
 from tern.domain.timing import HALT_RETRY_MAX_S, RPC_DEADLINE_S, backoff_s
+from tern.flows.keep import keep_id
 from tern.many import Turn
 from tern.ports import (
     DeliveryClaimed,
@@ -230,7 +231,10 @@ def _resolved(claimed: DeliveryClaimed, outcome: Outcome[Resolution], ports: Por
 def _adopt(claimed: DeliveryClaimed, remote_id: RemoteId, ports: Ports) -> None:
     """The unanswered dispatch had worked: its id first, then the state, then the wish again, now with an id (G3)."""
     claim, scope = claimed.claim, claimed.scope
-    if ports.store.record_remote_id(claim, scope, remote_id) is not Fenced.DONE:
+    stored = ports.store.record_remote_id(claim, scope, remote_id)
+    if stored is Fenced.LOST or stored is Fenced.CONFLICT:
+        keep_id(claim, scope, remote_id, ports)
+    if stored is not Fenced.DONE:
         return
     if ports.store.record_dispatched(claim) is Fenced.DONE:
         ports.bells.control(DueControl(claim.operation_id, scope.name, claimed.verb))

@@ -2,12 +2,13 @@
 
 from typing import assert_never
 
-from tern.domain.dispatch import AfterUnknown, Approach, after_unknown
+from tern.domain.dispatch import AfterUnknown, Approach, after_unknown, is_spent
 from tern.domain.identity import RemoteId
 from tern.domain.model import Forbidden, NeverStarted, OperationScope, Started, Unsupported
 from tern.domain.outcome import Ok, Refused, Unknown
 from tern.domain.scope import parse_message
 from tern.domain.timing import backoff_s
+from tern.flows.keep import keep_id
 from tern.ports import DispatchClaimed, Due, Engine, Fenced, NotClaimed, Ports, StorageUnavailable
 
 _TRIES_TO_STORE_AN_ID = 3
@@ -35,7 +36,7 @@ def dispatch(operation_id: object, scope: object, ports: Ports) -> None:
             _send(claimed, engine, ports)
         case Approach.RESOLVE:
             said = "an earlier dispatch was never answered"
-            _settle_by_resolve(claimed, engine, said, "", ports, again=claimed.scope.deployment.drained)
+            _settle_by_resolve(claimed, engine, said, ports, is_held=claimed.scope.deployment.drained)
         case Approach.ASK_PERSON | Approach.WAIT:
             # The claim itself settles these; nobody is handed one.
             ports.store.record_uncertain(claimed.claim, "an earlier dispatch was never answered")
@@ -50,13 +51,13 @@ def _send(claimed: DispatchClaimed, engine: Engine, ports: Ports) -> None:
     match engine.apply(claimed.scope, claimed.claim):
         case Ok(remote_id):
             _record_id(claimed, remote_id, ports)
-        case Refused(message, reason):
+        case Refused(message, reason) as refused:
             if claimed.claim.is_first_sender:
                 ports.store.record_refused(claimed.claim, message, reason, key_is_dead=False)
                 ports.bells.advance(claimed.scope.apply_id)
             else:
                 # An earlier send of this key may have worked; this refusal says nothing about it (D17).
-                _settle_by_resolve(claimed, engine, message, reason, ports)
+                _settle_by_resolve(claimed, engine, message, ports, refused)
         case Unknown(message):
             _unanswered(claimed, engine, message, ports)
 
@@ -73,7 +74,7 @@ def _give_way(claimed: DispatchClaimed, engine: Engine, ports: Ports) -> None:
         # A stop finds it unanswered; a drained one waits.
         ports.store.record_unanswered(claimed.claim, message, delay_s=0.0, engine_answers=False)
         return
-    _settle_by_resolve(claimed, engine, message, "", ports, again=True)
+    _settle_by_resolve(claimed, engine, message, ports, is_held=True)
 
 
 def _record_id(claimed: DispatchClaimed, remote_id: RemoteId, ports: Ports) -> None:
@@ -89,8 +90,9 @@ def _record_id(claimed: DispatchClaimed, remote_id: RemoteId, ports: Ports) -> N
             case Fenced.DONE:
                 _follow(claimed, ports)
             case Fenced.LOST | Fenced.CONFLICT:
-                # Whoever has the operation now asks under the same key and finds the same work.
-                pass
+                keep_id(claimed.claim, claimed.scope, remote_id, ports)
+            case Fenced.TAKEN:
+                ports.bells.advance(claimed.scope.apply_id)
             case _:
                 assert_never(stored)
         return
@@ -105,10 +107,8 @@ def _unanswered(claimed: DispatchClaimed, engine: Engine, message: str, ports: P
     """The call may have worked. What is harmless depends on the engine."""
     answers = isinstance(engine.health(), Ok)
     attempts, age_s = ports.store.dispatch_budget(claimed.claim)
-    deployment = claimed.scope.deployment
     match after_unknown(
-        idempotent_dispatch=deployment.idempotent_dispatch,
-        offers_resolve=bool(deployment.capabilities.resolve),
+        deduplicates=claimed.scope.deployment.idempotent_dispatch,
         answered_attempts=attempts + int(answers),
         intent_age_s=age_s,
     ):
@@ -116,7 +116,7 @@ def _unanswered(claimed: DispatchClaimed, engine: Engine, message: str, ports: P
             delay_s = backoff_s(claimed.claim.attempt, ports.chance.jitter())
             ports.store.record_unanswered(claimed.claim, message, delay_s=delay_s, engine_answers=answers)
         case AfterUnknown.RESOLVE:
-            _settle_by_resolve(claimed, engine, message, "", ports)
+            _settle_by_resolve(claimed, engine, message, ports)
         case AfterUnknown.ASK_PERSON:
             ports.store.record_uncertain(claimed.claim, message)
 
@@ -125,13 +125,14 @@ def _settle_by_resolve(
     claimed: DispatchClaimed,
     engine: Engine,
     message: str,
-    reason: str,
     ports: Ports,
+    refused: Refused | None = None,
     *,
-    again: bool = False,
+    is_held: bool = False,
 ) -> None:
-    """Asks what became of the key and makes sure that nothing can come of it later. again: where nothing did, the
-    operation goes back to its place in the order under another key, and has not failed.
+    """Asks what became of the key and makes sure that nothing can come of it later. refused: what the engine said to
+    the last call under it, where that was a no. is_held: where nothing came of it, something keeps the next try back,
+    so that this one is no struggle with the engine.
     """
     claim, scope = claimed.claim, claimed.scope
     match engine.resolve(scope, claim, claim.key, forbid=True):
@@ -139,12 +140,14 @@ def _settle_by_resolve(
             match resolution:
                 case Started(remote_id):
                     _record_id(claimed, remote_id, ports)
-                case Forbidden() if again:
+                case Forbidden() if is_held:
                     ports.store.record_key_dead(claim, f"{message}; its key started nothing and is dead")
                     ports.bells.advance(scope.apply_id)
-                case Forbidden():
-                    ports.store.record_refused(claim, message, reason, key_is_dead=True)
+                case Forbidden() if refused is not None:
+                    ports.store.record_refused(claim, refused.message, refused.reason, key_is_dead=True)
                     ports.bells.advance(scope.apply_id)
+                case Forbidden():
+                    _start_anew(claimed, message, ports)
                 case Unsupported() | NeverStarted():
                     ports.store.record_uncertain(claim, _unresolved(message, scope))
                 case _:
@@ -158,16 +161,23 @@ def _settle_by_resolve(
             )
 
 
+def _start_anew(claimed: DispatchClaimed, message: str, ports: Ports) -> None:
+    """Nothing came of the key and nothing can: the next try has another one. That the engine forbids again and again
+    and never starts anything ends with a person, as every other way of trying does.
+    """
+    attempts, age_s = ports.store.dispatch_budget(claimed.claim)
+    if is_spent(attempts + 1, age_s):
+        ports.store.record_uncertain(claimed.claim, message, key_is_dead=True)
+        return
+    delay_s = backoff_s(attempts + 1, ports.chance.jitter())
+    ports.store.record_key_dead(claimed.claim, message, delay_s=delay_s)
+    ports.bells.advance(claimed.scope.apply_id)
+
+
 def _repeat_or_ask(claimed: DispatchClaimed, message: str, ports: Ports, *, engine_answers: bool) -> None:
     """Nobody could say what became of the key: asked again under the same key, but not for ever (G10)."""
     attempts, age_s = ports.store.dispatch_budget(claimed.claim)
-    after = after_unknown(
-        idempotent_dispatch=True,
-        offers_resolve=True,
-        answered_attempts=attempts + int(engine_answers),
-        intent_age_s=age_s,
-    )
-    if after is AfterUnknown.ASK_PERSON:
+    if is_spent(attempts + int(engine_answers), age_s):
         ports.store.record_uncertain(claimed.claim, message)
         return
     delay_s = backoff_s(claimed.claim.attempt, ports.chance.jitter())

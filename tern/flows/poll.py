@@ -2,8 +2,10 @@
 
 from typing import assert_never
 
+from tern.domain.model import Forbidden, Started, Unsupported
 from tern.domain.outcome import Ok
 from tern.domain.scope import parse_deployment, parse_message
+from tern.flows.keep import keep_id
 from tern.ports import Due, DueControl, NotClaimed, Poll, Ports
 
 
@@ -19,6 +21,8 @@ def poll(deployment: object, ports: Ports) -> None:
     if begun.has_retryable and isinstance(ports.engines.of(begun.deployment).health(), Ok):
         ports.store.expedite_retries(name)
     _look(begun, ports)
+    for due in begun.unanswered:
+        _look_for_key(due, ports)
 
 
 def look(operation_id: object, scope: object, ports: Ports) -> None:
@@ -42,3 +46,16 @@ def _look(begun: Poll, ports: Ports) -> None:
                 ports.bells.control(due)
             case _:
                 assert_never(due)
+
+
+def _look_for_key(due: Due, ports: Ports) -> None:
+    """What became of a dispatch without an answer. Nothing is forbidden: its first call may still be on its way."""
+    begun = ports.store.begin_key_look(due.operation_id, due.scope)
+    if isinstance(begun, NotClaimed):
+        return
+    claim, scope = begun.claim, begun.scope
+    found = ports.engines.of(scope.deployment).resolve(scope, claim, claim.key, forbid=False)
+    is_told = isinstance(found, Ok) and isinstance(found.value, Forbidden | Unsupported)
+    ports.store.record_key_look(begun, again=not is_told)
+    if isinstance(found, Ok) and isinstance(found.value, Started):
+        keep_id(claim, scope, found.value.remote_id, ports)

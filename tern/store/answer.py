@@ -5,7 +5,7 @@ Also what settles a wish without a call, for delivery.py. Each method is one tra
 
 from functools import partial
 
-from tern.domain.control import Delivery, Verb
+from tern.domain.control import ACTS_LATE, Delivery, Verb
 from tern.domain.model import Claim
 from tern.domain.states import Event, State
 from tern.domain.timing import RESEND_S
@@ -15,7 +15,7 @@ from tern.store.event import Happening, append
 from tern.store.projection import close_deliveries, move, project_parent
 from tern.store.session import after_commit, transaction
 from tern.store.sql import Connection, Row, text
-from tern.store.step import HeldOperation, Steps, hold
+from tern.store.step import ANSWERED, HeldOperation, Steps, hold
 from tern.store.uncalled import WITHDRAWS
 
 RELEASE = "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL"
@@ -48,6 +48,7 @@ class AnswerSteps(Steps):
             " next_attempt_at = tern_clock() + make_interval(secs => :delay_s)",
             delay_s=RESEND_S,
             event="sent",
+            is_answered=True,
         )
 
     def record_volume(self, claim: Claim, delivery_id: int, volume: int) -> Fenced:
@@ -66,7 +67,7 @@ class AnswerSteps(Steps):
                 {"id": delivery_id},
             )
             close_wish(tx, held, wish, Verb.VOLUME, Delivery.ACKNOWLEDGED, f"the volume is {volume}")
-            release(tx, held, is_start=False)
+            release(tx, held)
             return Fenced.DONE
 
     def record_undelivered(
@@ -82,11 +83,20 @@ class AnswerSteps(Steps):
             " next_attempt_at = tern_clock() + make_interval(secs => :delay_s)",
             delay_s=delay_s,
             event="unanswered",
+            is_answered=not was_sent,
             words=message,
         )
 
     def _after_call(
-        self, claim: Claim, delivery_id: int, assignments: str, *, delay_s: float, event: str, words: str = ""
+        self,
+        claim: Claim,
+        delivery_id: int,
+        assignments: str,
+        *,
+        delay_s: float,
+        event: str,
+        is_answered: bool,
+        words: str = "",
     ) -> Fenced:
         with transaction(self.engine) as tx:
             held = hold(tx, claim)
@@ -100,7 +110,12 @@ class AnswerSteps(Steps):
                 ),
                 {"id": delivery_id, "delay_s": delay_s, "words": words},
             )
-            release(tx, held, is_start=wish.verb == Verb.START.value and event == "sent")
+            release(
+                tx,
+                held,
+                is_start=wish.verb == Verb.START.value and event == "sent",
+                is_answered=is_answered and wish.verb in ACTS_LATE and not claim.follows_unanswered,
+            )
             if event == "sent":
                 after_commit(tx, partial(CONTROL_SECONDS.observe, wish.age_s, wish.verb, event))
             tell_once(tx, held, wish, event, words)
@@ -127,7 +142,7 @@ class AnswerSteps(Steps):
                     ),
                     {"words": message, "delay_s": delay_s, "id": delivery_id},
                 )
-                release(tx, held, is_start=False)
+                release(tx, held)
                 tell_once(tx, held, wish, "refused", message)
             else:
                 tx.execute(
@@ -135,7 +150,7 @@ class AnswerSteps(Steps):
                     {"id": delivery_id},
                 )
                 close_wish(tx, held, wish, verb, Delivery.FAILED, message)
-                release(tx, held, is_start=False)
+                release(tx, held, is_answered=verb in ACTS_LATE and not claim.follows_unanswered)
                 if verb is Verb.START and held.state is State.RESUMING:
                     move(
                         tx,
@@ -207,7 +222,7 @@ def settle_locally(tx: Connection, held: HeldOperation, verb: Verb, wish: Row) -
         who=wish.caller,
         why=f"{verb} by {wish.caller}; nothing runs on {held.deployment}: {wish.reason}",
         detail={"deployment": held.deployment, "operation": held.operation_id},
-        assignments=f"{RELEASE}, next_attempt_at = NULL, next_poll_at = NULL",
+        assignments=f"{RELEASE}, next_attempt_at = NULL, next_poll_at = NULL, {ANSWERED}",
     )
 
 
@@ -256,12 +271,17 @@ def locked_wish(tx: Connection, delivery_id: int) -> Row:
     ).one()
 
 
-def release(tx: Connection, held: HeldOperation, *, is_start: bool) -> None:
-    """Gives the claim back and asks for a look at once: the effect is what counts."""
+def release(
+    tx: Connection, held: HeldOperation, *, is_start: bool = False, is_answered: bool = False
+) -> None:
+    """Gives the claim back and asks for a look at once: the effect is what counts. is_answered: nothing that was sent
+    for it is without an answer any more.
+    """
     tx.execute(
         text(
             f"UPDATE apply_operations SET {RELEASE}, next_poll_at = tern_clock(), runs_though_stopped = false,"
-            " start_sent_at = CASE WHEN :is_start THEN tern_clock() ELSE start_sent_at END WHERE id = :id"
+            + (f" {ANSWERED}," if is_answered else "")
+            + " start_sent_at = CASE WHEN :is_start THEN tern_clock() ELSE start_sent_at END WHERE id = :id"
         ),
         {"is_start": is_start, "id": held.operation_id},
     )

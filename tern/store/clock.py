@@ -5,7 +5,7 @@ Every other reader counts a stamp that lies ahead as now and writes nothing. Wha
 | columns | what they are | where they lie ahead |
 |---|---|---|
 | claim_began_at, sweep_leases.began_at | the beginning of a claim or lease | it begins now; token and length stay |
-| called_at, sent_at, sampled_at, start_sent_at, dispatch_intent_at, state_changed_at,
+| called_at, sent_at, sampled_at, start_sent_at, dispatch_intent_at, state_changed_at, unanswered_since,
   sweep_leases.finished_at, closed_at of refused cutovers | stamps of the past that something is measured from | now |
 | unanswered_since, outstanding_calls.last_seen_at | the same | now |
 | target_reservations.held_since | the beginning of a wait | now: it is held once more as long |
@@ -58,6 +58,7 @@ _OPERATION_STAMPS = (
     "unanswered_since",
     "state_changed_at",
     "completed_at",
+    "unanswered_since",
 )
 _DELIVERY_STAMPS = ("called_at", "sent_at", "closed_at")
 _OPERATIONS_AHEAD = (

@@ -33,6 +33,7 @@ FENCED = (
     "record_look",
     "withdraw_start",
     "record_key_dead",
+    "adopt_kept",
 )
 
 

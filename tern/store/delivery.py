@@ -167,19 +167,26 @@ class DeliverySteps(Steps):
             attempt=row.attempt,
             generation=row.dispatch_generation,
             key=DispatchKey(row.dispatch_key or ""),
+            follows_unanswered=row.unanswered_since is not None,
         )
         tx.execute(
             text(
                 # The cursor goes back to 0: what was seen before this control must be seen again after it.
                 "UPDATE apply_operations SET claim_token = :token, claim_owner = :owner, fence = :fence,"
                 " claim_began_at = n.now, claim_expires_at = n.now + make_interval(secs => :lease_s),"
-                " progress_revision = 0 FROM (SELECT tern_clock() AS now) n WHERE id = :id"
+                " progress_revision = 0,"
+                # Before the call, as for an Apply: a crash leaves that it may act late.
+                " unanswered_call = coalesce(CAST(:call AS text), unanswered_call),"
+                " unanswered_since = CASE WHEN CAST(:call AS text) IS NULL THEN unanswered_since ELSE n.now END"
+                " FROM (SELECT tern_clock() AS now) n WHERE id = :id"
             ),
             {
                 "token": claim.token,
                 "owner": self.owner,
                 "fence": claim.fence,
                 "lease_s": self.lease_s,
+                # A start is looked for first: what is written down of its call is with `resuming`.
+                "call": verb.value if step is Step.SEND and verb is Verb.CUTOVER else None,
                 "id": held.operation_id,
             },
         )
@@ -244,7 +251,7 @@ def _facts(
         has_remote_id=scope.remote_id is not None,
         has_intent=held.row.dispatch_key is not None,
         key_is_dead=held.row.dispatch_key_is_dead,
-        offers_resolve=bool(scope.deployment.capabilities.resolve),
+        may_be_resolved=held.row.engine_number in {None, scope.deployment.engine_number},
         delivery=Delivery(wish.state),
         runs_though_stopped=held.row.runs_though_stopped,
         stop_open=halts or covers,

@@ -10,7 +10,7 @@ from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import DEPLOYMENT_NAME
 from tern.domain.model import Capabilities, Deployment
 from tern.store.scope import deployment_from
-from tern.store.session import transaction
+from tern.store.session import single, transaction
 from tern.store.sql import Connection, Row, text
 from tern.store.step import Steps
 
@@ -34,6 +34,15 @@ _DUE_AGAIN = (
     ),
 )
 """What waited for the deployment: starts, and dispatches that its engine can't settle."""
+_PROBED = text(
+    # In the order of their names, so that two who write down what they found don't wait for each other in a ring.
+    "UPDATE deployments d SET capabilities = coalesce(f.offers, d.capabilities),"
+    " probed_at = CASE WHEN f.offers IS NULL THEN d.probed_at ELSE tern_clock() END, probe_is_old = f.offers IS NULL"
+    " FROM (SELECT n.name, nullif(l.offers, 'null') AS offers"
+    "   FROM jsonb_to_recordset(CAST(:found AS jsonb)) AS l(name text, offers jsonb)"
+    "   JOIN deployments n ON n.name = l.name ORDER BY n.name FOR NO KEY UPDATE OF n) f"
+    " WHERE d.name = f.name"
+)
 
 
 class DeploymentSteps(Steps):
@@ -51,10 +60,10 @@ class DeploymentSteps(Steps):
                 tx.execute(
                     text(
                         "INSERT INTO deployments (name, environment, database, address, target, labels, position,"
-                        " credentials, capabilities, idempotent_dispatch, drained)"
+                        " credentials, capabilities, probed_at, deduplicates, idempotent_dispatch, drained)"
                         " VALUES (:name, :environment, :database, :address, :target, CAST(:labels AS jsonb),"
-                        " :position, CAST(:credentials AS jsonb), CAST(:capabilities AS jsonb), :deduplicates,"
-                        " :drained)"
+                        " :position, CAST(:credentials AS jsonb), CAST(:capabilities AS jsonb),"
+                        " CASE WHEN :is_probed THEN tern_clock() END, :deduplicates, :deduplicates, :drained)"
                     ),
                     _values(deployment),
                 )
@@ -72,7 +81,10 @@ class DeploymentSteps(Steps):
                             "UPDATE deployments SET environment = :environment, database = :database,"
                             " address = :address, target = :target, labels = CAST(:labels AS jsonb),"
                             " position = :position, credentials = CAST(:credentials AS jsonb),"
-                            " capabilities = CAST(:capabilities AS jsonb), idempotent_dispatch = :deduplicates"
+                            " capabilities = CAST(:capabilities AS jsonb), probe_is_old = false,"
+                            " probed_at = CASE WHEN :is_probed THEN tern_clock() END,"
+                            # What was declared of another engine says nothing about this one.
+                            " deduplicates = :deduplicates, idempotent_dispatch = :deduplicates"
                             " WHERE name = :name"
                         ),
                         _values(deployment),
@@ -117,20 +129,31 @@ class DeploymentSteps(Steps):
                 tx.execute(text("DELETE FROM deployments WHERE name = :name"), {"name": name}).rowcount, name
             )
 
-    def record_capabilities(self, name: str, capabilities: Capabilities, *, deduplicates: bool) -> None:
+    def record_probes(self, found: Mapping[str, Capabilities | None]) -> None:
+        """See ports.DeploymentStore."""
+        with single(self.engine) as tx:
+            tx.execute(
+                _PROBED,
+                {
+                    "found": json.dumps(
+                        [
+                            {"name": name, "offers": None if offers is None else offers.as_json()}
+                            for name, offers in sorted(found.items())
+                        ]
+                    )
+                },
+            )
+
+    def declare(self, name: str, *, deduplicates: bool) -> None:
         """See ports.DeploymentStore."""
         with transaction(self.engine) as tx:
             _exactly_one(
                 tx.execute(
                     text(
-                        "UPDATE deployments SET capabilities = CAST(:capabilities AS jsonb),"
-                        " idempotent_dispatch = :deduplicates WHERE name = :name"
+                        "UPDATE deployments SET deduplicates = :deduplicates, idempotent_dispatch = :deduplicates"
+                        " WHERE name = :name"
                     ),
-                    {
-                        "capabilities": json.dumps(capabilities.as_json()),
-                        "deduplicates": deduplicates,
-                        "name": name,
-                    },
+                    {"deduplicates": deduplicates, "name": name},
                 ).rowcount,
                 name,
             )
@@ -167,6 +190,7 @@ def _values(deployment: Deployment) -> dict[str, object]:
         "position": deployment.position,
         "credentials": json.dumps(asdict(deployment.credentials)),
         "capabilities": json.dumps(deployment.capabilities.as_json()),
+        "is_probed": deployment.capabilities.resolve is not None,
         "deduplicates": deployment.idempotent_dispatch,
         "drained": deployment.drained,
     }

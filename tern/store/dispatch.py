@@ -1,23 +1,24 @@
-"""Durable steps of a dispatch: claim with intent, remote id, state (G3, G4, G6). Each method is one transaction."""
+"""Durable steps of a dispatch: claim with intent, and the state after it (G3, G4, G6). A method is one transaction."""
 
 from tern.domain.dispatch import Approach, approach
 from tern.domain.errors import ScopeRefused
 from tern.domain.holds import HoldKind
-from tern.domain.identity import DispatchKey, RemoteId, ScopeName, dispatch_key
+from tern.domain.identity import DispatchKey, ScopeName, dispatch_key
 from tern.domain.model import Claim, OperationScope
 from tern.domain.projection import is_left_alone_by_claim
 from tern.domain.scope import POISON, validate
 from tern.domain.states import ApplyState, Event, State, origins
+from tern.domain.timing import UNANSWERED_LOOK_S
 from tern.ports import DispatchClaimed, Fenced, NotClaimed
-from tern.store.event import INTO_EVENTS, SAID, Happening, append, tell_later
+from tern.store.event import INTO_EVENTS, SAID, tell_later
 from tern.store.gate import claim_runs_for_s, gather_holds, lock_for_claim, step_back
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.notify import due_in, notify
 from tern.store.projection import move, project_parent
-from tern.store.scope import REMOTE_ID, found_in, store_remote_id
+from tern.store.scope import REMOTE_ID, found_in
 from tern.store.session import single, transaction
 from tern.store.sql import Connection, Row, text
-from tern.store.step import HeldOperation, hold, new_token
+from tern.store.step import ANSWERED, APPLY_IS_ANSWERED, HeldOperation, hold, new_token, stored_id
 from tern.store.withdraw import WithdrawSteps
 
 _CLAIMABLE = (State.PENDING, State.RUNNING, State.FAILED_RETRYABLE)
@@ -28,17 +29,11 @@ _LAST_LOOK = text(
     " FROM apply_operations o"
     " WHERE o.id = :id AND o.claim_token = :token AND o.claim_expires_at > tern_clock()"
 )
-_STORE_OWN_ID = text(
-    "WITH stored AS (UPDATE apply_operations SET engine_resume_context = :remote_id"
-    "   WHERE id = :id AND claim_token = :token AND engine_resume_context IS NULL RETURNING id, apply_id)"
-    f" {INTO_EVENTS} SELECT apply_id, id, 'remote_id_stored', :who, '', '', '',"
-    "   json_build_object('remote_id', CAST(:remote_id AS text), 'generation', CAST(:generation AS integer))"
-    f" FROM stored {SAID}"
-)
 _FOLLOWED = (
     "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL, next_attempt_at = NULL,"
     " next_poll_at = tern_clock(), progress_revision = 0, answered_attempts = 0,"
     " error_message = '', error_reason = '', poll_failures = 0, poll_error = ''"
+    f", {APPLY_IS_ANSWERED}"
 )
 # A running operation stays running and nobody's wish waits for it: nothing follows for its apply, so nobody waits for
 # the apply's lock either.
@@ -53,7 +48,8 @@ _FOLLOW = text(
 )
 _GIVE_BACK = text(
     "UPDATE apply_operations SET claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL,"
-    " next_attempt_at = NULL, next_poll_at = CASE WHEN completed_at IS NULL THEN tern_clock() END WHERE id = :id"
+    f" next_attempt_at = NULL, {APPLY_IS_ANSWERED},"
+    " next_poll_at = CASE WHEN completed_at IS NULL THEN tern_clock() END WHERE id = :id"
 )
 _NOT_DUE = text("UPDATE apply_operations SET next_attempt_at = NULL WHERE id = :id")
 
@@ -95,7 +91,8 @@ class DispatchSteps(WithdrawSteps):
         how = approach(
             has_remote_id=scope.remote_id is not None,
             has_earlier_intent=row.dispatch_key is not None,
-            idempotent_dispatch=scope.deployment.idempotent_dispatch or row.repeat_is_safe,
+            may_be_repeated=scope.deployment.idempotent_dispatch or row.repeat_is_safe,
+            is_same_engine=row.engine_number in {None, scope.deployment.engine_number},
             offers_resolve=bool(scope.deployment.capabilities.resolve),
             drained=scope.deployment.drained,
         )
@@ -104,7 +101,7 @@ class DispatchSteps(WithdrawSteps):
             return NotClaimed("its deployment is drained, and an earlier dispatch is unanswered there")
         if how is Approach.ASK_PERSON:
             self._hold_unknowable(tx, row)
-            return NotClaimed("an earlier dispatch is unanswered and this engine does not deduplicate")
+            return NotClaimed("an earlier dispatch is unanswered, and this is another engine")
         key = (
             DispatchKey(row.dispatch_key)
             if row.dispatch_key
@@ -137,6 +134,12 @@ class DispatchSteps(WithdrawSteps):
                     if scope.remote_id is None
                     else ""
                 )
+                # Before the call: whoever dies between call and answer leaves that it may have come through.
+                + (
+                    ", unanswered_call = 'apply', unanswered_since = tern_clock()"
+                    if how is Approach.SEND
+                    else ""
+                )
             ),
             values={
                 "token": claim.token,
@@ -160,7 +163,7 @@ class DispatchSteps(WithdrawSteps):
         state = State(row.state)
         if state in _CLAIMABLE and claim_runs_for_s(row) <= 0:
             held = HeldOperation(row.id, row.apply_id, state, row.deployment, row)
-            known = bool(row.dispatch_key or row.engine_resume_context or _stored_id(held))
+            known = bool(row.dispatch_key or row.engine_resume_context or stored_id(held))
             words = "; ".join(poison.why) or poison.what
             self._leave(
                 tx,
@@ -173,7 +176,7 @@ class DispatchSteps(WithdrawSteps):
 
     def _hold_unknowable(self, tx: Connection, row: Row) -> None:
         words = (
-            "an earlier dispatch was never answered, this engine is not known to deduplicate and offers no Resolve:"
+            "an earlier dispatch was never answered, and it went to another engine than its deployment has now:"
             " nobody here can tell whether the change runs"
         )
         held = HeldOperation(row.id, row.apply_id, State(row.state), row.deployment, row)
@@ -212,13 +215,17 @@ class DispatchSteps(WithdrawSteps):
                 " error_reason = :reason, next_attempt_at = CASE WHEN CAST(:delay_s AS float) IS NULL THEN NULL"
                 " ELSE tern_clock() + make_interval(secs => :delay_s) END"
                 # An uncertain operation with an id is looked at, slowly: a definite sample brings it back.
-                ", next_poll_at = CASE WHEN :looks THEN tern_clock() END" + (f", {extra}" if extra else "")
+                ", next_poll_at = CASE WHEN :looks THEN tern_clock() WHEN :looks_by_key"
+                " THEN tern_clock() + make_interval(secs => :look_s) END" + (f", {extra}" if extra else "")
             ),
             values={
                 "message": message,
                 "reason": reason,
                 "delay_s": None,
-                "looks": event is Event.LOSE_TRACK and _has_id(held),
+                "looks": event is Event.LOSE_TRACK and stored_id(held) is not None,
+                # A dispatch without an answer may have come through: its engine is asked about the key, soon and often.
+                "looks_by_key": event is Event.ANSWER_LOST and held.row.unanswered_since is not None,
+                "look_s": UNANSWERED_LOOK_S,
                 **values,
             },
         )
@@ -230,54 +237,6 @@ class DispatchSteps(WithdrawSteps):
         with single(self.engine) as tx:
             row = tx.execute(_LAST_LOOK, given).one_or_none()
             return row is not None and row.stop_in_force is None and not row.drained
-
-    def record_remote_id(self, claim: Claim, scope: OperationScope, remote_id: RemoteId) -> Fenced:
-        """See ports.DispatchStore."""
-        if scope.operation_count > 1 and self._store_own_id(claim, remote_id):
-            return Fenced.DONE
-        with transaction(self.engine) as tx:
-            held = hold(tx, claim)
-            if held is None:
-                return Fenced.LOST
-            stored = _stored_id(held)
-            if stored is not None:
-                if stored == remote_id:
-                    return Fenced.DONE
-                words = f"the engine answered {remote_id}, but {stored} stands and stays"
-                append(
-                    tx, Happening(held.apply_pk, "remote_id_conflict", self.owner, held.operation_id, words)
-                )
-                return Fenced.CONFLICT
-            store_remote_id(
-                tx,
-                apply_pk=held.apply_pk,
-                operation_id=held.operation_id,
-                operation_count=scope.operation_count,
-                remote_id=remote_id,
-            )
-            detail = {"remote_id": remote_id, "generation": claim.generation}
-            append(
-                tx, Happening(held.apply_pk, "remote_id_stored", self.owner, held.operation_id, detail=detail)
-            )
-            return Fenced.DONE
-
-    def _store_own_id(self, claim: Claim, remote_id: RemoteId) -> bool:
-        """The id of one of several operations lives in its own row, so the row's lock and the token are enough: no
-        state changes, and nobody has to wait for the apply. False where something else than that stands there.
-        """
-        given = {
-            "id": claim.operation_id,
-            "token": claim.token,
-            "remote_id": remote_id,
-            "who": self.owner,
-            "generation": claim.generation,
-        }
-        if not remote_id:
-            return False
-        with single(self.engine) as tx:
-            stored = tx.execute(_STORE_OWN_ID, given)
-            tell_later(tx, stored)
-            return stored.rowcount > 0
 
     def record_dispatched(self, claim: Claim) -> Fenced:
         """See ports.DispatchStore."""
@@ -291,7 +250,7 @@ class DispatchSteps(WithdrawSteps):
             held = hold(tx, claim)
             if held is None:
                 return Fenced.LOST
-            if _stored_id(held) is None:
+            if stored_id(held) is None:
                 # The state below depends on the id; without it nothing follows (G3).
                 return Fenced.LOST
             if held.state not in origins(Event.ADOPT):
@@ -305,7 +264,7 @@ class DispatchSteps(WithdrawSteps):
                 state=held.state,
                 event=Event.ADOPT,
                 who=self.owner,
-                why=f"followed as {_stored_id(held)}",
+                why=f"followed as {stored_id(held)}",
                 assignments=_FOLLOWED,
             )
             # A wish that waited for this answer can be driven now.
@@ -325,9 +284,8 @@ class DispatchSteps(WithdrawSteps):
             held = hold(tx, claim)
             if held is None:
                 return Fenced.LOST
-            self._leave(
-                tx, held, Event.REFUSE, message, reason, "dispatch_key_is_dead = :dead", dead=key_is_dead
-            )
+            extra = f"dispatch_key_is_dead = :dead, {ANSWERED}"
+            self._leave(tx, held, Event.REFUSE, message, reason, extra, dead=key_is_dead)
             return Fenced.DONE
 
     def record_unanswered(
@@ -351,13 +309,14 @@ class DispatchSteps(WithdrawSteps):
             )
             return Fenced.DONE
 
-    def record_uncertain(self, claim: Claim, message: str) -> Fenced:
+    def record_uncertain(self, claim: Claim, message: str, *, key_is_dead: bool = False) -> Fenced:
         """See ports.DispatchStore."""
         with transaction(self.engine) as tx:
             held = hold(tx, claim)
             if held is None:
                 return Fenced.LOST
-            self._leave(tx, held, Event.LOSE_TRACK, message, "UNANSWERED")
+            extra = f"dispatch_key_is_dead = true, {ANSWERED}" if key_is_dead else ""
+            self._leave(tx, held, Event.LOSE_TRACK, message, "UNANSWERED", extra)
             return Fenced.DONE
 
     def dispatch_budget(self, claim: Claim) -> tuple[int, float]:
@@ -376,12 +335,3 @@ class DispatchSteps(WithdrawSteps):
 
 def _is_unanswered(row: Row) -> bool:
     return row.dispatch_key is not None and State(row.state) in {State.RUNNING, State.FAILED_RETRYABLE}
-
-
-def _stored_id(held: HeldOperation) -> str | None:
-    stored = held.row.external_id if held.row.operation_count == 1 else held.row.engine_resume_context
-    return stored or None
-
-
-def _has_id(held: HeldOperation) -> bool:
-    return _stored_id(held) is not None

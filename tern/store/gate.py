@@ -48,7 +48,7 @@ _CLAIMABLE = text(
     # Named one by one: half of a row's columns would be read for nothing, at every claim.
     "SELECT o.id, o.apply_id, o.deployment, o.position, o.wave, o.target, o.change_digest, o.state, o.attempt, o.fence,"
     " o.engine_resume_context, o.dispatch_generation, o.dispatch_key, o.repeat_is_safe, o.claim_token,"
-    f" o.next_attempt_at, {SCOPE_COLUMNS}, a.state AS apply_state,"
+    f" o.next_attempt_at, o.engine_number, {SCOPE_COLUMNS}, a.state AS apply_state,"
     " extract(epoch FROM o.next_attempt_at - tern_clock())::float AS wait_s,"
     f" {CLAIMED_FOR_S} AS claimed_for_s,"
     f" {STOP_IN_FORCE} AS stop_in_force, {PAUSE},"
@@ -139,8 +139,9 @@ def gather_holds(
         stuck_ahead=stuck_ahead,
         stop_in_force=row.stop_in_force,
         wait_s=(
+            # A pending one waits where its earlier key was forbidden a moment ago.
             due_in_s(row.wait_s, longest_dispatch_wait_s(lease_s))
-            if State(row.state) is State.FAILED_RETRYABLE
+            if State(row.state) in {State.FAILED_RETRYABLE, State.PENDING}
             else 0.0
         ),
         claimed_for_s=claim_runs_for_s(row),

@@ -30,13 +30,15 @@ _LINES = (
 )
 _ADD = text(
     "INSERT INTO deployments (name, environment, database, address, target, labels, position, credentials,"
-    " capabilities, idempotent_dispatch) SELECT n.name, n.environment, n.database, n.address, n.target, n.labels,"
-    f" n.position, n.credentials, n.capabilities, n.deduplicates FROM {_LINES}"
+    " capabilities, deduplicates, idempotent_dispatch)"
+    " SELECT n.name, n.environment, n.database, n.address, n.target, n.labels,"
+    f" n.position, n.credentials, n.capabilities, n.deduplicates, n.deduplicates FROM {_LINES}"
 )
 _CHANGE = text(
     "UPDATE deployments d SET environment = n.environment, database = n.database, address = n.address,"
     " target = n.target, labels = n.labels, position = n.position, credentials = n.credentials,"
-    f" capabilities = n.capabilities, idempotent_dispatch = n.deduplicates FROM {_LINES} WHERE d.name = n.name"
+    " capabilities = n.capabilities, deduplicates = n.deduplicates, idempotent_dispatch = n.deduplicates"
+    f" FROM {_LINES} WHERE d.name = n.name"
 )
 
 

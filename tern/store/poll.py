@@ -8,20 +8,20 @@ import json
 from collections.abc import Sequence
 
 from tern.domain.control import Delivery
-from tern.domain.identity import ApplyId, RemoteId, ScopeName
-from tern.domain.model import RemoteCall
+from tern.domain.errors import ScopeRefused
+from tern.domain.identity import ApplyId, DispatchKey, RemoteId, ScopeName
+from tern.domain.model import Claim, OperationScope, RemoteCall
 from tern.domain.samples import Sample
 from tern.domain.scope import validate
 from tern.domain.states import Event, State
-from tern.domain.timing import (
-    PROBE_INTERVAL_S,
-)
-from tern.ports import Cursor, Due, DueControl, Looked, NotClaimed, Poll
+from tern.domain.timing import PROBE_INTERVAL_S, UNANSWERED_LOOK_S, UNANSWERED_S
+from tern.ports import Cursor, Due, DueControl, KeyLook, Looked, NotClaimed, Poll
 from tern.store.deployment import deployment_in
 from tern.store.event import Happening, append
+from tern.store.outstanding import Sent, Why, open_outstanding
 from tern.store.progress import write_tables
 from tern.store.projection import close_deliveries, close_fulfilled, move, project_parent
-from tern.store.scope import REMOTE_ID, SCOPE_COLUMNS, SCOPE_ROWS, found_in
+from tern.store.scope import HOLDS_ITS_ID, REMOTE_ID, SCOPE_COLUMNS, SCOPE_ROWS, found_in
 from tern.store.seen import SAMPLED, SAMPLED_TYPES, Seen, load_seen
 from tern.store.session import single, transaction
 from tern.store.sql import Connection, Row, text
@@ -40,9 +40,9 @@ _CURSORS = text(
     f" CASE WHEN floor((extract(epoch FROM {NOW}) + o.id) / {FULL_READ_S})"
     f"   = floor((extract(epoch FROM o.sampled_at) + o.id) / {FULL_READ_S})"
     "   THEN o.progress_revision ELSE 0 END AS progress_revision,"
-    " a.environment FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+    f" a.environment, {HOLDS_ITS_ID} AS is_held FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     f" WHERE o.deployment = :deployment AND (o.next_poll_at <= {NOW}"
-    f"   OR o.next_poll_at > {NOW} + make_interval(secs => :longest_poll_s)) AND {REMOTE_ID} IS NOT NULL"
+    f"   OR o.next_poll_at > {NOW} + make_interval(secs => :longest_poll_s))"
     f" ORDER BY o.next_poll_at LIMIT {_BATCH}"
 )
 _LEASE = text(
@@ -60,7 +60,11 @@ _LEASE = text(
     "   WHERE deployment = :deployment AND state = 'failed_retryable') AS has_retryable"
     " FROM deployments d WHERE d.name = :deployment"
 )
-_ONE = text(f"SELECT o.*, {SCOPE_COLUMNS} FROM {SCOPE_ROWS} WHERE o.id = :id")
+_ONE = text(
+    f"SELECT o.*, {SCOPE_COLUMNS}, {HOLDS_ITS_ID} AS is_held,"
+    " greatest(0, extract(epoch FROM tern_clock() - o.unanswered_since))::float AS unanswered_for_s"
+    f" FROM {SCOPE_ROWS} WHERE o.id = :id"
+)
 _SAMPLED_WITH_IT = SAMPLED.format_map(
     {name: f"CAST(:{name} AS {kind})" for name, kind in SAMPLED_TYPES.items()}
 )
@@ -91,7 +95,63 @@ class PollSteps(SweepSteps):
         if not found.is_ours:
             return NotClaimed("another poll of this deployment is under way")
         probes = found.has_retryable and self.take_lease(f"probe:{deployment}", owner, PROBE_INTERVAL_S)
-        return Poll(deployment_in(found), owner, tuple(_cursor(row) for row in due), probes)
+        rows = due.all()
+        return Poll(
+            deployment_in(found),
+            owner,
+            # What has no id is looked at by its key; an id that is not the operation's to use is not sent (G2).
+            tuple(_cursor(row) for row in rows if row.remote_id is not None and row.is_held),
+            probes,
+            tuple(Due(row.id, _name_of(row)) for row in rows if row.remote_id is None),
+        )
+
+    def begin_key_look(self, operation_id: int, name: ScopeName) -> KeyLook | NotClaimed:
+        """See ports.PollStore."""
+        with transaction(self.engine) as tx:
+            row = tx.execute(_ONE, {"id": operation_id}).one_or_none()
+            try:
+                scope = validate(name, operation_id, None if row is None else found_in(row))
+            except ScopeRefused as refused:
+                why = str(refused)
+            else:
+                why = _no_key_look(row, scope)
+                if row is not None and not why:
+                    claim = Claim(
+                        operation_id,
+                        token="",
+                        fence=row.fence,
+                        attempt=row.attempt,
+                        generation=row.dispatch_generation,
+                        key=DispatchKey(row.dispatch_key),
+                    )
+                    return KeyLook(claim, scope)
+            # Whatever made it due, there is nothing to look at; one that has its id by now has a cursor.
+            tx.execute(
+                text(
+                    "UPDATE apply_operations o SET next_poll_at = NULL FROM applies a WHERE o.id = :id"
+                    f" AND a.id = o.apply_id AND {REMOTE_ID} IS NULL"
+                ),
+                {"id": operation_id},
+            )
+            return NotClaimed(why)
+
+    def record_key_look(self, look: KeyLook, *, again: bool) -> None:
+        """See ports.PollStore."""
+        with single(self.engine) as tx:
+            tx.execute(
+                text(
+                    "UPDATE apply_operations o SET next_poll_at = CASE WHEN :again"
+                    " THEN tern_clock() + make_interval(secs => :look_s) END FROM applies a"
+                    # One that has its id by now is looked at by that.
+                    f" WHERE o.id = :id AND a.id = o.apply_id AND o.fence = :fence AND {REMOTE_ID} IS NULL"
+                ),
+                {
+                    "again": again,
+                    "look_s": UNANSWERED_LOOK_S,
+                    "id": look.claim.operation_id,
+                    "fence": look.claim.fence,
+                },
+            )
 
     def begin_look(self, operation_id: int, name: ScopeName) -> Poll | NotClaimed:
         """See ports.PollStore."""
@@ -100,7 +160,7 @@ class PollSteps(SweepSteps):
         scope = validate(name, operation_id, None if row is None else found_in(row))
         if row is None or scope.remote_id is None:
             return NotClaimed("it has no remote id yet")
-        if State(row.state).is_finished:
+        if State(row.state).is_finished and not (row.unanswered_since is not None and row.is_held):
             return NotClaimed(f"it is {row.state}")
         call = RemoteCall(name, scope.remote_id, scope.environment, row.fence)
         cursor = Cursor(operation_id, call, int(row.progress_revision))
@@ -148,6 +208,9 @@ class PollSteps(SweepSteps):
             row = seen.row
             if seen.is_lost:
                 self._lose_track(tx, seen)
+                continue
+            if seen.contradicts:
+                self._keep_contradiction(tx, seen)
                 continue
             observed = seen.observed()
             sample = seen.sample
@@ -221,6 +284,29 @@ class PollSteps(SweepSteps):
             values={"words": words, **seen.line(self.pace)},
         )
 
+    def _keep_contradiction(self, tx: Connection, seen: Seen) -> None:
+        """What is finished here works there: an unanswered call has acted late, and no operation follows it."""
+        row = seen.row
+        words = f"it is {row.state}, and the engine at {row.deployment} says {seen.sample.said if seen.sample else ''}"
+        sent = Sent(
+            apply_pk=row.apply_id,
+            operation_id=row.id,
+            environment=row.environment,
+            database=row.database,
+            deployment=row.deployment,
+            generation=row.dispatch_generation,
+            fence=row.fence,
+            engine_number=row.engine_number,
+            address=row.dispatched_to or row.address,
+            remote_id=row.remote_id,
+        )
+        call_id = open_outstanding(tx, sent, why=Why.CONTRADICTED, caller=self.owner, reason=words)
+        detail = {"remote_id": row.remote_id, "outstanding": call_id}
+        append(
+            tx,
+            Happening(row.apply_id, "contradicted", f"engine:{row.deployment}", row.id, words, detail=detail),
+        )
+
     def _write_samples(self, tx: Connection, seen: Sequence[Seen]) -> None:
         """One statement for all operations that stay in their states, however many there are."""
         lines = [{"id": one.row.id, "fence": one.row.fence, **one.line(self.pace)} for one in seen]
@@ -242,6 +328,23 @@ class PollSteps(SweepSteps):
 
 
 def _cursor(row: Row) -> Cursor:
-    name = ScopeName(ApplyId(row.apply_identifier), row.deployment)
+    name = _name_of(row)
     call = RemoteCall(name, RemoteId(row.remote_id), row.environment, row.fence)
     return Cursor(row.id, call, int(row.progress_revision))
+
+
+def _name_of(row: Row) -> ScopeName:
+    return ScopeName(ApplyId(row.apply_identifier), row.deployment)
+
+
+def _no_key_look(row: Row | None, scope: OperationScope) -> str:
+    """Why there is no dispatch to be looked at by its key; empty where there is one."""
+    if row is None or scope.remote_id is not None:
+        return "it is looked at by its remote id"
+    if row.unanswered_call != "apply" or row.dispatch_key is None or row.dispatch_key_is_dead:
+        return "no dispatch of it is unanswered"
+    if row.unanswered_for_s > UNANSWERED_S:
+        return "its unanswered dispatch is too old to act by itself"
+    if row.engine_number not in {None, scope.deployment.engine_number}:
+        return "its dispatch went to another engine"
+    return ""

@@ -348,7 +348,7 @@ def _operation(
         error_message=row["error_message"],
         stop_in_force=row["stop_in_force"],
         # Only a retry waits for a moment; a pending one's time is the moment of its admission.
-        wait_s=wait_s if state is State.FAILED_RETRYABLE else 0.0,
+        wait_s=wait_s if state in {State.FAILED_RETRYABLE, State.PENDING} else 0.0,
         due_for_s=None if left_s is None or claimed_for_s else max(0.0, -left_s) - wait_s,
         claimed_for_s=claimed_for_s,
         drained=row["drained"],

@@ -1,23 +1,39 @@
 """A person's answer about an uncertain operation. One transaction."""
 
+import math
+from collections.abc import Mapping
+
+from psycopg import IntegrityError
+
+from tern.domain.control import Delivery
 from tern.domain.errors import NotFound, Refused
+from tern.domain.evidence import Doubt, seconds_to_wait
 from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.states import Event, State
 from tern.ports import Resolved
+from tern.store.doubt import is_taken, lock_operations
 from tern.store.event import Happening, append
-from tern.store.projection import move, project_parent
+from tern.store.gate import claim_runs_for_s
+from tern.store.projection import close_deliveries, move, project_parent
 from tern.store.scope import REMOTE_ID, store_remote_id
 from tern.store.session import transaction
 from tern.store.sql import Connection, Row, text
-from tern.store.step import Steps
+from tern.store.step import APPLY_IS_ANSWERED, Steps
 
 _FIND = text(
     "SELECT o.id FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     " WHERE a.apply_identifier = :apply AND o.deployment = :deployment"
 )
-_LOAD = text(
-    "SELECT o.*, a.operation_count, coalesce(a.external_id, o.engine_resume_context) AS remote_id"
-    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = :id FOR NO KEY UPDATE OF o"
+_OTHER = text(
+    # A finished one's too: its id may come again, but not by a slip of somebody's pen.
+    "SELECT a.apply_identifier || '/' || o.deployment FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+    f" WHERE (o.engine_number = :engine OR o.engine_number IS NULL AND o.deployment = :deployment)"
+    f" AND {REMOTE_ID} = :remote_id AND o.id <> :id AND o.error_reason <> 'ID_LOST'"
+    " ORDER BY o.completed_at IS NULL DESC, o.id DESC LIMIT 1"
+)
+_MOVE_GUARD = text(
+    "UPDATE remote_ids SET operation_id = :to_id, stored_at = tern_clock()"
+    " WHERE engine_number = :engine AND remote_id = :remote_id AND operation_id = :from_id"
 )
 
 
@@ -32,80 +48,145 @@ class ResolveSteps(Steps):
         caller: str,
         reason: str,
         *,
+        taken_from: ScopeName | None = None,
         dry_run: bool = False,
     ) -> None:
         """See ports.ControlStore."""
         if not reason.strip():
             message = "an uncertain operation is resolved with a reason"
             raise Refused(message, next_step="Say what you saw with --reason.", reason="REASON_MISSING")
-        with transaction(self.engine) as tx:
-            operation_id = tx.execute(
-                _FIND, {"apply": name.apply_id, "deployment": name.deployment}
-            ).scalar_one_or_none()
-            if operation_id is None:
-                message = f"there is no operation {name}"
-                raise NotFound(message)
-            tx.execute(
-                text(
-                    "SELECT 1 FROM applies WHERE id = (SELECT apply_id FROM apply_operations WHERE id = :id)"
-                    " FOR NO KEY UPDATE"
-                ),
-                {"id": operation_id},
-            )
-            row = tx.execute(_LOAD, {"id": operation_id}).one()
-            new_id = _checked(tx, row, name, found, remote_id)
-            if dry_run:
-                return
-            event, assignments = _arrow(found)
-            if new_id is not None:
-                store_remote_id(
-                    tx,
-                    apply_pk=row.apply_id,
-                    operation_id=row.id,
-                    operation_count=row.operation_count,
-                    remote_id=new_id,
-                )
-                detail = {"remote_id": new_id}
-                append(tx, Happening(row.apply_id, "remote_id_stored", caller, row.id, reason, detail=detail))
-            move(
-                tx,
-                operation_id=row.id,
-                apply_pk=row.apply_id,
-                state=State.UNCERTAIN,
-                event=event,
-                who=caller,
-                why=f"resolved as {found}: {reason}",
-                # Whoever was just driving a wish here has lost it: what it finds out is overtaken by this answer.
-                assignments=(
-                    f"{assignments}, fence = fence + 1, progress_revision = 0,"
-                    " claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL"
-                ),
-                values={"reason": reason} if found is Resolved.ENDED else {},
-            )
-            # A stop that waited for this answer can go on.
-            tx.execute(
-                text(
-                    "UPDATE control_deliveries SET next_attempt_at = tern_clock()"
-                    " WHERE operation_id = :id AND state IN ('pending', 'sent')"
-                ),
-                {"id": row.id},
-            )
-            project_parent(tx, row.apply_id, caller)
+        try:
+            with transaction(self.engine) as tx:
+                own = _find(tx, name)
+                holder = None if taken_from is None else _find(tx, taken_from)
+                rows = lock_operations(tx, [own, *([] if holder is None else [holder])])
+                row = rows[own]
+                self._refuse_while_called(row, name)
+                new_id = _checked(tx, row, name, found, remote_id, taken_from)
+                if holder is not None:
+                    _check_holder(rows[holder], row, taken_from, remote_id)
+                if dry_run:
+                    return
+                if holder is not None:
+                    _take_from(tx, rows[holder], row, name, caller, reason)
+                if found is Resolved.SAME_WORK:
+                    _believe(tx, row, caller, reason)
+                else:
+                    _answer(tx, row, found, new_id, caller, reason)
+        except IntegrityError as error:
+            if not is_taken(error):
+                raise
+            # Given to another operation in this very moment: that one's driver says so in both.
+            message = f"the remote id {remote_id} has just become another operation's"
+            raise Refused(message, next_step="Look again.", reason="REMOTE_ID_TAKEN") from None
+
+    def _refuse_while_called(self, row: Row, name: ScopeName) -> None:
+        """What is just being called for may still be answered, and an answer is better than anybody's word."""
+        wait_s = seconds_to_wait(claimed_for_s=claim_runs_for_s(row), unanswered_for_s=row.unanswered_for_s)
+        if wait_s <= 0 or row.state != State.UNCERTAIN.value:
+            return
+        message = f"{name} can't be resolved yet"
+        raise Refused(
+            message,
+            why=(f"a call for it may still be answered; in {math.ceil(wait_s)} s that is over",),
+            unchanged="Nothing was written.",
+            next_step=f"Say it again in {math.ceil(wait_s)} s.",
+            reason="CALL_UNDER_WAY",
+        )
+
+
+def _find(tx: Connection, name: ScopeName) -> int:
+    found = tx.execute(_FIND, {"apply": name.apply_id, "deployment": name.deployment}).scalar_one_or_none()
+    if found is None:
+        message = f"there is no operation {name}"
+        raise NotFound(message)
+    return int(found)
+
+
+def _answer(
+    tx: Connection, row: Row, found: Resolved, new_id: RemoteId | None, caller: str, reason: str
+) -> None:
+    event, assignments = _arrow(found)
+    if new_id is not None:
+        store_remote_id(
+            tx,
+            apply_pk=row.apply_id,
+            operation_id=row.id,
+            operation_count=row.operation_count,
+            remote_id=new_id,
+        )
+        detail = {"remote_id": new_id}
+        append(tx, Happening(row.apply_id, "remote_id_stored", caller, row.id, reason, detail=detail))
+    move(
+        tx,
+        operation_id=row.id,
+        apply_pk=row.apply_id,
+        state=State.UNCERTAIN,
+        event=event,
+        who=caller,
+        why=f"resolved as {found}: {reason}",
+        # Whoever was just driving a wish here has lost it: what it finds out is overtaken by this answer.
+        assignments=(
+            f"{assignments}, doubt = '', fence = fence + 1, progress_revision = 0,"
+            " claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL"
+        ),
+        values={"reason": reason} if found is Resolved.ENDED else {},
+    )
+    _go_on(tx, row, caller)
+
+
+def _believe(tx: Connection, row: Row, caller: str, reason: str) -> None:
+    """Its id is its own work: samples and wishes count again, and the next one says what has become of it."""
+    tx.execute(
+        text(
+            "UPDATE apply_operations SET doubt = '', same_work_at = tern_clock(), error_message = '',"
+            " error_reason = '', fence = fence + 1, progress_revision = 0, next_poll_at = tern_clock(),"
+            " claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL WHERE id = :id"
+        ),
+        {"id": row.id},
+    )
+    why = f"resolved as {Resolved.SAME_WORK}: {reason}"
+    append(tx, Happening(row.apply_id, "same_work", caller, row.id, why, row.state, row.state))
+    _go_on(tx, row, caller)
+
+
+def _go_on(tx: Connection, row: Row, caller: str) -> None:
+    # A stop that waited for this answer can go on.
+    tx.execute(
+        text(
+            "UPDATE control_deliveries SET next_attempt_at = tern_clock()"
+            " WHERE operation_id = :id AND state IN ('pending', 'sent')"
+        ),
+        {"id": row.id},
+    )
+    project_parent(tx, row.apply_id, caller)
 
 
 def _checked(
-    tx: Connection, row: Row, name: ScopeName, found: Resolved, remote_id: RemoteId | None
+    tx: Connection,
+    row: Row,
+    name: ScopeName,
+    found: Resolved,
+    remote_id: RemoteId | None,
+    taken_from: ScopeName | None,
 ) -> RemoteId | None:
     """The id to follow from now on, where that is the answer; raises Refused where the answer does not fit."""
     if row.state != State.UNCERTAIN.value:
         message = f"{name} is {row.state}, not uncertain"
         raise Refused(message, reason="NOT_UNCERTAIN")
+    if found is Resolved.SAME_WORK:
+        if row.doubt == "" or row.remote_id is None:
+            message = f"nobody doubts whose work {name} has at its engine"
+            raise Refused(message, reason="NOT_IN_DOUBT")
+        return None
     if row.remote_id is not None and found is not Resolved.ENDED:
+        same = f"tern resolve {name} --as same-work --reason '…', or: " if row.doubt else ""
         message = f"{name} has the remote id {row.remote_id}, which is never replaced"
         raise Refused(
             message,
             why=(f"{found} would dispatch or follow something else",),
-            next_step=f"A definite sample brings it back; or say: tern resolve {name} --as ended.",
+            next_step=("Say: " if row.doubt else "A definite sample brings it back; or say: ")
+            + f"{same}tern resolve {name} --as ended --reason '…'.",
             reason="REMOTE_ID_STANDS",
         )
     if found is not Resolved.REMOTE_ID:
@@ -116,23 +197,96 @@ def _checked(
     if str(remote_id) == str(name.apply_id):
         message = f"{remote_id} is Tern's own id, not the engine's"
         raise Refused(message, reason="REMOTE_ID_IS_PUBLIC_ID")
-    _refuse_a_taken_id(tx, name.deployment, remote_id)
+    _refuse_a_taken_id(tx, row, name, remote_id, taken_from)
     return remote_id
 
 
-def _refuse_a_taken_id(tx: Connection, deployment: str, remote_id: RemoteId) -> None:
-    """An engine gives an id once: one that another operation there holds is that operation's (G2)."""
-    holder = tx.execute(
+def _refuse_a_taken_id(
+    tx: Connection, row: Row, name: ScopeName, remote_id: RemoteId, taken_from: ScopeName | None
+) -> None:
+    """An engine gives an id once: one that another operation there has is that operation's, unless a person who looked
+    says by name from whom it is taken (G2).
+    """
+    given = {
+        "engine": row.engine_number,
+        "deployment": row.deployment,
+        "remote_id": remote_id,
+        "id": row.id,
+    }
+    other = tx.execute(_OTHER, given).scalar_one_or_none()
+    if other is None or (taken_from is not None and other == str(taken_from)):
+        return
+    message = f"the remote id {remote_id} is that of {other}"
+    raise Refused(
+        message,
+        why=("an engine gives each id once",),
+        unchanged="Nothing was written.",
+        next_step=f"If {other} was never that job: tern resolve {name} --as remote-id={remote_id}"
+        f" --taken-from {other} --reason '…'.",
+        reason="REMOTE_ID_TAKEN",
+    )
+
+
+def _check_holder(holder: Row, row: Row, name: ScopeName | None, remote_id: RemoteId | None) -> None:
+    """Raises Refused unless the id stands there, at the same engine, and nobody says that it is its own work."""
+    why = []
+    if holder.id == row.id:
+        why.append("that is the same operation")
+    elif holder.remote_id != remote_id or (
+        None not in {holder.engine_number, row.engine_number} and holder.engine_number != row.engine_number
+    ):
+        why.append(f"{name} does not have the remote id {remote_id} of this engine")
+    elif not State(holder.state).is_finished and holder.doubt != Doubt.TAKEN.value:
+        why.append(f"{name} is {holder.state}, and its engine has not given this id to anybody else")
+    if why:
+        message = f"the remote id {remote_id} is not taken from {name}"
+        raise Refused(message, why=tuple(why), unchanged="Nothing was written.", reason="REMOTE_ID_NOT_THERE")
+
+
+def _take_from(tx: Connection, holder: Row, row: Row, name: ScopeName, caller: str, reason: str) -> None:
+    """The id is another's: nothing is sent with it for its holder any more, whose own work nobody can follow then."""
+    given: Mapping[str, object] = {
+        "engine": row.engine_number,
+        "remote_id": holder.remote_id,
+        "from_id": holder.id,
+        "to_id": row.id,
+    }
+    tx.execute(_MOVE_GUARD, given)
+    if State(holder.state).is_finished:
+        return
+    words = f"its remote id {holder.remote_id} is the work of {name}, says {caller}: {reason}"
+    opened = tx.execute(
         text(
-            "SELECT a.apply_identifier || '/' || o.deployment FROM apply_operations o"
-            f" JOIN applies a ON a.id = o.apply_id WHERE o.deployment = :deployment AND {REMOTE_ID} = :remote_id"
-            " LIMIT 1"
+            "SELECT d.id, d.verb, d.state, r.caller FROM control_deliveries d JOIN control_requests r"
+            " ON r.id = d.request_id WHERE d.operation_id = :id AND d.state IN ('pending', 'sent')"
+            " ORDER BY d.id FOR UPDATE OF d"
         ),
-        {"deployment": deployment, "remote_id": remote_id},
-    ).scalar_one_or_none()
-    if holder is not None:
-        message = f"the remote id {remote_id} is that of {holder}"
-        raise Refused(message, why=("an engine gives each id once",), reason="REMOTE_ID_TAKEN")
+        {"id": holder.id},
+    ).all()
+    close_deliveries(tx, {each.id: Delivery.FAILED for each in opened}, words)
+    for each in opened:
+        append(
+            tx,
+            Happening(
+                holder.apply_id, f"{each.verb}_failed", each.caller, holder.id, words, each.state, "failed"
+            ),
+        )
+    move(
+        tx,
+        operation_id=holder.id,
+        apply_pk=holder.apply_id,
+        state=State(holder.state),
+        event=Event.END,
+        who=caller,
+        why=words,
+        assignments=(
+            "error_message = :words, error_reason = 'ID_LOST', next_attempt_at = NULL, next_poll_at = NULL, doubt = '',"
+            " fence = fence + 1, claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL"
+        ),
+        values={"words": words},
+        may_have_wishes=False,
+    )
+    project_parent(tx, holder.apply_id, caller)
 
 
 def _arrow(found: Resolved) -> tuple[Event, str]:
@@ -146,12 +300,20 @@ def _arrow(found: Resolved) -> tuple[Event, str]:
             )
         case Resolved.ENDED:
             return Event.END, (
-                "error_message = :reason, error_reason = 'ENDED', next_attempt_at = NULL, next_poll_at = NULL"
+                "error_message = :reason, error_reason = 'ENDED', next_attempt_at = NULL,"
+                # What was sent and not answered is looked at to the end of its time all the same.
+                " next_poll_at = CASE WHEN unanswered_since IS NOT NULL THEN next_poll_at END"
             )
         case Resolved.REMOTE_ID:
-            return Event.ADOPT, f"{clean}, next_attempt_at = NULL, next_poll_at = tern_clock()"
+            return (
+                Event.ADOPT,
+                f"{clean}, next_attempt_at = NULL, next_poll_at = tern_clock(), {APPLY_IS_ANSWERED}",
+            )
         case Resolved.REPEAT_APPLY:
             return Event.REPEAT, (
                 f"{clean}, repeat_is_safe = true, answered_attempts = 0, dispatch_intent_at = tern_clock(),"
                 " next_attempt_at = tern_clock()"
             )
+        case Resolved.SAME_WORK:
+            message = "it takes no arrow: the next sample does"
+            raise AssertionError(message)

@@ -20,6 +20,13 @@ from tern.store.sql import Connection, Row, text
 REMOTE_ID = "(CASE WHEN a.operation_count = 1 THEN a.external_id ELSE o.engine_resume_context END)"
 """The remote id of operation o of apply a. tern.domain.identity decides which column; this is its SQL."""
 
+HOLDS_ITS_ID = (
+    # Of one row by its key; for an EXISTS beside an OR PostgreSQL would read the whole table.
+    "coalesce((SELECT i.operation_id = o.id FROM remote_ids i WHERE i.engine_number = o.engine_number"
+    f" AND i.remote_id = {REMOTE_ID}), false)"
+)
+"""The remote id of operation o of apply a is its own at its engine: without that nothing is sent with it (G2)."""
+
 SCOPE_COLUMNS = (
     "a.apply_identifier, a.external_id, a.operation_count, a.environment, a.database, a.policy, a.options, a.caller,"
     " p.plan_identifier, p.database_type,"
@@ -32,8 +39,10 @@ SCOPE_COLUMNS = (
     " (SELECT jsonb_agg(jsonb_build_array(c.id, c.namespace, c.table_name, c.ddl, c.action, c.unsafe_reason)"
     "   ORDER BY c.ordinal) FROM table_changes c WHERE c.operation_id = o.id) AS changes,"
     " d.name AS d_name, d.environment AS d_environment, d.database AS d_database, d.address, d.labels,"
-    " d.position AS d_position, d.credentials, d.capabilities, d.idempotent_dispatch,"
-    " coalesce(d.drained, false) AS drained"
+    " d.position AS d_position, d.credentials, d.capabilities, d.deduplicates, d.engine_number AS d_engine_number,"
+    " d.probe_is_old, coalesce(d.drained, false) AS drained,"
+    # For what is finished nothing is sent any more, so its scope is a whole one without.
+    f" o.completed_at IS NOT NULL OR {HOLDS_ITS_ID} AS holds_remote_id"
 )
 SCOPE_ROWS = (
     "apply_operations o JOIN applies a ON a.id = o.apply_id JOIN plans p ON p.id = a.plan_id"
@@ -65,8 +74,10 @@ def deployment_from(
         position=int(str(row["position"])),
         credentials=Credentials(**credentials),
         capabilities=Capabilities.from_json(capabilities),
-        idempotent_dispatch=bool(row["idempotent_dispatch"]),
+        idempotent_dispatch=bool(row["deduplicates"]),
         drained=bool(row["drained"]),
+        engine_number=None if (number := row["engine_number"]) is None else int(str(number)),
+        probe_is_old=bool(row["probe_is_old"]),
     )
 
 
@@ -90,8 +101,10 @@ def found_in(row: Row) -> FoundOperation:
             position=row.d_position,
             credentials=Credentials(**row.credentials),
             capabilities=Capabilities.from_json(row.capabilities),
-            idempotent_dispatch=row.idempotent_dispatch,
+            idempotent_dispatch=row.deduplicates,
             drained=row.drained,
+            engine_number=row.d_engine_number,
+            probe_is_old=row.probe_is_old,
         )
     return FoundOperation(
         operation_id=row.id,
@@ -116,6 +129,7 @@ def found_in(row: Row) -> FoundOperation:
         allow_unsafe=bool(row.options.get("allow_unsafe", False)),
         caller=row.caller,
         change_digest=row.change_digest,
+        holds_remote_id=row.holds_remote_id,
     )
 
 

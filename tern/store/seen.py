@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tern.domain.evidence import contradicts
 from tern.domain.outcome import Ok
 from tern.domain.outcome import Refused as CallRefused
 from tern.domain.samples import MergeContext, Observed, Sample, merge
@@ -30,8 +31,13 @@ _SEEN = (
     f"     AND (s.id > d.id OR s.called_at > tern_clock() - make_interval(secs => {RPC_DEADLINE_S})))))"
     "   AS stop_was_sent,"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.verb = 'start'"
-    "   AND d.state IN ('pending', 'sent')) AS start_is_open"
-    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = ANY(:ids) ORDER BY o.id"
+    "   AND d.state IN ('pending', 'sent')) AS start_is_open,"
+    " o.doubt, o.unanswered_since IS NOT NULL AND NOT EXISTS (SELECT 1 FROM outstanding_calls c"
+    f"   WHERE c.operation_id = o.id AND c.remote_id = {REMOTE_ID} AND c.settled_at IS NULL) AS may_contradict,"
+    " o.engine_number, o.dispatched_to,"
+    " o.dispatch_generation, a.environment, a.database, coalesce(n.address, '') AS address"
+    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id LEFT JOIN deployments n ON n.name = o.deployment"
+    " WHERE o.id = ANY(:ids) ORDER BY o.id"
 )
 _SEEN_NOW = text(_SEEN)
 _SEEN_LOCKED = text(f"{_SEEN} FOR NO KEY UPDATE OF o SKIP LOCKED")
@@ -114,6 +120,7 @@ class Seen:
             grace_s=START_GRACE_S,
             stop_was_sent=self.row.stop_was_sent,
             start_is_open=self.row.start_is_open,
+            is_in_doubt=self.row.doubt != "",
         )
         return merge(State(self.row.state), sample.state, context)
 
@@ -122,6 +129,13 @@ class Seen:
         """What was stopped runs: a stop of our own goes out with this look."""
         observed = self.observed()
         return observed is not None and observed.resend_stop
+
+    @property
+    def contradicts(self) -> bool:
+        """A call of which nothing was heard has acted on what is finished here, and nobody has written it down yet."""
+        if self.sample is None or not self.row.may_contradict:
+            return False
+        return contradicts(State(self.row.state), self.sample.state)
 
     @property
     def is_moved(self) -> bool:
@@ -134,6 +148,8 @@ class Seen:
         """Something is written that the apply's lock protects."""
         if self.is_lost:
             return State(self.row.state).is_live and self.row.state != State.UNCERTAIN.value
+        if self.contradicts:
+            return True
         observed = self.observed()
         return observed is not None and (
             observed.event is not None or observed.resend_stop or (observed.applied and self.row.control_open)

@@ -52,7 +52,9 @@ class StartSteps(Steps):
             tx.execute(_TO_BE_SENT, {"lease_s": self.lease_s, "id": delivery_id})
             tx.execute(
                 text(
-                    "UPDATE apply_operations SET claim_began_at = n.now,"
+                    # Before the call: whoever dies between call and answer leaves that it may act late.
+                    "UPDATE apply_operations SET claim_began_at = n.now, unanswered_call = 'start',"
+                    " unanswered_since = n.now,"
                     " claim_expires_at = n.now + make_interval(secs => :lease_s)"
                     " FROM (SELECT tern_clock() AS now) n WHERE id = :id"
                 ),
@@ -116,7 +118,7 @@ class StartSteps(Steps):
             wish = locked_wish(tx, delivery_id)
             tx.execute(_NOT_SENT_AFTER_ALL, {"words": words, "id": delivery_id})
             tell_once(tx, held, wish, "withdrawn", words)
-            release(tx, held, is_start=False)
+            release(tx, held, is_answered=not claim.follows_unanswered)
             if held.state is State.RESUMING and wish.attempts - 1 == wish.refused_attempt:
                 # An earlier Start that nobody answered may act yet: then it stays `resuming`, and is stopped there.
                 move(

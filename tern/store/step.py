@@ -23,6 +23,14 @@ CLAIMED_FOR_S = "extract(epoch FROM o.claim_expires_at - greatest(tern_clock(), 
 its whole length: a sweep lets it begin now (store/clock.py), and until then nobody takes it over.
 """
 
+ANSWERED = "unanswered_call = '', unanswered_since = NULL"
+"""Nothing that was called for the operation may act any more without being known of."""
+APPLY_IS_ANSWERED = (
+    "unanswered_since = CASE WHEN unanswered_call <> 'apply' THEN unanswered_since END,"
+    " unanswered_call = CASE WHEN unanswered_call <> 'apply' THEN unanswered_call ELSE '' END"
+)
+"""The same, where an id has answered an Apply; a Start or Cutover that is unanswered stays so."""
+
 
 @dataclass
 class Steps:
@@ -95,3 +103,9 @@ def hold(tx: Connection, claim: Claim) -> HeldOperation | None:
     if row is None:
         return None
     return HeldOperation(claim.operation_id, apply_pk, State(row.state), row.deployment, row)
+
+
+def stored_id(held: HeldOperation) -> str | None:
+    """The remote id that stands, wherever its home is (G1)."""
+    stored = held.row.external_id if held.row.operation_count == 1 else held.row.engine_resume_context
+    return stored or None

@@ -7,9 +7,12 @@ from tern.store.canary import CanarySteps
 from tern.store.delivery import DeliverySteps
 from tern.store.deployment import DeploymentSteps
 from tern.store.dispatch import DispatchSteps
+from tern.store.engines import EngineSteps
+from tern.store.identity import IdentitySteps
 from tern.store.importing import ImportingSteps
 from tern.store.member import MemberSteps
 from tern.store.notify import NotifySteps
+from tern.store.outstanding import OutstandingSteps
 from tern.store.plan import PlanSteps
 from tern.store.poll import PollSteps
 from tern.store.preview import PreviewSteps
@@ -23,6 +26,7 @@ from tern.store.wish import WishSteps
 
 class PostgresStore(
     DispatchSteps,
+    IdentitySteps,
     NotifySteps,
     SilenceSteps,
     DeliverySteps,
@@ -32,6 +36,7 @@ class PostgresStore(
     WishSteps,
     UncalledSteps,
     ResolveSteps,
+    OutstandingSteps,
     PollSteps,
     PlanSteps,
     PreviewSteps,
@@ -39,6 +44,7 @@ class PostgresStore(
     RefusalSteps,
     DeploymentSteps,
     ImportingSteps,
+    EngineSteps,
     CanarySteps,
 ):
     """One process's way to the truth. `PostgresStore(engine, owner="…")`; no method waits without a limit."""

@@ -10,7 +10,7 @@ from tern.store.halt import STOP_IN_FORCE
 from tern.store.projection import move, project_parent
 from tern.store.session import transaction
 from tern.store.sql import text
-from tern.store.step import Steps, hold
+from tern.store.step import ANSWERED, Steps, hold, stored_id
 
 _WHY = text(
     f"SELECT {STOP_IN_FORCE} AS verb, (SELECT r.caller FROM control_deliveries d"
@@ -20,6 +20,11 @@ _WHY = text(
     " FROM apply_operations o WHERE o.id = :id"
 )
 _UNCLAIMED = "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL, next_attempt_at = NULL"
+_AGAIN_LATER = text(
+    # It keeps its place among those that were let in, and the try counts like any other that the engine answered.
+    "UPDATE apply_operations SET next_attempt_at = tern_clock() + make_interval(secs => :delay_s),"
+    " answered_attempts = answered_attempts + 1, error_message = :message, error_reason = 'UNANSWERED' WHERE id = :id"
+)
 _KEY_IS_DEAD = text("UPDATE apply_operations SET dispatch_key_is_dead = true WHERE id = :id")
 
 
@@ -51,17 +56,20 @@ class WithdrawSteps(Steps):
                 who=who,
                 why=f"{by} before anything was sent to {held.deployment}",
                 detail={"deployment": held.deployment, "operation": held.operation_id},
-                assignments=f"{_UNCLAIMED}, dispatch_key = NULL, dispatch_intent_at = NULL, rung_at = NULL",
+                assignments=f"{_UNCLAIMED}, dispatch_key = NULL, dispatch_intent_at = NULL, rung_at = NULL, {ANSWERED}",
             )
             project_parent(tx, held.apply_pk, self.owner)
             return Fenced.DONE
 
-    def record_key_dead(self, claim: Claim, message: str) -> Fenced:
+    def record_key_dead(self, claim: Claim, message: str, *, delay_s: float | None = None) -> Fenced:
         """See ports.DispatchStore."""
         with transaction(self.engine) as tx:
             held = hold(tx, claim)
             if held is None:
                 return Fenced.LOST
+            if stored_id(held) is not None:
+                # Somebody has found its work meanwhile, whatever the engine says of the key (G3).
+                return Fenced.CONFLICT
             tx.execute(_KEY_IS_DEAD, {"id": held.operation_id})
             move(
                 tx,
@@ -73,9 +81,11 @@ class WithdrawSteps(Steps):
                 why=message,
                 assignments=(
                     f"{_UNCLAIMED}, dispatch_generation = dispatch_generation + 1, dispatch_key_is_dead = false,"
-                    " dispatch_key = NULL, dispatch_intent_at = NULL, rung_at = NULL, error_message = '',"
-                    " error_reason = ''"
+                    " dispatch_key = NULL, dispatch_intent_at = NULL, rung_at = NULL, next_poll_at = NULL,"
+                    f" error_message = '', error_reason = '', {ANSWERED}"
                 ),
             )
+            if delay_s is not None:
+                tx.execute(_AGAIN_LATER, {"delay_s": delay_s, "message": message, "id": held.operation_id})
             project_parent(tx, held.apply_pk, self.owner)
             return Fenced.DONE

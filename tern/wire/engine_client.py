@@ -199,14 +199,16 @@ class EngineClient:
             case Refused() | Unknown() as failed:
                 return failed
 
-    def probe(self) -> Outcome[Capabilities]:
-        """What the engine offers beside the public contract, found by asking for nothing three times."""
+    def probe(self, *, previews: bool | None = None) -> Outcome[Capabilities]:
+        """What the engine offers beside the public contract, found by asking for nothing, once for each part."""
         environment = self._deployment.environment
         found: list[bool] = []
         for outcome in (
             self._offers(RESOLVE, engine_v1.ResolveRequest(environment=environment)),
             self._offers(BATCH_PROGRESS, engine_v1.BatchProgressRequest(environment=environment)),
-            self._offers(PREVIEW, translation.preview_request(self._deployment, ())),
+            self._offers(PREVIEW, translation.preview_request(self._deployment, ()))
+            if previews is None
+            else Ok(previews),
         ):
             if not isinstance(outcome, Ok):
                 return outcome

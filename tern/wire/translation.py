@@ -162,9 +162,8 @@ def read_resolve(about: About, answer: engine_v1.ResolveResponse, *, forbid: boo
         return Ok(Started(RemoteId(answer.apply_id)))
     if answer.forbidden:
         return Ok(Forbidden())
-    if forbid:
-        return about.unknown("RESOLVE_EMPTY", "the engine neither found the key nor forbade it", "OK")
-    return Ok(NeverStarted())
+    # An engine that neither found the key nor forbade it as it was asked to can't settle it, now or later.
+    return Ok(Unsupported()) if forbid else Ok(NeverStarted())
 
 
 def read_acceptance(about: About, answer: AcceptanceT) -> Outcome[None]:

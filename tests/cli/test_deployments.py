@@ -29,7 +29,8 @@ def test_add_asks_the_engine_and_remembers_what_it_offers(tern: Tern) -> None:
         assert "known already" in again.out  # type: ignore[attr-defined]
     (listed,) = tern("deployments", "ls", "--json").data["deployments"]
     assert (listed["name"], listed["labels"], listed["position"]) == ("eu", {"region": "eu"}, 3)
-    assert (listed["deduplicates"], listed["held_by"]) == (True, None)
+    # What its engine was found to offer is no word of a person's.
+    assert (listed["deduplicates"], listed["probe_is_old"], listed["held_by"]) == (False, False, None)
 
 
 def test_another_deployment_of_the_same_name_is_refused_unless_it_is_to_be_replaced(tern: Tern) -> None:
@@ -306,3 +307,19 @@ def test_an_engine_that_answers_nothing_is_listed_as_such(world: World, tern: Te
     apply_id = world.apply("A", "B")
     assert "its engine does not answer, clears in" in tern("explain", apply_id).out
     assert "3 dispatches in a row without an answer" in tern("explain", f"{apply_id}/A").out
+
+
+def test_what_a_person_declares_and_what_a_probe_finds_are_two_facts(tern: Tern) -> None:
+    """G4: a check changes the finding alone; one without an answer leaves it, and says that it is old."""
+    with FakeEngine("eu", target="t") as engine:
+        place = ("deployments", "add", "eu", *PLACE, "--address", engine.address, "--target", "t")
+        assert tern(*place).code == 0
+        assert tern(*place, "--deduplicates", "yes").code == 0
+        engine.offer(engine_service=False, deduplicates=False)
+        assert tern("deployments", "check", "eu").code == 0
+        (listed,) = tern("deployments", "ls", "--json").data["deployments"]
+        assert (listed["deduplicates"], listed["capabilities"]["resolve"]) == (True, False)
+    assert tern("deployments", "check", "eu").code == 69
+    (listed,) = tern("deployments", "ls", "--json").data["deployments"]
+    assert (listed["deduplicates"], listed["probe_is_old"]) == (True, True)
+    assert "did not answer when it was asked again" in tern("deployments", "ls").out

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tern.domain.model import Deployment
 from tests.cli.conftest import Tern
 from tests.faults.behaviour import lose_answer
 from tests.world import World
@@ -11,13 +12,15 @@ WHY = ("--reason", "looked at the engine")
 
 @pytest.fixture
 def uncertain(world: World) -> str:
-    """An operation whose dispatch was never answered, at an engine that can't be asked."""
+    """An operation whose dispatch was never answered some time ago, at an engine that can't be asked."""
     world.store.remove_deployment("A")
+    world.engines["A"].offer(engine_service=False, deduplicates=False)
     world.add("A", world.engines["A"].address, 0, offers=False, deduplicates=False)
     world.engines["A"].script("Apply", lose_answer())
     apply_id = world.apply("A")
     world.answer_bells()
     assert world.state("A") == "uncertain"
+    world.pass_time(11)
     return f"{apply_id}/A"
 
 
@@ -64,3 +67,37 @@ def test_what_is_no_answer_is_refused(
     subject, *rest = words
     assert tern("resolve", subject.replace("AP", uncertain.partition("/")[0]), *rest).code == code
     assert world.state("A") == "uncertain"
+
+
+def test_a_word_that_comes_while_a_call_may_be_answered_is_refused_with_the_seconds(
+    world: World, tern: Tern
+) -> None:
+    """G12: and nothing is written."""
+    world.engines["A"].offer(engine_service=False, deduplicates=False)
+    world.undeclared()
+    world.engines["A"].script("Apply", lose_answer())
+    apply_id = world.apply("A")
+    world.answer_bells()
+    done = tern("resolve", f"{apply_id}/A", "--as", "ended", *WHY)
+    assert done.code == 5
+    assert "Say it again in" in done.err
+    assert world.state("A") == "uncertain"
+
+
+def test_an_id_is_taken_from_another_operation_by_its_name(uncertain: str, world: World, tern: Tern) -> None:
+    """The command that the refusal prints is the one that works."""
+    world.store.save_deployment(Deployment("A2", "test", "shop", world.engines["A"].address, "target-A2"))
+    world.engines["A"].jobs.name = "R"
+    first = world.apply("A2")
+    world.answer_bells()
+    taken = str(world.remote_id("A2", first))
+    refused = tern("resolve", uncertain, "--as", f"remote-id={taken}", *WHY)
+    assert refused.code == 5
+    assert f"--taken-from {first}/A2" in refused.err
+    words = ("resolve", uncertain, "--as", f"remote-id={taken}", "--taken-from", f"{first}/A2", *WHY)
+    # Its engine has given it to nobody else, so nobody takes it away.
+    assert tern(*words).code == 5
+    world.write("UPDATE apply_operations SET state = 'uncertain', doubt = 'taken' WHERE deployment = 'A2'")
+    assert tern(*words).code == 0
+    assert world.operation("A2", first).error_reason == "ID_LOST"
+    assert tern("resolve", uncertain, "--as", "ended", "--taken-from", f"{first}/A2", *WHY).code == 2

@@ -54,7 +54,7 @@ def every_fact() -> Iterator[DriveFacts]:
                 has_remote_id=has_id,
                 has_intent=has_intent,
                 key_is_dead=dead,
-                offers_resolve=resolves,
+                may_be_resolved=resolves,
                 delivery=delivery,
                 runs_though_stopped=contradicts,
                 stop_open=stop_open,
@@ -80,7 +80,7 @@ def test_an_unanswered_dispatch_is_resolved_before_it_is_called_stopped() -> Non
             assert not facts.has_remote_id, (verb, facts)
             assert not unanswered, (verb, facts)
         if unanswered and fulfilment(verb, facts.state) is None:
-            assert step is (Step.RESOLVE if facts.offers_resolve else Step.ASK_PERSON), (verb, facts)
+            assert step is (Step.RESOLVE if facts.may_be_resolved else Step.ASK_PERSON), (verb, facts)
 
 
 def test_a_halting_wish_on_live_work_is_always_driven() -> None:

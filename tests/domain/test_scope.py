@@ -40,6 +40,7 @@ FOUND = FoundOperation(
     allow_unsafe=False,
     caller="ann",
     change_digest="d1",
+    holds_remote_id=True,
 )
 
 

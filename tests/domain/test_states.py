@@ -54,6 +54,7 @@ def test_settled_is_final_but_for_the_listed_exits() -> None:
         State.FAILED,
         State.CANCELLED,
         State.SKIPPED,
+        State.UNCERTAIN,
     }
     assert TRANSITIONS[State.FAILED] == {Event.RETRY: State.PENDING}
     for state in SETTLED - {State.STOPPED, State.FAILED}:

@@ -122,6 +122,14 @@ class FakeEngine:
         """The job is in that state now, a word of the contract such as 'waiting_for_cutover'."""
         self.jobs.set_state(remote_id, state, error=error)
 
+    def forget(self) -> None:
+        """It has lost its memory: it knows no job and no key, and counts its ids from the beginning again."""
+        self.jobs.forget()
+
+    def offer(self, *, engine_service: bool, deduplicates: bool) -> None:
+        """Another engine listens there from now on. One without the second service answers it as not offered."""
+        self.jobs.change(offers=engine_service, deduplicates=deduplicates)
+
     def ignore(self, *methods: str) -> None:
         """These controls are accepted from now on and have no effect."""
         self.jobs.ignored = frozenset(methods)

@@ -17,6 +17,7 @@ from tests.faults.behaviour import Rejected
 from tests.faults.ledger import Effect, Ledger
 
 CURSORS_MAX = 500
+SECOND_SERVICE = frozenset({"Resolve", "BatchProgress", "Preview"})
 _READS = frozenset({"Progress", "Logs", "Resolve", "Preview"})
 OVER = frozenset({"completed", "failed", "cancelled", "reverted"})
 _FITS = {
@@ -67,12 +68,13 @@ class FakeJobs:
         self.forbidden: set[str] = set()
         self.ignored: frozenset[str] = frozenset()
         self._fences: dict[str, int] = {}
-        self._name = name
+        self.name = name
         self._ledger = ledger
         self._deduplicates = deduplicates
         self._after_s = complete_after_s
         self._after_polls = complete_after_polls
         self._unlucky = unlucky
+        self._offers_second = True
         self._lock = threading.RLock()
         self._offered: Mapping[str, Callable[[Any, dict[str, str]], Message]] = {
             "Apply": self._apply,
@@ -94,7 +96,7 @@ class FakeJobs:
     def perform(self, method: str, request: Message, metadata: dict[str, str]) -> Message:
         """The right answer to a request, with its effect; raises Rejected."""
         offered = self._offered.get(method)
-        if offered is None:
+        if offered is None or (method in SECOND_SERVICE and not self._offers_second):
             raise Rejected(grpc.StatusCode.UNIMPLEMENTED, "NOT_OFFERED", f"{method} is not offered")
         with self._lock:
             return offered(request, metadata)
@@ -110,6 +112,19 @@ class FakeJobs:
             if state == "running":
                 job.running_since = time.monotonic()
                 job.polls = 0
+
+    def forget(self) -> None:
+        """No job, no key, no fence was ever heard of."""
+        with self._lock:
+            self.by_id.clear()
+            self.by_key.clear()
+            self.forbidden.clear()
+            self._fences.clear()
+
+    def change(self, *, offers: bool, deduplicates: bool) -> None:
+        """What is offered and how a key is taken, from now on."""
+        with self._lock:
+            self._offers_second, self._deduplicates = offers, deduplicates
 
     def replay(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Takes over what the ledger of an earlier process says was done."""
@@ -147,7 +162,7 @@ class FakeJobs:
         if self._is_unlucky("refuse", key):
             return tern_v1.ApplyResponse(accepted=False, error_message="there is no such table")
         job = Job(
-            remote_id=f"{self._name}-{len(self.by_id) + 1}",
+            remote_id=f"{self.name}-{len(self.by_id) + 1}",
             key=key,
             operation=operation,
             environment=request.environment,

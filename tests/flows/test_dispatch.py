@@ -329,6 +329,7 @@ def test_d16_the_word_of_a_person_is_spent_by_the_claim(make_world: MakeWorld) -
     world.engines["A"].script("Apply", fail("UNAVAILABLE"))
     world.apply("A", "B")
     world.answer_bells()
+    world.pass_time(11)
     world.store.resolve_uncertain(world.name("A"), Resolved.REPEAT_APPLY, None, "eve", "the ledger is empty")
     with pytest.raises(Killed):
         world.do(
@@ -350,6 +351,7 @@ def test_d16_a_person_may_name_the_remote_id(make_world: MakeWorld) -> None:
     world.apply("A", "B")
     world.answer_bells()
     assert world.state("A") == "uncertain"
+    world.pass_time(11)
     world.store.resolve_uncertain(world.name("A"), Resolved.REMOTE_ID, RemoteId("A-1"), "eve", "seen there")
     world.engines["A"].set_state("A-1", "completed")
     world.run(until=lambda: world.state("A") == "completed")
@@ -362,6 +364,7 @@ def test_d16_not_started_opens_a_new_generation(make_world: MakeWorld) -> None:
     world.engines["A"].script("Apply", fail("UNAVAILABLE"))
     world.apply("A", "B")
     world.answer_bells()
+    world.pass_time(11)
     world.store.resolve_uncertain(world.name("A"), Resolved.NOT_STARTED, None, "eve", "nothing there")
     world.run(until=lambda: world.remote_id("A") is not None)
     assert applies_of(world.engines["A"]) == [

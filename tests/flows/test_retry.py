@@ -72,6 +72,7 @@ def test_a_retry_of_what_a_person_called_ended_settles_its_old_intent_first(worl
     world.write(
         "UPDATE apply_operations SET state = 'uncertain', next_attempt_at = NULL WHERE deployment = 'A'"
     )
+    world.pass_time(11)
     world.store.resolve_uncertain(world.name("A"), Resolved.ENDED, None, "eve", "I looked")
     assert world.state("A") == "failed"
     world.ask(Verb.RETRY, "A")

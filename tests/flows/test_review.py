@@ -166,6 +166,22 @@ def test_what_was_foretold_is_kept_with_the_rollout(world: World) -> None:
     ]
 
 
+def test_what_an_engine_offers_is_asked_again_at_each_apply(world: World) -> None:
+    """G4: written down as found, never as declared; one that is silent leaves the finding, marked old."""
+    world.undeclared()
+    world.engines["A"].offer(engine_service=False, deduplicates=False)
+    world.engines["B"].always("Preview", fail("UNAVAILABLE"))
+    ask(world, new(), "A", "B", "C", accept_drift=True)
+    found = {each.name: each for each in world.store.load_deployments()}
+    assert {name: each.capabilities.resolve for name, each in found.items()} == {
+        "A": False,
+        "B": True,
+        "C": True,
+    }
+    assert {name: each.probe_is_old for name, each in found.items()} == {"A": False, "B": True, "C": False}
+    assert not any(each.idempotent_dispatch for each in found.values())
+
+
 def test_without_previews_that_is_kept_too(world: World) -> None:
     done = ask(world, new(), "A", previews=False)
     assert world.engines["A"].calls("Preview") == []

@@ -44,6 +44,7 @@ ELSEWHERE = {
     "tests/flows/test_crowd.py": "tern/domain/crowd tern/store/notify",
     "tests/flows/test_dispatch.py": "tern/domain/work tern/store/dispatch",
     "tests/flows/test_drained.py": "tern/store/withdraw",
+    "tests/flows/test_evidence.py": "tern/flows/keep tern/store/identity tern/store/doubt tern/store/outstanding",
     "tests/flows/test_poll.py": "tern/store/poll tern/store/progress tern/store/seen",
     "tests/flows/test_projection.py": "tern/flows/advance tern/store/projection",
     "tests/flows/test_refusals.py": "tern/domain/outcome",

@@ -30,6 +30,8 @@ tern.domain.timing ANSWERED_ATTEMPTS_MAX 10 a person decides about an engine tha
 tern.domain.timing FRESHNESS_S 86400.0 an outage of a night is survived; what is older nobody expects any more
 tern.domain.timing START_LOOKS_MAX 10 a word that nobody knows, said so often, is no slip
 tern.domain.timing HALT_RETRY_MAX_S 3.0 an engine that is back hears of a stop within 5 s
+tern.domain.timing UNANSWERED_S 60.0 a proxy or a queue in between may deliver a call long after its deadline
+tern.domain.timing UNANSWERED_LOOK_S 1.0 what acts late is found before anybody builds on its absence
 tern.domain.timing PROBE_INTERVAL_S 10.0 one Health a deployment, not one an operation
 tern.domain.timing SELF_SWEEP_AFTER_S 5.0 broker and beat gone: nothing later than 10 s
 tern.domain.timing UNHEARD_AFTER_S 15.0 rung for three times in vain

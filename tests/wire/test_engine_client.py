@@ -216,7 +216,6 @@ def test_resolve_makes_a_key_dead_for_ever(fake: FakeEngine, engine: Engine, sco
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({}, "RESOLVE_EMPTY"),
         ({"apply_id": "R-1", "forbidden": True}, "RESOLVE_CONTRADICTORY"),
         ({"apply_id": "R\x00"}, "REMOTE_ID_MALFORMED"),
         ({"apply_id": "apl-one"}, "REMOTE_ID_IS_PUBLIC_ID"),
@@ -233,6 +232,14 @@ def test_a_resolve_that_settles_nothing_is_unknown(
     outcome = engine.resolve(scope, claim_on(scope), DispatchKey("k"), forbid=True)
     assert isinstance(outcome, Unknown)
     assert outcome.reason == reason
+
+
+def test_an_empty_answer_to_forbid_offers_nothing(
+    fake: FakeEngine, engine: Engine, scope: OperationScope
+) -> None:
+    """G4: it neither found the key nor forbade it, and will not do so when it is asked again."""
+    fake.script("Resolve", answer())
+    assert engine.resolve(scope, claim_on(scope), DispatchKey("k"), forbid=True) == Ok(Unsupported())
 
 
 def test_an_empty_answer_without_forbid_means_never_started(

@@ -69,7 +69,8 @@ def read_control(said: control_v1.ControlRequest, caller: str) -> Asked:
 def read_resolve(said: control_v1.ResolveRequest, caller: str) -> Answered:
     """An answer in the caller's name; raises UsageError, ScopeRefused."""
     found = FINDINGS.said(said.finding)
-    return read_answered({**_operations(said, caller), "found": found, "remote_id": said.remote_id})
+    ids = {"remote_id": said.remote_id, "taken_from": said.taken_from}
+    return read_answered({**_operations(said, caller), "found": found, **ids})
 
 
 def _operations(
@@ -155,6 +156,7 @@ def resolve_message(answered: Answered) -> control_v1.ResolveRequest:
         selection=_selection(answered.selection),
         finding=FINDINGS.number(answered.found),
         remote_id=answered.remote_id or "",
+        taken_from="" if answered.taken_from is None else str(answered.taken_from),
         reason=answered.reason,
         dry_run=answered.dry_run,
         expect=answered.expected,

@@ -7,6 +7,7 @@ from tests.faults.planted import (
     doors,
     driving,
     engine,
+    evidence,
     halting,
     many,
     overlooked,
@@ -18,6 +19,7 @@ from tests.faults.planted import (
 
 MUTANTS = (
     *dispatching.MUTANTS,
+    *evidence.MUTANTS,
     *halting.MUTANTS,
     *driving.MUTANTS,
     *verbs.MUTANTS,

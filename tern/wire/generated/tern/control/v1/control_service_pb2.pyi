@@ -101,6 +101,8 @@ class _FindingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Finding.Value
     """It runs under remote_id and is followed by that from now on."""
     FINDING_REPEAT_APPLY: _Finding.ValueType  # 4
     """Repeating the same call is safe there."""
+    FINDING_SAME_WORK: _Finding.ValueType  # 5
+    """What runs under its own remote id is its work, whatever spoke against it."""
 
 class Finding(_Finding, metaclass=_FindingEnumTypeWrapper): ...
 
@@ -113,6 +115,8 @@ FINDING_REMOTE_ID: Finding.ValueType  # 3
 """It runs under remote_id and is followed by that from now on."""
 FINDING_REPEAT_APPLY: Finding.ValueType  # 4
 """Repeating the same call is safe there."""
+FINDING_SAME_WORK: Finding.ValueType  # 5
+"""What runs under its own remote id is its work, whatever spoke against it."""
 Global___Finding: _TypeAlias = Finding  # noqa: Y015
 
 @_typing.final
@@ -979,6 +983,7 @@ class ResolveRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     EXPECT_FIELD_NUMBER: _builtins.int
+    TAKEN_FROM_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     """`apl-…`, or `apl-…/DEPLOYMENT` for one operation."""
     finding: Global___Finding.ValueType
@@ -990,6 +995,8 @@ class ResolveRequest(_message.Message):
     """Answers for each operation and writes nothing."""
     expect: _builtins.int
     """Refused unless it is accepted for so many operations."""
+    taken_from: _builtins.str
+    """With remote_id: the operation `apl-…/DEPLOYMENT` that the id was taken for until now. Its work is given up as failed."""
     @_builtins.property
     def selection(self) -> Global___Selection:
         """A whole apply needs one that says which operations were looked at."""
@@ -1004,10 +1011,11 @@ class ResolveRequest(_message.Message):
         reason: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
         expect: _builtins.int | None = ...,
+        taken_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "expect", b"expect", "selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "dry_run", b"dry_run", "expect", b"expect", "finding", b"finding", "reason", b"reason", "remote_id", b"remote_id", "selection", b"selection", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "dry_run", b"dry_run", "expect", b"expect", "finding", b"finding", "reason", b"reason", "remote_id", b"remote_id", "selection", b"selection", "subject", b"subject", "taken_from", b"taken_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expect: _TypeAlias = _typing.Literal["expect"]  # noqa: Y015
     _WhichOneofArgType__expect: _TypeAlias = _typing.Literal["_expect", b"_expect"]  # noqa: Y015

@@ -1,0 +1,54 @@
+"""The part of ports.Store about what an answer proves: ids that can't be stored, dispatches without an answer, what is
+found at an engine and what a person says, and which engine is which.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from tern.domain.identity import RemoteId, ScopeName
+from tern.domain.model import Capabilities, Claim, OperationScope
+from tern.domain.work import Fenced, Kept, KeyLook, NotClaimed, Resolved
+
+
+class EvidenceStore(Protocol):
+    """Durable steps of evidence."""
+
+    def keep_id(self, claim: Claim, scope: OperationScope, remote_id: RemoteId) -> Kept:
+        """An id that could not be stored: what it stands for may act, so it is written down with where it was sent."""
+
+    def adopt_kept(self, call_id: int) -> Fenced:
+        """The engine knows the kept id: it is the operation's, unless that has another by now, or was sent again."""
+
+    def begin_key_look(self, operation_id: int, name: ScopeName) -> KeyLook | NotClaimed:
+        """What the engine is asked about a dispatch without an answer; no claim. Raises ScopeRefused."""
+
+    def record_key_look(self, look: KeyLook, *, again: bool) -> None:
+        """Somebody looked: the next look is a second later, or there is none."""
+
+    def record_probes(self, found: Mapping[str, Capabilities | None]) -> None:
+        """What was found at each of these deployments; None where nobody answered: what was found there before stays,
+        and is old. Nobody's declaration changes.
+        """
+
+    def unite_engines(self, one: int, other: int) -> None:
+        """Two numbers are one engine, says a proof: the younger's rows get the older number. Where both have an id, it
+        keeps its number, and of its two operations only a person can tell whose it is.
+        """
+
+    def declare(self, name: str, *, deduplicates: bool) -> None:
+        """What a person says of its engine; raises NotFound."""
+
+    def resolve_uncertain(
+        self,
+        name: ScopeName,
+        found: Resolved,
+        remote_id: RemoteId | None,
+        caller: str,
+        reason: str,
+        *,
+        taken_from: ScopeName | None = None,
+        dry_run: bool = False,
+    ) -> None:
+        """A person's answer; raises Refused when the operation is not uncertain, somebody is just calling for it, or
+        the answer does not fit. taken_from: whose the id was said to be until now. With dry_run nothing is written.
+        """

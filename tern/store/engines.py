@@ -1,0 +1,79 @@
+"""Engines by number. Two numbers that were proven to be one engine become one (G2, G13)."""
+
+from tern.ports import StorageUnavailable
+from tern.store.doubt import doubt, lock_operations
+from tern.store.session import transaction
+from tern.store.sql import Connection, text
+from tern.store.step import Steps
+
+_TRIES = 5
+
+# All operations that have anything to do with either number, or may have in a moment: their drivers write down an
+# engine's number under their apply's lock.
+_CONCERNED = text(
+    "SELECT o.id FROM apply_operations o WHERE o.completed_at IS NULL AND (o.engine_number = ANY(:numbers)"
+    "   OR o.deployment IN (SELECT name FROM deployments WHERE engine_number = ANY(:numbers)))"
+    " UNION SELECT operation_id FROM remote_ids WHERE engine_number = ANY(:numbers)"
+    " UNION SELECT operation_id FROM outstanding_calls WHERE engine_number = ANY(:numbers) AND settled_at IS NULL"
+)
+# A driver that reads its deployment's number waits for this lock and then reads the older one.
+_LOCK_DEPLOYMENTS = text(
+    "SELECT 1 FROM deployments WHERE engine_number = ANY(:numbers) ORDER BY name FOR UPDATE"
+)
+_TWICE = text(
+    "SELECT y.remote_id, y.operation_id AS one, e.operation_id AS other FROM remote_ids y JOIN remote_ids e"
+    " ON e.engine_number = :older AND e.remote_id = y.remote_id WHERE y.engine_number = :younger"
+    " ORDER BY y.operation_id FOR UPDATE"
+)
+_UNITED = (
+    text("UPDATE deployments SET engine_number = :older WHERE engine_number = :younger"),
+    # An id that stands at both keeps its number, and so does its operation.
+    text(
+        "UPDATE apply_operations o SET engine_number = :older WHERE engine_number = :younger"
+        " AND NOT EXISTS (SELECT FROM remote_ids y JOIN remote_ids e ON e.engine_number = :older"
+        "   AND e.remote_id = y.remote_id WHERE y.engine_number = :younger AND y.operation_id = o.id)"
+    ),
+    text(
+        "UPDATE outstanding_calls c SET engine_number = :older WHERE engine_number = :younger AND settled_at IS NULL"
+        " AND NOT EXISTS (SELECT FROM remote_ids e WHERE e.engine_number = :older AND e.remote_id = c.remote_id)"
+    ),
+    text(
+        "UPDATE remote_ids y SET engine_number = :older WHERE engine_number = :younger"
+        " AND EXISTS (SELECT FROM apply_operations o WHERE o.id = y.operation_id AND o.engine_number = :older)"
+        " AND NOT EXISTS (SELECT FROM remote_ids e WHERE e.engine_number = :older AND e.remote_id = y.remote_id)"
+    ),
+)
+
+
+class EngineSteps(Steps):
+    """What becomes of engines' numbers, on PostgreSQL."""
+
+    def unite_engines(self, one: int, other: int) -> None:
+        """See ports.DeploymentStore."""
+        older, younger = sorted((one, other))
+        if older == younger:
+            return
+        for _ in range(_TRIES):
+            with transaction(self.engine) as tx:
+                if _unite(tx, older, younger, self.owner):
+                    return
+        message = (
+            f"operations at the engines {older} and {younger} come faster than their applies can be locked"
+        )
+        raise StorageUnavailable(message)
+
+
+def _unite(tx: Connection, older: int, younger: int, who: str) -> bool:
+    """False where an operation came between that nobody has locked: nothing was written then."""
+    numbers = {"numbers": [older, younger]}
+    rows = lock_operations(tx, list(tx.execute(_CONCERNED, numbers).scalars()))
+    tx.execute(_LOCK_DEPLOYMENTS, numbers)
+    if not set(tx.execute(_CONCERNED, numbers).scalars()) <= set(rows):
+        return False
+    given = {"older": older, "younger": younger}
+    twice = tx.execute(_TWICE, given).all()
+    for statement in _UNITED:
+        tx.execute(statement, given)
+    for pair in twice:
+        doubt(tx, [rows[pair.one], rows[pair.other]], pair.remote_id, who)
+    return True

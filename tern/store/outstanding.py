@@ -1,0 +1,200 @@
+"""What was sent and may still act although no operation follows it (G4, G10). Append-only: opened here, looked at and
+settled where it is driven.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tern.domain.evidence import KeptFacts, may_be_adopted
+from tern.domain.identity import RemoteId
+from tern.domain.model import Claim, OperationScope
+from tern.domain.states import Event, State
+from tern.ports import Fenced, Kept
+from tern.store.doubt import doubt, holder_of_id, lock_operations
+from tern.store.event import Happening, append
+from tern.store.projection import move, project_parent
+from tern.store.scope import store_remote_id
+from tern.store.session import transaction
+from tern.store.sql import Connection, Row, text
+from tern.store.step import Steps
+
+_OPEN = text(
+    "INSERT INTO outstanding_calls (apply_id, operation_id, environment, database, deployment, dispatch_key,"
+    " remote_id, generation, fence, engine_number, address, why, caller, reason)"
+    " VALUES (:apply_pk, :operation_id, :environment, :database, :deployment, :dispatch_key, :remote_id,"
+    " :generation, :fence, :engine_number, :address, :why, :caller, :reason) ON CONFLICT DO NOTHING RETURNING id"
+)
+_OPENED = text(
+    "SELECT id FROM outstanding_calls WHERE operation_id = :operation_id AND address = :address"
+    " AND settled_at IS NULL AND coalesce(dispatch_key, '') = coalesce(CAST(:dispatch_key AS text), '')"
+    " AND coalesce(remote_id, '') = coalesce(CAST(:remote_id AS text), '')"
+)
+_GUARD = text(
+    "INSERT INTO remote_ids (engine_number, remote_id, operation_id) VALUES (:engine_number, :remote_id, :operation_id)"
+    " ON CONFLICT DO NOTHING"
+)
+_ADOPTED = (
+    "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL, fence = fence + 1, next_attempt_at = NULL,"
+    " next_poll_at = tern_clock(), progress_revision = 0, answered_attempts = 0, error_message = '', error_reason = '',"
+    " poll_failures = 0, poll_error = '', unanswered_call = '', unanswered_since = NULL"
+)
+
+
+class Why(StrEnum):
+    """Why something that was sent is followed by no operation."""
+
+    GIVEN_UP = "given_up"
+    NOT_STORED = "not_stored"
+    CONTRADICTED = "contradicted"
+    ADDRESS_CHANGED = "address_changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A key or an id, and where it was sent. Exactly one of dispatch_key and remote_id is there."""
+
+    apply_pk: int
+    operation_id: int
+    environment: str
+    database: str
+    deployment: str
+    generation: int
+    fence: int
+    engine_number: int | None
+    address: str
+    dispatch_key: str | None = None
+    remote_id: str | None = None
+
+
+def open_outstanding(tx: Connection, sent: Sent, *, why: Why, caller: str, reason: str = "") -> int:
+    """Writes down that it may still act; the number of the line, also where it stands there already. The caller has
+    locked the operation. An id is the operation's from then on, so that no other one is given it (G2).
+    """
+    given = {
+        "apply_pk": sent.apply_pk,
+        "operation_id": sent.operation_id,
+        "environment": sent.environment,
+        "database": sent.database,
+        "deployment": sent.deployment,
+        "dispatch_key": sent.dispatch_key,
+        "remote_id": sent.remote_id,
+        "generation": sent.generation,
+        "fence": sent.fence,
+        "engine_number": sent.engine_number,
+        "address": sent.address,
+        "why": why.value,
+        "caller": caller,
+        "reason": reason,
+    }
+    if sent.remote_id is not None and sent.engine_number is not None:
+        tx.execute(_GUARD, given)
+    opened = tx.execute(_OPEN, given).scalar_one_or_none()
+    return int(tx.execute(_OPENED, given).scalar_one() if opened is None else opened)
+
+
+class OutstandingSteps(Steps):
+    """Ids that could not be stored, on PostgreSQL."""
+
+    def keep_id(self, claim: Claim, scope: OperationScope, remote_id: RemoteId) -> Kept:
+        """See ports.DispatchStore."""
+        with transaction(self.engine) as tx:
+            holder = holder_of_id(tx, scope.deployment.engine_number, remote_id)
+            rows = lock_operations(tx, [claim.operation_id, *([] if holder is None else [holder])])
+            row = rows[claim.operation_id]
+            if row.remote_id == remote_id:
+                return Kept()
+            # Under the locks: whose it was a moment ago may be finished by now.
+            holder = holder_of_id(tx, scope.deployment.engine_number, remote_id)
+            is_taken = holder not in {None, row.id}
+            call_id = open_outstanding(
+                tx,
+                Sent(
+                    apply_pk=row.apply_id,
+                    operation_id=row.id,
+                    environment=scope.environment,
+                    database=scope.database,
+                    deployment=row.deployment,
+                    generation=claim.generation,
+                    fence=claim.fence,
+                    engine_number=scope.deployment.engine_number,
+                    address=scope.deployment.address,
+                    remote_id=remote_id,
+                ),
+                why=Why.NOT_STORED,
+                caller=self.owner,
+                reason=f"its engine answered when the operation was {row.state}, at generation"
+                f" {row.dispatch_generation}",
+            )
+            words = f"the engine answered {remote_id}, which is kept and not stored"
+            detail = {"remote_id": remote_id, "generation": claim.generation, "outstanding": call_id}
+            append(tx, Happening(row.apply_id, "remote_id_kept", self.owner, row.id, words, detail=detail))
+            was_sent_again = row.dispatch_key != claim.key or row.dispatch_generation != claim.generation
+            if holder is not None and is_taken and holder in rows:
+                others = (
+                    [rows[holder]] if row.remote_id is not None or was_sent_again else [row, rows[holder]]
+                )
+                doubt(tx, others, remote_id, self.owner)
+            return Kept(call_id, not is_taken and may_be_adopted(_facts(row, was_sent_again=was_sent_again)))
+
+    def adopt_kept(self, call_id: int) -> Fenced:
+        """See ports.DispatchStore."""
+        with transaction(self.engine) as tx:
+            call = tx.execute(text("SELECT * FROM outstanding_calls WHERE id = :id"), {"id": call_id}).one()
+            row = lock_operations(tx, [call.operation_id])[call.operation_id]
+            was_sent_again = row.dispatch_generation != call.generation or row.dispatch_key is None
+            holder = holder_of_id(tx, row.engine_number, call.remote_id)
+            is_open = tx.execute(
+                text("SELECT settled_at IS NULL FROM outstanding_calls WHERE id = :id FOR NO KEY UPDATE"),
+                {"id": call_id},
+            ).scalar_one()
+            if (
+                not is_open
+                or holder != row.id
+                or not may_be_adopted(_facts(row, was_sent_again=was_sent_again))
+            ):
+                return Fenced.LOST
+            store_remote_id(
+                tx,
+                apply_pk=row.apply_id,
+                operation_id=row.id,
+                operation_count=row.operation_count,
+                remote_id=call.remote_id,
+            )
+            move(
+                tx,
+                operation_id=row.id,
+                apply_pk=row.apply_id,
+                state=State(row.state),
+                event=Event.ADOPT,
+                who=self.owner,
+                why=f"followed as {call.remote_id}, which its engine knows",
+                detail={"remote_id": call.remote_id, "generation": call.generation},
+                assignments=_ADOPTED,
+            )
+            tx.execute(
+                text(
+                    "UPDATE outstanding_calls SET settled_at = tern_clock(), settled_by = :who, settled_as = 'adopted',"
+                    " last_seen = 'known', last_seen_at = tern_clock(), looks = looks + 1, next_look_at = NULL"
+                    " WHERE id = :id"
+                ),
+                {"who": self.owner, "id": call_id},
+            )
+            # A wish that waited for this answer can be driven now.
+            tx.execute(
+                text(
+                    "UPDATE control_deliveries SET next_attempt_at = tern_clock()"
+                    " WHERE operation_id = :id AND state IN ('pending', 'sent')"
+                ),
+                {"id": row.id},
+            )
+            project_parent(tx, row.apply_id, self.owner)
+            return Fenced.DONE
+
+
+def _facts(row: Row, *, was_sent_again: bool) -> KeptFacts:
+    return KeptFacts(
+        state=State(row.state),
+        has_remote_id=row.remote_id is not None,
+        was_sent_again=was_sent_again,
+        is_in_doubt=row.doubt != "",
+    )
