@@ -57,6 +57,7 @@ def doubt(tx: Connection, rows: Sequence[Row], remote_id: str, who: str) -> None
     """
     names = " and to ".join(f"{row.apply_identifier}/{row.deployment}" for row in rows)
     words = f"its engine gave the remote id {remote_id} to {names}, so nobody here can tell whose work it is"
+    words += _ways_out(rows, remote_id)
     for row in rows:
         state = State(row.state)
         after = after_taken(state)
@@ -85,3 +86,15 @@ def doubt(tx: Connection, rows: Sequence[Row], remote_id: str, who: str) -> None
         )
     for apply_pk in sorted({row.apply_id for row in rows}):
         project_parent(tx, apply_pk, who)
+
+
+def _ways_out(rows: Sequence[Row], remote_id: str) -> str:
+    """What a person says who looked at the engine, where it is known which of two has the id."""
+    holders = [f"{row.apply_identifier}/{row.deployment}" for row in rows if row.remote_id == remote_id]
+    others = [f"{row.apply_identifier}/{row.deployment}" for row in rows if row.remote_id is None]
+    if len(holders) != 1 or len(others) != 1:
+        return ""
+    return (
+        f": tern resolve {holders[0]} --as same-work --reason '…', or"
+        f" tern resolve {others[0]} --as remote-id={remote_id} --taken-from {holders[0]} --reason '…'"
+    )

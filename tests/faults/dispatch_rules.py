@@ -111,7 +111,9 @@ def stored_id_ends_dispatching(history: History) -> Iterator[str]:
 
 @checks("S5")
 def generation_follows_an_end(history: History) -> Iterator[str]:
-    """A next generation only after the old key is dead, or a person has said so; and never over a started job."""
+    """A next generation only after the old key is dead, by its engine's own ledger or by our row, or a person has said
+    so; and never over a started job.
+    """
     by_id = {operation.id: operation for operation in history.operations}
     person = {
         (event.xid, event.operation_id)
@@ -119,12 +121,16 @@ def generation_follows_an_end(history: History) -> Iterator[str]:
         if event.event in {"requeue", "retry"} and event.before in {"uncertain", "failed"}
     }
     started = {one.key for one in history.effects if one.kind == "apply" and not one.is_duplicate}
+    forbidden = {one.key for one in history.effects if one.kind == "forbid"}
     for change in history.writes("apply_operations"):
         if not change.old or change.new["dispatch_generation"] == change.old["dispatch_generation"]:
             continue
-        if not change.old.get("dispatch_key_is_dead") and (change.xid, change.row) not in person:
-            yield f"operation {change.row} got a new generation though its key lives"
         operation = by_id.get(change.row)
+        is_dead = change.old.get("dispatch_key_is_dead") or (
+            operation is not None and operation.key_of(change.old["dispatch_generation"]) in forbidden
+        )
+        if not is_dead and (change.xid, change.row) not in person:
+            yield f"operation {change.row} got a new generation though its key lives"
         if operation and operation.key_of(change.old["dispatch_generation"]) in started:
             yield f"{operation.scope} got a new generation over work that was started"
 

@@ -87,6 +87,8 @@ class Story:
     policy: Policy = field(default_factory=Policy)
     asks: tuple[Ask, ...] = ()
     prepare: Callable[[Mapping[str, FakeEngine]], None] = lambda _engines: None
+    declares: bool = True
+    """A person has said of every engine that it runs a repeated Apply only once."""
 
     @property
     def deployments(self) -> tuple[str, ...]:
@@ -185,6 +187,12 @@ def _always(stage: Stage) -> bool:
     return True
 
 
+def _loses_one_call_and_one_answer(engines: Mapping[str, FakeEngine]) -> None:
+    _completes(engines)
+    engines["A"].script("Apply", fail("UNAVAILABLE"))
+    engines["B"].script("Apply", lose_answer())
+
+
 def _completes(engines: Mapping[str, FakeEngine]) -> None:
     for engine in engines.values():
         engine.jobs._after_polls = 2
@@ -277,6 +285,16 @@ STORIES: Mapping[str, Story] = {
             {"A": ("completed",), "B": ("completed",)},
             ("completed",),
             prepare=_completes,
+        ),
+        Story(
+            # Nobody declared anything: no key is sent twice, whoever dies where, and one whose call never came through
+            # makes way for the next.
+            "undeclared",
+            {"A": ("completed",), "B": ("completed",)},
+            ("completed",),
+            policy=Policy(copy=Copy.PARALLEL),
+            prepare=_loses_one_call_and_one_answer,
+            declares=False,
         ),
         Story(
             # One operation: its id lives in applies.external_id, and a stop comes between its claim and its call.

@@ -158,7 +158,7 @@ class Theatre:
                     target=f"target-{place}",
                     position=position,
                     capabilities=Capabilities(resolve=True, batch_progress=True, preview=True),
-                    idempotent_dispatch=True,
+                    idempotent_dispatch=story.declares,
                 )
             )
         story.prepare(engines)

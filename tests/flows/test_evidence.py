@@ -238,7 +238,11 @@ def test_an_id_that_a_live_operation_has_is_not_stored(one_engine: World) -> Non
     assert (world.remote_id("A", first), world.remote_id("B", second)) == ("A-1", None)
     assert {world.operation("A", first).doubt, world.operation("B", second).doubt} == {"taken"}
     assert holders(world) == {"A-1": "A"}
-    assert world.operation("B", second).error_reason == "REMOTE_ID_TAKEN"
+    for name, apply_id in (("A", first), ("B", second)):
+        told = world.operation(name, apply_id)
+        assert told.error_reason == "REMOTE_ID_TAKEN"
+        assert f"tern resolve {first}/A --as same-work" in told.error_message
+        assert f"tern resolve {second}/B --as remote-id=A-1 --taken-from {first}/A" in told.error_message
 
 
 def test_no_sample_ends_it(one_engine: World) -> None:
@@ -249,10 +253,14 @@ def test_no_sample_ends_it(one_engine: World) -> None:
     world.engines["A"].forget()
     world.apply("B")
     world.answer_bells()
+    # An engine that binds a job to nobody: whoever asks about the id is answered.
+    world.engines["A"].job("A-1").operation = str(world.name("A", first))
     world.engines["A"].set_state("A-1", "completed")
+    before = looks(world, "A")
     for _ in range(4):
         world.pass_time(31)
         world.sweep()
+    assert looks(world, "A") > before
     assert world.state("A", first) == "uncertain"
     assert world.state("B") == "uncertain"
 
