@@ -9,6 +9,7 @@ from datetime import datetime
 from tern.domain.barrier import Refusals
 from tern.domain.control import Delivery, Verb
 from tern.domain.drift import Foretold
+from tern.domain.holds import Holding
 from tern.domain.identity import ApplyId, PlanId, RemoteId
 from tern.domain.model import Action
 from tern.domain.policy import Policy
@@ -120,7 +121,7 @@ class OperationRecord:
     due_for_s: float | None
     claimed_for_s: float
     drained: bool
-    target_holder: ApplyId | None
+    blocked_by: Holding | None
     tables: tuple[TableFacts, ...]
     wishes: tuple[WishFacts, ...]
     volume: int | None = None

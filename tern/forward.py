@@ -4,7 +4,7 @@ beside, which is looked at first.
 
 from typing import Protocol
 
-from tern.domain.model import Claim, OperationScope
+from tern.domain.model import Claim
 from tern.domain.work import Fenced
 
 
@@ -24,12 +24,12 @@ class ForwardStore(Protocol):
     def record_key_dead(self, claim: Claim, message: str, *, delay_s: float | None = None) -> Fenced:
         """The key started nothing and never will: pending again, and the next dispatch is of the next generation."""
 
-    def resume(self, claim: Claim, scope: OperationScope, delivery_id: int) -> Fenced:
+    def resume(self, claim: Claim, delivery_id: int) -> Fenced:
         """The engine was seen stopped: target, `resuming` and the claim under which Start is sent. Not DONE where that
         is no more so, or another apply holds the target.
         """
 
-    def take_over(self, claim: Claim, scope: OperationScope, delivery_id: int, words: str) -> Fenced:
+    def take_over(self, claim: Claim, delivery_id: int, words: str) -> Fenced:
         """The engine was seen to run: `resuming` without a call, until a look says the same."""
 
     def record_look(self, claim: Claim, delivery_id: int, words: str, *, was_answered: bool) -> Fenced:

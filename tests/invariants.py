@@ -5,7 +5,7 @@ from typing import Any
 
 from tern.domain.policy import Policy
 from tern.domain.projection import project
-from tern.domain.states import SETTLED_APPLY, ApplyState, Event, State
+from tern.domain.states import Event, State
 from tern.domain.tally import Standing, Tally
 from tern.store.sql import text
 from tests.world import World
@@ -15,8 +15,8 @@ NEEDS_AN_ID = {"waiting_for_cutover", "cutting_over", "revert_window", "revertin
 _READ = (
     "SELECT a.id AS apply_pk, a.apply_identifier, a.state AS apply_state, a.operation_count, a.policy,"
     " a.external_id, o.id, o.deployment, o.position, o.wave, o.state, o.engine_resume_context, o.completed_at,"
-    " o.next_attempt_at, a.completed_at AS apply_completed_at, r.failures_released,"
-    " coalesce(o.ended_after_request < r.id, false) AS was_seen,"
+    " o.dispatch_key, o.dispatch_key_is_dead, o.next_attempt_at, a.completed_at AS apply_completed_at,"
+    " r.failures_released, coalesce(o.ended_after_request < r.id, false) AS was_seen,"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent')"
     "   AND (d.next_attempt_at IS NOT NULL OR o.completed_at IS NOT NULL OR o.state = 'stopped')) AS is_wished"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
@@ -40,7 +40,7 @@ def assert_safe(world: World) -> None:
         operations = tx.execute(_OPERATIONS).all()
         heard = tx.execute(_AS_HEARD).all()
         events = tx.execute(text("SELECT * FROM apply_events ORDER BY id")).all()
-        held = Counter(tx.execute(text("SELECT apply_id FROM target_reservations")).scalars())
+        held = tx.execute(text("SELECT * FROM target_reservations")).all()
     applies = defaultdict(list)
     for row in operations:
         applies[row.apply_pk].append(row)
@@ -49,11 +49,26 @@ def assert_safe(world: World) -> None:
         _assert_ids_have_one_home(rows, picture)
         as_heard = [row for row in heard if row.apply_pk == rows[0].apply_pk]
         _assert_parent_is_a_function(rows, as_heard, picture)
-        if ApplyState(rows[0].apply_state) in SETTLED_APPLY:
-            # G13: a verdict frees the targets in its own transaction.
-            assert held[rows[0].apply_pk] == 0, picture
+    _assert_targets_are_held_by_what_may_act(operations, held, picture)
     _assert_events_tell_the_story(operations, events, picture)
     _assert_engines_were_asked_rightly(world, operations, picture)
+
+
+def _assert_targets_are_held_by_what_may_act(operations: list[Any], held: list[Any], picture: str) -> None:
+    """G13: what may still act holds its target, what is finished holds nothing unless a call of it may still act."""
+    holders = {(row.operation_id, row.deployment) for row in held}
+    finished = {row.id for row in operations if not _may_act(row)}
+    assert not [row for row in held if row.held_since is None and row.operation_id in finished], picture
+    for row in operations:
+        was_sent = row.state != "pending" or row.dispatch_key is not None
+        if was_sent and _may_act(row):
+            assert (row.id, row.deployment) in holders, (row.deployment, picture)
+
+
+def _may_act(row: Any) -> bool:
+    has_id = bool(row.external_id or row.engine_resume_context)
+    has_live_key = row.dispatch_key is not None and not row.dispatch_key_is_dead
+    return row.completed_at is None and (row.state != "stopped" or has_id or has_live_key)
 
 
 def _assert_ids_have_one_home(rows: list[Any], picture: str) -> None:

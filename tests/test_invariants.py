@@ -18,7 +18,7 @@ from tests.world import World
 
 __all__ = ["database", "make_world", "world"]
 
-RULES = {name for name in vars(invariants) if name.startswith("_assert_")} | {"assert_safe"}
+RULES = {name for name in vars(invariants) if name.startswith("_assert_")}
 
 
 def forge(world: World, statement: str) -> None:
@@ -66,8 +66,9 @@ def heard(at: str, method: str, operation: str, request: Any) -> Callable[[World
 def held(world: World) -> None:
     forge(
         world,
-        "INSERT INTO target_reservations (environment, database, deployment, apply_id)"
-        " SELECT environment, database, 'B', id FROM applies",
+        "INSERT INTO target_reservations (environment, database, deployment, apply_id, operation_id)"
+        " SELECT a.environment, a.database, o.deployment, a.id, o.id FROM applies a"
+        " JOIN apply_operations o ON o.apply_id = a.id WHERE o.deployment = 'A'",
     )
 
 
@@ -91,7 +92,12 @@ FORGED: list[tuple[str, str, Callable[[World], None]]] = [
     ("_assert_ids_have_one_home", "completed without an id", of("A", "engine_resume_context = NULL")),
     ("_assert_parent_is_a_function", "settled over live work", unguarded("state = 'completed'")),
     ("_assert_parent_is_a_function", "one stopped child decided", parent("state = 'running'")),
-    ("assert_safe", "a verdict that keeps a target", held),
+    ("_assert_targets_are_held_by_what_may_act", "a finished operation that keeps its target", held),
+    (
+        "_assert_targets_are_held_by_what_may_act",
+        "a target that its own stopped work does not hold",
+        lambda world: forge(world, "TRUNCATE target_reservations"),
+    ),
     (
         "_assert_events_tell_the_story",
         "a state without its event",

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tern.domain.control import Delivery, Verb
-from tern.domain.holds import HoldKind
+from tern.domain.holds import Holding, HoldKind
 from tern.domain.identity import ApplyId, PlanId, RemoteId
 from tern.domain.model import Action
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy, Wave
@@ -67,7 +67,7 @@ def record(deployment: str, state: State = State.PENDING, **fields: object) -> O
         due_for_s=None,
         claimed_for_s=0.0,
         drained=False,
-        target_holder=APPLY,
+        blocked_by=None,
         tables=(table(),),
         wishes=(),
     )
@@ -161,7 +161,7 @@ def test_what_comes_before_it_in_the_order_is_named() -> None:
 
 
 def test_a_target_that_another_apply_holds_is_named() -> None:
-    view = apply_view(facts(record("a", target_holder=ApplyId("apl-9"))))
+    view = apply_view(facts(record("a", blocked_by=Holding("a", "apl-9/a", "running"))))
     assert "apl-9" in view.operation("a").holds[0].detail
 
 

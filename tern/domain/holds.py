@@ -20,6 +20,7 @@ class HoldKind(StrEnum):
 
     STOP = "stop"
     RESERVATION = "reservation"
+    SAME_TARGET = "same_target"
     CLAIMED = "claimed"
     DRAINED = "drained"
     FAILURES = "failures"
@@ -55,6 +56,36 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Holding:
+    """Who holds a target that an operation needs.
+
+    name: the deployment under whose name it is held, perhaps another one that is, or may be, the same target.
+    wait_s: of an operation that is finished, for how long a call may still act; None of one that is not.
+    """
+
+    name: str
+    scope: str
+    state: str
+    wait_s: float | None = None
+
+    @property
+    def words(self) -> str:
+        """The operation, where it stands, and how long it keeps what it holds where that is known."""
+        if self.wait_s is None:
+            return f"{self.scope} ({self.state})"
+        return f"{self.scope} ({self.state}; a call there may act for {max(0.0, self.wait_s):.0f} s more)"
+
+    @property
+    def deployment(self) -> str:
+        """Where the holder works."""
+        return self.scope.partition("/")[2]
+
+    def as_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {"deployment": self.name, "held_by": self.scope, "state": self.state, "wait_s": self.wait_s}
+
+
+@dataclass(frozen=True, slots=True)
 class OperationFacts:
     """What decides whether one operation moves now.
 
@@ -79,8 +110,10 @@ class OperationFacts:
     claimed_for_s: float = 0.0
     """How long another driver's claim still runs; not positive when free."""
     drained: bool = False
-    holds_target: bool = True
-    target_holder: str | None = None
+    deployment: str = ""
+    """Its own name, by which it tells its own target from the same one under another name."""
+    blocked_by: Holding | None = None
+    """Who keeps it from its target."""
     wished: frozenset[str] = frozenset()
     """The verbs that are asked for and open."""
     refusals: Refusals = field(default_factory=Refusals)
@@ -146,10 +179,23 @@ def _gates(facts: OperationFacts) -> Iterator[Hold]:
         words = f"an operator's {facts.stop_in_force} covers it"
         words += "; `tern start` supersedes a stop" if facts.stop_in_force == "stop" else ""
         yield Hold(HoldKind.STOP, words, ClearedBy.FIX)
-    if not facts.holds_target:
-        words = f"its target is held by {facts.target_holder or 'no apply'}"
-        yield Hold(HoldKind.RESERVATION, words, ClearedBy.ASK)
+    yield from _target(facts)
     yield from _claim(facts)
+
+
+def _target(facts: OperationFacts) -> Iterator[Hold]:
+    """Somebody else holds what it would work on, under its own name or under another one (G13)."""
+    holder = facts.blocked_by
+    if holder is None:
+        return
+    cleared_by = ClearedBy.ASK if holder.wait_s is None else ClearedBy.WAIT
+    if holder.name == holder.deployment == facts.deployment:
+        words = f"its target is held by {holder.words}"
+        yield Hold(HoldKind.RESERVATION, words, cleared_by, holder.wait_s)
+        return
+    twin = holder.deployment if holder.name == facts.deployment else holder.name
+    words = f"its target is, or may be, the same as that of {twin}, and held by {holder.words}"
+    yield Hold(HoldKind.SAME_TARGET, words, cleared_by, holder.wait_s)
 
 
 def _claim(facts: OperationFacts) -> Iterator[Hold]:
@@ -280,6 +326,7 @@ def _cutover(policy: Policy, facts: OperationFacts) -> Iterator[Hold]:
     """Why an operation that waits for its cutover does not have it yet."""
     if facts.stop_in_force is not None:
         yield Hold(HoldKind.STOP, f"an operator's {facts.stop_in_force} covers it", ClearedBy.FIX)
+    yield from _target(facts)
     in_turn = is_its_turn(policy, facts.tally, facts.position)
     if not in_turn:
         words = f"cutovers follow the order, and {_first(facts)} comes before it"

@@ -134,11 +134,11 @@ def _is_seen_stopped(claimed: DeliveryClaimed, engine: Engine, call: RemoteCall,
     claim, delivery_id = claimed.claim, claimed.delivery_id
     match engine.progress(call):
         case Ok(sample) if sample.state is State.STOPPED:
-            if ports.store.resume(claim, claimed.scope, delivery_id) is Fenced.DONE:
+            if ports.store.resume(claim, delivery_id) is Fenced.DONE:
                 return True
         case Ok(sample) if sample.state in RANK:
             words = f"nothing was sent: its engine says {sample.said}"
-            if ports.store.take_over(claim, claimed.scope, delivery_id, words) is Fenced.DONE:
+            if ports.store.take_over(claim, delivery_id, words) is Fenced.DONE:
                 ports.bells.progress(Due(claim.operation_id, claimed.scope.name))
         case Ok(sample):
             words = f"its engine says {sample.said}"

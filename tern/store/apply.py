@@ -8,9 +8,11 @@ from typing import Any
 
 from tern.domain.difference import differences
 from tern.domain.errors import NotFound, Refused
+from tern.domain.holds import Holding
 from tern.domain.identity import ApplyId
 from tern.domain.model import Plan
 from tern.domain.review import changes_digest, operation_digest, sent_options, strays
+from tern.domain.states import State
 from tern.domain.waves import Place, divide
 from tern.ports import AcceptedApply, Due, DueControl, NewApply
 from tern.store.deployment import load_named
@@ -19,7 +21,7 @@ from tern.store.plan import load_plan, new_identifier
 from tern.store.preview import insert_previews
 from tern.store.projection import project_parent
 from tern.store.release import hear_releases
-from tern.store.reservation import holder_of, take
+from tern.store.reservation import holders, take_all
 from tern.store.session import transaction
 from tern.store.sql import Connection, text
 from tern.store.step import Steps, lock_apply
@@ -42,17 +44,8 @@ class ApplySteps(Steps):
                 return _same_request(tx, new, body)
             _insert_operations(tx, apply_pk, plan_pk, places, _shares(new, plan, targets))
             insert_previews(tx, plan_pk, apply_pk, new.foretold, new.caller)
-            taken = take(
-                tx,
-                apply_pk=apply_pk,
-                environment=plan.environment,
-                database=plan.database,
-                deployments=new.deployments,
-            )
-            if not taken:
-                raise _target_refusal(
-                    _holders(tx, plan.environment, plan.database, new.deployments, apply_pk)
-                )
+            if held := take_all(tx, apply_pk):
+                raise _target_refusal(held)
             detail = {"plan": new.plan_id, "digest": plan.digest, "operations": len(new.deployments)}
             append(tx, Happening(apply_pk, "accepted", new.caller, None, new.reason, detail=detail))
             due = project_parent(tx, apply_pk, new.caller, rings=True)
@@ -68,9 +61,9 @@ class ApplySteps(Steps):
     def refuse_held(self, environment: str, database: str, deployments: Sequence[str]) -> None:
         """See ports.ApplyStore."""
         with transaction(self.engine) as tx:
-            why = _holders(tx, environment, database, deployments)
-        if why:
-            raise _target_refusal(why)
+            held = holders(tx, environment, database, deployments)
+        if held:
+            raise _target_refusal(held)
 
     def advance_apply(self, apply_id: ApplyId) -> tuple[Due | DueControl, ...]:
         """See ports.ApplyStore."""
@@ -265,32 +258,15 @@ def _same_request(tx: Connection, new: NewApply, body: Mapping[str, object]) -> 
     raise Refused(message, why=why, next_step="Use another --key for another rollout.", reason="KEY_REUSED")
 
 
-def _holders(
-    tx: Connection, environment: str, database: str, deployments: Sequence[str], apply_pk: int = 0
-) -> tuple[str, ...]:
-    """Which of these targets other applies than this one hold, and how far they are."""
-    rows = tx.execute(
-        text(
-            "SELECT deployment FROM target_reservations WHERE environment = :environment"
-            " AND database = :database AND deployment = ANY(:names) AND apply_id <> :apply ORDER BY deployment"
-        ),
-        {
-            "environment": environment,
-            "database": database,
-            "names": list(deployments),
-            "apply": apply_pk,
-        },
-    ).all()
-    return tuple(
-        f"{row.deployment} is held by {holder_of(tx, environment, database, row.deployment)}" for row in rows
-    )
-
-
-def _target_refusal(why: tuple[str, ...]) -> Refused:
+def _target_refusal(held: Sequence[tuple[Holding, str]]) -> Refused:
+    first = held[0][0]
+    step = f"Wait for it (tern explain {first.scope}), or end it: tern cancel {first.scope} --reason '…'"
+    if first.state == State.STOPPED.value:
+        step = f"Go on with it or end it: tern start|cancel {first.scope} --reason '…'"
+    elif first.wait_s is not None:
+        step = f"Ask again in {max(1.0, first.wait_s):.0f} s."
     message = "the rollout was refused: another apply holds a target"
-    return Refused(
-        message, why=why, next_step="Wait for it, or stop or cancel it first.", reason="TARGET_HELD"
-    )
+    return Refused(message, why=tuple(words for _, words in held), next_step=step, reason="TARGET_HELD")
 
 
 def _digest(body: Mapping[str, object]) -> str:

@@ -13,6 +13,7 @@ Every other reader counts a stamp that lies ahead as now and writes nothing. Wha
 | apply_operations.completed_at | the same, and the beginning of a bake | now: it bakes once more |
 | next_attempt_at, next_poll_at, next_look_at | due times of ticks | due, if further than any is set |
 | applies.next_advance_at | the end of a wait of hours | due, if advance_began_at lies ahead; advancing counts anew |
+| target_reservations.held_since | the beginning of a wait | it begins now, whenever a sweep gives back (sweep.py) |
 | created_at, at, taken_at, started_at, other closed_at, applies.*_at, answered_at | records | stay |
 """
 

@@ -144,7 +144,7 @@ class DeliverySteps(Steps):
         wish: Row,
     ) -> DeliverySettled | None:
         """What was never dispatched, or was refused, goes back to its place in the order (SA2)."""
-        if (words := retake(tx, held, scope, verb, wish)) is not None:
+        if (words := retake(tx, held, verb, wish)) is not None:
             return DeliverySettled(scope.name, words)
         revival = Revival(held.operation_id, held.state, verb, wish.caller, wish.reason)
         put_back_in_line(tx, held.apply_pk, [revival])

@@ -3,7 +3,7 @@
 Everything here is read in statements after the apply's lock was taken, except for what merely turns an echo away.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tern.domain.holds import Hold, HoldKind, OperationFacts, holds
 from tern.domain.identity import ScopeName
@@ -16,6 +16,7 @@ from tern.ports import NotClaimed
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.notify import has_room, room_of
 from tern.store.projection import STUCK, project_parent
+from tern.store.reservation import BLOCKED_BY, MISSES_TARGET, holding_in, take
 from tern.store.scope import SCOPE_COLUMNS, SCOPE_ROWS
 from tern.store.silence import PAUSE
 from tern.store.sql import Connection, Row, text
@@ -54,8 +55,7 @@ _CLAIMABLE = text(
     f" {STOP_IN_FORCE} AS stop_in_force, {PAUSE},"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent'))"
     "   AS has_wishes,"
-    " (SELECT h.apply_identifier FROM target_reservations t JOIN applies h ON h.id = t.apply_id"
-    "   WHERE t.environment = a.environment AND t.database = a.database AND t.deployment = o.deployment) AS holder"
+    f" {BLOCKED_BY} AS blocked_by, {MISSES_TARGET} AS misses_target"
     f" FROM {SCOPE_ROWS} WHERE o.id = :id AND NOT ({_IS_ECHO})"
     " FOR NO KEY UPDATE OF o SKIP LOCKED"
 )
@@ -63,13 +63,15 @@ _CLAIMABLE = text(
 _AHEAD = text(
     "SELECT count(*) FILTER (WHERE NOT stuck) AS ahead,"
     " (array_agg(deployment ORDER BY position) FILTER (WHERE stuck))[1] AS stuck_ahead FROM ("
-    f" SELECT o.deployment, o.position, {STUCK} AS stuck FROM apply_operations o WHERE o.apply_id = :id"
+    f" SELECT o.deployment, o.position, {STUCK} AS stuck FROM apply_operations o"
+    " JOIN applies a ON a.id = o.apply_id WHERE o.apply_id = :id"
     " AND o.wave = :wave AND o.state = 'pending' AND o.next_attempt_at IS NULL AND o.position < :position) x"
 )
 
 _LETS_OTHERS_GO = {
     HoldKind.DRAINED,
     HoldKind.RESERVATION,
+    HoldKind.SAME_TARGET,
     HoldKind.FAILURES,
     HoldKind.STRICT,
     HoldKind.WAVE,
@@ -146,20 +148,23 @@ def gather_holds(
         ),
         claimed_for_s=claim_runs_for_s(row),
         drained=row.drained,
-        holds_target=row.holder == row.apply_identifier,
-        target_holder=row.holder,
         unanswered=row.unanswered,
         pauses_s=row.pauses_s,
+        deployment=row.deployment,
+        blocked_by=holding_in(row.blocked_by),
     )
-    return holds(scope_policy.policy, facts)
+    held = holds(scope_policy.policy, facts)
+    if held or not row.misses_target:
+        return held
+    # It was given back, or is known under one more name by now. Only where nothing else holds the claim: whoever waits
+    # for something else keeps nobody from a target.
+    return holds(scope_policy.policy, replace(facts, blocked_by=take(tx, [row.id]).get(row.id)))
 
 
 def _those_ahead(tx: Connection, row: Row) -> tuple[int, str]:
     """How many of its wave would be let in before it, and the first that is held for a reason of its own."""
     given = {
         "id": row.apply_id,
-        "environment": row.environment,
-        "database": row.database,
         "wave": row.wave,
         "position": row.position,
     }

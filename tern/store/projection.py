@@ -20,6 +20,7 @@ from tern.store.barrier import cut_over_next
 from tern.store.event import INTO_EVENTS, SAID, Happening, append, append_all, tell_later
 from tern.store.halt import STOP_IN_FORCE, SUPERSEDED
 from tern.store.notify import due_in, notify
+from tern.store.reservation import IS_BLOCKED
 from tern.store.session import after_commit
 from tern.store.sql import Connection, Row, text
 from tern.store.tally import TALLY, tally_in
@@ -219,8 +220,6 @@ class _Parent:
     apply_id: ApplyId
     state: ApplyState
     policy: Policy
-    environment: str
-    database: str
     is_timed: bool
 
 
@@ -234,10 +233,7 @@ def project_parent(
     next, marked as notified: then nobody else does so before that message may have been lost.
     """
     found = tx.execute(
-        text(
-            "SELECT apply_identifier, state, policy, environment, database, next_advance_at FROM applies"
-            " WHERE id = :id"
-        ),
+        text("SELECT apply_identifier, state, policy, next_advance_at FROM applies WHERE id = :id"),
         {"id": apply_pk},
     )
     counts = tx.execute(TALLY, {"apply": apply_pk})
@@ -247,8 +243,6 @@ def project_parent(
         ApplyId(row.apply_identifier),
         ApplyState(row.state),
         Policy.from_json(row.policy),
-        row.environment,
-        row.database,
         row.next_advance_at is not None,
     )
     counted = tally_in(counts)
@@ -258,7 +252,6 @@ def project_parent(
     if projection.state is not parent.state:
         _write_state(tx, apply_pk, parent, projection.state, who)
     if projection.state.is_settled:
-        tx.execute(text("DELETE FROM target_reservations WHERE apply_id = :id"), {"id": apply_pk})
         _come_back(tx, parent, None)
         return ()
     turn = cut_over_next(tx, apply_pk, parent.apply_id, parent.policy, counted)
@@ -333,13 +326,13 @@ def _skip_never_started(tx: Connection, apply_pk: int, who: str) -> None:
 STUCK = (
     f"({STOP_IN_FORCE} IS NOT NULL"
     " OR coalesce((SELECT n.drained FROM deployments n WHERE n.name = o.deployment), false)"
-    " OR NOT EXISTS (SELECT 1 FROM target_reservations t WHERE t.environment = :environment"
-    "   AND t.database = :database AND t.deployment = o.deployment AND t.apply_id = o.apply_id))"
+    f" OR {IS_BLOCKED})"
 )
-"""A pending operation o is held for a reason of its own, whatever the rollout's policy says."""
+"""A pending operation o of apply a is held for a reason of its own, whatever the rollout's policy says."""
 
 _OUTSIDE = (
-    "SELECT o.id, o.deployment, o.position, {stuck} AS stuck FROM apply_operations o WHERE o.apply_id = :id"
+    "SELECT o.id, o.deployment, o.position, {stuck} AS stuck FROM apply_operations o"
+    " JOIN applies a ON a.id = o.apply_id WHERE o.apply_id = :id"
     " AND o.wave = :wave AND o.state = 'pending' AND o.next_attempt_at IS NULL{open} ORDER BY o.position"
     " LIMIT CAST(:room AS bigint)"
 )
@@ -366,8 +359,6 @@ def _admit(tx: Connection, parent: _Parent, opened: Opening) -> None:
         _ADMIT_IN_ORDER if opened.in_order else _ADMIT_ANY,
         {
             "id": parent.apply_pk,
-            "environment": parent.environment,
-            "database": parent.database,
             "wave": opened.wave,
             "room": opened.room,
         },

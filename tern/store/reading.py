@@ -22,6 +22,7 @@ from tern.domain.timing import LEASE_S, due_in_s, longest_dispatch_wait_s
 from tern.facts import ApplyFacts, ApplyLine, Happened, Held, OperationRecord, TableFacts, WishFacts
 from tern.store.database import Database
 from tern.store.halt import STOP_IN_FORCE
+from tern.store.reservation import BLOCKED_BY, holding_in
 from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
 from tern.store.sql import Connection, RowMapping, TextClause, text
@@ -45,11 +46,8 @@ _OPERATIONS = text(
     f" {REMOTE_ID} AS remote_id, {STOP_IN_FORCE} AS stop_in_force,"
     " coalesce(n.drained, false) AS drained, coalesce(q.in_a_row, 0) AS unanswered,"
     " coalesce(extract(epoch FROM q.retry_at - tern_clock())::float, 0) AS pauses_s,"
-    # No join: on tables without statistics yet, right after 10,000 operations were accepted, the planner would go
-    # through all of a database's reservations for each of them.
-    " (SELECT h.apply_identifier FROM target_reservations t JOIN applies h ON h.id = t.apply_id"
-    "   WHERE t.environment = a.environment AND t.database = a.database AND t.deployment = o.deployment)"
-    "   AS target_holder,"
+    # What is finished needs no target.
+    f" CASE WHEN o.completed_at IS NULL THEN {BLOCKED_BY} END AS blocked_by,"
     " o.next_attempt_at IS NOT NULL AS is_admitted,"
     " o.state = 'failed' AND coalesce(o.ended_after_request, 0) < coalesce(CAST(:release AS bigint), 0) AS was_seen,"
     " CASE WHEN o.completed_at IS NOT NULL THEN greatest(0, extract(epoch FROM tern_clock() - o.completed_at))::float"
@@ -352,7 +350,7 @@ def _operation(
         due_for_s=None if left_s is None or claimed_for_s else max(0.0, -left_s) - wait_s,
         claimed_for_s=claimed_for_s,
         drained=row["drained"],
-        target_holder=ApplyId(row["target_holder"]) if row["target_holder"] else None,
+        blocked_by=holding_in(row["blocked_by"]),
         tables=tables,
         wishes=wishes,
         foretold=foretold,

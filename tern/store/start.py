@@ -4,13 +4,13 @@ Each method is one transaction. The look itself is the flow's; nothing here call
 """
 
 from tern.domain.control import Delivery, Verb
-from tern.domain.model import Claim, OperationScope
+from tern.domain.model import Claim
 from tern.domain.states import Event, State
 from tern.domain.timing import START_LOOKS_MAX
 from tern.ports import Fenced
 from tern.store.answer import RELEASE, close_wish, locked_wish, release, tell_once
 from tern.store.projection import move, project_parent
-from tern.store.reservation import holder_of, take
+from tern.store.reservation import take
 from tern.store.session import transaction
 from tern.store.sql import Connection, Row, text
 from tern.store.step import HeldOperation, Steps, hold
@@ -41,13 +41,13 @@ _NOT_SENT_AFTER_ALL = text(
 class StartSteps(Steps):
     """The starting part of ports.ControlStore."""
 
-    def resume(self, claim: Claim, scope: OperationScope, delivery_id: int) -> Fenced:
+    def resume(self, claim: Claim, delivery_id: int) -> Fenced:
         """See ports.ControlStore."""
         with transaction(self.engine) as tx:
             held = hold(tx, claim)
             if held is None:
                 return Fenced.LOST
-            if not self._make_resuming(tx, held, scope, locked_wish(tx, delivery_id)):
+            if not self._make_resuming(tx, held, locked_wish(tx, delivery_id)):
                 return Fenced.LOST
             tx.execute(_TO_BE_SENT, {"lease_s": self.lease_s, "id": delivery_id})
             tx.execute(
@@ -63,13 +63,13 @@ class StartSteps(Steps):
             project_parent(tx, held.apply_pk, self.owner)
             return Fenced.DONE
 
-    def take_over(self, claim: Claim, scope: OperationScope, delivery_id: int, words: str) -> Fenced:
+    def take_over(self, claim: Claim, delivery_id: int, words: str) -> Fenced:
         """See ports.ControlStore."""
         with transaction(self.engine) as tx:
             held = hold(tx, claim)
             if held is None:
                 return Fenced.LOST
-            if not self._make_resuming(tx, held, scope, locked_wish(tx, delivery_id)):
+            if not self._make_resuming(tx, held, locked_wish(tx, delivery_id)):
                 return Fenced.LOST
             tx.execute(_RUNS_ALREADY, {"words": words, "delay_s": self.lease_s, "id": delivery_id})
             release(tx, held, is_start=True)
@@ -134,7 +134,7 @@ class StartSteps(Steps):
             project_parent(tx, held.apply_pk, self.owner)
             return Fenced.DONE
 
-    def _make_resuming(self, tx: Connection, held: HeldOperation, scope: OperationScope, wish: Row) -> bool:
+    def _make_resuming(self, tx: Connection, held: HeldOperation, wish: Row) -> bool:
         """The target again, and the state. False where another apply holds the target: the start has failed."""
         if held.state not in {State.STOPPED, State.RESUMING}:
             # A look of somebody else has moved it on.
@@ -142,7 +142,7 @@ class StartSteps(Steps):
             return False
         if held.state is State.RESUMING:
             return True
-        if retake(tx, held, scope, Verb.START, wish) is not None:
+        if retake(tx, held, Verb.START, wish) is not None:
             release(tx, held, is_start=False)
             project_parent(tx, held.apply_pk, self.owner)
             return False
@@ -160,19 +160,13 @@ class StartSteps(Steps):
         return True
 
 
-def retake(tx: Connection, held: HeldOperation, scope: OperationScope, verb: Verb, wish: Row) -> str | None:
+def retake(tx: Connection, held: HeldOperation, verb: Verb, wish: Row) -> str | None:
     """Takes the target again in the transaction that makes the apply live. Another holder refuses, and ends the wish
     with the words that are returned (SA3, G13).
     """
-    taken = take(
-        tx,
-        apply_pk=held.apply_pk,
-        environment=scope.environment,
-        database=scope.database,
-        deployments=[held.deployment],
-    )
-    if taken:
+    holder = take(tx, [held.operation_id]).get(held.operation_id)
+    if holder is None:
         return None
-    words = f"its target is held by {holder_of(tx, scope.environment, scope.database, held.deployment)}"
+    words = f"its target is held by {holder.words}"
     close_wish(tx, held, wish, verb, Delivery.FAILED, words)
     return words

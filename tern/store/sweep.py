@@ -9,6 +9,7 @@ from tern.domain.timing import LEASE_S, SWEEP_AGAIN_AFTER, SWEEP_PERIOD_S, longe
 from tern.ports import Due, DueControl, DueWork
 from tern.store.clock import mend_what_lies_ahead
 from tern.store.notify import UNHEARD, due_in, notify_in_turn
+from tern.store.reservation import IS_BLOCKED, MISSES_TARGET
 from tern.store.scope import REMOTE_ID
 from tern.store.session import single, transaction
 from tern.store.sql import Row, text
@@ -79,6 +80,16 @@ _DUE_APPLIES = text(
     f"   OR d.next_attempt_at > {NOW} + make_interval(secs => {longest_control_wait_s(LEASE_S)})) AND {_UNCALLED}"
     f" LIMIT {_BATCH}"
 )
+_HAS_SAME_TARGETS = text("SELECT 1 FROM same_targets WHERE finding <> 'two' LIMIT 1")
+_FREED_APPLIES = text(
+    # One that waits for a target of several names which is free by now: who gave it back held no lock of this apply.
+    "SELECT a.apply_identifier FROM applies a"
+    " WHERE a.state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped', 'paused')"
+    " AND EXISTS (SELECT FROM apply_operations o WHERE o.apply_id = a.id AND o.state = 'pending'"
+    "   AND o.next_attempt_at IS NULL AND EXISTS (SELECT FROM same_targets s"
+    "     WHERE o.deployment IN (s.one, s.other) AND s.finding <> 'two')"
+    f"  AND {MISSES_TARGET} AND NOT {IS_BLOCKED}) LIMIT {_BATCH}"
+)
 _DUE_DEPLOYMENTS = text(
     # What was rung for and not polled since waits in a queue: a second bell would only lengthen it. The poll ends it.
     f"WITH due AS (SELECT DISTINCT deployment FROM apply_operations WHERE next_poll_at <= {NOW}"
@@ -124,6 +135,20 @@ _UNHEARD_CONTROLS = text(
 _UNHEARD_DEPLOYMENTS = text(
     "SELECT DISTINCT deployment FROM apply_operations"
     f" WHERE next_poll_at <= {NOW} - make_interval(secs => :after_s)"
+)
+
+
+_BEGIN_AGAIN = text(
+    # Written under a clock that has been set back since: nobody knows how much of it is over.
+    "UPDATE target_reservations t SET held_since = tern_clock() FROM (SELECT environment, database, deployment"
+    f"   FROM target_reservations WHERE held_since > {NOW} ORDER BY 1, 2, 3 FOR UPDATE SKIP LOCKED) ahead"
+    " WHERE (t.environment, t.database, t.deployment) = (ahead.environment, ahead.database, ahead.deployment)"
+)
+_GIVE_BACK = text(
+    "DELETE FROM target_reservations t USING (SELECT environment, database, deployment FROM target_reservations"
+    f"   WHERE held_since IS NOT NULL AND tern_wait_is_over(held_since, held_for_s, {NOW})"
+    "   ORDER BY 1, 2, 3 FOR UPDATE SKIP LOCKED) over"
+    " WHERE (t.environment, t.database, t.deployment) = (over.environment, over.database, over.deployment)"
 )
 
 
@@ -188,8 +213,13 @@ class SweepSteps(Steps):
         bounds = {"longest_control_s": self.longest_control_s, "alone_s": ALONE_AFTER_S}
         with transaction(self.engine) as tx:
             tx.execute(_END_DEAD_CLAIMS)
+            # Before it is asked who waits for such a target.
+            tx.execute(_BEGIN_AGAIN)
+            tx.execute(_GIVE_BACK)
             controls = tx.execute(_DUE_CONTROLS, bounds).all()
             applies = tx.execute(_DUE_APPLIES).scalars().all()
+            if tx.execute(_HAS_SAME_TARGETS).one_or_none() is not None:
+                applies = list(dict.fromkeys([*applies, *tx.execute(_FREED_APPLIES).scalars().all()]))
         with transaction(self.engine) as tx:
             # For itself: applies are locked before operations, and whoever claims for one of them waits for the end.
             due = due_in(notify_in_turn(tx))

@@ -15,7 +15,7 @@ from tern.domain.states import Event, State, advance
 from tern.store.event import Happening, append_all
 from tern.store.halt import SUPERSEDED
 from tern.store.projection import close_fulfilled, project_parent, settle_table_changes
-from tern.store.reservation import take_each
+from tern.store.reservation import take
 from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
 from tern.store.sql import Connection, text
@@ -51,7 +51,7 @@ _REVIVABLE = text(
     "  SELECT d.operation_id, max(d.id) FILTER (WHERE d.verb IN ('start', 'retry') AND d.state = 'pending') AS wish,"
     "  bool_or(d.verb IN ('stop', 'cancel', 'skip')) AS is_held_back FROM control_deliveries d"
     "  WHERE d.apply_id = :id AND d.state IN ('pending', 'sent') GROUP BY d.operation_id)"
-    " SELECT o.id, o.deployment, o.state, d.verb, r.caller, r.reason, a.environment, a.database"
+    " SELECT o.id, o.deployment, o.state, d.verb, r.caller, r.reason"
     " FROM open w JOIN control_deliveries d ON d.id = w.wish JOIN control_requests r ON r.id = d.request_id"
     " JOIN apply_operations o ON o.id = w.operation_id JOIN applies a ON a.id = o.apply_id"
     " WHERE NOT w.is_held_back AND o.claim_token IS NULL"
@@ -104,9 +104,8 @@ class UncalledSteps(Steps):
                 message = f"there is no apply {apply_id}"
                 raise NotFound(message)
             lock_apply(tx, apply_pk)
-            settled = _withdraw(tx, apply_pk, most)
-            if settled < most:
-                settled += _revive(tx, apply_pk, most - settled)
+            # One transaction gives targets back or takes some: two applies that did both could wait for each other.
+            settled = _withdraw(tx, apply_pk, most) or _revive(tx, apply_pk, most)
             if settled:
                 project_parent(tx, apply_pk, self.owner)
             return settled
@@ -144,18 +143,12 @@ def _revive(tx: Connection, apply_pk: int, most: int) -> int:
     rows = tx.execute(_REVIVABLE, {"id": apply_pk, "most": most}).all()
     if not rows:
         return 0
-    held = take_each(
-        tx,
-        apply_pk=apply_pk,
-        environment=rows[0].environment,
-        database=rows[0].database,
-        deployments=[row.deployment for row in rows],
-    )
+    blocked = take(tx, [row.id for row in rows])
     # A target that another apply has taken meanwhile is left to the driver of that wish, who names the holder.
     revivals = [
         Revival(row.id, State(row.state), Verb(row.verb), row.caller, row.reason)
         for row in rows
-        if row.deployment in held
+        if row.id not in blocked
     ]
     put_back_in_line(tx, apply_pk, revivals)
     return len(revivals)

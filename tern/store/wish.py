@@ -18,6 +18,7 @@ from tern.ports import Asked, DueControl, WishReceipt
 from tern.store.halt import NO_CALL_IS_OUT, STOP_IN_FORCE
 from tern.store.receipt import outcomes
 from tern.store.release import accept_release
+from tern.store.reservation import BLOCKED_BY, holding_in
 from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
 from tern.store.sql import Connection, Row, text
@@ -41,9 +42,7 @@ _CANDIDATES = text(
     f" (SELECT max(v.id) {_OPEN} AND v.id > own.id AND v.verb = ANY(CAST(:overtaking AS text[]))) AS overtaker,"
     f" coalesce((SELECT bool_and(v.refusals > 0 AND {NO_CALL_IS_OUT.format('v')}) {_OPEN} AND v.verb = 'cancel'),"
     "   false) AS cancel_was_refused,"
-    " (SELECT h.apply_identifier || ' (' || h.state || ')' FROM target_reservations t JOIN applies h"
-    "   ON h.id = t.apply_id WHERE t.environment = a.environment AND t.database = a.database"
-    "   AND t.deployment = o.deployment AND t.apply_id <> a.id) AS target_holder"
+    f" CASE WHEN :verb IN ('start', 'retry') THEN {BLOCKED_BY} END AS blocked_by"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id LEFT JOIN deployments n ON n.name = o.deployment"
     f" LEFT JOIN LATERAL (SELECT v.id, v.request_id {_OPEN} AND v.verb = :verb ORDER BY v.id DESC LIMIT 1) own ON true"
     " LEFT JOIN control_requests q ON q.id = own.request_id"
@@ -189,6 +188,7 @@ def _named(operations: Sequence[str]) -> str:
 
 
 def _answer(asked: Asked, row: Row, apply: Row, *, comes_before: str = "") -> ReceiptLine:
+    holder = holding_in(row.blocked_by)
     facts = AdmissionFacts(
         state=State(row.state),
         has_remote_id=row.has_remote_id,
@@ -203,7 +203,7 @@ def _answer(asked: Asked, row: Row, apply: Row, *, comes_before: str = "") -> Re
         is_overtaken=row.overtaker is not None,
         open_volume=row.open_volume,
         open_verbs=frozenset(map(Verb, row.open_verbs or ())),
-        target_holder=row.target_holder,
+        target_holder=None if holder is None else holder.words,
         comes_before=comes_before,
         scope=str(ScopeName(asked.apply_id, row.deployment)),
         rollout_is_over=ApplyState(apply.state).is_settled,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tern.domain.barrier import Refusals, asks_again_in_s
-from tern.domain.holds import ClearedBy, Hold, HoldKind, OperationFacts, holds, holds_all_behind
+from tern.domain.holds import ClearedBy, Hold, Holding, HoldKind, OperationFacts, holds, holds_all_behind
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy, Wave
 from tern.domain.states import State
 from tern.domain.tally import UNPASSED, Tally
@@ -89,8 +89,8 @@ def test_all_reasons_are_listed() -> None:
         stop_in_force="stop",
         claimed_for_s=2.0,
         drained=True,
-        holds_target=False,
-        target_holder="apl-2",
+        deployment="east",
+        blocked_by=Holding("east", "apl-2/east", "running"),
     )
     assert kinds(policy, facts) == {
         HoldKind.STOP,

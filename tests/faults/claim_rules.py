@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from tern.domain.budget import is_spent
 from tern.domain.policy import Copy
-from tern.domain.states import ApplyState, State
+from tern.domain.states import State
 from tern.domain.tally import COPYING, PASSED, Standing, Tally
-from tests.faults.history import History, Recorded, epoch
+from tests.faults.history import History, Operation, Recorded, epoch
 from tests.faults.rule import EVENTS, checks, is_live
 
 
@@ -171,12 +171,18 @@ def _cut_over_out_of_turn(history: History) -> Iterator[str]:
             yield f"{operation.scope} was cut over before {ahead} were through"
 
 
+def _was_never_sent(operation: Operation) -> bool:
+    return operation.state == "stopped" and operation.remote_id is None and operation.key is None
+
+
 @checks("S19")
 def one_live_change_per_target(history: History) -> Iterator[str]:
-    """Two live applies never share a deployment, and what is live holds its target."""
+    """Two operations that may still act never share a target: what may act holds its own, what is finished nothing.
+    What is stopped at its engine may be started there.
+    """
     live: dict[str, set[int]] = defaultdict(set)
     for operation in history.operations:
-        if is_live(operation.state):
+        if is_live(operation.state) or (operation.state == "stopped" and operation.remote_id is not None):
             live[operation.deployment].add(operation.apply_pk)
             if (operation.apply_pk, operation.deployment) not in history.reservations:
                 yield f"{operation.scope} is {operation.state} and does not hold its target"
@@ -190,9 +196,9 @@ def one_live_change_per_target(history: History) -> Iterator[str]:
         # A new one takes its target after its rows; a forged row need not tell.
         if change.old and is_live(change.new["state"]) and not change.new.get("holds_target", True):
             yield f"{scopes[change.row]} was {change.new['state']} at {change.clock} and did not hold its target"
-    settled = {apply.pk for apply in history.applies if ApplyState(apply.state).is_settled}
     yield from (
-        f"apply {pk} is settled and holds {deployment}"
-        for pk, deployment in history.reservations
-        if pk in settled
+        f"{operation.scope} is {operation.state} and holds its target"
+        for operation in history.operations
+        if (State(operation.state).is_finished or _was_never_sent(operation))
+        and (operation.apply_pk, operation.deployment) in history.reservations
     )

@@ -177,6 +177,7 @@ class History:
     deliveries: tuple[Delivered, ...] = ()
     requests: frozenset[int] = frozenset()
     reservations: tuple[tuple[int, str], ...] = ()
+    """Targets that work holds; without those that only wait for a last call, which may still act."""
     changes: tuple[Change, ...] = ()
     calls: tuple[Asked, ...] = ()
     effects: tuple[Done, ...] = ()
@@ -312,7 +313,8 @@ def read_history(
             ),
             requests=frozenset(row.id for row in rows("SELECT id FROM control_requests")),
             reservations=tuple(
-                (row.apply_id, row.deployment) for row in rows("SELECT * FROM target_reservations")
+                (row.apply_id, row.deployment)
+                for row in rows("SELECT * FROM target_reservations WHERE held_since IS NULL")
             ),
             changes=tuple(
                 Change(row.id, row.at, row.clock, row.xid, row.what, row.row_id, row.old, row.new)

@@ -277,7 +277,11 @@ FORGED: list[tuple[str, str, Callable[[], History]]] = [
             effects=(*TRUE.effects, Done(16.0, "b", "cutover", "b-1", B.key_of(1), SCOPE_B)),
         ),
     ),
-    ("S19", "live without its target", lambda: replace(TRUE, operations=(replace(A, state="running"), B))),
+    (
+        "S19",
+        "live without its target",
+        lambda: replace(TRUE, operations=(replace(A, state="running"), B), reservations=()),
+    ),
     (
         "S19",
         "two live applies on one target",
@@ -294,7 +298,21 @@ FORGED: list[tuple[str, str, Callable[[], History]]] = [
             TRUE, changes=(*TRUE.changes, op(15, 1, FOLLOWED, {**FOLLOWED, "holds_target": False}))
         ),
     ),
-    ("S19", "a target kept after the verdict", lambda: replace(TRUE, reservations=((1, "A"),))),
+    (
+        "S19",
+        "a target kept by what is finished",
+        lambda: replace(TRUE, operations=(replace(A, state="completed"), B)),
+    ),
+    (
+        "S19",
+        "a target kept by what was never sent and is stopped",
+        lambda: replace(TRUE, reservations=((1, "A"), (1, "B"))),
+    ),
+    (
+        "S19",
+        "stopped at its engine without its target",
+        lambda: replace(TRUE, reservations=()),
+    ),
     (
         "S22",
         "a key that means two jobs",

@@ -87,6 +87,7 @@ TRUE = History(
     ),
     deliveries=(Delivered(1, 1, 1, "stop", "acknowledged"), Delivered(2, 1, 2, "stop", "acknowledged")),
     requests=frozenset({1}),
+    reservations=((1, "A"),),
     calls=(
         Asked(4.0, "a", "Apply", "", KEY, SCOPE_A, 1),
         Asked(7.0, "a", "BatchProgress", cursors=(("a-1", SCOPE_A),)),

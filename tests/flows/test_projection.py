@@ -33,7 +33,7 @@ def test_a_failure_beside_a_running_one_degrades_and_then_fails(world: World) ->
     running(world, "A", "B")
     engine_says(world, "A", "failed", error="no space")
     assert world.apply_row().state == "running_degraded"
-    assert held_targets(world) == {"A", "B"}
+    assert held_targets(world) == {"B"}
     engine_says(world, "B", "completed")
     assert world.apply_row().state == "failed"
     assert held_targets(world) == set()

@@ -91,7 +91,24 @@ def write_member(world: World, name: str, member: Member, how: str) -> None:
                 name=name,
             )
         case _:
-            world.write("DELETE FROM target_reservations WHERE deployment = :name", name=name)
+            world.write(
+                "INSERT INTO target_reservations AS t (environment, database, deployment, apply_id, operation_id)"
+                " SELECT 'test', 'shop', :name, o.apply_id, o.id FROM apply_operations o WHERE o.deployment = :other"
+                " ON CONFLICT ON CONSTRAINT target_reservations_one_live_apply_per_target"
+                " DO UPDATE SET apply_id = excluded.apply_id, operation_id = excluded.operation_id",
+                name=name,
+                other=_another(world),
+            )
+
+
+def _another(world: World) -> str:
+    """The deployment of another rollout, which holds what this one can't have."""
+    name, last = f"other-{next(_NUMBERS)}", world.last
+    world.add(name, f"grpc://127.0.0.1:{next(_NUMBERS)}", 0, offers=True)
+    world.apply(name)
+    world.forget_bells()
+    world.last = last
+    return name
 
 
 def look_at(world: World) -> ApplyFacts:

@@ -159,7 +159,7 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
     ),
     "the front of an order": (
         projection._ADMIT_ANY,
-        {"id": 3, "wave": 0, "room": 1, "environment": "test", "database": "shop"},
+        {"id": 3, "wave": 0, "room": 1},
         {"apply_operations_by_state|apply_operations_one_per_position"},
     ),
     "what a scrape is told": (

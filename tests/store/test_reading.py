@@ -62,7 +62,7 @@ def test_an_apply_is_read_with_its_operations_tables_and_wishes(world: World, re
     assert b.stop_in_force == "stop"
     assert [(wish.verb, wish.reason) for wish in b.open_wishes] == [(Verb.STOP, "the night is long")]
     assert (c.state, c.remote_id, c.is_admitted) == (State.PENDING, None, False)
-    assert {each.target_holder for each in facts.operations} == {apply_id}
+    assert {each.blocked_by for each in facts.operations} == {None}
     assert facts.observed_at.tzinfo is not None
 
 

@@ -96,7 +96,8 @@ GUARDS = {
     ),
     "no operation leaves with all that hangs on it": (
         (
-            "WITH gone AS (DELETE FROM table_changes WHERE operation_id ="
+            "WITH free AS (UPDATE target_reservations SET operation_id = NULL WHERE deployment = 'B'),"
+            " gone AS (DELETE FROM table_changes WHERE operation_id ="
             " (SELECT id FROM apply_operations WHERE deployment = 'B'))"
             " DELETE FROM apply_operations WHERE deployment = 'B'"
         ),

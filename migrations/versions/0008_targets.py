@@ -1,0 +1,172 @@
+"""Targets belong to operations: what is finished holds nothing, and a target under several names is one target.
+
+The rules stand in the database, so that workers of the version before keep them too: they go on deleting at an apply's
+verdict and inserting without an operation, and both come out right.
+
+Revision ID: 0008
+Revises: 0005
+"""
+
+from alembic import op
+
+revision = "0008"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+RULES = """
+-- Names alone are not enough: two names of one target may stand in two environments.
+CREATE FUNCTION tern_targets(of_environment text, of_database text, of_deployment text)
+    RETURNS TABLE (environment text, database text, deployment text)
+    -- A planner that expects a thousand would rather read whole tables than look each up.
+    LANGUAGE sql STABLE PARALLEL SAFE ROWS 1 AS $$
+    SELECT $1, $2, $3
+    UNION ALL
+    SELECT d.environment, d.database, d.name FROM tern_names_of_target($3) AS n (name)
+        JOIN deployments d ON d.name = n.name WHERE d.name <> $3
+$$;
+COMMENT ON FUNCTION tern_targets IS
+    'Under which names an operation reserves its target: its own, and those that are, or may be, the same.';
+
+CREATE FUNCTION tern_holds_target(o apply_operations) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT o.completed_at IS NULL AND (o.state <> 'stopped' OR o.engine_resume_context IS NOT NULL
+        OR (o.dispatch_key IS NOT NULL AND NOT o.dispatch_key_is_dead)
+        OR EXISTS (SELECT FROM applies a WHERE a.id = o.apply_id AND a.external_id IS NOT NULL))
+$$;
+COMMENT ON FUNCTION tern_holds_target IS
+    'What may still act holds its target: what is not finished, but for a stopped operation that nothing was sent of.';
+
+CREATE FUNCTION tern_wait_is_over(held_since timestamptz, held_for_s double precision, at timestamptz)
+    RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    -- One that began ahead of the clock, which was set back, is never over by that.
+    SELECT coalesce(held_since <= at AND held_since + make_interval(secs => held_for_s) <= at, false)
+$$;
+COMMENT ON FUNCTION tern_wait_is_over IS
+    'Whether a finished operation has kept its target long enough for the last call to have acted.';
+
+CREATE FUNCTION tern_blocked_by(operation bigint, environment text, database text, deployment text, was_sent boolean,
+    at timestamptz) RETURNS TABLE (name text, operation_id bigint, wait_s double precision)
+    LANGUAGE sql STABLE PARALLEL SAFE ROWS 1 AS $$
+    SELECT t.deployment, t.operation_id, extract(epoch FROM t.held_since - $6)::double precision + t.held_for_s
+    FROM tern_targets($2, $3, $4) AS n JOIN target_reservations t ON t.environment = n.environment
+        AND t.database = n.database AND t.deployment = n.deployment
+    JOIN apply_operations b ON b.id = t.operation_id
+    WHERE t.operation_id <> $1 AND NOT tern_wait_is_over(t.held_since, t.held_for_s, $6)
+        AND (n.deployment = $4
+            OR (b.state <> 'pending' OR b.dispatch_key IS NOT NULL, -b.id) > ($5, -$1))
+    ORDER BY n.deployment <> $4, n.deployment LIMIT 1
+$$;
+COMMENT ON FUNCTION tern_blocked_by IS
+    'Who keeps an operation from its target: whoever holds its own name; of two that hold one target under two names,
+which were found to be one only later, the one that was sent, then the older.';
+"""
+
+RESERVATIONS = """
+CREATE INDEX target_reservations_of_name ON target_reservations (deployment);
+
+-- Whoever takes a target, in whatever version: which operation of the apply does; and whose time is over makes room.
+CREATE FUNCTION target_reservations_are_taken() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.operation_id IS NULL THEN
+        SELECT o.id INTO NEW.operation_id FROM apply_operations o
+            WHERE o.apply_id = NEW.apply_id AND o.deployment = NEW.deployment;
+    END IF;
+    -- Here, name by name and before the conflict is looked for: two that first cleared away and then took, each in
+    -- order, could wait for each other.
+    DELETE FROM target_reservations t
+        WHERE t.environment = NEW.environment AND t.database = NEW.database AND t.deployment = NEW.deployment
+        AND tern_wait_is_over(t.held_since, t.held_for_s, tern_clock());
+    RETURN NEW;
+END $$;
+CREATE TRIGGER target_reservations_are_taken BEFORE INSERT ON target_reservations
+    FOR EACH ROW EXECUTE FUNCTION target_reservations_are_taken();
+
+-- A target is given back by the operation that holds it and by nobody else: the version before deletes, at an apply's
+-- verdict, what a stopped operation of it still holds.
+CREATE FUNCTION target_reservations_are_kept() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.held_since IS NOT NULL AND NOT tern_wait_is_over(OLD.held_since, OLD.held_for_s, tern_clock())
+        OR EXISTS (SELECT FROM apply_operations o WHERE o.id = OLD.operation_id AND tern_holds_target(o)) THEN
+        RETURN NULL;
+    END IF;
+    RETURN OLD;
+END $$;
+CREATE TRIGGER target_reservations_are_kept BEFORE DELETE ON target_reservations
+    FOR EACH ROW EXECUTE FUNCTION target_reservations_are_kept();
+
+-- An operation gives its target back in the transaction that finishes it. A call that may still act, and an engine that
+-- offers no Resolve and calls a change failed (some try again by themselves), keep it for a while.
+CREATE FUNCTION apply_operations_give_back() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    at timestamptz := tern_clock();
+    since timestamptz;
+    for_s double precision;
+BEGIN
+    IF tern_holds_target(NEW) THEN
+        RETURN NULL;
+    END IF;
+    IF NEW.state = 'failed' AND NEW.error_reason = 'ENGINE_FAILED' AND NOT EXISTS (SELECT FROM deployments d
+            WHERE d.name = NEW.deployment AND coalesce((d.capabilities ->> 'resolve')::boolean, false)) THEN
+        since := at;
+        for_s := 600;
+    ELSIF NEW.unanswered_since > at - interval '60 s'
+            -- Of an Apply that was withdrawn, or whose key is dead, nothing can come any more.
+            AND (NEW.unanswered_call <> 'apply' OR NEW.dispatch_key IS NOT NULL AND NOT NEW.dispatch_key_is_dead) THEN
+        since := least(NEW.unanswered_since, at);
+        for_s := 60;
+    END IF;
+    IF since IS NULL THEN
+        DELETE FROM target_reservations WHERE operation_id = NEW.id;
+    ELSE
+        UPDATE target_reservations SET held_since = since, held_for_s = for_s WHERE operation_id = NEW.id;
+    END IF;
+    RETURN NULL;
+END $$;
+-- By WHEN, so that what only moves on pays nothing for it.
+CREATE TRIGGER apply_operations_give_back AFTER UPDATE ON apply_operations FOR EACH ROW WHEN (
+    NEW.completed_at IS NOT NULL AND OLD.completed_at IS NULL
+    OR NEW.state = 'stopped' AND NEW.engine_resume_context IS NULL
+        AND (NEW.dispatch_key IS NULL OR NEW.dispatch_key_is_dead)
+        AND (OLD.state <> 'stopped' OR OLD.dispatch_key IS NOT NULL AND NOT OLD.dispatch_key_is_dead))
+    EXECUTE FUNCTION apply_operations_give_back();
+"""
+
+FILL = """
+-- Until now an apply held all its targets until its verdict, and none after it.
+DELETE FROM target_reservations t WHERE NOT EXISTS (SELECT FROM apply_operations o
+    WHERE o.id = t.operation_id AND tern_holds_target(o));
+-- A stopped one whose target another apply has taken meanwhile goes without, and its start is refused.
+INSERT INTO target_reservations (environment, database, deployment, apply_id, operation_id)
+    SELECT a.environment, a.database, o.deployment, a.id, o.id
+    FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.state = 'stopped' AND tern_holds_target(o)
+    ORDER BY a.environment, a.database, o.deployment, o.id DESC ON CONFLICT DO NOTHING;
+"""
+
+
+def upgrade() -> None:
+    connection = op.get_bind()
+    for part in (RULES, RESERVATIONS, FILL):
+        # psycopg reads a single % as the start of a placeholder.
+        connection.exec_driver_sql(part.replace("%", "%%"))
+
+
+def downgrade() -> None:
+    op.get_bind().exec_driver_sql(
+        """
+        DROP TRIGGER apply_operations_give_back ON apply_operations;
+        DROP TRIGGER target_reservations_are_kept ON target_reservations;
+        DROP TRIGGER target_reservations_are_taken ON target_reservations;
+        DROP INDEX target_reservations_of_name;
+        DROP FUNCTION apply_operations_give_back, target_reservations_are_kept, target_reservations_are_taken,
+            tern_blocked_by, tern_wait_is_over, tern_holds_target, tern_targets;
+        -- An apply holds all its targets until its verdict again, each under its own name, and none after it.
+        DELETE FROM target_reservations t USING applies a WHERE a.id = t.apply_id
+            AND (a.state IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped') OR NOT EXISTS (
+                SELECT FROM apply_operations o WHERE o.id = t.operation_id AND o.deployment = t.deployment));
+        INSERT INTO target_reservations (environment, database, deployment, apply_id, operation_id)
+            SELECT a.environment, a.database, o.deployment, a.id, o.id
+            FROM apply_operations o JOIN applies a ON a.id = o.apply_id
+            WHERE a.state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped')
+            ORDER BY a.environment, a.database, o.deployment, o.id ON CONFLICT DO NOTHING;
+        """
+    )
