@@ -66,21 +66,34 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a deployment's engine was found to offer beside the public contract; None means not asked yet."""
+    """What a deployment's engine was found to offer beside the public contract; None means not asked yet.
+
+    identity: the server and database that its answers name, SYSTEM-IDENTIFIER/DATABASE-OID; '' where they name none.
+    """
 
     resolve: bool | None = None
     batch_progress: bool | None = None
     preview: bool | None = None
+    identity: str = ""
 
-    def as_json(self) -> dict[str, bool | None]:
+    def as_json(self) -> dict[str, bool | str | None]:
         """What stands in deployments.capabilities."""
-        return {"resolve": self.resolve, "batch_progress": self.batch_progress, "preview": self.preview}
+        return {
+            "resolve": self.resolve,
+            "batch_progress": self.batch_progress,
+            "preview": self.preview,
+            "identity": self.identity,
+        }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> "Capabilities":
         """Reads deployments.capabilities; what is missing was never asked."""
         known = {key: stored[key] for key in ("resolve", "batch_progress", "preview") if key in stored}
-        return cls(**{key: value for key, value in known.items() if isinstance(value, bool)})
+        identity = stored.get("identity")
+        return cls(
+            **{key: value for key, value in known.items() if isinstance(value, bool)},
+            identity=identity if isinstance(identity, str) else "",
+        )
 
 
 @dataclass(frozen=True, slots=True)

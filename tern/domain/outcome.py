@@ -19,11 +19,15 @@ class Ok(Generic[Value_co]):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """It definitely did not happen: the engine, or we before sending, said no. `code` is the gRPC status name."""
+    """It definitely did not happen: the engine, or we before sending, said no. `code` is the gRPC status name.
+
+    identity: the database that the refusing engine says it works at; '' where it didn't say, or nobody was asked.
+    """
 
     message: str
     reason: str = ""
     code: str = ""
+    identity: str = ""
 
     @property
     def was_sent(self) -> bool:
@@ -35,11 +39,15 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """It may or may not have happened. `code` is the gRPC status name where there was one."""
+    """It may or may not have happened. `code` is the gRPC status name where there was one.
+
+    identity: the database that an engine named with an answer that could not be used; mostly ''.
+    """
 
     message: str
     reason: str = ""
     code: str = ""
+    identity: str = ""
 
 
 Outcome = Ok[Value_co] | Refused | Unknown

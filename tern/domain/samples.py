@@ -27,6 +27,9 @@ class TableSample:
 class Sample:
     """One look at one remote job. `state` is None where the engine's word has no meaning for us: nothing is
     written from it (G10).
+
+    identity: the server and database that the engine says it works at; '' where it doesn't say. started_at: when the
+    job began, in the engine's own words. Both tell one job from another that has the same id.
     """
 
     remote_id: RemoteId
@@ -36,6 +39,8 @@ class Sample:
     error_message: str = ""
     tables: tuple[TableSample, ...] = ()
     revision: int = 0
+    identity: str = ""
+    started_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,18 @@ from tern.wire.listening import OPTIONS, bind, check_plaintext, server_credentia
 DOMAIN = "tern"
 OPERATION_KEY = "tern-operation"
 FENCE_KEY = "tern-fence"
+IDENTITY_KEY = "tern-engine"
 THREADS = 16
 # Below the seven seconds in which a terminated process has to be gone.
 GRACE_SECONDS = 2.0
 HIGHEST_FENCE = 2**63 - 1
+_NAMED = tuple(
+    f"/{service.full_name}/"
+    for service in (
+        contract.DESCRIPTOR.services_by_name["Tern"],
+        ours.DESCRIPTOR.services_by_name["EngineService"],
+    )
+)
 HEALTH_SERVICE = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/"
 log = structlog.get_logger(__name__)
 
@@ -86,7 +94,8 @@ class EngineServer:
         """Serves from now on; returns the port."""
         server = grpc.server(
             ThreadPoolExecutor(THREADS, thread_name_prefix="tern-rpc"),
-            interceptors=[_TokenCheck(self._token)] if self._token else [],
+            # In this order: a stranger is told nothing, and so not which server this is.
+            interceptors=[*([_TokenCheck(self._token)] if self._token else []), _Naming(self.service)],
             options=OPTIONS,
         )
         contract_grpc.add_TernServicer_to_server(_adapters(contract_grpc.TernServicer, self.service), server)
@@ -226,3 +235,44 @@ class _TokenCheck(grpc.ServerInterceptor):
         if matches or handler_call_details.method.startswith(HEALTH_SERVICE):
             return continuation(handler_call_details)
         return self._refuse
+
+
+class _Naming(grpc.ServerInterceptor):
+    """Names the database in the trailing metadata of every answer and every error of both services, so that a caller
+    notices when an address has come to lead to another one.
+    """
+
+    def __init__(self, service: EngineService) -> None:
+        self._service = service
+
+    def intercept_service(
+        self,
+        continuation: "Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None]",
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """The same handler, and the name is put beside whatever it leaves."""
+        handler = continuation(handler_call_details)
+        if (
+            handler is None
+            or handler.unary_unary is None
+            or not handler_call_details.method.startswith(_NAMED)
+        ):
+            # The standard health check answers anybody, and a stranger is not told which server this is.
+            return handler
+        inner = handler.unary_unary
+
+        def named(request: Any, context: grpc.ServicerContext) -> Any:
+            try:
+                return inner(request, context)
+            finally:
+                # Afterwards: the first call of all learns the name, and the details of an error replace what was set.
+                if self._service.works_at:
+                    context.set_trailing_metadata(
+                        (*(context.trailing_metadata() or ()), (IDENTITY_KEY, self._service.works_at))
+                    )
+
+        return grpc.unary_unary_rpc_method_handler(
+            named,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )

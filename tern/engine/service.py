@@ -17,7 +17,7 @@ from tern.engine import accept, controls, failure, health, keys, preview, progre
 from tern.engine.adopt import Adopter
 from tern.engine.controls import Answer
 from tern.engine.errors import EngineError, Reason, invalid, precondition, unavailable
-from tern.engine.identity import EngineIdentity
+from tern.engine.identity import EngineIdentity, read_identity
 from tern.engine.job import Job
 from tern.engine.keys import CallContext
 from tern.engine.schema import ensure_schema
@@ -47,6 +47,10 @@ class EngineService:
         self.identity = identity
         self.name = name
         self._ready = False
+        self.works_at = ""
+        """SYSTEM-IDENTIFIER/DATABASE-OID of the database behind the connections; '' until one has been made, and where
+        the role may not read it.
+        """
         self._adopter: Adopter | None = None
         self._pool: ConnectionPool[psycopg.Connection[TupleRow]] = ConnectionPool(
             dsn,
@@ -56,7 +60,7 @@ class EngineService:
             max_idle=60,
             open=False,
             name=name,
-            configure=settle,
+            configure=self._settle,
             check=ConnectionPool.check_connection,
             kwargs={
                 "autocommit": True,
@@ -282,7 +286,15 @@ class EngineService:
     def _make_ready(self) -> None:
         with connect(self._dsn, self.name, "setup") as connection:
             ensure_schema(connection)
+            self.works_at = read_identity(connection)
         self._ready = True
+
+    def _settle(self, connection: Connection) -> None:
+        """With each new connection it is asked again which database this is: behind one address, another server may
+        stand while this process lives (a restored copy, a new master).
+        """
+        settle(connection)
+        self.works_at = read_identity(connection)
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:

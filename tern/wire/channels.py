@@ -11,7 +11,18 @@ from grpc_status import rpc_status
 from tern.domain.model import Credentials
 from tern.wire.credentials import Endpoint, Secrets, check_plaintext, read_secrets
 from tern.wire.outcomes import known_reason
-from tern.wire.transport import AnswerT, CallFailed, Done, Metadata, Method, NotSent, RequestT, closing
+from tern.wire.transport import (
+    Answer,
+    AnswerT,
+    CallFailed,
+    Done,
+    Metadata,
+    Method,
+    NotSent,
+    RequestT,
+    closing,
+    read_identity,
+)
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 
@@ -38,10 +49,17 @@ class Link:
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.channel = channel
-        self._methods: dict[str, Callable[..., Any]] = {}
+        self._methods: dict[str, Any] = {}
 
-    def method(self, method: Method[RequestT, AnswerT]) -> Callable[..., AnswerT]:
-        """The callable of one RPC."""
+    def method(self, method: Method[RequestT, AnswerT]) -> "Callable[..., tuple[AnswerT, grpc.Call]]":
+        """The callable of one RPC; beside the answer it gives what came with it."""
+        return cast("Callable[..., tuple[AnswerT, grpc.Call]]", self._made(method).with_call)
+
+    def later(self, method: Method[RequestT, AnswerT]) -> "Callable[..., grpc.Future[Any]]":
+        """The same for somebody who does not wait."""
+        return cast("Callable[..., grpc.Future[Any]]", self._made(method).future)
+
+    def _made(self, method: Method[RequestT, AnswerT]) -> Any:
         found = self._methods.get(method.path)
         if found is None:
             found = self.channel.unary_unary(
@@ -50,7 +68,7 @@ class Link:
                 response_deserializer=method.answer.FromString,
             )
             self._methods[method.path] = found
-        return cast("Callable[..., AnswerT]", found)
+        return found
 
 
 class Channels:
@@ -108,11 +126,14 @@ class GrpcTransport:
 
     def call(
         self, method: Method[RequestT, AnswerT], request: RequestT, *, timeout_s: float, metadata: Metadata
-    ) -> AnswerT:
+    ) -> Answer[AnswerT]:
         """The answer; raises NotSent or CallFailed."""
         secrets, link, headers = self._prepared(request, metadata)
         try:
-            return link.method(method)(request, timeout=timeout_s, metadata=headers, wait_for_ready=False)
+            message, call = link.method(method)(
+                request, timeout=timeout_s, metadata=headers, wait_for_ready=False
+            )
+            return Answer(message, read_identity(call.trailing_metadata() or ()))
         except grpc.RpcError as error:
             raise _failure(error, secrets) from None
         except ValueError:
@@ -131,8 +152,9 @@ class GrpcTransport:
         """See Transport. The callback comes on a thread of grpc's."""
         try:
             secrets, link, headers = self._prepared(request, metadata)
-            send = cast("grpc.UnaryUnaryMultiCallable[RequestT, AnswerT]", link.method(method)).future
-            future = send(request, timeout=timeout_s, metadata=tuple(headers), wait_for_ready=False)
+            future = link.later(method)(
+                request, timeout=timeout_s, metadata=tuple(headers), wait_for_ready=False
+            )
         except (NotSent, CallFailed) as failed:
             done(failed)
             return
@@ -148,7 +170,7 @@ class GrpcTransport:
             except grpc.FutureCancelledError:
                 done(closing())
             else:
-                done(found)
+                done(Answer(found, read_identity(ended.trailing_metadata() or ())))
 
         future.add_done_callback(answered)
 
@@ -173,7 +195,7 @@ def _failure(error: grpc.RpcError, secrets: Secrets) -> CallFailed:
     message = call.details() or ""
     if secrets.token:
         message = message.replace(secrets.token, "…")
-    return CallFailed(code.name, message, _reason(call))
+    return CallFailed(code.name, message, _reason(call), read_identity(call.trailing_metadata() or ()))
 
 
 def _reason(error: grpc.Call) -> str:

@@ -44,6 +44,7 @@ from tern.wire.transport import (
     START,
     STOP,
     VOLUME,
+    Answer,
     AnswerT,
     CallFailed,
     Metadata,
@@ -203,6 +204,7 @@ class EngineClient:
         """What the engine offers beside the public contract, found by asking for nothing, once for each part."""
         environment = self._deployment.environment
         found: list[bool] = []
+        named: set[str] = set()
         for outcome in (
             self._offers(RESOLVE, engine_v1.ResolveRequest(environment=environment)),
             self._offers(BATCH_PROGRESS, engine_v1.BatchProgressRequest(environment=environment)),
@@ -212,10 +214,17 @@ class EngineClient:
         ):
             if not isinstance(outcome, Ok):
                 return outcome
-            found.append(outcome.value)
+            offers, identity = outcome.value
+            found.append(offers)
+            named.add(identity)
+        named.discard("")
+        if len(named) > 1:
+            # Behind one address several engines answer in turn: what one of them offers says nothing of the next.
+            words = f"its answers name different databases: {', '.join(sorted(named))}"
+            return self._about("Probe").unknown("SEVERAL_ENGINES", words, "OK")
         resolve, batch_progress, preview = found
         self._polling.remember(offers_batches=batch_progress)
-        return Ok(Capabilities(resolve=resolve, batch_progress=batch_progress, preview=preview))
+        return Ok(Capabilities(resolve, batch_progress, preview, named.pop() if named else ""))
 
     def preview(
         self, deployment: Deployment, changes: Sequence[PlannedChange]
@@ -268,6 +277,22 @@ class EngineClient:
         metadata: Metadata = (),
         timeout_s: float | None = None,
     ) -> Outcome[AnswerT]:
+        match self._ask_who(about, method, request, metadata=metadata, timeout_s=timeout_s):
+            case Ok(answer):
+                return Ok(answer.message)
+            case Refused() | Unknown() as failed:
+                return failed
+
+    def _ask_who(
+        self,
+        about: About,
+        method: Method[RequestT, AnswerT],
+        request: RequestT,
+        *,
+        metadata: Metadata = (),
+        timeout_s: float | None = None,
+    ) -> Outcome[Answer[AnswerT]]:
+        """The answer, and which database it names."""
         try:
             answer = self._transport.call(
                 method,
@@ -292,7 +317,7 @@ class EngineClient:
             request,
             timeout_s=self._deadline_s,
             metadata=metadata,
-            done=lambda found: done(_read(about, found)),
+            done=lambda found: done(_message(_read(about, found))),
         )
 
     def _ask_job(
@@ -340,39 +365,53 @@ class EngineClient:
     def _ask_progress(self, call: RemoteCall, timeout_s: float) -> Outcome[Sample]:
         about = self._about("Progress", call)
         request = tern_v1.ProgressRequest(apply_id=call.remote_id, environment=call.environment)
-        match self._ask_job(about, PROGRESS, request, call, timeout_s):
+        try:
+            check_call(call, self._deployment)
+        except NotSent as why:
+            return about.not_sent(why)
+        metadata = _metadata(call, call.fence)
+        match self._ask_who(about, PROGRESS, request, metadata=metadata, timeout_s=timeout_s):
             case Ok(answer):
-                return translation.read_progress(about, call, answer)
+                return translation.read_progress(about, call, answer.message, answer.identity)
             case Refused() | Unknown() as failed:
                 return failed
 
     def _ask_batch(
         self, environment: str, cursors: Sequence[Cursor], timeout_s: float
-    ) -> Outcome[engine_v1.BatchProgressResponse]:
+    ) -> Outcome[Answer[engine_v1.BatchProgressResponse]]:
         request = translation.batch_request(environment, cursors)
-        return self._ask(self._about("BatchProgress"), BATCH_PROGRESS, request, timeout_s=timeout_s)
+        return self._ask_who(self._about("BatchProgress"), BATCH_PROGRESS, request, timeout_s=timeout_s)
 
-    def _offers(self, method: Method[RequestT, AnswerT], request: RequestT) -> Outcome[bool]:
-        """A request that asks for nothing is either answered or found wanting, unless nobody is there to read it."""
-        match self._ask(self._about(method.name), method, request):
-            case Ok() | Refused(code="INVALID_ARGUMENT"):
-                return Ok(value=True)
-            case Refused(code="UNIMPLEMENTED"):
-                return Ok(value=False)
+    def _offers(self, method: Method[RequestT, AnswerT], request: RequestT) -> Outcome[tuple[bool, str]]:
+        """A request that asks for nothing is either answered or found wanting, unless nobody is there to read it.
+        Whether it is offered, and which database the answer names.
+        """
+        match self._ask_who(self._about(method.name), method, request):
+            case Ok(answer):
+                return Ok((True, answer.identity))
+            case Refused(code="INVALID_ARGUMENT", identity=identity):
+                return Ok((True, identity))
+            case Refused(code="UNIMPLEMENTED", identity=identity):
+                return Ok((False, identity))
             case Refused() | Unknown() as failed:
                 return failed
 
 
-def _read(about: About, found: AnswerT | NotSent | CallFailed) -> Outcome[AnswerT]:
+def _read(about: About, found: Answer[AnswerT] | NotSent | CallFailed) -> Outcome[Answer[AnswerT]]:
     """What came back, or why nothing did."""
     if isinstance(found, NotSent):
         return about.not_sent(found)
     if isinstance(found, CallFailed):
         return about.failed(found)
-    if translation.is_illegible(found):
+    if translation.is_illegible(found.message):
         words = "nothing of the answer is known to this contract"
         return about.unknown("ILLEGIBLE", words, "OK")
     return Ok(found)
+
+
+def _message(found: Outcome[Answer[AnswerT]]) -> Outcome[AnswerT]:
+    """Without the database that was named beside it."""
+    return Ok(found.value.message) if isinstance(found, Ok) else found
 
 
 def _metadata(about: OperationScope | RemoteCall, fence: int) -> Metadata:

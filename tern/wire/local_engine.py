@@ -31,6 +31,7 @@ from tern.wire.transport import (
     START,
     STOP,
     VOLUME,
+    Answer,
     AnswerT,
     CallFailed,
     Done,
@@ -135,12 +136,12 @@ class LocalTransport:
 
     def call(
         self, method: Method[RequestT, AnswerT], request: RequestT, *, timeout_s: float, metadata: Metadata
-    ) -> AnswerT:
+    ) -> Answer[AnswerT]:
         """The answer; raises NotSent or CallFailed."""
         if not self._free.acquire(timeout=timeout_s):
             code = "DEADLINE_EXCEEDED"
             raise CallFailed(code, f"{CALLS_MAX} earlier calls have not ended")
-        answers: queue.SimpleQueue[AnswerT | Exception] = queue.SimpleQueue()
+        answers: queue.SimpleQueue[Answer[AnswerT] | Exception] = queue.SimpleQueue()
 
         def run() -> None:
             try:
@@ -182,13 +183,19 @@ class LocalTransport:
 
         threading.Thread(target=wait, name=f"tern-local-{method.name}-later", daemon=True).start()
 
-    def _run(self, method: Method[RequestT, AnswerT], request: RequestT, metadata: Metadata) -> AnswerT:
+    def _run(
+        self, method: Method[RequestT, AnswerT], request: RequestT, metadata: Metadata
+    ) -> Answer[AnswerT]:
         engine = self._engine()
         try:
             call: Callable[[RequestT, CallContext], AnswerT] = getattr(engine.service, METHODS[method.path])
-            return call(request, _context(metadata))
+            answer = call(request, _context(metadata))
         except Exception as error:  # noqa: BLE001 - what gRPC would turn into a status, we do
-            raise _failure(error, engine.secret) from None
+            failure = _failure(error, engine.secret)
+            if isinstance(failure, CallFailed):
+                failure.identity = engine.service.works_at
+            raise failure from None
+        return Answer(answer, engine.service.works_at)
 
 
 def _start(home: _Home, *, run_jobs: bool) -> _Running:

@@ -5,7 +5,7 @@ begun the work would never send it; a connection reset after the work was done l
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.outcome import Refused, Unknown
@@ -63,7 +63,7 @@ class About:
 
     def failed(self, failure: CallFailed) -> Refused | Unknown:
         """What a failed call amounts to, by its status code alone."""
-        return self.coded(failure.code, failure.reason, failure.message)
+        return replace(self.coded(failure.code, failure.reason, failure.message), identity=failure.identity)
 
     def explained(self, failed: Refused | Unknown) -> Refused | Unknown:
         """The same, with what UNIMPLEMENTED means to somebody who asked for a control."""

@@ -19,11 +19,12 @@ from tern.ports import Cursor, Looked
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as engine_v1
 from tern.wire.outcomes import About
 from tern.wire.translation import read_entry
+from tern.wire.transport import Answer
 
 CURSORS_MAX = 500
 REMEMBERED_S = 3600.0
 
-AskBatch = Callable[[str, Sequence[Cursor], float], Outcome[engine_v1.BatchProgressResponse]]
+AskBatch = Callable[[str, Sequence[Cursor], float], Outcome[Answer[engine_v1.BatchProgressResponse]]]
 AskOne = Callable[[RemoteCall, float], Outcome[Sample]]
 
 
@@ -83,7 +84,9 @@ class Polling:
             case Refused() | Unknown() as failed:
                 return [Looked(cursor, failed) for cursor in chunk]
 
-    def _matched(self, chunk: Sequence[Cursor], answer: engine_v1.BatchProgressResponse) -> list[Looked]:
+    def _matched(
+        self, chunk: Sequence[Cursor], answer: Answer[engine_v1.BatchProgressResponse]
+    ) -> list[Looked]:
         """By id: an entry that answers no cursor is a stranger's, a second one for the same cursor a repetition.
 
         No entry means unchanged, except for a cursor at 0, which is always to be answered: taken for a sample of
@@ -91,10 +94,11 @@ class Polling:
         """
         asked = {str(cursor.call.remote_id): cursor for cursor in chunk}
         looked: list[Looked] = []
-        for entry in answer.entries:
+        for entry in answer.message.entries:
             cursor = asked.pop(entry.apply_id, None)
             if cursor is not None:
-                looked.append(Looked(cursor, read_entry(self._about(cursor.call), cursor, entry)))
+                about = self._about(cursor.call)
+                looked.append(Looked(cursor, read_entry(about, cursor, entry, answer.identity)))
         words = "the engine left it out of its answer"
         looked.extend(
             Looked(cursor, self._about(cursor.call).unknown("LEFT_OUT", words, "OK"))

@@ -3,6 +3,7 @@ by number, zero for "not said", `accepted = false` inside an OK answer, ids that
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import isfinite
 from types import MappingProxyType
 from typing import Final, TypeVar
@@ -38,6 +39,8 @@ from tern.wire.outcomes import About, known_reason, tidy
 
 _PERCENT_MAX = 100
 _REVISION_MAX = 2**64 - 1
+# Longer than any way to write a moment.
+_MOMENT_MAX = 64
 
 STATES: Final[Mapping[int, State]] = MappingProxyType(
     {
@@ -182,31 +185,38 @@ def read_volume(about: About, answer: tern_v1.VolumeResponse, asked: int) -> Out
             return failed
 
 
-def read_progress(about: About, call: RemoteCall, answer: tern_v1.ProgressResponse) -> Outcome[Sample]:
+def read_progress(
+    about: About, call: RemoteCall, answer: tern_v1.ProgressResponse, identity: str = ""
+) -> Outcome[Sample]:
     """One look at the job that was asked about, or nothing: a stranger's progress is nobody's."""
     if answer.apply_id != call.remote_id:
         said = tidy(answer.apply_id, 80) or "no job at all"
         return about.unknown("STRANGER", f"the answer is about {said}", "OK")
-    return Ok(sample(call.remote_id, answer))
+    return Ok(sample(call.remote_id, answer, identity=identity))
 
 
-def read_entry(about: About, cursor: Cursor, entry: engine_v1.ProgressEntry) -> Outcome[Sample]:
-    """One entry of a batch that was matched to its cursor by id."""
+def read_entry(
+    about: About, cursor: Cursor, entry: engine_v1.ProgressEntry, identity: str = ""
+) -> Outcome[Sample]:
+    """One entry of a batch that was matched to its cursor by id; the identity is the whole answer's."""
     remote_id = cursor.call.remote_id
     match entry.WhichOneof("result"):
         case "progress":
             if entry.progress.apply_id not in {"", remote_id}:
                 said = tidy(entry.progress.apply_id, 80)
                 return about.unknown("STRANGER", f"the answer is about {said}", "OK")
-            return Ok(sample(remote_id, entry.progress, entry.revision))
+            return Ok(sample(remote_id, entry.progress, entry.revision, identity))
         case "error":
             reason = known_reason(entry.error.reason)
-            return about.coded(code_name(entry.error.code), reason, entry.error.message)
+            coded = about.coded(code_name(entry.error.code), reason, entry.error.message)
+            return replace(coded, identity=identity)
         case _:
             return about.unknown("EMPTY_ENTRY", "the engine mentions it without a word", "OK")
 
 
-def sample(remote_id: RemoteId, answer: tern_v1.ProgressResponse, revision: int = 0) -> Sample:
+def sample(
+    remote_id: RemoteId, answer: tern_v1.ProgressResponse, revision: int = 0, identity: str = ""
+) -> Sample:
     """Progress in domain words."""
     number = int(answer.state)
     return Sample(
@@ -217,6 +227,8 @@ def sample(remote_id: RemoteId, answer: tern_v1.ProgressResponse, revision: int 
         error_message=tidy(answer.error_message),
         tables=tuple(_table(table) for table in answer.tables),
         revision=revision,
+        identity=identity,
+        started_at=tidy(answer.started_at, _MOMENT_MAX),
     )
 
 

@@ -4,11 +4,12 @@ nothing above this module knows which one is taken.
 A transport returns the answer or raises: NotSent when the request provably never left us, CallFailed for all else.
 """
 
+import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -23,6 +24,19 @@ Metadata = Sequence[tuple[str, str]]
 
 OPERATION_KEY = "tern-operation"
 FENCE_KEY = "tern-fence"
+IDENTITY_KEY = "tern-engine"
+_IDENTITY: Final = re.compile(r"[0-9]{1,20}/[0-9]{1,10}")
+
+
+def read_identity(trailing: Iterable[tuple[str, str | bytes]]) -> str:
+    """The server and database that an answer names, SYSTEM-IDENTIFIER/DATABASE-OID; '' for none.
+
+    Only what has this shape counts: it is stored and shown, and an engine may send what it likes. One that names two
+    names none.
+    """
+    named = {value for key, value in trailing if key == IDENTITY_KEY}
+    only = named.pop() if len(named) == 1 else ""
+    return only if isinstance(only, str) and _IDENTITY.fullmatch(only) else ""
 
 
 class NotSent(Exception):  # noqa: N818 - reads as the fact that it is
@@ -35,13 +49,16 @@ class NotSent(Exception):  # noqa: N818 - reads as the fact that it is
 
 
 class CallFailed(Exception):  # noqa: N818
-    """The call ended without an answer. `code` is the name of a gRPC status, whatever the transport."""
+    """The call ended without an answer. `code` is the name of a gRPC status, whatever the transport; `identity` the
+    database that the engine named all the same.
+    """
 
-    def __init__(self, code: str, message: str, reason: str = "") -> None:
+    def __init__(self, code: str, message: str, reason: str = "", identity: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.reason = reason
+        self.identity = identity
 
 
 def closing() -> CallFailed:
@@ -65,7 +82,15 @@ class Method(Generic[RequestT, AnswerT]):
         return self.path.rpartition("/")[2]
 
 
-Done = Callable[[AnswerT | NotSent | CallFailed], None]
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[AnswerT]):
+    """What an engine answered, and the database that it named beside it ('' for none)."""
+
+    message: AnswerT
+    identity: str = ""
+
+
+Done = Callable[[Answer[AnswerT] | NotSent | CallFailed], None]
 """Takes what came of a call that nobody waits for."""
 
 
@@ -74,7 +99,7 @@ class Transport(Protocol):
 
     def call(
         self, method: Method[RequestT, AnswerT], request: RequestT, *, timeout_s: float, metadata: Metadata
-    ) -> AnswerT:
+    ) -> Answer[AnswerT]:
         """The answer; raises NotSent or CallFailed."""
 
     def call_later(
@@ -113,7 +138,7 @@ class NoTransport:
         *,
         timeout_s: float,  # noqa: ARG002
         metadata: Metadata,  # noqa: ARG002
-    ) -> AnswerT:
+    ) -> Answer[AnswerT]:
         """Raises NotSent."""
         raise NotSent(self._reason, self._message)
 
@@ -143,7 +168,7 @@ class TimedTransport:
 
     def call(
         self, method: Method[RequestT, AnswerT], request: RequestT, *, timeout_s: float, metadata: Metadata
-    ) -> AnswerT:
+    ) -> Answer[AnswerT]:
         """See Transport."""
         begun, code = time.monotonic(), "OK"
         if self._listener is not None:
@@ -174,7 +199,7 @@ class TimedTransport:
         """See Transport."""
         begun = time.monotonic()
 
-        def measured(found: "AnswerT | NotSent | CallFailed") -> None:
+        def measured(found: "Answer[AnswerT] | NotSent | CallFailed") -> None:
             code = (
                 found.code
                 if isinstance(found, CallFailed)
@@ -189,7 +214,7 @@ class TimedTransport:
 
     def _call_in_turn(
         self, method: Method[RequestT, AnswerT], request: RequestT, timeout_s: float, metadata: Metadata
-    ) -> AnswerT:
+    ) -> Answer[AnswerT]:
         """A halt goes at once, whoever else waits. Of the others, whoever finds no place in time has sent nothing, but
         a refusal would be taken for the engine's own.
         """

@@ -24,7 +24,8 @@ def test_add_asks_the_engine_and_remembers_what_it_offers(tern: Tern) -> None:
             *("--label", "region=eu", "--position", "3", "--json"),
         )
         assert (answer.code, answer.data["outcome"]) == (0, "added")
-        assert answer.data["capabilities"] == {"resolve": True, "batch_progress": True, "preview": True}
+        offers = {"resolve": True, "batch_progress": True, "preview": True}
+        assert answer.data["capabilities"] == {**offers, "identity": ""}
         again = add(tern, "eu", engine.address, "--label", "region=eu", "--position", "3")
         assert "known already" in again.out  # type: ignore[attr-defined]
     (listed,) = tern("deployments", "ls", "--json").data["deployments"]

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
+from google.protobuf import message_factory
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
+from psycopg.conninfo import make_conninfo
 
 from tern.engine.identity import EngineIdentity
 from tern.engine.server import EngineServer, serve
@@ -19,7 +22,7 @@ from tern.wire.generated.tern.engine.v1 import engine_service_pb2_grpc as ours_g
 from tern.wire.generated.tern.v1 import tern_pb2 as contract
 from tern.wire.generated.tern.v1 import tern_pb2_grpc as contract_grpc
 
-from .conftest import IDENTITY, eventually
+from .conftest import IDENTITY, Database, eventually
 
 Stubs = tuple[contract_grpc.TernStub, ours_grpc.EngineServiceStub]
 
@@ -35,6 +38,11 @@ def server(database_url: str) -> Iterator[EngineServer]:
 def stubs(server: EngineServer) -> Iterator[Stubs]:
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         yield contract_grpc.TernStub(channel), ours_grpc.EngineServiceStub(channel)
+
+
+def named(call: "grpc.Call") -> list[str]:
+    """The databases that an answer or an error names."""
+    return [value for key, value in call.trailing_metadata() if key == "tern-engine"]  # type: ignore[misc]
 
 
 def refused(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str, str]:
@@ -266,3 +274,67 @@ def test_a_port_that_is_taken_adopts_nobody(server: EngineServer, database_url: 
     with pytest.raises(OSError, match="can't listen"):
         second.start()
     second.stop()
+
+
+def test_every_answer_and_every_error_names_the_server_and_its_database(
+    server: EngineServer, database_url: str
+) -> None:
+    """An address may come to lead elsewhere, and an id to mean another job: only the database itself can tell."""
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute(
+            "SELECT system_identifier::text || '/' || d.oid FROM pg_control_system(), pg_database d"
+            " WHERE datname = current_database()"
+        ).fetchone()
+    assert row is not None
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        for stub, names in ((contract_grpc.TernStub, contract), (ours_grpc.EngineServiceStub, ours)):
+            package = "Tern" if names is contract else "EngineService"
+            for method in names.DESCRIPTOR.services_by_name[package].methods:
+                request = message_factory.GetMessageClass(method.input_type)()
+                try:
+                    _, call = getattr(stub(channel), method.name).with_call(request, timeout=10)
+                except grpc.RpcError as error:
+                    call = error
+                assert named(call) == list(row), (method.name, call)
+
+
+def test_a_stranger_is_not_told_which_server_it_is(database_url: str) -> None:
+    server = serve(database_url, "127.0.0.1:0", IDENTITY, token="secret")
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            stub = contract_grpc.TernStub(channel)
+            with pytest.raises(grpc.RpcError) as raised:
+                stub.Health(contract.HealthRequest(), timeout=10)
+            assert named(raised.value) == []
+            health = health_pb2_grpc.HealthStub(channel)
+            _, open_to_all = health.Check.with_call(health_pb2.HealthCheckRequest(), timeout=10)
+            assert named(open_to_all) == []
+            known = (("authorization", "Bearer secret"),)
+            _, call = stub.Health.with_call(contract.HealthRequest(), timeout=10, metadata=known)
+            assert len(named(call)) == 1
+    finally:
+        server.stop()
+
+
+def test_where_the_name_may_not_be_read_none_is_given_and_the_work_goes_on(
+    db: Database, database_url: str
+) -> None:
+    db.execute("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_control_system() FROM PUBLIC")
+    db.execute("CREATE ROLE plain LOGIN PASSWORD 'plain'")
+    db.execute(f"GRANT CREATE ON DATABASE {db.info.dbname} TO plain")
+    url = make_conninfo(database_url, user="plain", password="plain")
+    try:
+        server = serve(url, "127.0.0.1:0", IDENTITY)
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+                answer, call = contract_grpc.TernStub(channel).Health.with_call(
+                    contract.HealthRequest(), timeout=10
+                )
+                assert answer.status
+                assert named(call) == []
+        finally:
+            server.stop()
+    finally:
+        db.execute("GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO PUBLIC")
+        db.execute("DROP OWNED BY plain CASCADE")
+        db.execute("DROP ROLE plain")

@@ -58,8 +58,11 @@ class FakeEngine:
         token: str = "",
         target: str = "",
         environment: str = "",
+        identity: str = "",
     ) -> None:
         self.name = name
+        self.identity = identity
+        """What the trailing metadata of every answer and error names as its database; '' sends none."""
         self.ledger = ledger or Ledger()
         self.jobs = FakeJobs(
             name,
@@ -194,6 +197,9 @@ class FakeEngine:
                 context.abort_with_status(_status(rejected))
                 raise
             finally:
+                if self.identity:
+                    found = context.trailing_metadata() or ()  # type: ignore[attr-defined] # the stubs lack it
+                    context.set_trailing_metadata((*found, ("tern-engine", self.identity)))
                 with self._lock:
                     self._running -= 1
 

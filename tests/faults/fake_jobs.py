@@ -48,6 +48,7 @@ class Job:
     polls: int = 0
     running_since: float = 0.0
     volume: int = 5
+    started_at: str = ""
 
 
 class FakeJobs:
@@ -327,6 +328,7 @@ def _progress_of(job: Job) -> tern_v1.ProgressResponse:
         engine=tern_v1.ENGINE_POSTGRES,
         summary=f"{len(job.tables)} changes, {job.state}",
         error_message=job.error,
+        started_at=job.started_at,
         tables=[
             tern_v1.TableProgress(
                 namespace=namespace,

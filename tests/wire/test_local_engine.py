@@ -14,7 +14,7 @@ from tern.domain.identity import RemoteId
 from tern.domain.model import Credentials, Deployment, Forbidden, NeverStarted, Started
 from tern.domain.outcome import Ok, Outcome, Refused, Unknown
 from tern.domain.states import State
-from tern.engine.errors import EngineError
+from tern.engine.errors import EngineError, Reason
 from tern.engine.identity import EngineIdentity
 from tern.engine.keys import CallContext
 from tern.engine.service import EngineService
@@ -32,6 +32,7 @@ class Stub:
     """Stands in for EngineService; what it does is decided by the test."""
 
     made: list["Stub"]
+    works_at = "7401234567890123456/16384"
     respond: Callable[[str, Any], Any]
 
     def __init__(self, dsn: str, identity: EngineIdentity, *, runs_jobs: bool = True) -> None:
@@ -307,3 +308,18 @@ def test_the_real_engine_honours_a_dead_key(real: tuple[Engine, Deployment]) -> 
     outcome = engine.apply(scope, claim)
     assert isinstance(outcome, Refused)
     assert outcome.reason == "KEY_FORBIDDEN"
+
+
+def test_answers_and_errors_name_the_database_as_they_do_over_a_network(
+    stub: type[Stub], local: Engine
+) -> None:
+    stub.respond = raising(EngineError(grpc.StatusCode.NOT_FOUND, Reason.APPLY_NOT_FOUND, "no such job"))
+    failed = local.progress(call_for("j-1"))
+    assert isinstance(failed, Refused)
+    assert failed.identity == Stub.works_at
+    stub.respond = staticmethod(
+        lambda _name, request: tern_v1.ProgressResponse(apply_id=request.apply_id, started_at="today")
+    )
+    seen = local.progress(call_for("j-1"))
+    assert isinstance(seen, Ok)
+    assert (seen.value.identity, seen.value.started_at) == (Stub.works_at, "today")
