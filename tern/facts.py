@@ -213,7 +213,7 @@ class Happened:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Which apply holds a deployment's target now."""
+    """Which operation holds a deployment's target now, and how far its apply is."""
 
     environment: str
     database: str
@@ -223,3 +223,5 @@ class Held:
     held_for_s: float
     completed: int
     operation_count: int
+    scope: str = ""
+    operation_state: str = ""

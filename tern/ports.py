@@ -52,6 +52,7 @@ from tern.domain.work import (
 from tern.evidence import EvidenceStore
 from tern.forward import ForwardStore
 from tern.many import Halts, ManyStore, UnwaitedCalls
+from tern.register_port import KeyedEngine, TargetStore
 
 
 class StorageUnavailable(Exception):  # noqa: N818
@@ -237,9 +238,7 @@ class DeploymentStore(Protocol):
         """Raises Refused where name or (address, target) is taken."""
 
     def replace_deployment(self, deployment: Deployment) -> None:
-        """Takes the place of the one with the same name, in one step; what was drained stays drained. Raises
-        NotFound, and Refused while an apply uses the old one or where (address, target) is taken.
-        """
+        """Takes the place of the one with that name. Raises NotFound, and Refused while an apply uses that one."""
 
     def load_deployments(self, names: Sequence[str] | None = None) -> tuple[Deployment, ...]:
         """All, or those named in the order given; raises NotFound."""
@@ -260,12 +259,13 @@ class Store(
     DeploymentStore,
     ManyStore,
     EvidenceStore,
+    TargetStore,
     Protocol,
 ):
     """Everything that is durable."""
 
 
-class Engine(UnwaitedCalls, Protocol):
+class Engine(UnwaitedCalls, KeyedEngine, Protocol):
     """One deployment's engine in domain words. No method raises for what a server or network does."""
 
     def apply(self, scope: OperationScope, claim: Claim) -> Outcome[RemoteId]:

@@ -15,6 +15,7 @@ AT_ONCE = 16
 LONGEST_LOOK_S = 60.0
 
 Answer = TypeVar("Answer")
+Asked = TypeVar("Asked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +150,9 @@ def offered(
     }
 
 
-def at_once(ask: Callable[[Deployment], Answer], deployments: Sequence[Deployment]) -> tuple[Answer, ...]:
+def at_once(ask: Callable[[Asked], Answer], asked: Sequence[Asked]) -> tuple[Answer, ...]:
     """Asks many engines at the same time; each call has its own deadline."""
-    if not deployments:
+    if not asked:
         return ()
-    with ThreadPoolExecutor(min(AT_ONCE, len(deployments)), thread_name_prefix="tern-ask") as pool:
-        return tuple(pool.map(ask, deployments))
+    with ThreadPoolExecutor(min(AT_ONCE, len(asked)), thread_name_prefix="tern-ask") as pool:
+        return tuple(pool.map(ask, asked))

@@ -78,10 +78,23 @@ class World:
         self._keys = itertools.count(1)
         self.last: ApplyId = ApplyId("")
         for position, (name, engine) in enumerate(self.engines.items()):
-            self.add(name, engine.address, position, offers=engine.offers_engine_service)
+            self.add(
+                name,
+                engine.address,
+                position,
+                offers=engine.offers_engine_service,
+                identity=engine.identity,
+            )
 
     def add(
-        self, name: str, address: str, position: int, *, offers: bool, deduplicates: bool | None = None
+        self,
+        name: str,
+        address: str,
+        position: int,
+        *,
+        offers: bool,
+        deduplicates: bool | None = None,
+        identity: str = "",
     ) -> None:
         """As a person does who declares of an engine with the second service that it deduplicates, too; scenarios
         about what nobody declared say `deduplicates=False`, or undeclared().
@@ -94,7 +107,7 @@ class World:
                 address=address,
                 target=f"target-{name}",
                 position=position,
-                capabilities=Capabilities(offers, offers, offers),
+                capabilities=Capabilities(offers, offers, offers, identity),
                 idempotent_dispatch=offers if deduplicates is None else deduplicates,
             )
         )

@@ -61,8 +61,40 @@ COMMENT ON FUNCTION tern_blocked_by IS
 which were found to be one only later, the one that was sent, then the older.';
 """
 
+IDENTITIES = """
+CREATE INDEX deployments_by_identity ON deployments (engine_identity) WHERE engine_identity <> '';
+
+-- Whoever writes down what a probe found: the first identity, or that of another address, is the deployment's. Another
+-- one later is not taken over by itself: a person says that it is meant.
+CREATE FUNCTION deployments_name_their_database() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    found text := coalesce(NEW.capabilities ->> 'identity', '');
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        NEW.engine_identity := CASE WHEN NEW.engine_identity = '' THEN found ELSE NEW.engine_identity END;
+    ELSIF NEW.engine_identity = OLD.engine_identity AND (OLD.engine_identity = '' OR NEW.address <> OLD.address) THEN
+        NEW.engine_identity := found;
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER deployments_name_their_database BEFORE INSERT OR UPDATE OF capabilities, address, engine_identity
+    ON deployments FOR EACH ROW EXECUTE FUNCTION deployments_name_their_database();
+
+-- What was found about it was found at another address, or of another database.
+CREATE FUNCTION deployments_are_compared_anew() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM same_targets WHERE one = NEW.name OR other = NEW.name;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER deployments_are_compared_anew AFTER UPDATE OF address, capabilities, engine_identity ON deployments
+    FOR EACH ROW WHEN (NEW.address <> OLD.address OR NEW.engine_identity <> OLD.engine_identity)
+    EXECUTE FUNCTION deployments_are_compared_anew();
+"""
+
 RESERVATIONS = """
 CREATE INDEX target_reservations_of_name ON target_reservations (deployment);
+-- Nobody asks for an apply's targets any more, each is asked for by its operation.
+DROP INDEX target_reservations_of_apply;
 
 -- Whoever takes a target, in whatever version: which operation of the apply does; and whose time is over makes room.
 CREATE FUNCTION target_reservations_are_taken() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -98,32 +130,37 @@ CREATE TRIGGER target_reservations_are_kept BEFORE DELETE ON target_reservations
 -- offers no Resolve and calls a change failed (some try again by themselves), keep it for a while.
 CREATE FUNCTION apply_operations_give_back() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
+    o apply_operations;
     at timestamptz := tern_clock();
     since timestamptz;
     for_s double precision;
 BEGIN
-    IF tern_holds_target(NEW) THEN
+    -- As it is at the end of the transaction, whatever else happened to it there.
+    SELECT * INTO o FROM apply_operations WHERE id = NEW.id;
+    IF tern_holds_target(o) THEN
         RETURN NULL;
     END IF;
-    IF NEW.state = 'failed' AND NEW.error_reason = 'ENGINE_FAILED' AND NOT EXISTS (SELECT FROM deployments d
-            WHERE d.name = NEW.deployment AND coalesce((d.capabilities ->> 'resolve')::boolean, false)) THEN
+    IF o.state = 'failed' AND o.error_reason = 'ENGINE_FAILED' AND NOT EXISTS (SELECT FROM deployments d
+            WHERE d.name = o.deployment AND coalesce((d.capabilities ->> 'resolve')::boolean, false)) THEN
         since := at;
         for_s := 600;
-    ELSIF NEW.unanswered_since > at - interval '60 s'
+    ELSIF o.unanswered_since > at - interval '60 s'
             -- Of an Apply that was withdrawn, or whose key is dead, nothing can come any more.
-            AND (NEW.unanswered_call <> 'apply' OR NEW.dispatch_key IS NOT NULL AND NOT NEW.dispatch_key_is_dead) THEN
-        since := least(NEW.unanswered_since, at);
+            AND (o.unanswered_call <> 'apply' OR o.dispatch_key IS NOT NULL AND NOT o.dispatch_key_is_dead) THEN
+        since := least(o.unanswered_since, at);
         for_s := 60;
     END IF;
     IF since IS NULL THEN
-        DELETE FROM target_reservations WHERE operation_id = NEW.id;
+        DELETE FROM target_reservations WHERE operation_id = o.id;
     ELSE
-        UPDATE target_reservations SET held_since = since, held_for_s = for_s WHERE operation_id = NEW.id;
+        UPDATE target_reservations SET held_since = since, held_for_s = for_s WHERE operation_id = o.id;
     END IF;
     RETURN NULL;
 END $$;
--- By WHEN, so that what only moves on pays nothing for it.
-CREATE TRIGGER apply_operations_give_back AFTER UPDATE ON apply_operations FOR EACH ROW WHEN (
+-- By WHEN, so that what only moves on pays nothing for it. At the end of the transaction, because targets come last in
+-- the order of locks.
+CREATE CONSTRAINT TRIGGER apply_operations_give_back AFTER UPDATE ON apply_operations
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (
     NEW.completed_at IS NOT NULL AND OLD.completed_at IS NULL
     OR NEW.state = 'stopped' AND NEW.engine_resume_context IS NULL
         AND (NEW.dispatch_key IS NULL OR NEW.dispatch_key_is_dead)
@@ -145,7 +182,7 @@ INSERT INTO target_reservations (environment, database, deployment, apply_id, op
 
 def upgrade() -> None:
     connection = op.get_bind()
-    for part in (RULES, RESERVATIONS, FILL):
+    for part in (RULES, IDENTITIES, RESERVATIONS, FILL):
         # psycopg reads a single % as the start of a placeholder.
         connection.exec_driver_sql(part.replace("%", "%%"))
 
@@ -153,10 +190,15 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.get_bind().exec_driver_sql(
         """
+        DROP TRIGGER deployments_are_compared_anew ON deployments;
+        DROP TRIGGER deployments_name_their_database ON deployments;
+        DROP INDEX deployments_by_identity;
         DROP TRIGGER apply_operations_give_back ON apply_operations;
         DROP TRIGGER target_reservations_are_kept ON target_reservations;
         DROP TRIGGER target_reservations_are_taken ON target_reservations;
         DROP INDEX target_reservations_of_name;
+        CREATE INDEX target_reservations_of_apply ON target_reservations (apply_id);
+        DROP FUNCTION deployments_are_compared_anew, deployments_name_their_database;
         DROP FUNCTION apply_operations_give_back, target_reservations_are_kept, target_reservations_are_taken,
             tern_blocked_by, tern_wait_is_over, tern_holds_target, tern_targets;
         -- An apply holds all its targets until its verdict again, each under its own name, and none after it.

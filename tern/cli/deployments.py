@@ -9,6 +9,7 @@ from rich.text import Text
 
 from tern.cli import reach
 from tern.cli.address import HIGHEST_POSITION, check_address, check_name, read_credentials, read_labels
+from tern.cli.compared import compared_with_others
 from tern.cli.envelope import json_option, write_document
 from tern.cli.importing import import_entries
 from tern.cli.picture import show
@@ -19,6 +20,7 @@ from tern.domain.outcome import Ok, Outcome
 from tern.domain.outcome import Refused as Declined
 from tern.domain.register import differences
 from tern.domain.silence import Silence
+from tern.domain.targets import Finding
 from tern.domain.text import is_name
 from tern.ports import Ports
 from tern.probing import offered, probe
@@ -112,10 +114,13 @@ def add(
         (answer,) = probe(ports.engines, [wanted])
     described = _described(wanted, answer, deduplicates)
     outcome = _save(ports, described, deduplicates, replaces=replaces)
+    warnings = compared_with_others([name], ports)
     if as_json:
-        write_document("deployment", {**_json(described), "outcome": outcome})
+        write_document("deployment", {**_json(described), "outcome": outcome}, warnings=warnings)
         return
     click.echo(f"✔ {name}: {outcome}; {_offers(described)}")
+    for warning in warnings:
+        click.echo(f"! {one_line(warning)}")
 
 
 @deployments.command(name="import")
@@ -155,13 +160,23 @@ def ls(*, environment: str, labels: Sequence[str], as_json: bool) -> None:
     silent: dict[str, list[Silence]] = {}
     for quiet in reach.store().silences():
         silent.setdefault(quiet.deployment, []).append(quiet)
+    compared = reach.store().findings()
     if as_json:
         listed = []
         for each in found:
             holder = held.get((each.environment, each.database, each.name))
             unanswered = {quiet.kind.value: quiet.in_a_row for quiet in silent.get(each.name, ())}
             listed.append(
-                {**_json(each), "held_by": holder.apply_id if holder else None, "unanswered": unanswered}
+                {
+                    **_json(each),
+                    "held_by": holder.apply_id if holder else None,
+                    "held_by_operation": holder.scope if holder else None,
+                    "unanswered": unanswered,
+                    "same_targets": [
+                        {"deployment": other, "finding": finding.value}
+                        for other, finding in compared.get(each.name, {}).items()
+                    ],
+                }
             )
         write_document("deployments", {"deployments": listed})
         return
@@ -176,8 +191,13 @@ def ls(*, environment: str, labels: Sequence[str], as_json: bool) -> None:
         line.append(f"{each.database} in {each.environment}  {each.address}  target {each.target}")
         lines.append(line)
         facts = ["drained" if each.drained else "", _offers(each)]
-        facts.append(f"held by {holder.apply_id} ({holder.state})" if holder else "")
+        facts.append(f"held by {holder.scope} ({holder.operation_state})" if holder else "")
         facts += [silence_words(quiet) for quiet in silent.get(each.name, ())]
+        facts += [
+            f"{'same target as' if finding is Finding.SAME else 'perhaps the same target as'} {other}"
+            for other, finding in compared.get(each.name, {}).items()
+            if finding is not Finding.TWO
+        ]
         facts += [f"{key}={value}" for key, value in each.labels.items()]
         lines.append(Text("  " + " " * width + "  " + ", ".join(fact for fact in facts if fact), "dim"))
     show(lines)
@@ -200,7 +220,8 @@ def check(names: Sequence[str], *, as_json: bool) -> int:
         lines.append(Line(deployment.name, "answers", _offers(described)))
     # What a person declared stays as it is: an engine's answer is a finding and never a declaration.
     ports.store.record_probes(offered(found, answers))
-    return _answer("deployments_checked", lines, as_json=as_json, failure=UNREACHABLE)
+    warnings = compared_with_others([each.name for each in found], ports)
+    return _answer("deployments_checked", lines, as_json=as_json, failure=UNREACHABLE, warnings=warnings)
 
 
 @deployments.command()
@@ -313,13 +334,16 @@ def _json(deployment: Deployment) -> dict[str, object]:
         "probe_is_old": deployment.probe_is_old,
         "deduplicates": deployment.idempotent_dispatch,
         "drained": deployment.drained,
+        "identity": deployment.engine_identity or None,
     }
 
 
-def _answer(kind: str, lines: Sequence[Line], *, as_json: bool, failure: int) -> int:
+def _answer(
+    kind: str, lines: Sequence[Line], *, as_json: bool, failure: int, warnings: Sequence[str] = ()
+) -> int:
     bad = [line for line in lines if line.outcome in {"refused", "failed"}]
     if as_json:
-        write_document(kind, {"deployments": [line.as_json() for line in lines]})
+        write_document(kind, {"deployments": [line.as_json() for line in lines]}, warnings=warnings)
     else:
         width = max((len(line.deployment) for line in lines), default=0)
         for line in lines:
@@ -328,6 +352,8 @@ def _answer(kind: str, lines: Sequence[Line], *, as_json: bool, failure: int) ->
                 f"{mark} {line.deployment:<{width}}  {line.outcome}"
                 + (f": {one_line(line.reason)}" if line.reason else "")
             )
+        for warning in warnings:
+            click.echo(f"! {one_line(warning)}")
         if bad:
             click.echo(f"{plural(len(bad), 'deployment')} of {len(lines)} not done", err=True)
     if not bad:

@@ -131,6 +131,13 @@ class Deployment:
     """Which engine it has, however it is reached; None before it is kept."""
     probe_is_old: bool = False
     """Its engine did not answer when it was last asked what it offers."""
+    engine_identity: str = ""
+    """Which database its engine works at, as it was made known; what a probe found since stands in capabilities."""
+
+    @property
+    def names_another_database(self) -> bool:
+        """Its engine was found to work at another database than the one that was made known."""
+        return bool(self.engine_identity) and self.capabilities.identity not in {"", self.engine_identity}
 
 
 @dataclass(frozen=True, slots=True)

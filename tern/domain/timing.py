@@ -52,6 +52,10 @@ CUTOVER_REFUSALS_MAX = 5
 """So often Tern asks for a cutover that an engine refuses, with pauses; then a person decides."""
 
 
+SAME_TARGET_AGAIN_S = 2.0
+"""A cutover that waits for another one at the same target is tried again after this: nobody tells it."""
+
+
 @dataclass(frozen=True, slots=True)
 class PollPace:
     """How often an operation is polled, in seconds: between eager and steady while it works, slow for what only a

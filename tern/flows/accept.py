@@ -17,6 +17,7 @@ from tern.domain.waves import check_division
 from tern.doors.request import EnqueueRequest
 from tern.ports import AcceptedApply, Answered, Asked, Enqueued, NewApply, Ports, Store, WishReceipt
 from tern.probing import look
+from tern.proving import prove_targets, same_places
 
 RUNG_AT_ONCE = 500
 """Bells for one wish; the sweeps ring for the others, and whoever asked has an answer at once."""
@@ -35,7 +36,8 @@ def enqueue(asked: Enqueue, ports: Ports) -> Enqueued:
         return _known(asked, change, plan, choice, policy, ports)
     if not asked.allow_unsafe:
         refuse_unsafe(losses(change.changes))
-    targets = choice.choose(ports.store.load_deployments(), change.environment, change.database)
+    register = ports.store.load_deployments()
+    targets = choice.choose(register, change.environment, change.database)
     check_division(policy.waves, {target.name: target.labels for target in targets})
     if plan is not None:
         check_reviewed(plan, targets, policy, asked.digest)
@@ -49,6 +51,8 @@ def enqueue(asked: Enqueue, ports: Ports) -> Enqueued:
             return _known(asked, change, plan, choice, policy, ports)
         ports.store.refuse_held(change.environment, change.database, names)
         raise
+    # Before anything is written: whoever is the same target under another name is known when its target is taken.
+    prove_targets(names, ports.engines, ports.store)
     if plan is None:
         plan = ports.store.save_plan(
             environment=change.environment,
@@ -57,7 +61,8 @@ def enqueue(asked: Enqueue, ports: Ports) -> Enqueued:
             changes=change.changes,
             caller=asked.caller,
         )
-    return _accept(asked, change, plan.plan_id, choice, policy, names, ports, foretold)
+    told = (*warnings(foretold), *same_places(targets, register))
+    return _accept(asked, change, plan.plan_id, choice, policy, names, ports, foretold, told)
 
 
 def enqueue_message(message: Mapping[str, object], ports: Ports) -> None:
@@ -181,6 +186,7 @@ def _accept(
     names: tuple[str, ...],
     ports: Ports,
     foretold: tuple[Foretold, ...] = (),
+    told: tuple[str, ...] = (),
 ) -> Enqueued:
     new = NewApply(
         plan_id=plan_id,
@@ -210,7 +216,7 @@ def _accept(
         idempotency_key=asked.key,
         caller=asked.caller,
         reason=asked.reason,
-        warnings=warnings(foretold),
+        warnings=told,
     )
 
 

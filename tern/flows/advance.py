@@ -19,7 +19,7 @@ def advance(apply_id: object, ports: Ports) -> None:
     Raises ScopeRefused for a message without an apply's id, NotFound, StorageUnavailable.
     """
     name = parse_apply_id(apply_id)
-    while ports.store.settle_uncalled(name, AT_ONCE):
+    while ports.store.settle_uncalled(name, AT_ONCE) == AT_ONCE:
         pass
     for due in ports.store.advance_apply(name):
         match due:

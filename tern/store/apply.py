@@ -25,6 +25,7 @@ from tern.store.reservation import holders, take_all
 from tern.store.session import transaction
 from tern.store.sql import Connection, text
 from tern.store.step import Steps, lock_apply
+from tern.store.twin import one_target
 
 
 class ApplySteps(Steps):
@@ -140,12 +141,23 @@ def _check(tx: Connection, new: NewApply, plan: Plan) -> tuple[Sequence[Place], 
             continue
         if deployment.drained:
             why.append(f"deployment {name} is drained")
+        if deployment.names_another_database:
+            why.append(
+                f"the engine of deployment {name} names another database than before"
+                f" ({deployment.capabilities.identity}, not {deployment.engine_identity}); if that is meant: tern"
+                f" deployments set {name} --new-identity --reason '…'"
+            )
         if (deployment.environment, deployment.database) != (plan.environment, plan.database):
             why.append(
                 f"deployment {name} is for {deployment.environment}/{deployment.database},"
                 f" the plan for {plan.environment}/{plan.database}"
             )
     why += strays(plan, [found[name] for name in new.deployments if name in found], new.policy)
+    # The same change would run there twice, and no order of the two makes that right.
+    why += [
+        f"deployments {one} and {other} are one target under two names: choose one of them"
+        for one, other in one_target(tx, new.deployments)
+    ]
     known = {name: found[name].labels for name in new.deployments if name in found}
     division = divide(new.policy.waves, known)
     why += division.why

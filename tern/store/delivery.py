@@ -8,13 +8,14 @@ from tern.domain.identity import DispatchKey, ScopeName
 from tern.domain.model import Claim, OperationScope
 from tern.domain.scope import POISON, refuse
 from tern.domain.states import State
-from tern.domain.timing import RPC_DEADLINE_S
+from tern.domain.timing import RPC_DEADLINE_S, SAME_TARGET_AGAIN_S
 from tern.ports import DeliveryClaimed, DeliverySettled, NotClaimed
 from tern.store.answer import ask_person, close_wish, postpone, settle_locally
 from tern.store.barrier import in_order
 from tern.store.event import Happening, append
 from tern.store.gate import claim_runs_for_s, lock_operation
 from tern.store.projection import close_deliveries, moot_overtaken, moot_superseded, project_parent
+from tern.store.reservation import blocked_by
 from tern.store.scope import load_scope
 from tern.store.session import transaction
 from tern.store.sql import Connection, Row, text
@@ -98,6 +99,10 @@ class DeliverySteps(Steps):
         if verb is Verb.CUTOVER:
             facts = in_order(tx, held, scope.policy, wish, facts)
         step = next_step(verb, facts)
+        if verb is Verb.CUTOVER and step is Step.SEND and (other := blocked_by(tx, held.operation_id)):
+            # Its target was found to be another's too, which is older: that one's change comes first.
+            postpone(tx, wish.id, SAME_TARGET_AGAIN_S)
+            return NotClaimed(f"same_target: its target is, or may be, held by {other.words}")
         match step:
             case Step.SETTLE_LOCALLY:
                 settle_locally(tx, held, verb, wish)

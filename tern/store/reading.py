@@ -26,7 +26,7 @@ from tern.store.reservation import BLOCKED_BY, holding_in
 from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
 from tern.store.sql import Connection, RowMapping, TextClause, text
-from tern.store.step import CLAIMED_FOR_S
+from tern.store.step import CLAIMED_FOR_S, NOW
 
 _APPLY = text(
     "SELECT a.*, p.plan_identifier, tern_clock() AS observed_at,"
@@ -97,9 +97,11 @@ _EVENTS = text(
 )
 _HELD = text(
     "SELECT t.*, a.apply_identifier, a.state, a.operation_count,"
+    " a.apply_identifier || '/' || o.deployment AS scope, o.state AS operation_state,"
     " extract(epoch FROM tern_clock() - t.taken_at)::float AS held_for_s,"
     " (SELECT count(*) FROM apply_operations o WHERE o.apply_id = a.id AND o.state = 'completed') AS completed"
-    " FROM target_reservations t JOIN applies a ON a.id = t.apply_id ORDER BY t.deployment"
+    " FROM target_reservations t JOIN applies a ON a.id = t.apply_id JOIN apply_operations o ON o.id = t.operation_id"
+    f" WHERE NOT tern_wait_is_over(t.held_since, t.held_for_s, {NOW}) ORDER BY t.deployment"
 )
 _SWEEPS = text(
     "SELECT name, finished_by, extract(epoch FROM tern_clock() - finished_at)::float AS age_s FROM sweep_leases"
@@ -224,7 +226,7 @@ class Reading:
             return tx.execute(statement, {"key": idempotency_key}).scalar_one_or_none() is not None
 
     def held_targets(self) -> tuple[Held, ...]:
-        """Every target that a live apply holds."""
+        """Every target that is held, by what may still act."""
         with snapshot(self._engine) as tx:
             return tuple(
                 Held(
@@ -236,6 +238,8 @@ class Reading:
                     held_for_s=row["held_for_s"],
                     completed=row["completed"],
                     operation_count=row["operation_count"],
+                    scope=row["scope"],
+                    operation_state=row["operation_state"],
                 )
                 for row in tx.execute(_HELD).mappings()
             )

@@ -124,6 +124,11 @@ def _kept_from(tx: Connection, operation_ids: Sequence[int]) -> dict[int, Holdin
     return {operation_id: holding for operation_id, holding in found if holding is not None}
 
 
+def blocked_by(tx: Connection, operation_id: int) -> Holding | None:
+    """Who keeps the operation from its target."""
+    return _kept_from(tx, [operation_id]).get(operation_id)
+
+
 def holding_in(found: dict[str, object] | None) -> Holding | None:
     """Reads what BLOCKED_BY selects."""
     if found is None:

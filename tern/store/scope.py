@@ -78,6 +78,7 @@ def deployment_from(
         drained=bool(row["drained"]),
         engine_number=None if (number := row["engine_number"]) is None else int(str(number)),
         probe_is_old=bool(row["probe_is_old"]),
+        engine_identity=str(row["engine_identity"]),
     )
 
 

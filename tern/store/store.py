@@ -20,6 +20,7 @@ from tern.store.refusal import RefusalSteps
 from tern.store.resolve import ResolveSteps
 from tern.store.silence import SilenceSteps
 from tern.store.start import StartSteps
+from tern.store.twin import TwinSteps
 from tern.store.uncalled import UncalledSteps
 from tern.store.wish import WishSteps
 
@@ -45,6 +46,7 @@ class PostgresStore(
     DeploymentSteps,
     ImportingSteps,
     EngineSteps,
+    TwinSteps,
     CanarySteps,
 ):
     """One process's way to the truth. `PostgresStore(engine, owner="…")`; no method waits without a limit."""

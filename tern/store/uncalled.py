@@ -104,8 +104,9 @@ class UncalledSteps(Steps):
                 message = f"there is no apply {apply_id}"
                 raise NotFound(message)
             lock_apply(tx, apply_pk)
-            # One transaction gives targets back or takes some: two applies that did both could wait for each other.
-            settled = _withdraw(tx, apply_pk, most) or _revive(tx, apply_pk, most)
+            settled = _withdraw(tx, apply_pk, most)
+            if settled < most:
+                settled += _revive(tx, apply_pk, most - settled)
             if settled:
                 project_parent(tx, apply_pk, self.owner)
             return settled

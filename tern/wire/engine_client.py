@@ -124,6 +124,20 @@ class EngineClient:
 
         self._ask_later(about, RESOLVE, request, _metadata(scope, claim.fence), read)
 
+    def ask_key(self, key: DispatchKey, *, forbid: bool) -> Outcome[Resolution]:
+        """Whether a key that is nobody's is forbidden there; with forbid, it is from now on. No operation is named."""
+        about = self._about("Resolve")
+        request = engine_v1.ResolveRequest(
+            idempotency_key=key, environment=self._deployment.environment, forbid=forbid
+        )
+        match self._ask(about, RESOLVE, request):
+            case Ok(answer):
+                return translation.read_resolve(about, answer, forbid=forbid)
+            case Refused(code="UNIMPLEMENTED"):
+                return Ok(Unsupported())
+            case Refused() | Unknown() as failed:
+                return failed
+
     def progress(self, call: RemoteCall) -> Outcome[Sample]:
         """One look."""
         return self._ask_progress(call, self._deadline_s)

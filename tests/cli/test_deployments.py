@@ -324,3 +324,53 @@ def test_what_a_person_declares_and_what_a_probe_finds_are_two_facts(tern: Tern)
     (listed,) = tern("deployments", "ls", "--json").data["deployments"]
     assert (listed["deduplicates"], listed["probe_is_old"]) == (True, True)
     assert "did not answer when it was asked again" in tern("deployments", "ls").out
+
+
+SERVER = "7654321/16384"
+
+
+def test_add_and_check_say_which_other_names_the_target_has(tern: Tern) -> None:
+    """Found out by a key, and shown: a copy with the same identifiers is another target."""
+    with (
+        FakeEngine("a", identity=SERVER) as a,
+        FakeEngine("b", identity=SERVER) as b,
+        FakeEngine("c", identity=SERVER) as c,
+    ):
+        b.jobs = a.jobs
+        assert "!" not in add(tern, "a", a.address).out  # type: ignore[attr-defined]
+        told = add(tern, "b", b.address, "--json", target="u").document["warnings"]  # type: ignore[attr-defined]
+        assert told == ["b and a are one target under two names"]
+        add(tern, "c", c.address, target="v")
+        listed = tern("deployments", "ls", "--json").data["deployments"]
+        assert {each["name"]: each["same_targets"] for each in listed} == {
+            "a": [{"deployment": "b", "finding": "same"}, {"deployment": "c", "finding": "two"}],
+            "b": [{"deployment": "a", "finding": "same"}, {"deployment": "c", "finding": "two"}],
+            "c": [{"deployment": "a", "finding": "two"}, {"deployment": "b", "finding": "two"}],
+        }
+        assert [each["identity"] for each in listed] == [SERVER] * 3
+        assert "same target as b" in tern("deployments", "ls").out
+        checked = tern("deployments", "check", "b", "--json").document["warnings"]
+        assert checked[0] == "b and a are one target under two names"
+        a.identity = "9/9"
+        moved = tern("deployments", "check", "a")
+        assert "names another database than before (9/9, not 7654321/16384)" in moved.out
+        assert "tern deployments set a --new-identity --reason" in moved.out
+
+
+def test_foreign_engines_at_one_place_are_warned_about_and_not_on_import(tern: Tern) -> None:
+    with FakeEngine("a", offers_engine_service=False) as a:
+        port = a.address.rpartition(":")[2]
+        add(tern, "a", f"grpc://127.0.0.1:{port}", "--deduplicates", "no")
+        told = add(tern, "b", f"grpc://localhost:{port}", "--deduplicates", "no", target="u")
+        assert "lead to the same host and port" in told.out  # type: ignore[attr-defined]
+        entry = {
+            "name": "c",
+            "environment": "e",
+            "database": "d",
+            "address": f"grpc://localhost:{port}",
+            "target": "w",
+        }
+        answer = tern(
+            "deployments", "import", "-", "--no-probe", stdin=json.dumps([{**entry, "deduplicates": True}])
+        )
+        assert (answer.code, "same host" in answer.out) == (0, False)

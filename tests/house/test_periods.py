@@ -38,6 +38,7 @@ tern.domain.timing UNHEARD_AFTER_S 15.0 rung for three times in vain
 tern.domain.timing SWEEP_AGAIN_AFTER 0.9 one tick in two comes a little early; the whole period would halve the sweeps
 tern.domain.timing BACKOFF_MOST_S 75.0 a minute and its jitter; what is due later was written under another clock
 tern.domain.timing LOST_CONTACT_AFTER 10 a restart of an engine is no lost contact
+tern.domain.timing SAME_TARGET_AGAIN_S 2.0 a cutover that another one of the same target holds up; nobody tells it
 tern.domain.timing CUTOVER_REFUSALS_MAX 5 Tern's own cutovers must not starve those behind
 tern.store.delivery _TAKEN_BACK_S 5.0 should the start come to nothing, the stop goes on soon
 tern.store.sweep SWEEP_LEASE_S 10.0 a sweep takes a second; a dead sweeper holds up nobody for long
@@ -60,6 +61,7 @@ tern.store.poll _BATCH 500 what a BatchProgress takes
 tern.store.database _PATIENCE_S 10.0 as long as a statement may take
 tern.store.database _PREPARED_AFTER 3 what is frequent is planned once a connection
 tern.probing LONGEST_LOOK_S 60.0 whoever enqueues waits for it
+tern.proving LONGEST_LOOKUP_S 3.0 a name server that is silent costs a warning, and nobody's patience
 tern.exporter FRESH_S 2.0 scrapes that come together share a look
 tern.view UNTAKEN_AFTER_S 15.0 due for longer: no driver works
 tasks.worker _INTERVAL_S 1.0 the self-sweep is five looks late at most by a second

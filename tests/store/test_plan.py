@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tern.store import clock, gate, gauge, notify, poll, projection, seen, sweep, tally
+from tern.store import clock, gate, gauge, notify, poll, projection, reservation, seen, sweep, tally
 from tern.store.database import Database
 from tern.store.schema import migrate
 from tern.store.session import connect
@@ -179,10 +179,10 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
         {"key": "k7"},
         {"applies_one_per_key"},
     ),
-    "what an apply holds": (
-        text("DELETE FROM target_reservations WHERE apply_id = :id"),
-        {"id": 3},
-        {"target_reservations_of_apply"},
+    "what an operation holds": (
+        reservation._LET_GO,
+        {"ids": [3]},
+        {"target_reservations_of_operation"},
     ),
     "an operation's wishes": (
         text(

@@ -22,16 +22,8 @@ MUTANTS = (
         "targets are taken in the order in which somebody wrote them",
         _ORDER,
         RESERVATION,
-        "name, :apply FROM wanted ORDER BY name",
-        "name, :apply FROM wanted",
-    ),
-    mutant(
-        "G13",
-        "targets are taken back in no order",
-        _ORDER,
-        RESERVATION,
-        "AS name ORDER BY name",
-        "AS name",
+        "ORDER BY n.environment, n.database, n.deployment, o.position ON CONFLICT",
+        "ON CONFLICT",
     ),
     mutant(
         "§4",
