@@ -52,7 +52,7 @@ from tern.domain.work import (
 from tern.evidence import EvidenceStore
 from tern.forward import ForwardStore
 from tern.many import Halts, ManyStore, UnwaitedCalls
-from tern.register_port import KeyedEngine, TargetStore
+from tern.register_port import DeploymentStore, KeyedEngine, RegisterStore
 
 
 class StorageUnavailable(Exception):  # noqa: N818
@@ -231,25 +231,6 @@ class ApplyStore(Protocol):
         """The summary of a verdict whose effects nobody has driven yet; marks them done."""
 
 
-class DeploymentStore(Protocol):
-    """Durable steps of the register of deployments."""
-
-    def save_deployment(self, deployment: Deployment) -> None:
-        """Raises Refused where name or (address, target) is taken."""
-
-    def replace_deployment(self, deployment: Deployment) -> None:
-        """Takes the place of the one with that name. Raises NotFound, and Refused while an apply uses that one."""
-
-    def load_deployments(self, names: Sequence[str] | None = None) -> tuple[Deployment, ...]:
-        """All, or those named in the order given; raises NotFound."""
-
-    def set_drained(self, name: str, *, drained: bool) -> None:
-        """Raises NotFound."""
-
-    def remove_deployment(self, name: str) -> None:
-        """Raises NotFound; Refused while an apply uses it."""
-
-
 class Store(
     DispatchStore,
     ControlStore,
@@ -259,7 +240,7 @@ class Store(
     DeploymentStore,
     ManyStore,
     EvidenceStore,
-    TargetStore,
+    RegisterStore,
     Protocol,
 ):
     """Everything that is durable."""

@@ -54,7 +54,9 @@ def prove(engines: Engines, pairs: Sequence[Pair]) -> tuple[Found, ...]:
     questions = [question for one, other in numbered for question in ((one, other), (other, one))]
     answers = dict(zip(questions, at_once(asks, questions), strict=True))
     return tuple(
-        Found(pair, finding(answers[one, other], answers[other, one]))
+        Found(
+            pair, finding(answers[one, other], answers[other, one]), answers[one, other], answers[other, one]
+        )
         for pair, (one, other) in zip(pairs, numbered, strict=True)
     )
 

@@ -1,12 +1,32 @@
-"""What may be asked for about places that several deployments are, or that move: the register's part of the ports."""
+"""The register's part of the ports: deployments, targets of several names, and what changes while it is used."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tern.domain.identity import DispatchKey
-from tern.domain.model import Resolution
+from tern.domain.model import Deployment, Resolution
+from tern.domain.moving import DeploymentChange, InUse, Sameness
 from tern.domain.outcome import Outcome
 from tern.domain.targets import Finding, Found, Pair
+
+
+class DeploymentStore(Protocol):
+    """Durable steps of the register of deployments."""
+
+    def save_deployment(self, deployment: Deployment) -> None:
+        """Raises Refused where name or (address, target) is taken."""
+
+    def replace_deployment(self, deployment: Deployment) -> None:
+        """Takes the place of the one with that name. Raises NotFound, and Refused while an apply uses that one."""
+
+    def load_deployments(self, names: Sequence[str] | None = None) -> tuple[Deployment, ...]:
+        """All, or those named in the order given; raises NotFound."""
+
+    def set_drained(self, name: str, *, drained: bool) -> None:
+        """Raises NotFound."""
+
+    def remove_deployment(self, name: str) -> None:
+        """Raises NotFound; Refused while an apply uses it."""
 
 
 class KeyedEngine(Protocol):
@@ -27,3 +47,30 @@ class TargetStore(Protocol):
 
     def findings(self) -> Mapping[str, Mapping[str, Finding]]:
         """What stands about each deployment and others."""
+
+
+class MovingStore(Protocol):
+    """Durable steps of changing a deployment that is used."""
+
+    def uses(self, name: str) -> tuple[InUse, ...]:
+        """The operations there that are not finished."""
+
+    def change_deployment(
+        self,
+        change: DeploymentChange,
+        before: Deployment,
+        after: Deployment,
+        uses: Sequence[InUse],
+        how: Sameness | None,
+        unknown: frozenset[int],
+    ) -> tuple[str, ...]:
+        """Writes it, where deployment and uses are what they were when the engines were asked. With a new address every
+        claim there ends, cursors go back to 0, and what nobody can tell about is uncertain.
+
+        how: by what it is the same engine. unknown: operations whose id is not known there. Returns the operations that
+        are concerned. Raises Refused, NotFound, TryAgain.
+        """
+
+
+class RegisterStore(TargetStore, MovingStore, Protocol):
+    """Both."""

@@ -12,6 +12,7 @@ from tern.cli.address import HIGHEST_POSITION, check_address, check_name, read_c
 from tern.cli.compared import compared_with_others
 from tern.cli.envelope import json_option, write_document
 from tern.cli.importing import import_entries
+from tern.cli.moving import set_
 from tern.cli.picture import show
 from tern.cli.words import one_line, plural, silence_words
 from tern.domain.errors import NotFound, Refused, UsageError
@@ -46,6 +47,9 @@ class Line:
 @click.group()
 def deployments() -> None:
     """The places that a change can go: each a name, an engine's address and the target behind it."""
+
+
+deployments.add_command(set_)
 
 
 @deployments.command()

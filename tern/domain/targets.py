@@ -33,6 +33,9 @@ class Found:
 
     pair: Pair
     finding: Finding
+    there: bool | None = None
+    """Whether the other one knows the first one's key; None for no answer."""
+    back: bool | None = None
 
     @property
     def words(self) -> str:

@@ -11,6 +11,7 @@ from tern.store.engines import EngineSteps
 from tern.store.identity import IdentitySteps
 from tern.store.importing import ImportingSteps
 from tern.store.member import MemberSteps
+from tern.store.moving import MovingSteps
 from tern.store.notify import NotifySteps
 from tern.store.outstanding import OutstandingSteps
 from tern.store.plan import PlanSteps
@@ -47,6 +48,7 @@ class PostgresStore(
     ImportingSteps,
     EngineSteps,
     TwinSteps,
+    MovingSteps,
     CanarySteps,
 ):
     """One process's way to the truth. `PostgresStore(engine, owner="…")`; no method waits without a limit."""

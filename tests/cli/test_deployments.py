@@ -374,3 +374,70 @@ def test_foreign_engines_at_one_place_are_warned_about_and_not_on_import(tern: T
             "deployments", "import", "-", "--no-probe", stdin=json.dumps([{**entry, "deduplicates": True}])
         )
         assert (answer.code, "same host" in answer.out) == (0, False)
+
+
+def test_set_changes_what_is_said_and_shows_what_is_concerned(world: World, tern: Tern) -> None:
+    world.apply("A", "B")
+    answer = tern(
+        *("deployments", "set", "A", "--position", "4", "--label", "region=eu", "--token-ref", "env:T"),
+        *("--reason", "new token", "--json"),
+    )
+    assert answer.code == 0
+    assert answer.data["operations"] == [f"{world.last}/A"]
+    assert (answer.data["position"], answer.data["labels"]) == (4, {"region": "eu"})
+    told = tern("audit", f"{world.last}/A").out
+    assert "deployment set" in told
+    assert "token: none → env:T" in told
+    assert "new token" in told
+    answer = tern("deployments", "set", "A", "--no-label", "region", "--token", "", "--reason", "again")
+    assert (answer.code, f"{world.last}/A" in answer.out) == (0, True)
+    (stored,) = world.store.load_deployments(["A"])
+    assert (dict(stored.labels), stored.credentials.token) == ({}, "")
+
+
+def test_set_proves_the_new_address(world: World, tern: Tern) -> None:
+    with FakeEngine("moved") as moved, FakeEngine("other") as other:
+        moved.jobs = world.engines["A"].jobs
+        words = ("deployments", "set", "A", "--reason", "it moves", "--address")
+        refused = tern(*words, other.address)
+        assert (refused.code, "another engine is at" in refused.err) == (5, True)
+        assert tern(*words, moved.address).code == 0
+        assert tern("deployments", "ls", "--json").data["deployments"][0]["address"] == moved.address
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--address", "grpc://ann:hunter2@h:1"), 5),
+        (("--address", "local:postgresql://ann@h/t?password=hunter2"), 5),
+        (("--address", "grpc://h:1\x1b[31m"), 5),
+        (("--address", ""), 5),
+        (("--address", "http://h:1"), 5),
+        (("--token", "hunter2"), 5),
+        (("--token", "file:/a\x07"), 5),
+        (("--tls-ca", "hunter2"), 5),
+        (("--label", "hunter2"), 2),
+        (("--label", "a=1", "--label", "a=2"), 2),
+        (("--label", "a=1", "--no-label", "a"), 2),
+        (("--position", "9" * 14), 2),
+        (("--environment", "production"), 2),
+        (("--database", "shop"), 2),
+        (("--target", "t"), 2),
+        (("--same-engine",), 2),
+        (("--position", "1", "--reason", "  "), 2),
+        ((), 2),
+    ],
+)
+def test_set_refuses_bad_input_and_echoes_no_secret(
+    words: tuple[str, ...], code: int, world: World, tern: Tern
+) -> None:
+    before = world.store.load_deployments(["A"])
+    answer = tern("deployments", "set", "A", "--reason", "why", *words)
+    assert answer.code == code
+    assert "hunter2" not in answer.err or "label" in answer.err
+    assert world.store.load_deployments(["A"]) == before
+
+
+def test_set_of_one_that_is_not_there_is_refused(world: World, tern: Tern) -> None:
+    assert tern("deployments", "set", "nowhere", "--position", "1", "--reason", "x").code == 3
+    assert world.one("SELECT count(*) AS n FROM deployments").n == 3
