@@ -224,7 +224,7 @@ class EngineClient:
             self._offers(BATCH_PROGRESS, engine_v1.BatchProgressRequest(environment=environment)),
             self._offers(PREVIEW, translation.preview_request(self._deployment, ()))
             if previews is None
-            else Ok(previews),
+            else Ok((previews, "")),
         ):
             if not isinstance(outcome, Ok):
                 return outcome

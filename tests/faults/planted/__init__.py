@@ -14,6 +14,7 @@ from tests.faults.planted import (
     record,
     review,
     rollout,
+    targets,
     verbs,
 )
 
@@ -32,4 +33,5 @@ MUTANTS = (
     *overlooked.MUTANTS,
     *clock.MUTANTS,
     *many.MUTANTS,
+    *targets.MUTANTS,
 )
