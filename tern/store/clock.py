@@ -7,8 +7,7 @@ Every other reader counts a stamp that lies ahead as now and writes nothing. Wha
 | claim_began_at, sweep_leases.began_at | the beginning of a claim or lease | it begins now; token and length stay |
 | called_at, sent_at, sampled_at, start_sent_at, dispatch_intent_at, state_changed_at, unanswered_since,
   sweep_leases.finished_at, closed_at of refused cutovers | stamps of the past that something is measured from | now |
-| unanswered_since, outstanding_calls.last_seen_at | the same | now |
-| target_reservations.held_since | the beginning of a wait | now: it is held once more as long |
+| outstanding_calls.last_seen_at | the same | now |
 | rung_at, first_rung_at | the same; only that a bell may still be heard is known from it | none: it is rung for |
 | apply_operations.completed_at | the same, and the beginning of a bake | now: it bakes once more |
 | next_attempt_at, next_poll_at, next_look_at | due times of ticks | due, if further than any is set |
@@ -59,7 +58,6 @@ _OPERATION_STAMPS = (
     "unanswered_since",
     "state_changed_at",
     "completed_at",
-    "unanswered_since",
 )
 _DELIVERY_STAMPS = ("called_at", "sent_at", "closed_at")
 _OPERATIONS_AHEAD = (
@@ -88,7 +86,6 @@ _OUTSTANDING_AHEAD = (
     "SELECT c.id FROM outstanding_calls c WHERE c.settled_at IS NULL"
     f" AND (c.last_seen_at > {NOW} OR c.next_look_at > {NOW} + {_POLL_FROM})"
 )
-_HELD_AHEAD = f"SELECT t.ctid FROM target_reservations t WHERE t.held_since > {NOW}"
 
 
 def _becomes_now(columns: tuple[str, ...]) -> str:
@@ -133,13 +130,9 @@ _OUTSTANDING = text(
     " FROM (SELECT tern_clock() AS now) n"
     f" WHERE x.id = ANY (ARRAY({_OUTSTANDING_AHEAD} ORDER BY c.id FOR NO KEY UPDATE SKIP LOCKED))"
 )
-_HELD = text(
-    "UPDATE target_reservations x SET held_since = n.now FROM (SELECT tern_clock() AS now) n"
-    f" WHERE x.ctid = ANY (ARRAY({_HELD_AHEAD} FOR NO KEY UPDATE SKIP LOCKED))"
-)
 _LEFT = text(
     f"SELECT EXISTS ({_OPERATIONS_AHEAD}) OR EXISTS ({_DELIVERIES_AHEAD}) OR EXISTS ({_LEASES_AHEAD})"
-    f" OR EXISTS ({_OUTSTANDING_AHEAD}) OR EXISTS ({_HELD_AHEAD}) AS it_is"
+    f" OR EXISTS ({_OUTSTANDING_AHEAD}) AS it_is"
 )
 _NOTE_TIME = text(
     "INSERT INTO sweep_leases AS l (name, owner, token, began_at, expires_at)"
@@ -176,11 +169,10 @@ def _mend(tx: Connection, longest: dict[str, float]) -> int:
     if deliveries:
         tx.execute(_DELIVERIES, {"ids": deliveries, **longest})
     outstanding = tx.execute(_OUTSTANDING, longest).rowcount
-    held = tx.execute(_HELD).rowcount
     leases = tx.execute(_LOCK_LEASES, longest).scalars().all()
     if leases:
         tx.execute(_LEASES, {"names": leases})
-    count = len(operations) + len(deliveries) + outstanding + held + len(leases)
+    count = len(operations) + len(deliveries) + outstanding + len(leases)
     if count:
         after_commit(
             tx, lambda: _log.warning("the database's clock was set back: %s rows lay ahead of it", count)

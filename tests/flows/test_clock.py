@@ -10,6 +10,7 @@ from tern.domain.policy import Copy, OnFailure, Policy, Wave
 from tern.flows.sweep import PROGRESS, RECONCILE, reconcile, sweep_progress
 from tern.ports import DeliveryClaimed, DispatchClaimed, Fenced, NotClaimed, Ports
 from tern.store.clock import mend_what_lies_ahead
+from tern.store.schema import migrate
 from tests.faults.behaviour import fail, not_accepted
 from tests.flows.steps import (
     MANUAL,
@@ -144,6 +145,25 @@ def test_a_worker_of_the_version_before_claims_beside_ours(world: World) -> None
         "UPDATE apply_operations SET claim_token = 'new', claim_expires_at = tern_clock() + interval '30 s'"
     )
     assert -1 < seconds(world, "claim_began_at") <= 0
+
+
+def test_what_is_under_way_survives_the_way_down_and_up(world: World) -> None:
+    """A migration meets claims, leases, waits and calls that are open, and rollouts end as if there had been none."""
+    world.sweep()
+    waiting(world, "A", "B")
+    world.engines["A"].script("Cutover", fail("UNAVAILABLE"))
+    world.ask(Verb.CUTOVER, "A")
+    world.answer_bells()
+    world.apply("C")
+    world.forget_bells()
+    assert isinstance(claim(world, "C"), DispatchClaimed)
+    migrate(world.database, "0001")
+    migrate(world.database)
+    assert -1 < seconds(world, "claim_began_at", where="claim_token IS NOT NULL") <= 0
+    beat(world, 45)
+    assert world.remote_id("C") == "C-1"
+    assert [methods(world, name).count("Apply") for name in "ABC"] == [1, 1, 1]
+    assert methods(world, "A").count("Cutover") == 2
 
 
 # Leases

@@ -52,7 +52,7 @@ MUTANTS = (
         "what a worker holds just now is mended by nobody",
         f"{TEST} -k by_the_next_sweep",
         CLOCK,
-        "        if not mended or not tx.execute(_LEFT, longest).one().it_is:",
+        "        if not lies_ahead or not tx.execute(_LEFT, longest).one().it_is:",
         "        if True:",
     ),
     mutant(

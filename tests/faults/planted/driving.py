@@ -25,8 +25,8 @@ MUTANTS = (
         "the sweep overlooks dispatches whose driver died",
         crash("plain"),
         S_NOTIFY,
-        'f"(o.next_attempt_at <= {NOW} OR',
-        "f\"(o.state <> 'running' AND o.next_attempt_at <= {NOW} OR",
+        'f"o.next_attempt_at <= {NOW} AND (o.rung_at IS NULL',
+        "f\"o.state <> 'running' AND o.next_attempt_at <= {NOW} AND (o.rung_at IS NULL",
     ),
     mutant(
         "G11",
