@@ -228,9 +228,13 @@ class Client:
             raise UsageError(what)
         return _told(lambda: Verification(tuple(self._door.verify(name, since=since))))
 
-    def stop(self, subject: str, reason: str, **selectors: Unpack[Selectors]) -> Receipt:
-        """Halts, so that it can be resumed. A whole apply needs no selector."""
-        return self._ask(Verb.STOP, subject, reason, selectors)
+    def stop(
+        self, subject: str, reason: str, *, although_foreign: str = "", **selectors: Unpack[Selectors]
+    ) -> Receipt:
+        """Halts, so that it can be resumed. A whole apply needs no selector. although_foreign: the operation's id, to
+        halt that job although it turned out to be other work.
+        """
+        return self._ask(Verb.STOP, subject, reason, selectors, although_foreign=although_foreign)
 
     def start(
         self,
@@ -249,9 +253,11 @@ class Client:
         """Lets the application see the change, where it is ready."""
         return self._ask(Verb.CUTOVER, subject, reason, selectors)
 
-    def cancel(self, subject: str, reason: str, **selectors: Unpack[Selectors]) -> Receipt:
-        """Ends it for good. A whole apply needs no selector."""
-        return self._ask(Verb.CANCEL, subject, reason, selectors)
+    def cancel(
+        self, subject: str, reason: str, *, although_foreign: str = "", **selectors: Unpack[Selectors]
+    ) -> Receipt:
+        """Ends it for good. A whole apply needs no selector. although_foreign: as for stop."""
+        return self._ask(Verb.CANCEL, subject, reason, selectors, although_foreign=although_foreign)
 
     def retry(self, subject: str, reason: str, **selectors: Unpack[Selectors]) -> Receipt:
         """Dispatches failed operations once more that no engine has given an id."""
@@ -301,11 +307,13 @@ class Client:
         volume: int | None = None,
         *,
         although_cancel_refused: bool = False,
+        although_foreign: str = "",
     ) -> Receipt:
         message = {
             "verb": verb.value,
             "volume": volume,
             "although_cancel_refused": although_cancel_refused,
+            "although_foreign": although_foreign,
         }
         asked = read_asked({**message, **self._operations(subject, reason, selectors)})
         return _told(lambda: self._door.ask(asked))

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.model import Capabilities, Claim, OperationScope
-from tern.domain.work import Fenced, Kept, KeyLook, NotClaimed, Resolved
+from tern.domain.samples import Sample
+from tern.domain.work import Fenced, Kept, KeyLook, NotClaimed, Question, Resolved, Sighting
 
 
 class EvidenceStore(Protocol):
@@ -48,7 +49,18 @@ class EvidenceStore(Protocol):
         *,
         taken_from: ScopeName | None = None,
         dry_run: bool = False,
+        sighting: Sighting | None = None,
     ) -> None:
         """A person's answer; raises Refused when the operation is not uncertain, somebody is just calling for it, or
-        the answer does not fit. taken_from: whose the id was said to be until now. With dry_run nothing is written.
+        the answer does not fit. taken_from: whose the id was said to be until now. With dry_run nothing is written. A
+        remote id is stored only with a sighting: what the engine just said of it, which is judged like any look, under
+        the fence that the operation still has.
         """
+
+    def question(self, name: ScopeName, remote_id: RemoteId, taken_from: ScopeName | None = None) -> Question:
+        """Whom to ask about an id that a person named for an uncertain operation; raises NotFound, Refused where the
+        answer would not fit whatever the engine says.
+        """
+
+    def refuting(self, claim: Claim, sample: Sample) -> str:
+        """Why a look that was made before a call is not about the operation's own work; empty where it may be."""

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from tern.domain.barrier import Refusals
 from tern.domain.control import Delivery, Verb
+from tern.domain.doubt import Doubt
 from tern.domain.drift import Foretold
 from tern.domain.holds import Holding
 from tern.domain.identity import ApplyId, PlanId, RemoteId
@@ -125,6 +126,7 @@ class OperationRecord:
     tables: tuple[TableFacts, ...]
     wishes: tuple[WishFacts, ...]
     volume: int | None = None
+    doubt: Doubt = Doubt.NONE
     unanswered: int = 0
     """Dispatches in a row that its deployment's engine left without an answer; the next one waits for pauses_s."""
     pauses_s: float = 0.0

@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from tern.domain.answer import fitting
+from tern.domain.doubt import Doubt
 from tern.domain.drift import Foretold
 from tern.domain.holds import ClearedBy, Hold, HoldKind
 from tern.domain.policy import OnFailure
 from tern.domain.states import ApplyState, State
 from tern.domain.timing import LOST_CONTACT_AFTER
+from tern.domain.work import Resolved
 from tern.facts import ApplyFacts, OperationRecord, TableFacts
 from tern.holding import held
 from tern.wave import WaveView, waves_of
@@ -274,9 +277,7 @@ def _blockers(facts: ApplyFacts, operations: tuple[OperationView, ...]) -> Itera
         name = operation.deployment
         kinds = {hold.kind: hold for hold in operation.holds}
         if HoldKind.UNCERTAIN in kinds:
-            text = kinds[HoldKind.UNCERTAIN].detail
-            command = f"tern resolve {operation.scope} --as not-started|ended|remote-id=R --reason '…'"
-            yield Blocker(name, f"uncertain: {text}", command, "tells Tern what you found at the engine")
+            yield from _blockers_of_uncertain(operation)
         elif operation.state is State.WAITING_FOR_CUTOVER:
             yield from _blockers_of_waiting(operation, kinds)
         elif operation.state is State.STOPPED and HoldKind.STOP in kinds and not facts.state.is_finished:
@@ -300,6 +301,20 @@ def _blockers_of_all(facts: ApplyFacts, operations: tuple[OperationView, ...]) -
         words = f"failed, and the rollout is paused: {failed.record.error_message or 'without a word'}"
         command = f"tern release {facts.apply_id} --reason '…'"
         yield Blocker(failed.deployment, words, command, "lets the others go on, until the next failure")
+
+
+def _blockers_of_uncertain(operation: OperationView) -> Iterator[Blocker]:
+    """The answers that fit now; and where its id turned out to be other work's, how to halt that."""
+    name, record = operation.deployment, operation.record
+    what = f"uncertain: {record.error_message or 'nobody here can tell whether the engine did it'}"
+    fit = fitting(has_remote_id=record.remote_id is not None, doubt=record.doubt)
+    words = "|".join("remote-id=R" if each is Resolved.REMOTE_ID else each.value for each in fit)
+    command = f"tern resolve {operation.scope} --as {words} --reason '…'"
+    yield Blocker(name, what, command, "tells Tern what you found at the engine")
+    if record.remote_id and record.doubt is Doubt.FOREIGN:
+        command = f"tern stop {operation.scope} --although-foreign={record.remote_id} --reason '…'"
+        words = f"stops the job {record.remote_id} there, which is other work"
+        yield Blocker(name, "its engine has other work under its id", command, words)
 
 
 def _blockers_of_waiting(operation: OperationView, kinds: Mapping[HoldKind, Hold]) -> Iterator[Blocker]:

@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tern.domain.control import Receipt, Verb
-from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.identity import ApplyId, RemoteId, ScopeName
 from tern.domain.model import Action, Capabilities, Deployment, PlannedChange
 from tern.domain.policy import Policy
 from tern.domain.selection import Selection
-from tern.flows.accept import accept_apply, ask
+from tern.flows.accept import accept_apply, answer, ask
 from tern.flows.advance import advance
 from tern.flows.control import deliver
 from tern.flows.dispatch import dispatch
 from tern.flows.poll import look, poll
 from tern.flows.sweep import reconcile, sweep_progress
-from tern.ports import Asked, Due, DueControl, NewApply, Ports, WishReceipt
+from tern.ports import Answered, Asked, Due, DueControl, NewApply, Ports, Resolved, WishReceipt
 from tern.store.database import Database
 from tern.store.sql import text
 from tern.store.store import PostgresStore
@@ -161,6 +161,13 @@ class World:
     ) -> WishReceipt:
         asked = Asked(verb, apply_id or self.last, selection, "bob", "the night is long", **more)
         return ask(asked, self.ports)
+
+    def resolve(
+        self, name: str, found: Resolved, remote_id: str = "", *, who: str = "eve", why: str = "I looked"
+    ) -> None:
+        """A person's answer about one operation of the newest apply."""
+        named = RemoteId(remote_id) if remote_id else None
+        answer(Answered(self.last, Selection((name,)), found, named, who, why), self.ports)
 
     def outcomes(self, receipt: WishReceipt) -> dict[str, Receipt]:
         return {line.deployment: line.outcome for line in receipt.lines}

@@ -4,13 +4,13 @@ The rules stand in the database, so that workers of the version before keep them
 verdict and inserting without an operation, and both come out right.
 
 Revision ID: 0008
-Revises: 0006
+Revises: 0007
 """
 
 from alembic import op
 
 revision = "0008"
-down_revision = "0006"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 

@@ -64,6 +64,7 @@ class _Typed:
     expected: int | None = None
     volume: int | None = None
     although_cancel_refused: bool = False
+    although_foreign: str = ""
 
 
 def _command(verb: Verb) -> click.Command:
@@ -103,6 +104,14 @@ _although_option = click.option(
 )
 
 
+_foreign_option = click.option(
+    "--although-foreign",
+    default="",
+    metavar="ID",
+    help="Send it although the operation's id turned out to be other work's: that id.",
+)
+
+
 def _arguments_of(verb: Verb) -> Callable[[Command], Command]:
     """What not every verb has: a level for volume, and operations to choose for all but release."""
 
@@ -113,6 +122,8 @@ def _arguments_of(verb: Verb) -> Callable[[Command], Command]:
         command = selection_options(expect_option(command))
         if verb is Verb.START:
             command = _although_option(command)
+        if verb.is_halting:
+            command = _foreign_option(command)
         return level(command) if verb is Verb.VOLUME else command
 
     return add
@@ -143,6 +154,7 @@ def _ask(typed: _Typed) -> int:
         expected=typed.expected,
         volume=typed.volume,
         although_cancel_refused=typed.although_cancel_refused,
+        although_foreign=typed.although_foreign,
     )
     receipt = ask(asked, reach.ports(ringing=not typed.dry_run))
     if typed.dry_run or not typed.waits:

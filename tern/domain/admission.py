@@ -13,6 +13,7 @@ from tern.domain.control import (
     ReceiptLine,
     Verb,
 )
+from tern.domain.doubt import Doubt, held_words, is_held
 from tern.domain.policy import OnFailure, Policy
 from tern.domain.states import ApplyState, State
 from tern.domain.tally import Tally
@@ -26,6 +27,13 @@ class AdmissionFacts:
 
     state: State
     has_remote_id: bool
+    remote_id: str = ""
+    doubt: Doubt = Doubt.NONE
+    """Whether the id may be its own work's at all."""
+    although_foreign: str = ""
+    """The id that the wish names, to be halted although it is other work."""
+    open_although: str = ""
+    """The id that the same verb names which is on its way already."""
     deployment: str = ""
     was_never_dispatched: bool = False
     """Nothing was sent, or its key is dead."""
@@ -95,6 +103,11 @@ class _Against:
 
 def admit(verb: Verb, facts: AdmissionFacts, volume: int | None = None) -> ReceiptLine:
     """Whether a wish is written down for an operation; every unmet condition is in the reason."""
+    if facts.although_foreign and (wrong := _wrongly_named(facts)):
+        return ReceiptLine(facts.deployment, Receipt.REFUSED, wrong)
+    if facts.open_request is not None and facts.although_foreign and not facts.open_although:
+        why = f"the {verb} of request {facts.open_request} goes out to {facts.remote_id} although it is other work"
+        return ReceiptLine(facts.deployment, Receipt.ACCEPTED, why)
     if facts.open_request is not None and not facts.is_overtaken:
         request = f"request {facts.open_request}"
         if verb is Verb.VOLUME and volume != facts.open_volume:
@@ -106,7 +119,7 @@ def admit(verb: Verb, facts: AdmissionFacts, volume: int | None = None) -> Recei
     if against := _unmet(verb, facts):
         why = "; ".join(each.told(facts) for each in against)
         return ReceiptLine(facts.deployment, Receipt.REFUSED, why)
-    return ReceiptLine(facts.deployment, Receipt.ACCEPTED)
+    return ReceiptLine(facts.deployment, Receipt.ACCEPTED, _said_of_doubt(verb, facts))
 
 
 def _is_taken(way: _Way, facts: AdmissionFacts) -> bool:
@@ -115,6 +128,26 @@ def _is_taken(way: _Way, facts: AdmissionFacts) -> bool:
     if _known_already(way.verb, asked) is not None:
         return False
     return not _unmet(way.verb, asked)
+
+
+def _wrongly_named(facts: AdmissionFacts) -> str:
+    """A person says of an id that it is other work: so it has to be that operation's, and in that doubt."""
+    if facts.doubt is not Doubt.FOREIGN:
+        return (
+            f"nothing says that {facts.remote_id or 'its id'} is other work; ask without --although-foreign"
+        )
+    if facts.although_foreign != facts.remote_id:
+        return f"its id is {facts.remote_id}, not {facts.although_foreign}"
+    return ""
+
+
+def _said_of_doubt(verb: Verb, facts: AdmissionFacts) -> str:
+    """A halt is taken down in any doubt, and says what it waits for."""
+    if not verb.is_halting or not facts.remote_id or facts.doubt is Doubt.NONE:
+        return ""
+    if facts.although_foreign:
+        return f"it goes out to {facts.remote_id} although that is other work"
+    return held_words(facts.doubt, facts.scope, facts.remote_id)
 
 
 def admit_release(state: ApplyState, policy: Policy, tally: Tally) -> ReceiptLine:
@@ -146,6 +179,8 @@ def _known_already(verb: Verb, facts: AdmissionFacts) -> Receipt | None:
         case Verb.START:
             if state.is_finished:
                 return too_late
+            if facts.remote_id and facts.doubt is not Doubt.NONE:
+                return None
             return already if state.is_live and facts.stop_in_force is None else None
         case Verb.CUTOVER:
             if state in {State.CUTTING_OVER, State.COMPLETED, State.REVERT_WINDOW}:
@@ -182,6 +217,8 @@ def _unmet(verb: Verb, facts: AdmissionFacts) -> list[_Against]:
     against: list[_Against] = []
     if facts.stop_in_force is not None and _is_kept_back(verb, facts):
         against.append(_covers(facts))
+    if verb.is_forward and facts.remote_id and is_held(facts.doubt, may_halt_all_the_same=False):
+        against.append(_Against(held_words(facts.doubt, facts.scope, facts.remote_id)))
     if verb.is_halting and state in LIVE_FOR_THE_APPLICATION:
         against.append(_LIVE if state is State.REVERT_WINDOW else _GOES_BACK)
     if verb in CONTRARY and CONTRARY[verb] in facts.open_verbs:

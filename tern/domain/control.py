@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import assert_never
 
+from tern.domain.doubt import Doubt, is_held
 from tern.domain.states import State
 
 
@@ -130,6 +131,8 @@ class Step(StrEnum):
     WAIT = "wait"
     WAIT_FOR_TURN = "wait_for_turn"
     WAIT_FOR_UNDRAIN = "wait_for_undrain"
+    HOLD = "hold"
+    """Until it is known again whose work its id is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,10 @@ class DriveFacts:
     """Its own sample was taken in this attempt, and after the last call's deadline."""
     out_of_turn: bool = False
     """Its cutover follows an order, and another operation comes before it."""
+    doubt: Doubt = Doubt.NONE
+    """Whether its id may be its own work's at all."""
+    names_foreign: bool = False
+    """Whoever asked named the id, to be halted although it is other work."""
     failed_since: bool = False
     """A failure has spent the rollout's budget since the wish was accepted."""
 
@@ -172,6 +179,10 @@ def next_step(verb: Verb, facts: DriveFacts) -> Step:
     A dispatch whose answer is lost is first resolved (S17): stopping must never leave a live remote behind, and
     must never call Apply in order to find out.
     """
+    if facts.has_remote_id and is_held(
+        facts.doubt, may_halt_all_the_same=facts.names_foreign and verb.is_halting
+    ):
+        return Step.HOLD
     if verb.is_halting:
         return _next_halting_step(verb, facts)
     if verb is Verb.START:

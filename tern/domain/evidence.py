@@ -4,19 +4,9 @@ How a claimed operation is sent stands in dispatch.py, how a sample is merged in
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from tern.domain.states import RANK, Event, State, advance, origins
 from tern.domain.timing import RPC_DEADLINE_S
-
-
-class Doubt(StrEnum):
-    """Why only a person ends an operation's uncertainty; no sample does."""
-
-    TAKEN = "taken"
-    """Its engine gave one id to it and to another operation."""
-    FOREIGN = "foreign"
-    """What its id is said to do is not its work."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from tern.domain.barrier import Refusals, asks_again_in_s, is_its_turn
 from tern.domain.budget import counted_failures, is_spent, strict_room
+from tern.domain.doubt import Doubt, held_words
 from tern.domain.opening import bakes_for_s, free_slots, waves_before
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy
 from tern.domain.states import State
@@ -124,6 +125,10 @@ class OperationFacts:
     """Since the last answer; None when there never was one."""
     error: str = ""
     """What is known about its trouble."""
+    doubt: Doubt = Doubt.NONE
+    """Whether its id may be its own work's at all."""
+    scope: str = ""
+    remote_id: str = ""
     unanswered: int = 0
     """Dispatches in a row, of whatever operation, that its deployment's engine left without an answer."""
     pauses_s: float = 0.0
@@ -145,6 +150,8 @@ def holds(policy: Policy, facts: OperationFacts) -> tuple[Hold, ...]:
             return (*_cutover(policy, facts), *_claim(facts), *_silence(facts))
         case State.UNCERTAIN:
             words = facts.error or "nobody here can tell whether the engine did it"
+            if facts.remote_id and facts.doubt is not Doubt.NONE:
+                words = f"{words}; {held_words(facts.doubt, facts.scope, facts.remote_id)}"
             return (Hold(HoldKind.UNCERTAIN, words, ClearedBy.FIX), *_claim(facts))
         case State.STOPPED | State.RESUMING if "start" in facts.wished and facts.drained:
             return (*_drained(facts), *_claim(facts))

@@ -216,7 +216,8 @@ class Asked:
 
     expected: for how many operations the asker thinks that it is accepted, None for any number.
     volume: 1 to 11, of the verb volume alone. although_cancel_refused: of a start alone; it takes back a cancel too
-    that the engine has refused.
+    that the engine has refused. although_foreign: of stop and cancel alone; the id of a job that is to be halted
+    although it is not the operation's own work.
     """
 
     verb: Verb
@@ -228,8 +229,12 @@ class Asked:
     expected: int | None = None
     volume: int | None = None
     although_cancel_refused: bool = False
+    although_foreign: str = ""
 
     def __post_init__(self) -> None:
+        if self.although_foreign and not self.verb.is_halting:
+            what = f"a {self.verb} is never sent to other work; only stop and cancel name an id all the same"
+            raise UsageError(what)
         if self.although_cancel_refused and self.verb is not Verb.START:
             raise UsageError("only a start takes back a cancel that was refused")
         if not self.reason.strip():
@@ -260,6 +265,22 @@ class Resolved(StrEnum):
     REMOTE_ID = "remote-id"
     REPEAT_APPLY = "repeat-apply"
     SAME_WORK = "same-work"
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What an engine said of an id that a person named, and the operation's fence when it was asked."""
+
+    sample: Sample
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Whom to ask about an id that a person named."""
+
+    deployment: Deployment
+    call: RemoteCall
 
 
 @dataclass(frozen=True, slots=True)

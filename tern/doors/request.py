@@ -129,15 +129,24 @@ def read_asked(message: Mapping[str, object]) -> Asked:
     """A wish; raises UsageError, and ScopeRefused for a malformed operation.
 
     verb; what _chosen() says; caller, reason; dry_run; expected, for how many operations it is to be accepted; volume,
-    of that verb alone; although_cancel_refused, of a start alone.
+    of that verb alone; although_cancel_refused, of a start alone; although_foreign, an id, of stop and cancel alone.
     """
     fields = _Fields(message)
     verb, volume = fields.word("verb", Verb), fields.number("volume")
     although = fields.flag("although_cancel_refused")
+    foreign = fields.text("although_foreign").strip()
     choose, rest = _chosen(fields), _rest(fields)
     fields.end()
     apply_id, selection = choose()
-    return Asked(verb, apply_id, selection, volume=volume, although_cancel_refused=although, **rest)
+    return Asked(
+        verb,
+        apply_id,
+        selection,
+        volume=volume,
+        although_cancel_refused=although,
+        although_foreign=foreign,
+        **rest,
+    )
 
 
 def read_answered(message: Mapping[str, object]) -> Answered:

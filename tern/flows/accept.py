@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import assert_never
 
 from tern.domain.choice import Choice
 from tern.domain.control import CALLS_ONLY, Receipt, ReceiptLine
 from tern.domain.drift import Foretold, Look, compared, refuse_drift, warnings
 from tern.domain.enqueue import Enqueue, NewChange, check_place, is_usable_key, losses, refuse_unsafe
-from tern.domain.errors import Refused, TernError, UsageError
-from tern.domain.identity import PlanId, ScopeName
+from tern.domain.errors import Refused, TernError, TryAgain, UsageError
+from tern.domain.identity import PlanId, RemoteId, ScopeName
 from tern.domain.model import Deployment, Plan, PlannedChange
+from tern.domain.outcome import Ok, Unknown
+from tern.domain.outcome import Refused as CallRefused
 from tern.domain.policy import Policy
 from tern.domain.review import check_reviewed
 from tern.domain.selection import refuse_unexpected
 from tern.domain.waves import check_division
+from tern.domain.work import Sighting
 from tern.doors.request import EnqueueRequest
 from tern.ports import AcceptedApply, Answered, Asked, Enqueued, NewApply, Ports, Store, WishReceipt
 from tern.probing import look
@@ -133,6 +137,7 @@ def _outcome(answered: Answered, deployment: str, ports: Ports) -> ReceiptLine:
 
 def _answer_one(answered: Answered, deployment: str, ports: Ports) -> None:
     name = ScopeName(answered.apply_id, deployment)
+    sighting = _sighted(name, answered.remote_id, answered.taken_from, ports) if answered.remote_id else None
     ports.store.resolve_uncertain(
         name,
         answered.found,
@@ -141,6 +146,7 @@ def _answer_one(answered: Answered, deployment: str, ports: Ports) -> None:
         answered.reason,
         taken_from=answered.taken_from,
         dry_run=answered.dry_run,
+        sighting=sighting,
     )
     if not answered.dry_run:
         for apply_id in {
@@ -148,6 +154,36 @@ def _answer_one(answered: Answered, deployment: str, ports: Ports) -> None:
             *([] if (other := answered.taken_from) is None else [other.apply_id]),
         }:
             ports.bells.advance(apply_id)
+
+
+def _sighted(name: ScopeName, remote_id: RemoteId, taken_from: ScopeName | None, ports: Ports) -> Sighting:
+    """What the operation's engine says of an id that a person named. Raises Refused where it does not know it, TryAgain
+    where it says nothing that could be judged.
+    """
+    question = ports.store.question(name, remote_id, taken_from)
+    what = f"{remote_id} was not taken for {name}"
+    match ports.engines.of(question.deployment).progress(question.call):
+        case Ok(sample):
+            return Sighting(sample, question.call.fence)
+        case CallRefused(message, _, "NOT_FOUND"):
+            raise Refused(
+                what,
+                why=(f"the engine at {name.deployment} does not know it ({message})",),
+                next_step="Look at the engine for the id that it gave; nothing was stored.",
+                reason="REMOTE_ID_UNKNOWN",
+            )
+        case CallRefused(message, reason) as refused if refused.was_sent:
+            why = (f"the engine at {name.deployment} refuses to speak of it", message)
+            raise Refused(what, why=why, reason=reason or "REMOTE_ID_REFUSED")
+        case CallRefused(message, reason) | Unknown(message, reason):
+            raise TryAgain(
+                what,
+                why=(f"the engine at {name.deployment} could not be asked about it", message),
+                next_step="Try again once it answers: an id is stored only after a look at it.",
+                reason=reason or "NO_ANSWER",
+            )
+        case other:
+            assert_never(other)
 
 
 def _change(asked: Enqueue, store: Store) -> tuple[NewChange, Plan | None]:

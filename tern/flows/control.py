@@ -133,6 +133,11 @@ def _is_seen_stopped(claimed: DeliveryClaimed, engine: Engine, call: RemoteCall,
     """
     claim, delivery_id = claimed.claim, claimed.delivery_id
     match engine.progress(call):
+        case Ok(sample) if why := ports.store.refuting(claim, sample):
+            # Somebody else's job is neither started nor taken over; the next look puts the operation in doubt.
+            words = f"nothing was sent: {call.remote_id} is other work at its engine: {why}"
+            ports.store.record_look(claim, delivery_id, words, was_answered=False)
+            ports.bells.progress(Due(claim.operation_id, claimed.scope.name))
         case Ok(sample) if sample.state is State.STOPPED:
             if ports.store.resume(claim, delivery_id) is Fenced.DONE:
                 return True

@@ -246,15 +246,18 @@ def ask_person(tx: Connection, held: HeldOperation, verb: Verb, delivery_id: int
     project_parent(tx, held.apply_pk, owner)
 
 
-def postpone(tx: Connection, delivery_id: int, delay_s: float | None) -> None:
-    """The wish stays open and is due again after the delay; None: when something else makes it due."""
+def postpone(tx: Connection, delivery_id: int, delay_s: float | None, words: str = "") -> None:
+    """The wish stays open and is due again after the delay; None: when something else makes it due. `words` say what
+    it waits for.
+    """
     tx.execute(
         text(
             "UPDATE control_deliveries SET next_attempt_at ="
             " CASE WHEN CAST(:delay_s AS float) IS NOT NULL"
-            " THEN tern_clock() + make_interval(secs => :delay_s) END WHERE id = :id"
+            " THEN tern_clock() + make_interval(secs => :delay_s) END,"
+            " engine_words = CASE WHEN :words = '' THEN engine_words ELSE :words END WHERE id = :id"
         ),
-        {"delay_s": delay_s, "id": delivery_id},
+        {"delay_s": delay_s, "id": delivery_id, "words": words},
     )
 
 

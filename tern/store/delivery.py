@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from tern.domain.control import CONTRARY, Delivery, DriveFacts, Step, Verb, next_step, unmet
+from tern.domain.doubt import Doubt, held_words
 from tern.domain.errors import ScopeRefused
 from tern.domain.identity import DispatchKey, ScopeName
 from tern.domain.model import Claim, OperationScope
@@ -24,7 +25,7 @@ from tern.store.step import HeldOperation, Steps, lock_apply_of, new_token
 from tern.store.uncalled import Revival, put_back_in_line
 
 _OPEN_WISHES = text(
-    "SELECT d.id, d.verb, d.state, d.attempts, d.refusals, d.refused_attempt, d.overrides_cancel,"
+    "SELECT d.id, d.verb, d.state, d.attempts, d.refusals, d.refused_attempt, d.overrides_cancel, d.although_foreign,"
     " r.caller, r.reason, r.volume,"
     " (d.next_attempt_at <= tern_clock() OR d.next_attempt_at > tern_clock() + make_interval(secs => :longest_s))"
     "   AS is_due, d.request_id,"
@@ -114,6 +115,12 @@ class DeliverySteps(Steps):
             case Step.ASK_PERSON:
                 ask_person(tx, held, verb, wish.id, self.owner)
                 return NotClaimed("an earlier dispatch is unanswered and this engine offers no Resolve")
+            case Step.HOLD:
+                # Whatever ends the doubt makes it due.
+                words = held_words(facts.doubt, str(scope.name), scope.remote_id)
+                postpone(tx, wish.id, None, words)
+                project_parent(tx, held.apply_pk, self.owner)
+                return NotClaimed(words)
             case Step.WAIT:
                 postpone(tx, wish.id, 1.0)
                 return NotClaimed("what it waits for has not been observed yet")
@@ -264,6 +271,8 @@ def _facts(
         drained=scope.deployment.drained,
         contrary_came_first=any(other.verb == contrary and other.id < wish.id for other in rows),
         is_fresh=bool(wish.is_fresh),
+        doubt=Doubt(held.row.doubt),
+        names_foreign=bool(wish.although_foreign) and wish.although_foreign == scope.remote_id,
     )
 
 

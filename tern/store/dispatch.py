@@ -27,7 +27,8 @@ _LAST_LOOK = text(
     f"SELECT {STOP_IN_FORCE} AS stop_in_force,"
     " :is_new_work AND coalesce((SELECT n.drained FROM deployments n WHERE n.name = o.deployment), false) AS drained"
     " FROM apply_operations o"
-    " WHERE o.id = :id AND o.claim_token = :token AND o.claim_expires_at > tern_clock()"
+    # While it is in doubt whose work its id is, nothing is begun with it.
+    " WHERE o.id = :id AND o.claim_token = :token AND o.claim_expires_at > tern_clock() AND o.doubt = ''"
 )
 _FOLLOWED = (
     "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL, next_attempt_at = NULL,"

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from psycopg import IntegrityError
 
-from tern.domain.evidence import Doubt, after_taken
+from tern.domain.doubt import Doubt
+from tern.domain.evidence import after_taken
 from tern.domain.states import Event, State
 from tern.store.event import Happening, append
 from tern.store.projection import move, project_parent

@@ -8,9 +8,11 @@ import json
 from collections.abc import Sequence
 
 from tern.domain.control import Delivery
+from tern.domain.doubt import Doubt
 from tern.domain.errors import ScopeRefused
 from tern.domain.identity import ApplyId, DispatchKey, RemoteId, ScopeName
 from tern.domain.model import Claim, OperationScope, RemoteCall
+from tern.domain.outcome import Ok
 from tern.domain.samples import Sample
 from tern.domain.scope import validate
 from tern.domain.states import Event, State
@@ -18,16 +20,18 @@ from tern.domain.timing import PROBE_INTERVAL_S, UNANSWERED_LOOK_S, UNANSWERED_S
 from tern.ports import Cursor, Due, DueControl, KeyLook, Looked, NotClaimed, Poll
 from tern.store.deployment import deployment_in
 from tern.store.event import Happening, append
+from tern.store.foreign import end_foreign_work, hold_in_doubt
 from tern.store.outstanding import Sent, Why, open_outstanding
+from tern.store.own_work import Judge
 from tern.store.progress import write_tables
 from tern.store.projection import close_deliveries, close_fulfilled, move, project_parent
 from tern.store.scope import HOLDS_ITS_ID, REMOTE_ID, SCOPE_COLUMNS, SCOPE_ROWS, found_in
-from tern.store.seen import SAMPLED, SAMPLED_TYPES, Seen, load_seen
+from tern.store.seen import SAMPLED, SAMPLED_TYPES, SAMPLED_WITH_IT, Seen, load_seen
 from tern.store.session import single, transaction
 from tern.store.sql import Connection, Row, text
 from tern.store.step import NOW, new_token
 from tern.store.sweep import SweepSteps
-from tern.store.wish import wish_stop_again
+from tern.store.wish import take_up_wishes, wish_stop_again
 
 POLL_LEASE_S = 15.0
 FULL_READ_S = 30
@@ -64,9 +68,6 @@ _ONE = text(
     f"SELECT o.*, {SCOPE_COLUMNS}, {HOLDS_ITS_ID} AS is_held,"
     " greatest(0, extract(epoch FROM tern_clock() - o.unanswered_since))::float AS unanswered_for_s"
     f" FROM {SCOPE_ROWS} WHERE o.id = :id"
-)
-_SAMPLED_WITH_IT = SAMPLED.format_map(
-    {name: f"CAST(:{name} AS {kind})" for name, kind in SAMPLED_TYPES.items()}
 )
 _WRITE_SAMPLES = text(
     f"UPDATE apply_operations o SET {SAMPLED.format_map({name: f's.{name}' for name in SAMPLED_TYPES})}"
@@ -173,12 +174,13 @@ class PollSteps(SweepSteps):
                 tx.execute(_GIVE_BACK, {"name": f"poll:{poll.deployment.name}", "owner": poll.owner})
             return ()
         answers = {look.cursor.operation_id: look for look in looks}
+        judge = Judge(look.outcome.value for look in looks if isinstance(look.outcome, Ok))
         due: list[Due | DueControl] = []
         with transaction(self.engine) as tx:
-            moving = [seen for seen in load_seen(tx, poll, answers) if seen.moves]
+            moving = [seen for seen in load_seen(tx, poll, answers, judge) if seen.moves]
             applies = sorted({seen.row.apply_id for seen in moving})
             # In the lock order, and everything is read again in a statement that begins after the locks.
-            seen = load_seen(tx, poll, answers, applies)
+            seen = load_seen(tx, poll, answers, judge, applies)
             locked = set(applies)
             # What began to move since the first look waits for the next poll; its cursor does not advance.
             written = [one for one in seen if not one.moves or one.row.apply_id in locked]
@@ -212,6 +214,11 @@ class PollSteps(SweepSteps):
             if seen.contradicts:
                 self._keep_contradiction(tx, seen)
                 continue
+            if seen.is_foreign:
+                if seen.doubt is Doubt.NONE:
+                    hold_in_doubt(tx, seen, self.pace)
+                end_foreign_work(tx, seen)
+                continue
             observed = seen.observed()
             sample = seen.sample
             if observed is None or sample is None:
@@ -239,7 +246,7 @@ class PollSteps(SweepSteps):
                 # What made it uncertain is over once a definite sample is there.
                 "error_message = CASE WHEN :failed THEN :words WHEN :cleared THEN '' ELSE error_message END,"
                 " error_reason = CASE WHEN :failed THEN 'ENGINE_FAILED' WHEN :cleared THEN '' ELSE error_reason END,"
-                f" next_attempt_at = NULL, {_SAMPLED_WITH_IT}"
+                f" doubt = '', next_attempt_at = NULL, {SAMPLED_WITH_IT}"
             ),
             values={
                 **seen.line(self.pace),
@@ -250,6 +257,8 @@ class PollSteps(SweepSteps):
             # One that comes between finds what is settled, and is closed by its own driver.
             may_have_wishes=row.control_open or seen.resends_stop,
         )
+        if seen.doubt is not Doubt.NONE:
+            take_up_wishes(tx, row.id)
         if event is Event.RESUME_REFUSED:
             open_start = tx.execute(
                 text(
@@ -279,7 +288,7 @@ class PollSteps(SweepSteps):
             why=words,
             assignments=(
                 "error_reason = 'REMOTE_ID_UNKNOWN', error_message = :words, next_attempt_at = NULL,"
-                f" {_SAMPLED_WITH_IT}"
+                f" {SAMPLED_WITH_IT}"
             ),
             values={"words": words, **seen.line(self.pace)},
         )

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from tern.domain.control import Delivery, Verb
+from tern.domain.doubt import Doubt
 from tern.domain.drift import Foretold, Look
 from tern.domain.errors import NotFound
 from tern.domain.identity import ApplyId, PlanId, RemoteId, ScopeName
@@ -42,7 +43,7 @@ _APPLY = text(
 _OPERATIONS = text(
     # Only what is read: there may be ten thousand of them.
     "SELECT o.id, o.deployment, o.position, o.wave, o.target, o.state, o.attempt, o.fence, o.claim_token, o.volume,"
-    " o.poll_failures, o.poll_error, o.summary, o.error_reason, o.error_message,"
+    " o.poll_failures, o.poll_error, o.summary, o.error_reason, o.error_message, o.doubt,"
     f" {REMOTE_ID} AS remote_id, {STOP_IN_FORCE} AS stop_in_force,"
     " coalesce(n.drained, false) AS drained, coalesce(q.in_a_row, 0) AS unanswered,"
     " coalesce(extract(epoch FROM q.retry_at - tern_clock())::float, 0) AS pauses_s,"
@@ -359,6 +360,7 @@ def _operation(
         wishes=wishes,
         foretold=foretold,
         volume=row["volume"],
+        doubt=Doubt(row["doubt"]),
         unanswered=row["unanswered"],
         # A longer one was written under a clock that was set back since, and counts for nobody.
         pauses_s=row["pauses_s"] if row["pauses_s"] <= LONGEST_PAUSE_S else 0.0,

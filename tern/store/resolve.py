@@ -5,20 +5,26 @@ from collections.abc import Mapping
 
 from psycopg import IntegrityError
 
+from tern.domain.answer import fitting
 from tern.domain.control import Delivery
+from tern.domain.doubt import Doubt
 from tern.domain.errors import NotFound, Refused
-from tern.domain.evidence import Doubt, seconds_to_wait
+from tern.domain.evidence import seconds_to_wait
 from tern.domain.identity import RemoteId, ScopeName
+from tern.domain.model import RemoteCall
 from tern.domain.states import Event, State
+from tern.domain.work import Question, Sighting
 from tern.ports import Resolved
 from tern.store.doubt import is_taken, lock_operations
 from tern.store.event import Happening, append
 from tern.store.gate import claim_runs_for_s
+from tern.store.own_work import Judge, evidence_columns
 from tern.store.projection import close_deliveries, move, project_parent
-from tern.store.scope import REMOTE_ID, store_remote_id
+from tern.store.scope import REMOTE_ID, load_scope, store_remote_id
 from tern.store.session import transaction
 from tern.store.sql import Connection, Row, text
 from tern.store.step import APPLY_IS_ANSWERED, Steps
+from tern.store.wish import take_up_wishes
 
 _FIND = text(
     "SELECT o.id FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
@@ -30,6 +36,10 @@ _OTHER = text(
     f" WHERE (o.engine_number = :engine OR o.engine_number IS NULL AND o.deployment = :deployment)"
     f" AND {REMOTE_ID} = :remote_id AND o.id <> :id AND o.error_reason <> 'ID_LOST'"
     " ORDER BY o.completed_at IS NULL DESC, o.id DESC LIMIT 1"
+)
+_WEIGHED = text(
+    f"SELECT o.id, {evidence_columns(':remote_id')} FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+    " JOIN plans p ON p.id = a.plan_id WHERE o.id = :id"
 )
 _MOVE_GUARD = text(
     "UPDATE remote_ids SET operation_id = :to_id, stored_at = tern_clock()"
@@ -50,11 +60,13 @@ class ResolveSteps(Steps):
         *,
         taken_from: ScopeName | None = None,
         dry_run: bool = False,
+        sighting: Sighting | None = None,
     ) -> None:
-        """See ports.ControlStore."""
+        """See ports.EvidenceStore."""
         if not reason.strip():
             message = "an uncertain operation is resolved with a reason"
             raise Refused(message, next_step="Say what you saw with --reason.", reason="REASON_MISSING")
+        judge = Judge(() if sighting is None else (sighting.sample,))
         try:
             with transaction(self.engine) as tx:
                 own = _find(tx, name)
@@ -65,6 +77,8 @@ class ResolveSteps(Steps):
                 new_id = _checked(tx, row, name, found, remote_id, taken_from)
                 if holder is not None:
                     _check_holder(rows[holder], row, taken_from, remote_id)
+                if new_id is not None:
+                    _check_sighting(tx, row, name, new_id, sighting, judge)
                 if dry_run:
                     return
                 if holder is not None:
@@ -72,13 +86,23 @@ class ResolveSteps(Steps):
                 if found is Resolved.SAME_WORK:
                     _believe(tx, row, caller, reason)
                 else:
-                    _answer(tx, row, found, new_id, caller, reason)
+                    _answer(tx, row, found, new_id, sighting, caller, reason)
         except IntegrityError as error:
             if not is_taken(error):
                 raise
             # Given to another operation in this very moment: that one's driver says so in both.
             message = f"the remote id {remote_id} has just become another operation's"
             raise Refused(message, next_step="Look again.", reason="REMOTE_ID_TAKEN") from None
+
+    def question(self, name: ScopeName, remote_id: RemoteId, taken_from: ScopeName | None = None) -> Question:
+        """See ports.EvidenceStore."""
+        with transaction(self.engine) as tx:
+            own = _find(tx, name)
+            row = lock_operations(tx, [own])[own]
+            self._refuse_while_called(row, name)
+            _checked(tx, row, name, Resolved.REMOTE_ID, remote_id, taken_from)
+            scope = load_scope(tx, own, name)
+            return Question(scope.deployment, RemoteCall(name, remote_id, scope.environment, row.fence))
 
     def _refuse_while_called(self, row: Row, name: ScopeName) -> None:
         """What is just being called for may still be answered, and an answer is better than anybody's word."""
@@ -103,8 +127,35 @@ def _find(tx: Connection, name: ScopeName) -> int:
     return int(found)
 
 
+def _check_sighting(
+    tx: Connection, row: Row, name: ScopeName, remote_id: RemoteId, sighting: Sighting | None, judge: Judge
+) -> None:
+    """An id that a person named is followed for good, so a slip must not lead to other work; raises Refused."""
+    message = f"{remote_id} was not taken for {name}"
+    if sighting is None:
+        raise Refused(message, why=("its engine was not asked about it",), reason="REMOTE_ID_NOT_SEEN")
+    if sighting.fence != row.fence:
+        why = "while its engine was asked, somebody else worked on the operation"
+        raise Refused(message, why=(why,), next_step="Ask again.", reason="OVERTAKEN")
+    weighed = tx.execute(_WEIGHED, {"id": row.id, "remote_id": remote_id}).one()
+    evidence = judge.weigh(tx, weighed, sighting.sample)
+    if evidence.against:
+        raise Refused(
+            message,
+            why=(f"what its engine at {name.deployment} says of it is about other work", *evidence.against),
+            next_step=f"Look at the engine for the job of this rollout: tern get {name} shows its statements.",
+            reason="FOREIGN_WORK",
+        )
+
+
 def _answer(
-    tx: Connection, row: Row, found: Resolved, new_id: RemoteId | None, caller: str, reason: str
+    tx: Connection,
+    row: Row,
+    found: Resolved,
+    new_id: RemoteId | None,
+    sighting: Sighting | None,
+    caller: str,
+    reason: str,
 ) -> None:
     event, assignments = _arrow(found)
     if new_id is not None:
@@ -130,17 +181,28 @@ def _answer(
             f"{assignments}, doubt = '', fence = fence + 1, progress_revision = 0,"
             " claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL"
         ),
-        values={"reason": reason} if found is Resolved.ENDED else {},
+        values={
+            **({"reason": reason} if found is Resolved.ENDED else {}),
+            **(_first_sight(sighting) if found is Resolved.REMOTE_ID else {}),
+        },
     )
     _go_on(tx, row, caller)
 
 
+def _first_sight(sighting: Sighting | None) -> dict[str, object]:
+    sample = None if sighting is None else sighting.sample
+    return {"identity": sample.identity if sample else "", "began": sample.started_at if sample else ""}
+
+
 def _believe(tx: Connection, row: Row, caller: str, reason: str) -> None:
-    """Its id is its own work: samples and wishes count again, and the next one says what has become of it."""
+    """Its id is its own work: samples and wishes count again, and the next one says what has become of it. That one is
+    the first again, with which the later ones are compared.
+    """
     tx.execute(
         text(
             "UPDATE apply_operations SET doubt = '', same_work_at = tern_clock(), error_message = '',"
-            " error_reason = '', fence = fence + 1, progress_revision = 0, next_poll_at = tern_clock(),"
+            " error_reason = '', remote_identity = '', remote_started_at = '',"
+            " fence = fence + 1, progress_revision = 0, next_poll_at = tern_clock(),"
             " claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL WHERE id = :id"
         ),
         {"id": row.id},
@@ -152,13 +214,7 @@ def _believe(tx: Connection, row: Row, caller: str, reason: str) -> None:
 
 def _go_on(tx: Connection, row: Row, caller: str) -> None:
     # A stop that waited for this answer can go on.
-    tx.execute(
-        text(
-            "UPDATE control_deliveries SET next_attempt_at = tern_clock()"
-            " WHERE operation_id = :id AND state IN ('pending', 'sent')"
-        ),
-        {"id": row.id},
-    )
+    take_up_wishes(tx, row.id)
     project_parent(tx, row.apply_id, caller)
 
 
@@ -174,12 +230,12 @@ def _checked(
     if row.state != State.UNCERTAIN.value:
         message = f"{name} is {row.state}, not uncertain"
         raise Refused(message, reason="NOT_UNCERTAIN")
-    if found is Resolved.SAME_WORK:
-        if row.doubt == "" or row.remote_id is None:
-            message = f"nobody doubts whose work {name} has at its engine"
-            raise Refused(message, reason="NOT_IN_DOUBT")
-        return None
-    if row.remote_id is not None and found is not Resolved.ENDED:
+    doubt = Doubt(row.doubt)
+    if found is Resolved.SAME_WORK and (row.remote_id is None or doubt is Doubt.NONE):
+        message = f"nobody doubts whose work {name} has at its engine"
+        step = f"`tern explain {name}` prints the answers that fit."
+        raise Refused(message, next_step=step, reason="NOT_IN_DOUBT")
+    if found not in fitting(has_remote_id=row.remote_id is not None, doubt=doubt):
         same = f"tern resolve {name} --as same-work --reason '…', or: " if row.doubt else ""
         message = f"{name} has the remote id {row.remote_id}, which is never replaced"
         raise Refused(
@@ -305,9 +361,9 @@ def _arrow(found: Resolved) -> tuple[Event, str]:
                 " next_poll_at = CASE WHEN unanswered_since IS NOT NULL THEN next_poll_at END"
             )
         case Resolved.REMOTE_ID:
-            return (
-                Event.ADOPT,
-                f"{clean}, next_attempt_at = NULL, next_poll_at = tern_clock(), {APPLY_IS_ANSWERED}",
+            return Event.ADOPT, (
+                f"{clean}, next_attempt_at = NULL, next_poll_at = tern_clock(), remote_identity = :identity,"
+                f" remote_started_at = :began, {APPLY_IS_ANSWERED}"
             )
         case Resolved.REPEAT_APPLY:
             return Event.REPEAT, (

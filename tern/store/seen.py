@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tern.domain.doubt import Doubt
 from tern.domain.evidence import contradicts
 from tern.domain.outcome import Ok
 from tern.domain.outcome import Refused as CallRefused
+from tern.domain.own_work import Evidence
 from tern.domain.samples import MergeContext, Observed, Sample, merge
 from tern.domain.states import State
 from tern.domain.timing import LOST_CONTACT_AFTER, RPC_DEADLINE_S, START_GRACE_S, PollPace, poll_interval_s
 from tern.ports import Cursor, Looked, Poll
+from tern.store.own_work import Judge, evidence_columns, kept_in
 from tern.store.scope import REMOTE_ID
 from tern.store.sql import Connection, Row, text
 
@@ -32,12 +35,14 @@ _SEEN = (
     "   AS stop_was_sent,"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.verb = 'start'"
     "   AND d.state IN ('pending', 'sent')) AS start_is_open,"
-    " o.doubt, o.unanswered_since IS NOT NULL AND NOT EXISTS (SELECT 1 FROM outstanding_calls c"
+    " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state = 'sent'"
+    f"   AND d.although_foreign <> '') AS halts_foreign, {evidence_columns(REMOTE_ID)},"
+    " o.unanswered_since IS NOT NULL AND NOT EXISTS (SELECT 1 FROM outstanding_calls c"
     f"   WHERE c.operation_id = o.id AND c.remote_id = {REMOTE_ID} AND c.settled_at IS NULL) AS may_contradict,"
     " o.engine_number, o.dispatched_to,"
-    " o.dispatch_generation, a.environment, a.database, coalesce(n.address, '') AS address"
-    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id LEFT JOIN deployments n ON n.name = o.deployment"
-    " WHERE o.id = ANY(:ids) ORDER BY o.id"
+    " o.dispatch_generation, a.environment, coalesce(n.address, '') AS address"
+    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id JOIN plans p ON p.id = a.plan_id"
+    " LEFT JOIN deployments n ON n.name = o.deployment WHERE o.id = ANY(:ids) ORDER BY o.id"
 )
 _SEEN_NOW = text(_SEEN)
 _SEEN_LOCKED = text(f"{_SEEN} FOR NO KEY UPDATE OF o SKIP LOCKED")
@@ -49,7 +54,10 @@ SAMPLED = (
     # Only a sample that says what stands here speaks for this attempt; one from behind opens no gate.
     " sampled_attempt = CASE WHEN {confirms} IS NULL THEN sampled_attempt WHEN {confirms} THEN attempt END,"
     " progress_revision = coalesce({revision}, progress_revision), summary = coalesce({told}, summary),"
-    " runs_though_stopped = coalesce({runs_on}, runs_though_stopped)"
+    " runs_though_stopped = coalesce({runs_on}, runs_though_stopped),"
+    # The first that is said stays: it is what every later look is compared with.
+    " remote_identity = coalesce(nullif(remote_identity, ''), {identity}, ''),"
+    " remote_started_at = coalesce(nullif(remote_started_at, ''), {began}, '')"
 )
 """SET items for what an operation's row keeps of a look: Seen.line, from wherever its values come."""
 SAMPLED_TYPES = {
@@ -61,7 +69,13 @@ SAMPLED_TYPES = {
     "revision": "numeric",
     "told": "text",
     "runs_on": "boolean",
+    "identity": "text",
+    "began": "text",
 }
+SAMPLED_WITH_IT = SAMPLED.format_map(
+    {name: f"CAST(:{name} AS {kind})" for name, kind in SAMPLED_TYPES.items()}
+)
+"""The same, for an UPDATE that is given one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +85,7 @@ class Seen:
     row: Row
     cursor: Cursor
     look: Looked | None
+    evidence: Evidence
 
     @property
     def sample(self) -> Sample | None:
@@ -85,6 +100,27 @@ class Seen:
             and isinstance(self.look.outcome, CallRefused)
             and self.look.outcome.code == "NOT_FOUND"
         )
+
+    @property
+    def doubt(self) -> Doubt:
+        """What was in doubt before this look."""
+        return Doubt(self.row.doubt)
+
+    @property
+    def is_foreign(self) -> bool:
+        """It shows somebody else's work under our id."""
+        return bool(self.evidence.against) and not State(self.row.state).is_finished
+
+    @property
+    def why_not(self) -> str:
+        """Why nothing is taken over from a look that there is, where that is because of whose work it may be."""
+        if self.sample is None or self.doubt is Doubt.TAKEN:
+            return ""
+        if self.evidence.against:
+            return f"this is other work: {'; '.join(self.evidence.against)}"
+        if not self.evidence.counts(kept_in(self.row)):
+            return "nothing in it shows that it is about this work"
+        return ""
 
     @property
     def failure(self) -> str:
@@ -115,12 +151,14 @@ class Seen:
         sample = self.sample
         if sample is None:
             return None
+        if self.why_not:
+            return Observed(None, State(self.row.state), applied=False, note=self.why_not)
         context = MergeContext(
             start_sent_s_ago=self.row.start_age_s,
             grace_s=START_GRACE_S,
             stop_was_sent=self.row.stop_was_sent,
             start_is_open=self.row.start_is_open,
-            is_in_doubt=self.row.doubt != "",
+            is_in_doubt=self.doubt is Doubt.TAKEN,
         )
         return merge(State(self.row.state), sample.state, context)
 
@@ -133,7 +171,7 @@ class Seen:
     @property
     def contradicts(self) -> bool:
         """A call of which nothing was heard has acted on what is finished here, and nobody has written it down yet."""
-        if self.sample is None or not self.row.may_contradict:
+        if self.sample is None or self.evidence.against or not self.row.may_contradict:
             return False
         return contradicts(State(self.row.state), self.sample.state)
 
@@ -141,7 +179,16 @@ class Seen:
     def is_moved(self) -> bool:
         """The operation takes an arrow, and the same write keeps the look."""
         observed = self.observed()
-        return self.moves and (self.is_lost or (observed is not None and observed.event is not None))
+        return self.moves and (
+            self.is_lost
+            or (self.is_foreign and self.doubt is Doubt.NONE)
+            or (observed is not None and observed.event is not None)
+        )
+
+    @property
+    def ends_foreign_work(self) -> bool:
+        """Somebody had that job halted although it is not ours, and this may be what comes of it."""
+        return self.is_foreign and bool(self.row.halts_foreign)
 
     @property
     def moves(self) -> bool:
@@ -150,6 +197,8 @@ class Seen:
             return State(self.row.state).is_live and self.row.state != State.UNCERTAIN.value
         if self.contradicts:
             return True
+        if self.is_foreign and self.doubt is not Doubt.TAKEN:
+            return self.doubt is Doubt.NONE or self.ends_foreign_work
         observed = self.observed()
         return observed is not None and (
             observed.event is not None or observed.resend_stop or (observed.applied and self.row.control_open)
@@ -163,13 +212,15 @@ class Seen:
         # A note about a sample that can't be taken over now is no failed contact.
         failure = self.failure or (observed.note if observed is not None and not applied else "")
         state = observed.state if observed is not None else State(row.state)
-        if self.is_lost and state.is_live:
+        if (self.is_lost and state.is_live) or self.is_foreign:
             state = State.UNCERTAIN
         next_s = poll_interval_s(
             state.value,
             state_age_s=0.0 if state.value != row.state else row.state_age_s,
             poll_failures=self.failures,
-            control_open=row.control_open or (observed is not None and observed.resend_stop),
+            # In doubt nothing is sent, so there is nothing to see the effect of.
+            control_open=(row.control_open and (self.doubt is Doubt.NONE or row.halts_foreign))
+            or (observed is not None and observed.resend_stop),
             pace=pace,
         )
         return {
@@ -185,11 +236,17 @@ class Seen:
             "runs_on": (
                 True if observed is not None and observed.resend_stop else (False if applied else None)
             ),
+            "identity": sample.identity if sample is not None and applied else None,
+            "began": sample.started_at if sample is not None and applied else None,
         }
 
 
 def load_seen(
-    tx: Connection, poll: Poll, answers: Mapping[int, Looked], applies: Sequence[int] | None = None
+    tx: Connection,
+    poll: Poll,
+    answers: Mapping[int, Looked],
+    judge: Judge,
+    applies: Sequence[int] | None = None,
 ) -> list[Seen]:
     """The polled operations as they are now, without those that another id or fence has overtaken; with `applies`,
     under the locks of these and their own, in order. A row that a driver holds just now is left to the next poll rather
@@ -202,7 +259,12 @@ def load_seen(
             tx.execute(_LOCK_APPLIES, {"applies": list(applies)})
         found = tx.execute(_SEEN_NOW if applies is None else _SEEN_LOCKED, ids)
     return [
-        Seen(row, cursors[row.id], answers.get(row.id))
+        Seen(row, cursors[row.id], look, _weighed(tx, row, look, judge))
         for row in found
         if row.remote_id == cursors[row.id].call.remote_id and row.fence == cursors[row.id].call.fence
+        for look in (answers.get(row.id),)
     ]
+
+
+def _weighed(tx: Connection, row: Row, look: Looked | None, judge: Judge) -> Evidence:
+    return judge.weigh(tx, row, look.outcome.value) if look and isinstance(look.outcome, Ok) else Evidence()

@@ -14,6 +14,7 @@ from tern.store.member import MemberSteps
 from tern.store.moving import MovingSteps
 from tern.store.notify import NotifySteps
 from tern.store.outstanding import OutstandingSteps
+from tern.store.own_work import OwnWorkSteps
 from tern.store.plan import PlanSteps
 from tern.store.poll import PollSteps
 from tern.store.preview import PreviewSteps
@@ -39,6 +40,7 @@ class PostgresStore(
     UncalledSteps,
     ResolveSteps,
     OutstandingSteps,
+    OwnWorkSteps,
     PollSteps,
     PlanSteps,
     PreviewSteps,

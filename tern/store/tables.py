@@ -256,6 +256,7 @@ class DeliveryRow(Table):
     called_look, called_fence: how many looks had been written down then, and the fence that the call carried.
     sent_at: when the engine took it. refused_attempt: the newest attempt that was refused. overrides_cancel: it takes
     back a refused cancel. looks: answers to a start without `stopped`. overrules: what came between two of a verb.
+    although_foreign: the id that is to be halted although it is other work's.
     """
 
     __tablename__ = "control_deliveries"
@@ -277,6 +278,7 @@ class DeliveryRow(Table):
     looks: Mapped[int]
     overrides_cancel: Mapped[bool]
     overrules: Mapped[int] = mapped_column(BigInteger)
+    although_foreign: Mapped[str]
     created_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
 

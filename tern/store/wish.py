@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tern.domain.admission import AdmissionFacts, admit
 from tern.domain.control import CALLS_ONLY, Receipt, ReceiptLine, Verb
+from tern.domain.doubt import Doubt
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ScopeName
 from tern.domain.policy import Copy, Policy
@@ -35,16 +36,18 @@ _OVERTAKEN_BY = {
 """Of a verb and one of these the last word counts, so that the same verb may be asked for once more after it."""
 _CANDIDATES = text(
     f"SELECT o.id, o.deployment, o.state, o.attempt, o.wave, coalesce(n.labels, '{{}}') AS labels,"
-    f" {REMOTE_ID} IS NOT NULL AS has_remote_id, {STOP_IN_FORCE} AS stop_in_force,"
+    f" {REMOTE_ID} AS remote_id, o.doubt, {STOP_IN_FORCE} AS stop_in_force,"
     " o.dispatch_key IS NULL OR o.dispatch_key_is_dead AS has_no_live_key,"
     " coalesce(n.drained, false) AS drained, own.request_id AS open_request, q.volume AS open_volume,"
+    " own.although_foreign AS open_although,"
     f" (SELECT array_agg(v.verb) {_OPEN}) AS open_verbs,"
     f" (SELECT max(v.id) {_OPEN} AND v.id > own.id AND v.verb = ANY(CAST(:overtaking AS text[]))) AS overtaker,"
     f" coalesce((SELECT bool_and(v.refusals > 0 AND {NO_CALL_IS_OUT.format('v')}) {_OPEN} AND v.verb = 'cancel'),"
     "   false) AS cancel_was_refused,"
     f" CASE WHEN :verb IN ('start', 'retry') THEN {BLOCKED_BY} END AS blocked_by"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id LEFT JOIN deployments n ON n.name = o.deployment"
-    f" LEFT JOIN LATERAL (SELECT v.id, v.request_id {_OPEN} AND v.verb = :verb ORDER BY v.id DESC LIMIT 1) own ON true"
+    f" LEFT JOIN LATERAL (SELECT v.id, v.request_id, v.although_foreign {_OPEN} AND v.verb = :verb"
+    "   ORDER BY v.id DESC LIMIT 1) own ON true"
     " LEFT JOIN control_requests q ON q.id = own.request_id"
     " WHERE a.id = :apply ORDER BY o.position"
 )
@@ -100,6 +103,8 @@ class WishSteps(Steps):
             ).scalar_one()
             accepted = [row for row, line in answers if line.outcome is Receipt.ACCEPTED]
             inserted = _insert_deliveries(tx, request_id, apply.id, asked, accepted)
+            if asked.although_foreign:
+                inserted |= _let_go(tx, asked, [row.id for row in accepted if row.id not in inserted])
             told = tuple(_overtaken(verb, line, row.id in inserted) for row, line in answers)
             # Others may have been faster by an instant; what is counted is what stands written.
             refuse_unexpected(asked.expected, told)
@@ -121,8 +126,9 @@ def _insert_deliveries(
         return frozenset()
     rows = tx.execute(
         text(
-            "INSERT INTO control_deliveries (request_id, apply_id, operation_id, verb, overrides_cancel, overrules)"
-            " SELECT :request, :apply, a.id, :verb, :overrides, a.overrules"
+            "INSERT INTO control_deliveries"
+            " (request_id, apply_id, operation_id, verb, overrides_cancel, although_foreign, overrules)"
+            " SELECT :request, :apply, a.id, :verb, :overrides, :although, a.overrules"
             " FROM unnest(CAST(:ids AS bigint[]), CAST(:overrules AS bigint[])) AS a(id, overrules) ORDER BY a.id"
             " ON CONFLICT DO NOTHING RETURNING operation_id"
         ),
@@ -131,9 +137,28 @@ def _insert_deliveries(
             "apply": apply_pk,
             "verb": asked.verb.value,
             "overrides": asked.although_cancel_refused,
+            "although": asked.although_foreign,
             "ids": [row.id for row in accepted],
             "overrules": [row.overtaker or 0 for row in accepted],
         },
+    )
+    return frozenset(row.operation_id for row in rows)
+
+
+def _let_go(tx: Connection, asked: Asked, operation_ids: Sequence[int]) -> frozenset[int]:
+    """The same wish, held until now because its id is in doubt, goes out as it is named. One that a driver has just now
+    is not waited for (ST11).
+    """
+    rows = tx.execute(
+        text(
+            "UPDATE control_deliveries d SET although_foreign = :although, next_attempt_at = tern_clock()"
+            " FROM (SELECT c.id FROM control_deliveries c JOIN apply_operations o ON o.id = c.operation_id"
+            f"   JOIN applies a ON a.id = o.apply_id WHERE o.id = ANY(:ids) AND {REMOTE_ID} = :although"
+            "   AND o.doubt = 'foreign' AND c.verb = :verb AND c.state IN ('pending', 'sent')"
+            "   ORDER BY c.id FOR UPDATE OF c SKIP LOCKED) held"
+            " WHERE d.id = held.id RETURNING d.operation_id"
+        ),
+        {"although": asked.although_foreign, "verb": asked.verb.value, "ids": list(operation_ids)},
     )
     return frozenset(row.operation_id for row in rows)
 
@@ -191,7 +216,11 @@ def _answer(asked: Asked, row: Row, apply: Row, *, comes_before: str = "") -> Re
     holder = holding_in(row.blocked_by)
     facts = AdmissionFacts(
         state=State(row.state),
-        has_remote_id=row.has_remote_id,
+        has_remote_id=row.remote_id is not None,
+        remote_id=row.remote_id or "",
+        doubt=Doubt(row.doubt),
+        although_foreign=asked.although_foreign,
+        open_although=row.open_although or "",
         deployment=row.deployment,
         was_never_dispatched=_was_never_dispatched(row),
         never_sent=row.attempt == 0,
@@ -215,7 +244,7 @@ def _answer(asked: Asked, row: Row, apply: Row, *, comes_before: str = "") -> Re
 
 
 def _was_never_dispatched(row: Row) -> bool:
-    return not row.has_remote_id and bool(row.has_no_live_key)
+    return row.remote_id is None and bool(row.has_no_live_key)
 
 
 def _may_need_a_call(verb: Verb, row: Row) -> bool:
@@ -232,6 +261,17 @@ def _overtaken(verb: Verb, line: ReceiptLine, was_inserted: bool) -> ReceiptLine
     if verb is Verb.VOLUME:
         return ReceiptLine(line.deployment, Receipt.REFUSED, "another volume was asked for just now")
     return ReceiptLine(line.deployment, Receipt.ALREADY, f"a {verb} is on its way, asked for just now")
+
+
+def take_up_wishes(tx: Connection, operation_id: int) -> None:
+    """What waited for an answer about this operation can be driven now."""
+    tx.execute(
+        text(
+            "UPDATE control_deliveries SET next_attempt_at = tern_clock()"
+            " WHERE operation_id = :id AND state IN ('pending', 'sent')"
+        ),
+        {"id": operation_id},
+    )
 
 
 def wish_stop_again(tx: Connection, row: Row, why: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from tern.domain.model import Deployment
 from tests.cli.conftest import Tern
-from tests.faults.behaviour import lose_answer
+from tests.faults.behaviour import fail, lose_answer
 from tests.world import World
 
 WHY = ("--reason", "looked at the engine")
@@ -101,3 +101,42 @@ def test_an_id_is_taken_from_another_operation_by_its_name(uncertain: str, world
     assert tern(*words).code == 0
     assert world.operation("A2", first).error_reason == "ID_LOST"
     assert tern("resolve", uncertain, "--as", "ended", "--taken-from", f"{first}/A2", *WHY).code == 2
+
+
+def test_a_typo_is_asked_about_and_refused(uncertain: str, world: World, tern: Tern) -> None:
+    done = tern("resolve", uncertain, "--as", "remote-id=TYPO", *WHY, "--json")
+    assert (done.code, done.data["reason"]) == (5, "REMOTE_ID_UNKNOWN")
+    world.engines["A"].always("Progress", fail("UNAVAILABLE"))
+    (remote_id,) = world.engines["A"].jobs.by_id
+    done = tern("resolve", uncertain, "--as", f"remote-id={remote_id}", *WHY)
+    assert done.code == 75
+    assert "Try again" in done.err
+    assert (world.state("A"), world.remote_id("A")) == ("uncertain", None)
+
+
+def test_a_dry_run_asks_as_well_and_writes_nothing(uncertain: str, world: World, tern: Tern) -> None:
+    (remote_id,) = world.engines["A"].jobs.by_id
+    dry = ("--dry-run", *WHY)
+    assert tern("resolve", uncertain, "--as", "remote-id=TYPO", *dry).code == 5
+    assert tern("resolve", uncertain, "--as", f"remote-id={remote_id}", *dry).code == 0
+    assert world.remote_id("A") is None
+
+
+def test_what_explain_prints_leads_out_of_a_doubt(world: World, tern: Tern) -> None:
+    """Each command as it is printed, with a reason."""
+    apply_id = world.apply("A")
+    world.answer_bells()
+    job = world.engines["A"].job(world.remote_id("A") or "")
+    job.tables, job.revision = (("public", "invoices", ""),), 7
+    world.run(until=lambda: world.state("A") == "uncertain")
+    told = tern("explain", f"{apply_id}/A").out
+    assert "public.invoices" in told
+    assert f"tern resolve {apply_id}/A --as same-work|ended" in told
+    assert f"tern stop {apply_id}/A --although-foreign={job.remote_id}" in told
+    assert tern("stop", f"{apply_id}/A", "--although-foreign", "another", *WHY).code == 5
+    done = tern("stop", f"{apply_id}/A", f"--although-foreign={job.remote_id}", *WHY, "--json")
+    assert done.code == 0
+    world.run(until=lambda: job.state == "stopped")
+    assert world.state("A") == "uncertain"
+    assert tern("resolve", f"{apply_id}/A", "--as", "same-work", *WHY).code == 0
+    world.run(until=lambda: world.state("A") == "stopped")

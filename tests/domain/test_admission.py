@@ -8,6 +8,7 @@ import pytest
 
 from tern.domain.admission import AdmissionFacts, admit, admit_release
 from tern.domain.control import ADJUSTABLE, CONTRARY, LIVE_FOR_THE_APPLICATION, MOMENT, Receipt, Verb
+from tern.domain.doubt import Doubt
 from tern.domain.policy import OnFailure, Policy
 from tern.domain.states import ApplyState, State
 from tern.domain.tally import Standing, Tally
@@ -181,3 +182,24 @@ def test_a_release_opens_a_spent_budget_and_nothing_else(
 ) -> None:
     """§7: one pause, once."""
     assert admit_release(state, policy, tally).outcome is outcome
+
+
+@pytest.mark.parametrize("doubt", [Doubt.FOREIGN, Doubt.TAKEN])
+def test_in_doubt_nothing_goes_forward_and_a_halt_says_what_it_waits_for(doubt: Doubt) -> None:
+    """G2: whose work the id is decides; every verb's answer names the ways out that fit."""
+    facts = AdmissionFacts(
+        State.UNCERTAIN, has_remote_id=True, remote_id="R", doubt=doubt, deployment="A", scope="apl-1/A"
+    )
+    for verb in FORWARD:
+        line = admit(verb, facts, level(verb))
+        assert line.outcome is Receipt.REFUSED, verb
+        assert "--as same-work" in line.reason, verb
+    for verb in (Verb.STOP, Verb.CANCEL):
+        line = admit(verb, facts)
+        assert line.outcome is Receipt.ACCEPTED
+        assert ("--although-foreign=R" in line.reason) is (doubt is Doubt.FOREIGN)
+        named = admit(verb, replace(facts, although_foreign="R"))
+        assert named.outcome is (Receipt.ACCEPTED if doubt is Doubt.FOREIGN else Receipt.REFUSED)
+        assert admit(verb, replace(facts, although_foreign="S")).outcome is Receipt.REFUSED
+        again = replace(facts, although_foreign="R", open_request=7, open_although="R")
+        assert admit(verb, again).outcome is (Receipt.ALREADY if doubt is Doubt.FOREIGN else Receipt.REFUSED)

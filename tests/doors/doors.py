@@ -101,6 +101,8 @@ class CommandLine:
         words += ["--dry-run"] * bool(message.get("dry_run"))
         words += ["--expect", str(message["expected"])] if "expected" in message else []
         words += ["--wave", str(message["wave"])] if "wave" in message else []
+        named = message.get("although_foreign")
+        words += [] if named is None else [f"--although-foreign={named}"]
         data = self._run(verb, *words)
         if isinstance(data, Verdict):
             return data
@@ -223,6 +225,7 @@ class Stub:
             dry_run=message.get("dry_run", False),
             expect=message.get("expected"),
             volume=message.get("volume"),
+            although_foreign=message.get("although_foreign", ""),
         )
         answer = self._call(self._stubs.control.Control, request)
         if isinstance(answer, Verdict):

@@ -101,6 +101,7 @@ def test_a_wish_is_read_with_all_its_selectors() -> None:
     assert (asked.selection.wave, asked.selection.excepted) == (2, {"A"})
     assert read_asked({**ASK, "subject": "apl-1/A"}).selection.deployments == ("A",)
     assert read_asked({**ASK, "verb": "volume", "volume": 11}).volume == 11
+    assert read_asked({**ASK, "although_foreign": " R "}).although_foreign == "R"
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,8 @@ def test_a_wish_is_read_with_all_its_selectors() -> None:
         {"expected": -1},
         {"expected": True},
         {"wave": "1"},
+        {"although_foreign": 3},
+        {"verb": "start", "although_foreign": "R"},
         {"volume": 3},
         {"verb": "volume"},
         {"verb": "volume", "volume": 12},

@@ -235,6 +235,10 @@ ASKED: list[tuple[str, str, Mapping[str, Any]]] = [
     ("stop", "APPLY", {"deployments": ["nowhere"]}),
     ("stop", "APPLY", {"everywhere": True, "deployments": ["A"]}),
     ("stop", "APPLY/A", {}),
+    ("stop", "APPLY/B", {}),
+    ("stop", "APPLY/A", {"although_foreign": "A-1"}),
+    ("cancel", "APPLY/B", {"although_foreign": "B-1"}),
+    ("cancel", "APPLY/B", {"although_foreign": "another"}),
     ("stop", "APPLY/A", {"everywhere": True}),
     ("stop", "APPLY/nowhere", {}),
     ("stop", "APPLY/", {}),
@@ -274,13 +278,25 @@ def waiting(world: World) -> World:
     return world
 
 
+@pytest.fixture
+def foreign(waiting: World) -> World:
+    """The same, and B's id turned out to be other work's."""
+    job = waiting.engines["B"].job(waiting.remote_id("B") or "")
+    job.tables = (("public", "invoices", ""),)
+    job.revision += 1
+    waiting.run(until=lambda: waiting.state("B") == "uncertain")
+    return waiting
+
+
 def askable(doors: Doors) -> dict[str, Any]:
     """No wish comes as a message."""
     return {name: door for name, door in doors.items() if name != "message"}
 
 
-def test_a_wish_is_answered_alike(waiting: World, doors: Doors) -> None:
+@pytest.mark.parametrize("doubted", [False, True])
+def test_a_wish_is_answered_alike(doubted: bool, doors: Doors, request: pytest.FixtureRequest) -> None:  # noqa: FBT001
     """G7 and the receipts: one outcome per operation with its reason, or one refusal; a dry run writes nothing."""
+    waiting: World = request.getfixturevalue("foreign" if doubted else "waiting")
     before, wrong, seen = written(waiting), [], set()
     for verb, subject, selectors in ASKED:
         message = {

@@ -6,7 +6,10 @@ from typing import Any, Self
 
 from tern.domain.control import Verb
 from tern.domain.holds import HoldKind
+from tern.domain.identity import RemoteId, ScopeName
+from tern.domain.outcome import Ok
 from tern.domain.policy import Copy, Cutover, Policy
+from tern.domain.work import Sighting
 from tern.ports import Ports
 from tern.store.reading import Reading
 from tern.store.sql import text
@@ -55,6 +58,16 @@ def engine_says(world: World, name: str, state: str, *, error: str = "", looks: 
     world.engines[name].set_state(str(world.remote_id(name)), state, error=error)
     if looks:
         look(world, name)
+
+
+def sighting(
+    world: World, name: ScopeName, remote_id: RemoteId, taken_from: ScopeName | None = None
+) -> Sighting:
+    """What the operation's engine says of an id that a person is about to name."""
+    question = world.store.question(name, remote_id, taken_from)
+    outcome = world.directory.of(question.deployment).progress(question.call)
+    assert isinstance(outcome, Ok), outcome
+    return Sighting(outcome.value, question.call.fence)
 
 
 def committed_late(world: World, verb: Verb, name: str) -> None:

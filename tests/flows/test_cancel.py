@@ -124,7 +124,7 @@ def test_cancel_without_resolve_waits_for_a_person(
     assert open_wishes(world) == [("A", "cancel", "pending")]
     assert methods(world, "A") == ["Apply"]
     remote_id = RemoteId(next(iter(world.engines["A"].jobs.by_id)))
-    world.store.resolve_uncertain(world.name("A"), Resolved.REMOTE_ID, remote_id, "eve", "I looked")
+    world.resolve("A", Resolved.REMOTE_ID, remote_id, why="I looked")
     settle(world)
     assert world.state("A") == "cancelled"
     assert [call.remote_id for call in world.engines["A"].calls("Cancel")] == [remote_id]

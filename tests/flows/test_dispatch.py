@@ -6,7 +6,7 @@ import pytest
 from psycopg import IntegrityError
 
 from tern.domain.control import Receipt, Verb
-from tern.domain.identity import RemoteId, dispatch_key
+from tern.domain.identity import dispatch_key
 from tern.domain.model import Action, PlannedChange
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy
 from tern.domain.timing import ANSWERED_ATTEMPTS_MAX, FRESHNESS_S
@@ -352,7 +352,7 @@ def test_d16_a_person_may_name_the_remote_id(make_world: MakeWorld) -> None:
     world.answer_bells()
     assert world.state("A") == "uncertain"
     world.pass_time(11)
-    world.store.resolve_uncertain(world.name("A"), Resolved.REMOTE_ID, RemoteId("A-1"), "eve", "seen there")
+    world.resolve("A", Resolved.REMOTE_ID, "A-1", why="seen there")
     world.engines["A"].set_state("A-1", "completed")
     world.run(until=lambda: world.state("A") == "completed")
     assert len(applies_of(world.engines["A"])) == 1

@@ -69,7 +69,7 @@ def test_the_answer_is_lost(of_kind: World, kind: str) -> None:
     if kind == "plain":
         assert of_kind.state("A") == "uncertain"
         assert asked(of_kind) == 1
-        of_kind.store.resolve_uncertain(of_kind.name("A"), Resolved.REMOTE_ID, "A-1", "eve", "found")  # type: ignore[arg-type]
+        of_kind.resolve("A", Resolved.REMOTE_ID, "A-1", why="found")
     else:
         assert of_kind.state("A") == "running"
         assert asked(of_kind) == (2 if kind == "deduplicates" else 1)
@@ -104,7 +104,7 @@ def test_a_stop_meets_an_unanswered_dispatch(of_kind: World, kind: str) -> None:
     else:
         assert of_kind.state("A") == "uncertain"
         assert of_kind.delivery("A", Verb.STOP).state == "pending"
-        of_kind.store.resolve_uncertain(of_kind.name("A"), Resolved.REMOTE_ID, "A-1", "eve", "found")  # type: ignore[arg-type]
+        of_kind.resolve("A", Resolved.REMOTE_ID, "A-1", why="found")
         settle(of_kind)
         assert of_kind.state("A") == "stopped"
         assert of_kind.engines["A"].job("A-1").state == "stopped"

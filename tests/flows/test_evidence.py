@@ -25,6 +25,7 @@ from tests.flows.steps import (
     meanwhile,
     methods,
     running,
+    sighting,
     stopped,
     wishes,
 )
@@ -86,7 +87,8 @@ def resolve(
     taken_from: ScopeName | None = None,
 ) -> None:
     given = None if remote_id is None else RemoteId(remote_id)
-    world.store.resolve_uncertain(name, found, given, "eve", "I looked", taken_from=taken_from)
+    seen = sighting(world, name, given, taken_from) if given else None
+    world.store.resolve_uncertain(name, found, given, "eve", "I looked", taken_from=taken_from, sighting=seen)
 
 
 # Declared and found are two facts

@@ -18,6 +18,7 @@ from tests.flows.steps import (
     open_wishes,
     running,
     settle,
+    sighting,
 )
 from tests.world import World
 
@@ -39,8 +40,10 @@ def uncertain(world: World) -> str:
 def answer(
     world: World, found: Resolved, remote_id: str | None = None, *, name: str = "A", reason: str = "I looked"
 ) -> None:
+    """What a person says; of an id that they name, what its engine says as well."""
     given = None if remote_id is None else RemoteId(remote_id)
-    world.store.resolve_uncertain(world.name(name), found, given, "eve", reason)
+    seen = sighting(world, world.name(name), given) if found is Resolved.REMOTE_ID and given else None
+    world.store.resolve_uncertain(world.name(name), found, given, "eve", reason, sighting=seen)
 
 
 def test_not_started_goes_back_in_line_under_a_new_key(world: World) -> None:

@@ -13,6 +13,7 @@ ELSEWHERE = {
     "tests/cli/test_resolve.py": "tern/store/member",
     "tests/cli/test_show.py": "tern/domain/subject",
     "tests/domain/test_budget.py": "tern/domain/opening tern/domain/tally",
+    "tests/domain/test_own_work.py": "tern/domain/answer tern/domain/doubt",
     "tests/doors/test_request.py": "tern/domain/enqueue tern/domain/text tern/doors/change",
     "tests/doors/test_same_everywhere.py": (
         "tern/store/paging tern/wire/control/client tern/wire/control/reading"
@@ -45,6 +46,7 @@ ELSEWHERE = {
     "tests/flows/test_dispatch.py": "tern/domain/work tern/store/dispatch",
     "tests/flows/test_drained.py": "tern/store/withdraw",
     "tests/flows/test_evidence.py": "tern/flows/keep tern/store/identity tern/store/doubt tern/store/outstanding",
+    "tests/flows/test_own_work.py": "tern/store/foreign tern/store/own_work",
     "tests/flows/test_poll.py": "tern/store/poll tern/store/progress tern/store/seen",
     "tests/flows/test_projection.py": "tern/flows/advance tern/store/projection",
     "tests/flows/test_refusals.py": "tern/domain/outcome",

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from tern.domain.control import Verb
-from tern.domain.errors import NotFound, Refused
+from tern.domain.errors import NotFound, Refused, TryAgain
 from tern.domain.identity import ApplyId, RemoteId, ScopeName
 from tern.domain.model import Action, PlannedChange
 from tern.domain.policy import Policy
 from tern.domain.selection import Selection
-from tern.flows.accept import accept_apply, ask
-from tern.ports import Asked, NewApply, Ports, Resolved, StorageUnavailable
+from tern.flows.accept import accept_apply, answer, ask
+from tern.ports import Answered, Asked, NewApply, Ports, Resolved, StorageUnavailable
 from tests.simulation.backend import ApplyLook, OperationLook
 from tests.simulation.engines import SimEngine
 
@@ -112,5 +112,6 @@ def _resolution(look: ApplyLook, one: OperationLook, engine: SimEngine) -> Calla
 
 
 def _resolve(ports: Ports, name: ScopeName, found: Resolved, remote_id: RemoteId | None) -> None:
-    with suppress(Refused, StorageUnavailable):
-        ports.store.resolve_uncertain(name, found, remote_id, "eve", "I looked")
+    asked = Answered(name.apply_id, Selection((name.deployment,)), found, remote_id, "eve", "I looked")
+    with suppress(Refused, TryAgain, StorageUnavailable):
+        answer(asked, ports)

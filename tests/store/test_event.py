@@ -310,6 +310,6 @@ def test_an_adopted_id_is_in_the_record(world: World) -> None:
     )
     remote_id = RemoteId(next(iter(world.engines["A"].jobs.by_id)))
     world.pass_time(11)
-    world.store.resolve_uncertain(world.name("A"), Resolved.REMOTE_ID, remote_id, "eve", "I looked")
+    world.resolve("A", Resolved.REMOTE_ID, remote_id, why="I looked")
     (event,) = [event for event in world.events("A") if event.event == "remote_id_stored"]
     assert (event.who, event.detail) == ("eve", {"remote_id": remote_id})

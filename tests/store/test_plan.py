@@ -174,6 +174,11 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
             "control_deliveries_due|control_deliveries_open_of_apply",
         },
     ),
+    "looks, and who had their ids before": (
+        seen._SEEN_NOW,
+        {"ids": list(range(DUE + 1, DUE + 9))},
+        {"apply_operations_by_remote_id", "applies_by_remote_id"},
+    ),
     "an apply by its key": (
         text("SELECT 1 FROM applies WHERE idempotency_key = :key"),
         {"key": "k7"},

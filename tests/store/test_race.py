@@ -349,6 +349,6 @@ def test_settling_an_undispatched_operation_that_has_an_id_by_now(world: World) 
     stopping = world.store.claim_delivery(world.operation("A").id, world.name("A"), Verb.STOP)
     assert isinstance(stopping, DeliveryClaimed)
     world.pass_time(31)
-    world.store.resolve_uncertain(world.name("A"), Resolved.REMOTE_ID, RemoteId("A-1"), "eve", "seen there")
+    world.resolve("A", Resolved.REMOTE_ID, "A-1", why="seen there")
     assert world.store.settle_undispatched(stopping.claim, stopping.delivery_id) is Fenced.LOST
     assert (world.state("A"), world.remote_id("A")) == ("running", "A-1")

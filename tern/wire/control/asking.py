@@ -62,6 +62,7 @@ def read_control(said: control_v1.ControlRequest, caller: str) -> Asked:
             "verb": VERBS.said(said.verb),
             "volume": said.volume if said.HasField("volume") else None,
             "although_cancel_refused": said.although_cancel_refused,
+            "although_foreign": said.although_foreign,
         }
     )
 
@@ -146,6 +147,7 @@ def control_message(asked: Asked) -> control_v1.ControlRequest:
         expect=asked.expected,
         volume=asked.volume,
         although_cancel_refused=asked.although_cancel_refused,
+        although_foreign=asked.although_foreign,
     )
 
 

@@ -11,6 +11,7 @@ from tests.faults.planted import (
     halting,
     many,
     overlooked,
+    own_work,
     record,
     review,
     rollout,
@@ -21,6 +22,7 @@ from tests.faults.planted import (
 MUTANTS = (
     *dispatching.MUTANTS,
     *evidence.MUTANTS,
+    *own_work.MUTANTS,
     *halting.MUTANTS,
     *driving.MUTANTS,
     *verbs.MUTANTS,

@@ -876,6 +876,7 @@ class ControlRequest(_message.Message):
     EXPECT_FIELD_NUMBER: _builtins.int
     VOLUME_FIELD_NUMBER: _builtins.int
     ALTHOUGH_CANCEL_REFUSED_FIELD_NUMBER: _builtins.int
+    ALTHOUGH_FOREIGN_FIELD_NUMBER: _builtins.int
     verb: Global___Verb.ValueType
     subject: _builtins.str
     """`apl-…`, or `apl-…/DEPLOYMENT` for one operation."""
@@ -889,6 +890,10 @@ class ControlRequest(_message.Message):
     """For VERB_VOLUME alone, 1 to 11."""
     although_cancel_refused: _builtins.bool
     """For VERB_START alone: it takes back a cancel too whose engine refused it."""
+    although_foreign: _builtins.str
+    """For VERB_STOP and VERB_CANCEL of an operation whose id turned out to be other work's: that id, which is halted
+    all the same. Without it the wish is held.
+    """
     @_builtins.property
     def selection(self) -> Global___Selection: ...
     def __init__(
@@ -902,10 +907,11 @@ class ControlRequest(_message.Message):
         expect: _builtins.int | None = ...,
         volume: _builtins.int | None = ...,
         although_cancel_refused: _builtins.bool = ...,
+        although_foreign: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "_volume", b"_volume", "expect", b"expect", "selection", b"selection", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "_volume", b"_volume", "although_cancel_refused", b"although_cancel_refused", "dry_run", b"dry_run", "expect", b"expect", "reason", b"reason", "selection", b"selection", "subject", b"subject", "verb", b"verb", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "_volume", b"_volume", "although_cancel_refused", b"although_cancel_refused", "although_foreign", b"although_foreign", "dry_run", b"dry_run", "expect", b"expect", "reason", b"reason", "selection", b"selection", "subject", b"subject", "verb", b"verb", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expect: _TypeAlias = _typing.Literal["expect"]  # noqa: Y015
     _WhichOneofArgType__expect: _TypeAlias = _typing.Literal["_expect", b"_expect"]  # noqa: Y015
