@@ -34,7 +34,7 @@ crash-engine: .venv/dev.stamp  ## every round trip of an engine, for each kind o
 chaos: .venv/dev.stamp  ## everything is killed while people work: make chaos SECONDS=300
 	$(BIN)/python -m tests.faults.chaos --seconds $(or $(SECONDS),60)
 
-sim: .venv/dev.stamp  ## every single fault, on PostgreSQL; PAIRS=1 draws a second one behind each, SEEDS=1000 walks at random
+sim: .venv/dev.stamp  ## every single fault, on PostgreSQL; SIM_SHARE=3/10 a tenth of them, PAIRS=1 draws a second one behind each, SEEDS=1000 walks at random
 	$(BIN)/python -m tests.simulation $(if $(PAIRS),--pairs $(PAIRS)) $(if $(SEEDS),--seeds $(SEEDS))
 
 mutants: .venv/dev.stamp  ## planted bugs, each of which some test must find

@@ -34,9 +34,9 @@ LIES_AHEAD = text(
     # Every sweep asks this: a few first rows of small indexes, and nothing that grows with what is well.
     "SELECT"
     # What was written before the last sweep can lie ahead only if that sweep's own time does; what was written since
-    # is over in the seconds that have passed since. Where no sweep has noted its time yet, the newest event tells.
-    " coalesce((SELECT began_at > tern_clock() FROM sweep_leases WHERE name = 'clock'),"
-    "   (SELECT at > tern_clock() FROM apply_events ORDER BY id DESC LIMIT 1), false)"
+    # is over in the seconds that have passed since. Where no sweep has noted its time yet nobody can tell, not by the
+    # newest event either: it may have been written after the clock was set back.
+    " coalesce((SELECT began_at > tern_clock() FROM sweep_leases WHERE name = 'clock'), true)"
     " OR EXISTS (SELECT 1 FROM apply_operations WHERE claim_token IS NOT NULL"
     f"   AND claim_expires_at > {NOW} AND claim_began_at > {NOW})"
     # The last of each index: for a mere EXISTS the planner would rather look for one in the whole table.

@@ -23,6 +23,7 @@ from tests.simulation.backend import Backend
 from tests.simulation.plan import Plan, read_plan
 from tests.simulation.run import Result, play
 from tests.simulation.scenarios import SCENARIOS
+from tests.simulation.share import named_share
 
 _AT_ONCE = 50
 Found = dict[tuple[str, str], Result]
@@ -115,6 +116,7 @@ def _pairs(what: tuple[str, int]) -> tuple[int, list[str]]:
 def _plans(kinds: frozenset[str], name: str) -> tuple[list[str], list[tuple[str, Sequence[Plan]]]]:
     control, plans = explore.single_plans(_own[0], SCENARIOS[name], kinds=kinds)
     told = _failures([control])[1]
+    plans = list(named_share().of(plans))
     return told, [(name, plans[n : n + _AT_ONCE]) for n in range(0, len(plans), _AT_ONCE)]
 
 

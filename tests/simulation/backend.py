@@ -201,6 +201,7 @@ class Backend:
             patch("tern.store.plan.secrets", _Numbered()),
             patch("tern.store.step.secrets", _Numbered()),
             patch("tern.store.event._log"),  # some hundred thousand lines
+            patch("tern.store.clock._log"),
         ):
             try:
                 yield self

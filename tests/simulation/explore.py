@@ -80,4 +80,5 @@ def smallest(backend: Backend, result: Result) -> Result:
 def as_regression(result: Result) -> str:
     """A line for regressions.py."""
     rule = result.wrong[0].partition(":")[0] if result.wrong else "?"
-    return f'Regression("{rule}-…", "{result.scenario.name}", "{write_plan(result.plan)}", "…"),'
+    calls = tuple(map(str, result.befallen))
+    return f'Regression("{rule}-…", "{result.scenario.name}", "{write_plan(result.plan)}", {calls}),'

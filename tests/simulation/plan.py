@@ -51,6 +51,9 @@ class Point:
     wrote: bool = False
     situation: int = 0
 
+    def __str__(self) -> str:
+        return f"{self.actor} {self.port}.{self.name}"
+
     @property
     def is_metronome(self) -> bool:
         """Part of a sweep: what it finds is worked on elsewhere."""
@@ -195,9 +198,6 @@ release, drain, undrain: somebody asks for it, for the whole apply; with -first 
 ASKS = ("stop", "cancel", "start", "cutover", "retry", "skip", "release", "drain", "undrain")
 
 NOT_YET: Mapping[str, str] = {
-    "clock-back-an-hour": "what was due stands for as long: nobody repairs stamps that lie ahead",
-    "drain": "the last look does not read drained, and an unanswered dispatch is repeated",
-    "drain-first": "as drain",
     "gone": "no word of a person leads out of it",
     "starts-over": "an id that another operation held is stored",
     "replaced": "a key is sent again because the engine before was found to offer Resolve",

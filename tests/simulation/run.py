@@ -58,14 +58,16 @@ class Result:
         """From the end of all trouble to rest."""
         return self.rest_at - self.calm_at
 
+    @property
+    def befallen(self) -> tuple[Point, ...]:
+        """The calls at which something goes wrong."""
+        steps = {fault.at for fault in self.plan}
+        return tuple(point for point in self.trace if point.step in steps)
+
     def __str__(self) -> str:
         wrong = "\n".join(f"  {line}" for line in self.wrong) or "  nothing is wrong"
         plan = write_plan(self.plan)
-        where = "\n".join(
-            f"    {point.step}: {point.actor} {point.port}.{point.name}"
-            for point in self.trace
-            if any(fault.at == point.step for fault in self.plan)
-        )
+        where = "\n".join(f"    {point.step}: {point}" for point in self.befallen)
         told = "\n".join(f"    {line}" for line in self.told)
         return f"{self.scenario.name}: {plan or 'no fault'}\n{where}\n{wrong}\n{told}"
 

@@ -30,7 +30,10 @@ ALL = Share()
 
 def share() -> Share:
     """The one that SIM_SHARE asks for; else today's, so that each is played every so many days."""
+    return named_share(Share(int(time.time() // 86_400) % SHARES, SHARES))
+
+
+def named_share(otherwise: Share = ALL) -> Share:
+    """The one that SIM_SHARE asks for."""
     number, _, of_so_many = os.environ.get("SIM_SHARE", "").partition("/")
-    if of_so_many:
-        return Share(int(number), int(of_so_many))
-    return Share(int(time.time() // 86_400) % SHARES, SHARES)
+    return Share(int(number), int(of_so_many)) if of_so_many else otherwise

@@ -13,6 +13,7 @@ from tests.simulation.scenarios import SCENARIOS
 def test_it_stays_whole(once: Regression, backend: Backend) -> None:
     result = play(backend, SCENARIOS[once.scenario], read_plan(once.plan))
     assert not result.wrong, str(result)
+    assert tuple(map(str, result.befallen)) == once.calls
 
 
 def test_a_plan_is_read_as_it_is_written() -> None:
