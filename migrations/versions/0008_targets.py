@@ -15,6 +15,19 @@ branch_labels = None
 depends_on = None
 
 RULES = """
+-- The same as before, in a form that looks each name up: pairs of copies, which are two, may be many.
+CREATE OR REPLACE FUNCTION tern_names_of_target(deployment text) RETURNS SETOF text LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    WITH RECURSIVE named (name) AS (
+        SELECT deployment
+        UNION
+        SELECT s.name FROM named n CROSS JOIN LATERAL (
+            SELECT other FROM same_targets WHERE one = n.name AND finding <> 'two'
+            UNION ALL SELECT one FROM same_targets WHERE other = n.name AND finding <> 'two') s (name)
+    )
+    SELECT name FROM named
+$$;
+
 -- Names alone are not enough: two names of one target may stand in two environments.
 CREATE FUNCTION tern_targets(of_environment text, of_database text, of_deployment text)
     RETURNS TABLE (environment text, database text, deployment text)
@@ -190,6 +203,16 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.get_bind().exec_driver_sql(
         """
+        CREATE OR REPLACE FUNCTION tern_names_of_target(deployment text) RETURNS SETOF text
+            LANGUAGE sql STABLE PARALLEL SAFE AS $$
+            WITH RECURSIVE named (name) AS (
+                SELECT deployment
+                UNION
+                SELECT CASE WHEN s.one = n.name THEN s.other ELSE s.one END
+                FROM named n JOIN same_targets s ON (s.one = n.name OR s.other = n.name) AND s.finding <> 'two'
+            )
+            SELECT name FROM named
+        $$;
         DROP TRIGGER deployments_are_compared_anew ON deployments;
         DROP TRIGGER deployments_name_their_database ON deployments;
         DROP INDEX deployments_by_identity;

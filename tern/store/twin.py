@@ -13,9 +13,9 @@ _UNPROVEN = text(
     # What is only suspected is asked again: who was silent may answer by now.
     "SELECT DISTINCT least(a.name, b.name) AS one, greatest(a.name, b.name) AS other FROM deployments a"
     " JOIN deployments b ON b.engine_identity = a.engine_identity AND b.name <> a.name"
-    " WHERE a.name = ANY(:names) AND a.engine_identity <> '' AND NOT EXISTS (SELECT FROM same_targets s"
-    "   WHERE s.one = least(a.name, b.name) AND s.other = greatest(a.name, b.name) AND s.finding <> 'suspected')"
-    " ORDER BY 1, 2"
+    " WHERE a.name = ANY(:names) AND a.engine_identity <> '' AND b.engine_identity <> ''"
+    " AND NOT EXISTS (SELECT FROM same_targets s WHERE s.one = least(a.name, b.name)"
+    "   AND s.other = greatest(a.name, b.name) AND s.finding <> 'suspected') ORDER BY 1, 2"
 )
 _RECORD = text(
     # Both held as they were asked: a finding about an address that has changed meanwhile is none.

@@ -22,6 +22,7 @@ from tern.domain.outcome import Ok, Outcome, Refused, Unknown
 from tern.domain.samples import Sample
 from tern.ports import ChangePreview, Cursor, LogLine, Looked
 from tern.wire import translation
+from tern.wire.asking import Asking
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as engine_v1
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
 from tern.wire.guard import check_call, check_dispatch, check_key, check_reviewed
@@ -46,7 +47,6 @@ from tern.wire.transport import (
     VOLUME,
     Answer,
     AnswerT,
-    CallFailed,
     Metadata,
     Method,
     NotSent,
@@ -57,7 +57,7 @@ from tern.wire.transport import (
 DEADLINE_S = 10.0
 
 
-class EngineClient:
+class EngineClient(Asking):
     """The engine of one deployment."""
 
     def __init__(
@@ -68,9 +68,7 @@ class EngineClient:
         deadline_s: float = DEADLINE_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._deployment = deployment
-        self._transport = transport
-        self._deadline_s = deadline_s
+        super().__init__(deployment, transport, deadline_s=deadline_s)
         self._polling = Polling(
             deployment.name, self._ask_batch, self._ask_progress, deadline_s, monotonic=monotonic
         )
@@ -277,63 +275,6 @@ class EngineClient:
             case Refused() | Unknown() as failed:
                 return failed
 
-    def _about(self, verb: str, what: OperationScope | RemoteCall | None = None) -> About:
-        if what is None:
-            return About(verb, self._deployment.name)
-        return About(verb, self._deployment.name, what.name, what.remote_id)
-
-    def _ask(
-        self,
-        about: About,
-        method: Method[RequestT, AnswerT],
-        request: RequestT,
-        *,
-        metadata: Metadata = (),
-        timeout_s: float | None = None,
-    ) -> Outcome[AnswerT]:
-        match self._ask_who(about, method, request, metadata=metadata, timeout_s=timeout_s):
-            case Ok(answer):
-                return Ok(answer.message)
-            case Refused() | Unknown() as failed:
-                return failed
-
-    def _ask_who(
-        self,
-        about: About,
-        method: Method[RequestT, AnswerT],
-        request: RequestT,
-        *,
-        metadata: Metadata = (),
-        timeout_s: float | None = None,
-    ) -> Outcome[Answer[AnswerT]]:
-        """The answer, and which database it names."""
-        try:
-            answer = self._transport.call(
-                method,
-                request,
-                timeout_s=self._deadline_s if timeout_s is None else timeout_s,
-                metadata=metadata,
-            )
-        except (NotSent, CallFailed) as failed:
-            return _read(about, failed)
-        return _read(about, answer)
-
-    def _ask_later(
-        self,
-        about: About,
-        method: Method[RequestT, AnswerT],
-        request: RequestT,
-        metadata: Metadata,
-        done: Callable[[Outcome[AnswerT]], None],
-    ) -> None:
-        self._transport.call_later(
-            method,
-            request,
-            timeout_s=self._deadline_s,
-            metadata=metadata,
-            done=lambda found: done(_message(_read(about, found))),
-        )
-
     def _ask_job(
         self,
         about: About,
@@ -395,37 +336,6 @@ class EngineClient:
     ) -> Outcome[Answer[engine_v1.BatchProgressResponse]]:
         request = translation.batch_request(environment, cursors)
         return self._ask_who(self._about("BatchProgress"), BATCH_PROGRESS, request, timeout_s=timeout_s)
-
-    def _offers(self, method: Method[RequestT, AnswerT], request: RequestT) -> Outcome[tuple[bool, str]]:
-        """A request that asks for nothing is either answered or found wanting, unless nobody is there to read it.
-        Whether it is offered, and which database the answer names.
-        """
-        match self._ask_who(self._about(method.name), method, request):
-            case Ok(answer):
-                return Ok((True, answer.identity))
-            case Refused(code="INVALID_ARGUMENT", identity=identity):
-                return Ok((True, identity))
-            case Refused(code="UNIMPLEMENTED", identity=identity):
-                return Ok((False, identity))
-            case Refused() | Unknown() as failed:
-                return failed
-
-
-def _read(about: About, found: Answer[AnswerT] | NotSent | CallFailed) -> Outcome[Answer[AnswerT]]:
-    """What came back, or why nothing did."""
-    if isinstance(found, NotSent):
-        return about.not_sent(found)
-    if isinstance(found, CallFailed):
-        return about.failed(found)
-    if translation.is_illegible(found.message):
-        words = "nothing of the answer is known to this contract"
-        return about.unknown("ILLEGIBLE", words, "OK")
-    return Ok(found)
-
-
-def _message(found: Outcome[Answer[AnswerT]]) -> Outcome[AnswerT]:
-    """Without the database that was named beside it."""
-    return Ok(found.value.message) if isinstance(found, Ok) else found
 
 
 def _metadata(about: OperationScope | RemoteCall, fence: int) -> Metadata:

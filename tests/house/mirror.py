@@ -5,7 +5,10 @@ ELSEWHERE = {
     "tests/cli/test_audit.py": "tern/cli/past tern/doors/record",
     "tests/cli/test_control.py": "tern/cli/receipt tern/cli/selection tern/domain/selection",
     "tests/cli/test_db.py": "tern/wiring",
-    "tests/cli/test_deployments.py": "tern/cli/address tern/cli/importing tern/domain/register tern/store/importing",
+    "tests/cli/test_deployments.py": (
+        "tern/cli/address tern/cli/compared tern/cli/importing tern/cli/moving tern/domain/register"
+        " tern/store/importing"
+    ),
     "tests/cli/test_doctor.py": "tern/cli/checkup tern/domain/canary tern/store/canary tern/store/trouble",
     "tests/cli/test_enqueued.py": "tern/store/refusal",
     "tests/cli/test_main.py": "tern/cli/envelope tern/cli/failure tern/domain/errors",
@@ -46,6 +49,7 @@ ELSEWHERE = {
     "tests/flows/test_dispatch.py": "tern/domain/work tern/store/dispatch",
     "tests/flows/test_drained.py": "tern/store/withdraw",
     "tests/flows/test_evidence.py": "tern/flows/keep tern/store/identity tern/store/doubt tern/store/outstanding",
+    "tests/flows/test_moving.py": "tern/domain/moving tern/moving tern/store/moving",
     "tests/flows/test_own_work.py": "tern/store/foreign tern/store/own_work",
     "tests/flows/test_poll.py": "tern/store/poll tern/store/progress tern/store/seen",
     "tests/flows/test_projection.py": "tern/flows/advance tern/store/projection",
@@ -53,6 +57,7 @@ ELSEWHERE = {
     "tests/flows/test_release.py": "tern/store/release",
     "tests/flows/test_resolve.py": "tern/store/resolve",
     "tests/flows/test_review.py": "tern/domain/choice tern/store/preview",
+    "tests/flows/test_same_target.py": "tern/store/twin",
     "tests/flows/test_scope.py": "tern/domain/model tern/store/scope",
     "tests/flows/test_start.py": "tern/store/start",
     "tests/flows/test_stop.py": "tern/flows/control tern/store/answer tern/store/delivery",
@@ -67,6 +72,7 @@ ELSEWHERE = {
     "tests/tasks/test_names.py": "tasks/config tasks/routing",
     "tests/test_client.py": "tern/__init__",
     "tests/test_exporter.py": "tern/store/counted tern/store/gauge",
+    "tests/test_proving.py": "tern/domain/targets",
     "tests/test_view.py": "tern/facts tern/wave",
     "tests/wire/control/test_service.py": (
         "tern/wire/control/adapter tern/wire/control/asking tern/wire/control/words tern/wire/control/writing"
