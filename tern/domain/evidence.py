@@ -43,6 +43,8 @@ def contradicts(state: State, sampled: State | None) -> bool:
 
 
 def seconds_to_wait(*, claimed_for_s: float, unanswered_for_s: float | None) -> float:
-    """How long a person's answer would come too early: somebody drives the operation, or a call may still arrive."""
-    in_flight = 0.0 if unanswered_for_s is None else RPC_DEADLINE_S - unanswered_for_s
+    """How long a person's answer would come too early: somebody drives the operation, or a call may still arrive. One
+    that lies ahead, because the clock was set back, was made now.
+    """
+    in_flight = 0.0 if unanswered_for_s is None else RPC_DEADLINE_S - max(0.0, unanswered_for_s)
     return max(0.0, claimed_for_s, in_flight)

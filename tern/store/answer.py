@@ -242,6 +242,9 @@ def ask_person(tx: Connection, held: HeldOperation, verb: Verb, delivery_id: int
                 " error_message = 'an earlier dispatch is unanswered and this engine offers no Resolve'"
             ),
         )
+    else:
+        # The person whose word is waited for must not wait for a claim under which nothing is done any more.
+        tx.execute(text(f"UPDATE apply_operations SET {RELEASE} WHERE id = :id"), {"id": held.operation_id})
     postpone(tx, delivery_id, None)
     project_parent(tx, held.apply_pk, owner)
 

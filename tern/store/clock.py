@@ -5,7 +5,7 @@ Every other reader counts a stamp that lies ahead as now and writes nothing. Wha
 | columns | what they are | where they lie ahead |
 |---|---|---|
 | claim_began_at, sweep_leases.began_at | the beginning of a claim or lease | it begins now; token and length stay |
-| called_at, sent_at, sampled_at, start_sent_at, dispatch_intent_at, state_changed_at, unanswered_since,
+| called_at, sent_at, sampled_at, start_sent_at, dispatch_intent_at, state_changed_at,
   sweep_leases.finished_at, closed_at of refused cutovers | stamps of the past that something is measured from | now |
 | outstanding_calls.last_seen_at | the same | now |
 | rung_at, first_rung_at | the same; only that a bell may still be heard is known from it | none: it is rung for |
@@ -55,7 +55,6 @@ _OPERATION_STAMPS = (
     "dispatch_intent_at",
     "sampled_at",
     "start_sent_at",
-    "unanswered_since",
     "state_changed_at",
     "completed_at",
 )

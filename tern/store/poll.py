@@ -66,7 +66,7 @@ _LEASE = text(
 )
 _ONE = text(
     f"SELECT o.*, {SCOPE_COLUMNS}, {HOLDS_ITS_ID} AS is_held,"
-    " greatest(0, extract(epoch FROM tern_clock() - o.unanswered_since))::float AS unanswered_for_s"
+    " extract(epoch FROM tern_clock() - o.unanswered_since)::float AS unanswered_for_s"
     f" FROM {SCOPE_ROWS} WHERE o.id = :id"
 )
 _WRITE_SAMPLES = text(

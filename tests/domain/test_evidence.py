@@ -41,6 +41,7 @@ def test_only_what_is_finished_is_contradicted_and_only_by_work(state: State) ->
         (0.0, 3.0, RPC_DEADLINE_S - 3.0),
         (0.0, RPC_DEADLINE_S, 0.0),
         (0.0, 3_600.0, 0.0),
+        (0.0, -3_600.0, RPC_DEADLINE_S),
         (20.0, 1.0, 20.0),
         (2.0, 1.0, RPC_DEADLINE_S - 1.0),
     ],

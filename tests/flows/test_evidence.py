@@ -518,7 +518,7 @@ def test_an_id_whose_claim_was_lost_is_adopted_where_a_look_knows_it(world: Worl
     assert (world.state("A"), world.remote_id("A")) == ("running", "A-1")
     assert outstanding(world) == [("A", "A-1", "not_stored", False)]
     # Whoever had the claim has lost it, and what the engine said to that one is the same or is kept.
-    assert world.store.record_forbidden(other.claim, "late", delay_s=0.0) is Fenced.LOST
+    assert world.store.record_key_dead(other.claim, "late", delay_s=0.0) is Fenced.LOST
     assert_safe(world)
 
 

@@ -124,6 +124,8 @@ def test_every_answer_of_the_control_service_is_filled_in_as_promised(world: Wor
     world.forget_bells()
     claimed = world.store.claim_dispatch(world.operation("C").id, world.name("C"))
     world.store.record_uncertain(claimed.claim, "who knows")  # type: ignore[union-attr]
+    # Its deadline is over: nothing of the call can arrive any more.
+    world.write("UPDATE apply_operations SET unanswered_since = unanswered_since - interval '1 minute'")
     asked_about = {"subject": f"{world.last}/C", "reason": "because"}
     ask("Resolve", control_v1.ResolveRequest(finding=control_v1.FINDING_ENDED, **asked_about))
     documents.update(_of_the_facade(world, stubs))

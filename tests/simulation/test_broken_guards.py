@@ -13,7 +13,7 @@ from tern.domain.identity import DispatchKey, ScopeName
 from tern.domain.states import State
 from tern.flows import dispatch as dispatch_flow
 from tern.ports import Fenced
-from tern.store import answer, delivery, gate, projection, seen
+from tern.store import answer, delivery, gate, identity, projection, seen
 from tern.store import dispatch as dispatch_steps
 from tern.store.sql import text
 from tern.store.step import HeldOperation
@@ -39,17 +39,17 @@ def _unfenced_writes(patch: pytest.MonkeyPatch) -> None:
             return None
         return HeldOperation(row.id, row.apply_id, State(row.state), row.deployment, row)
 
-    for steps in (dispatch_steps, answer):
+    for steps in (dispatch_steps, identity, answer):
         patch.setattr(steps, "hold", hold_anyway)
-    for name in ("_STORE_OWN_ID", "_FOLLOW"):
-        fenced = getattr(dispatch_steps, name).text
+    for steps, name in ((identity, "_STORE_OWN_ID"), (dispatch_steps, "_FOLLOW")):
+        fenced = getattr(steps, name).text
         assert "claim_token = :token" in fenced
-        patch.setattr(dispatch_steps, name, text(fenced.replace("claim_token = :token", "true")))
+        patch.setattr(steps, name, text(fenced.replace("claim_token = :token", "true")))
 
 
 def _no_last_look(patch: pytest.MonkeyPatch) -> None:
     """The call is made whatever has been asked for since the claim (G9)."""
-    patch.setattr(PostgresStore, "may_go_forward", lambda _self, _claim: True)
+    patch.setattr(PostgresStore, "may_go_forward", lambda _self, _claim, **_: True)
 
 
 def _random_key(patch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from psycopg import Error
 
 from tern.domain.model import Deployment
 from tern.store.database import Database
+from tern.store.revision import MIGRATIONS
 from tern.store.schema import migrate
 from tern.store.session import connect
 from tern.store.sql import text
@@ -149,9 +150,9 @@ def test_what_was_given_up_is_append_only(world: World) -> None:
 
 @pytest.fixture
 def before(database_url: str) -> Iterator[World]:
-    """A world whose database has the tables, and not yet the rules."""
+    """A world whose database can go to an older schema and back."""
     database = connect(database_url, pool_size=4)
-    migrate(database, "0005")
+    migrate(database)
     engines = [FakeEngine("A"), FakeEngine("C")]
     world = World(database, {"A": engines[0], "B": engines[0], "C": engines[1]})
     yield world
@@ -161,19 +162,26 @@ def before(database_url: str) -> Iterator[World]:
     database.dispose()
 
 
+def down_to_the_tables(database: Database) -> None:
+    """The schema as it is before anything keeps the rules of evidence."""
+    above = [path for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py") if path.name[:4] > "0005"]
+    migrate(database, f"-{len(above)}")
+
+
 def test_the_migration_goes_up_on_live_applies_and_down_again(before: World) -> None:
     """Ids in use are guarded; of one that stands twice at an engine only a person can say whose it is."""
     world, database = before, before.database
+    applies = {name: world.apply(name) for name in "ABC"}
+    world.forget_bells()
+    down_to_the_tables(database)
     for name, state in (("A", "running"), ("B", "stopped"), ("C", "completed")):
-        world.apply(name)
         world.write(
             "UPDATE apply_operations SET state = :state, next_attempt_at = NULL,"
             " completed_at = CASE WHEN :state = 'completed' THEN now() END WHERE deployment = :name",
             state=state,
             name=name,
         )
-        world.write("UPDATE applies SET external_id = 'R-1' WHERE apply_identifier = :id", id=world.last)
-    world.forget_bells()
+        world.write("UPDATE applies SET external_id = 'R-1' WHERE apply_identifier = :id", id=applies[name])
     migrate(database)
     found = {row.deployment: row for row in rows(world, "SELECT * FROM apply_operations")}
     assert {name: row.state for name, row in found.items()} == {
@@ -190,7 +198,7 @@ def test_the_migration_goes_up_on_live_applies_and_down_again(before: World) -> 
     world.sweep()
     states = {row.state for row in rows(world, "SELECT state FROM applies WHERE state <> 'completed'")}
     assert states == {"running"}
-    migrate(database, "-1")
+    down_to_the_tables(database)
     assert {row.external_id for row in rows(world, "SELECT external_id FROM applies")} == {"R-1"}
     migrate(database)
     assert {row.doubt for row in rows(world, "SELECT doubt FROM apply_operations")} == {"taken", ""}
@@ -199,6 +207,7 @@ def test_the_migration_goes_up_on_live_applies_and_down_again(before: World) -> 
 def test_the_migration_says_what_was_declared(before: World) -> None:
     """What was found until now is no declaration, for old readers of the column either."""
     database: Database = before.database
+    down_to_the_tables(database)
     before.write(
         "UPDATE deployments SET idempotent_dispatch = true, deduplicates = (name = 'B'),"
         """ capabilities = CASE WHEN name = 'B' THEN '{"resolve": false}' ELSE '{"resolve": true}' END::jsonb"""
@@ -206,6 +215,6 @@ def test_the_migration_says_what_was_declared(before: World) -> None:
     migrate(database)
     told = {row.name: row.idempotent_dispatch for row in rows(before, "SELECT * FROM deployments")}
     assert told == {"A": False, "B": True, "C": False}
-    migrate(database, "-1")
+    down_to_the_tables(database)
     told = {row.name: row.idempotent_dispatch for row in rows(before, "SELECT * FROM deployments")}
     assert told == {"A": True, "B": True, "C": True}
