@@ -206,7 +206,7 @@ def test_nothing_is_sent_with_an_id_in_doubt(verb: Verb, doubt: Doubt) -> None:
                 has_remote_id=True,
                 has_intent=True,
                 key_is_dead=False,
-                offers_resolve=True,
+                may_be_resolved=True,
                 delivery=Delivery.PENDING,
                 doubt=doubt,
                 names_foreign=named,
