@@ -116,7 +116,8 @@ def test_a_target_that_another_apply_holds_is_named_with_its_progress(world: Wor
     holder = world.apply("B", "C")
     done = tern("apply", "--ddl", "-", *PLACE, "--deployments", "A,B", stdin=DDL)
     assert done.code == 5
-    assert f"B is held by {holder} (pending, 0 of 2 completed)" in done.err
+    assert f"B is held by {holder}/B" in done.err
+    assert f"{holder} is pending, 0 of 2 completed" in done.err
     assert tern("apply", "--ddl", "-", *PLACE, "--deployments", "A", stdin=DDL).code == 0
 
 
@@ -147,7 +148,8 @@ def test_that_a_target_is_held_is_said_rather_than_what_its_holder_has_done_ther
     world.engines["B"].always("Preview", answer(changes=[done_already]))
     done = tern("apply", "--ddl", "-", *PLACE, "--deployments", "B,C", stdin=DDL)
     assert done.code == 5
-    assert f"B is held by {holder} (pending, 0 of 2 completed)" in done.err
+    assert f"B is held by {holder}/B" in done.err
+    assert f"{holder} is pending, 0 of 2 completed" in done.err
     assert "--accept-drift" not in done.err
 
 
