@@ -108,6 +108,8 @@ def test_a_drain_under_an_unanswered_dispatch_that_nobody_can_ask_about(
     drain(world, "A")
     pass_some_time(world)
     assert (world.state("A"), methods(world, "A")) == ("failed_retryable", ["Apply"])
+    # It is not claimed again and again for nothing.
+    assert (world.operation("A").attempt, world.operation("A").next_attempt_at) == (1, None)
     assert HoldKind.DRAINED in holds_of(world, "A")
     undrain(world, "A")
     world.run(until=lambda: world.state("A") == "running", rounds=3)

@@ -138,6 +138,22 @@ def test_outside_its_window_it_is_refused_with_all_reasons(
 HALTING = pytest.mark.parametrize("halt", [Verb.STOP, Verb.CANCEL])
 
 
+@HALTING
+def test_what_was_acknowledged_before_the_window_covers_nothing_in_it(world: World, halt: Verb) -> None:
+    """§11: it came too late after all: an engine that said stopped shows the change live."""
+    running(world, "A", "B")
+    world.ask(halt, "A")
+    world.forget_bells()
+    world.write(
+        "UPDATE control_deliveries SET state = 'acknowledged', closed_at = tern_clock(), next_attempt_at = NULL"
+    )
+    assert f"a {halt} covers it" in world.ask(Verb.VOLUME, "A", volume=3).lines[0].reason
+    engine_says(world, "A", "revert_window")
+    assert world.outcomes(world.ask(Verb.REVERT, "A")) == {"A": Receipt.ACCEPTED}
+    settle(world)
+    assert world.state("A") == "reverted"
+
+
 @BOTH
 @HALTING
 def test_a_stop_pressed_before_its_window_does_not_stand_in_the_way(

@@ -13,7 +13,7 @@ from tern.domain.identity import DispatchKey, ScopeName
 from tern.domain.states import State
 from tern.flows import dispatch as dispatch_flow
 from tern.ports import Fenced
-from tern.store import answer, delivery, gate, identity, projection, seen
+from tern.store import answer, delivery, gate, identity, projection, seen, start
 from tern.store import dispatch as dispatch_steps
 from tern.store.sql import text
 from tern.store.step import HeldOperation
@@ -144,7 +144,7 @@ def _no_order(patch: pytest.MonkeyPatch) -> None:
 
 def _tramples_on_targets(patch: pytest.MonkeyPatch) -> None:
     """A start does not take its target again (G13)."""
-    patch.setattr(delivery, "take", lambda *_, **__: True)
+    patch.setattr(start, "take", lambda *_, **__: {})
 
 
 def _start_has_no_grace(patch: pytest.MonkeyPatch) -> None:

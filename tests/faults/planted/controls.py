@@ -148,7 +148,7 @@ MUTANTS = (
     mutant(
         "G4",
         "an unanswered dispatch is repeated under a drain",
-        f"{DRAINED} -k 'unanswered_dispatch or worker_that_died'",
+        f"{DRAINED} -k ask_about",
         D_DISPATCH,
         "    if drained:\n",
         "    if False:\n",
@@ -191,7 +191,7 @@ MUTANTS = (
     mutant(
         "S10",
         "in the window a stop in force is still in force",
-        f"{FLOWS}revert.py -k committed_in_its_window",
+        f"{FLOWS}revert.py -k covers_nothing",
         S_HALT,
         "    \"     AND o.state NOT IN ('revert_window', 'reverting')\"\n",
         "",
