@@ -183,7 +183,7 @@ def test_import_tells_every_reason_of_every_entry_at_once(tern: Tern) -> None:
 def test_import_asks_no_engine_and_leaves_what_was_found_out(tern: Tern) -> None:
     """An engine that is away keeps nobody from making it known; what a probe found stays with the same engine."""
     with FakeEngine("eu", target="t") as engine:
-        add(tern, "eu", engine.address, "--label", "region=eu")
+        add(tern, "eu", engine.address, "--label", "region=eu", "--deduplicates", "yes")
         asked = len(engine.calls())
         entry = {**GOOD, "name": "eu", "address": engine.address}
         del entry["deduplicates"]

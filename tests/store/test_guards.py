@@ -8,7 +8,6 @@ from psycopg import Error
 
 from tern.domain.control import Verb
 from tern.domain.policy import Copy, Policy
-from tern.domain.silence import CallKind
 from tern.store.sql import text
 from tests.world import World
 
@@ -122,7 +121,6 @@ def given(world: World) -> World:
     world.apply("A", "B", policy=Policy(copy=Copy.PARALLEL))
     world.answer_bells()
     world.ask(Verb.STOP, "A")
-    world.store.record_silence("A", CallKind.POLL)
     world.write(
         "UPDATE apply_operations SET fence = fence + 5, dispatch_generation = dispatch_generation + 5"
     )
