@@ -55,6 +55,7 @@ _OPERATION_STAMPS = (
     "dispatch_intent_at",
     "sampled_at",
     "start_sent_at",
+    "unanswered_since",
     "state_changed_at",
     "completed_at",
 )

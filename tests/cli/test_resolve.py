@@ -98,6 +98,7 @@ def test_an_id_is_taken_from_another_operation_by_its_name(uncertain: str, world
     # Its engine has given it to nobody else, so nobody takes it away.
     assert tern(*words).code == 5
     world.write("UPDATE apply_operations SET state = 'uncertain', doubt = 'taken' WHERE deployment = 'A2'")
+    world.engines["A"].job(taken).operation = uncertain
     assert tern(*words).code == 0
     assert world.operation("A2", first).error_reason == "ID_LOST"
     assert tern("resolve", uncertain, "--as", "ended", "--taken-from", f"{first}/A2", *WHY).code == 2

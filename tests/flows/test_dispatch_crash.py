@@ -452,3 +452,5 @@ def test_killed_at_every_boundary_with_an_engine_that_may_do_it_twice(make_world
 def end_by_hand(world: World) -> None:
     """A person looked, and says that it has ended."""
     world.store.resolve_uncertain(world.name("A"), Resolved.ENDED, None, "eve", "looked at the table")
+    # What was sent may act for a minute yet, and its target is held as long.
+    world.pass_time(61)

@@ -170,7 +170,7 @@ def test_a_stopped_one_is_asked_about_too(world: World, open_engine: OpenEngine)
     assert [call.method for call in new.calls("Start")] == ["Start"]
 
 
-def test_a_call_under_way_counts_as_unanswered_and_its_driver_writes_nothing(
+def test_a_call_under_way_counts_as_unanswered_and_its_driver_has_lost_it(
     world: World, open_engine: OpenEngine
 ) -> None:
     """It has passed its last look and calls at the old address; whoever comes next asks under a higher fence."""
@@ -184,7 +184,8 @@ def test_a_call_under_way_counts_as_unanswered_and_its_driver_writes_nothing(
         now = world.operation("A")
         assert (now.unanswered_call, now.claim_token, now.fence) == ("apply", None, claimed.fence + 1)
         assert now.unanswered_since is not None
-    assert world.operation("A").engine_resume_context is None
+    assert world.operation("A").claim_token is None
+    # What it was answered is kept, and followed once a look at the new address knows it.
     world.run(until=lambda: world.remote_id("A") is not None, rounds=8)
     assert len(world.engines["A"].effects("apply")) == 1
     assert_safe(world)
@@ -370,8 +371,11 @@ def test_another_database_is_made_known_while_nothing_of_the_old_one_may_act(wor
     refused = refusal(world, new_identity=True)
     assert (refused.reason, f"{world.last}/A" in refused.why[0]) == ("DEPLOYMENT_IN_USE", True)
     assert refused.next_step == f"End it first: tern cancel {world.last}/A --reason '…'"
+    # What another database says of an id is about other work.
+    world.engines["A"].identity = SERVER
     world.engines["A"].set_state(remote_id, "completed")
     look(world, "A")
+    world.engines["A"].identity = "9/9"
     after, _ = change(world, new_identity=True)
     assert after.engine_identity == "9/9"
     world.apply("A", policy=PARALLEL)
