@@ -175,5 +175,6 @@ def _end(world: World) -> None:
     """The targets are free for the next walk."""
     world.ask(Verb.CANCEL)
     settle(world, step_s=8)
-    world.run(until=lambda: held_targets(world) == set(), rounds=5)
+    # A call that was cut off may act for a minute yet, and its target is held as long.
+    world.run(until=lambda: held_targets(world) == set(), rounds=8, step_s=11)
     assert all(fate not in {"pending", "sent"} for _, _, fate in wishes(world))
