@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from tern.domain.identity import DispatchKey
 from tern.domain.model import Deployment
-from tern.domain.targets import Found, Pair, finding, is_known_there, proof_key
+from tern.domain.targets import Finding, Found, Pair, finding, is_known_there, proof_key
 from tern.ports import Engines
 from tern.probing import AT_ONCE, LONGEST_LOOK_S, at_once
 from tern.register_port import TargetStore
@@ -27,6 +27,11 @@ def prove_targets(names: Sequence[str], engines: Engines, kept: TargetStore) -> 
         return ()
     found = prove(engines, pairs)
     kept.record_findings(found)
+    for each in found:
+        # One database gives its ids once, by however many names it is reached.
+        numbers = (each.pair.one.engine_number, each.pair.other.engine_number)
+        if each.finding is Finding.SAME and None not in numbers and len(set(numbers)) > 1:
+            kept.unite_engines(*sorted(filter(None, numbers)))
     return found
 
 

@@ -45,6 +45,9 @@ class TargetStore(Protocol):
     def record_findings(self, found: Sequence[Found]) -> None:
         """What was found, where both are still reached as they were when they were asked."""
 
+    def unite_engines(self, one: int, other: int) -> None:
+        """Two numbers are one engine, says a proof (tern.evidence)."""
+
     def findings(self) -> Mapping[str, Mapping[str, Finding]]:
         """What stands about each deployment and others."""
 

@@ -181,6 +181,24 @@ CREATE CONSTRAINT TRIGGER apply_operations_give_back AFTER UPDATE ON apply_opera
     EXECUTE FUNCTION apply_operations_give_back();
 """
 
+IDS = """
+-- An id is followed as long as its operation keeps its target: what was called failed may turn out to work again.
+CREATE OR REPLACE FUNCTION remote_ids_are_let_go() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    changed jsonb := CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END;
+    operation bigint := CASE TG_TABLE_NAME WHEN 'apply_operations' THEN (changed ->> 'id')::bigint
+                                           ELSE (changed ->> 'operation_id')::bigint END;
+BEGIN
+    DELETE FROM remote_ids r USING apply_operations o WHERE r.operation_id = operation AND o.id = operation
+        AND o.completed_at IS NOT NULL AND o.unanswered_since IS NULL
+        AND NOT EXISTS (SELECT FROM target_reservations t WHERE t.operation_id = operation)
+        AND NOT EXISTS (SELECT FROM outstanding_calls c WHERE c.operation_id = operation AND c.settled_at IS NULL);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER remote_ids_are_let_go AFTER DELETE ON target_reservations
+    FOR EACH ROW EXECUTE FUNCTION remote_ids_are_let_go();
+"""
+
 FILL = """
 -- Until now an apply held all its targets until its verdict, and none after it.
 DELETE FROM target_reservations t WHERE NOT EXISTS (SELECT FROM apply_operations o
@@ -195,7 +213,7 @@ INSERT INTO target_reservations (environment, database, deployment, apply_id, op
 
 def upgrade() -> None:
     connection = op.get_bind()
-    for part in (RULES, IDENTITIES, RESERVATIONS, FILL):
+    for part in (RULES, IDENTITIES, RESERVATIONS, IDS, FILL):
         # psycopg reads a single % as the start of a placeholder.
         connection.exec_driver_sql(part.replace("%", "%%"))
 
@@ -216,6 +234,18 @@ def downgrade() -> None:
         DROP TRIGGER deployments_are_compared_anew ON deployments;
         DROP TRIGGER deployments_name_their_database ON deployments;
         DROP INDEX deployments_by_identity;
+        DROP TRIGGER remote_ids_are_let_go ON target_reservations;
+        CREATE OR REPLACE FUNCTION remote_ids_are_let_go() RETURNS trigger LANGUAGE plpgsql AS $$
+        DECLARE
+            operation bigint := CASE TG_TABLE_NAME WHEN 'apply_operations' THEN (to_jsonb(NEW) ->> 'id')::bigint
+                                                   ELSE (to_jsonb(NEW) ->> 'operation_id')::bigint END;
+        BEGIN
+            DELETE FROM remote_ids r USING apply_operations o WHERE r.operation_id = operation AND o.id = operation
+                AND o.completed_at IS NOT NULL AND o.unanswered_since IS NULL
+                AND NOT EXISTS (SELECT FROM outstanding_calls c
+                    WHERE c.operation_id = operation AND c.settled_at IS NULL);
+            RETURN NULL;
+        END $$;
         DROP TRIGGER apply_operations_give_back ON apply_operations;
         DROP TRIGGER target_reservations_are_kept ON target_reservations;
         DROP TRIGGER target_reservations_are_taken ON target_reservations;

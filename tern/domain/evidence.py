@@ -42,6 +42,11 @@ def contradicts(state: State, sampled: State | None) -> bool:
     return state.is_finished and sampled in RANK
 
 
+def says_failed_still(state: State | None, *, unchanged: bool) -> bool:
+    """The engine calls the job failed, or nothing has changed since it did."""
+    return unchanged or state is State.FAILED
+
+
 def seconds_to_wait(*, claimed_for_s: float, unanswered_for_s: float | None) -> float:
     """How long a person's answer would come too early: somebody drives the operation, or a call may still arrive. One
     that lies ahead, because the clock was set back, was made now.

@@ -52,6 +52,12 @@ CUTOVER_REFUSALS_MAX = 5
 """So often Tern asks for a cutover that an engine refuses, with pauses; then a person decides."""
 
 
+FAILED_KEPT_S = 60.0
+"""So long the looks at what an engine without Resolve called failed must go on saying so, before its target is given
+back: some try again by themselves. Where none is answered, a trigger of the database gives it back after ten minutes.
+"""
+
+FAILED_LOOK_S = 5.0
 SAME_TARGET_AGAIN_S = 2.0
 """A cutover that waits for another one at the same target is tried again after this: nobody tells it."""
 

@@ -25,6 +25,7 @@ from tern.store.outstanding import Sent, Why, open_outstanding
 from tern.store.own_work import Judge
 from tern.store.progress import write_tables
 from tern.store.projection import close_deliveries, close_fulfilled, move, project_parent
+from tern.store.reservation import begin_wait_again, give_back
 from tern.store.scope import HOLDS_ITS_ID, REMOTE_ID, SCOPE_COLUMNS, SCOPE_ROWS, found_in
 from tern.store.seen import SAMPLED, SAMPLED_TYPES, SAMPLED_WITH_IT, Seen, load_seen
 from tern.store.session import single, transaction
@@ -201,6 +202,8 @@ class PollSteps(SweepSteps):
             self._write_samples(tx, [one for one in written if not one.is_moved])
             for apply_pk in applies:
                 due += project_parent(tx, apply_pk, self.owner, rings=True)
+            begin_wait_again(tx, [one.row.id for one in written if one.runs_again])
+            give_back(tx, [one.row.id for one in written if one.frees_target])
             if poll.owner:
                 tx.execute(_GIVE_BACK, {"name": f"poll:{poll.deployment.name}", "owner": poll.owner})
         return tuple(due)

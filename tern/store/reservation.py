@@ -60,6 +60,18 @@ _KEEP = text(
     "UPDATE target_reservations SET held_since = NULL, held_for_s = NULL WHERE operation_id = ANY(:ids)"
     " AND held_since IS NOT NULL"
 )
+_BEGIN_AGAIN = text(
+    "UPDATE target_reservations SET held_since = tern_clock() WHERE operation_id = ANY(:ids)"
+    " AND held_since IS NOT NULL"
+)
+_IS_OVER = text(
+    # The database keeps whatever is not over.
+    "UPDATE target_reservations SET held_since = least(held_since, tern_clock()), held_for_s = 0"
+    " WHERE operation_id = ANY(:ids) AND held_since IS NOT NULL"
+)
+_LET_GO_OVER = text(
+    "DELETE FROM target_reservations WHERE operation_id = ANY(:ids) AND held_since IS NOT NULL"
+)
 _HOLDER = (
     "SELECT {wanted} AS wanted, k.name, h.apply_identifier AS apply, ho.deployment, ho.state, k.wait_s,"
     " h.state AS apply_state, h.operation_count,"
@@ -122,6 +134,19 @@ def _kept_from(tx: Connection, operation_ids: Sequence[int]) -> dict[int, Holdin
     rows = tx.execute(_BLOCKED, {"ids": list(operation_ids)})
     found = ((row.id, holding_in(row.blocked_by)) for row in rows)
     return {operation_id: holding for operation_id, holding in found if holding is not None}
+
+
+def begin_wait_again(tx: Connection, operation_ids: Sequence[int]) -> None:
+    """What was called failed works again: the time for which it keeps its target is counted anew."""
+    if operation_ids:
+        tx.execute(_BEGIN_AGAIN, {"ids": list(operation_ids)})
+
+
+def give_back(tx: Connection, operation_ids: Sequence[int]) -> None:
+    """What is finished keeps its target no longer: nothing of it can act any more."""
+    if operation_ids:
+        tx.execute(_IS_OVER, {"ids": list(operation_ids)})
+        tx.execute(_LET_GO_OVER, {"ids": list(operation_ids)})
 
 
 def blocked_by(tx: Connection, operation_id: int) -> Holding | None:

@@ -8,13 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from tern.domain.doubt import Doubt
-from tern.domain.evidence import contradicts
+from tern.domain.evidence import contradicts, says_failed_still
 from tern.domain.outcome import Ok
 from tern.domain.outcome import Refused as CallRefused
 from tern.domain.own_work import Evidence
 from tern.domain.samples import MergeContext, Observed, Sample, merge
 from tern.domain.states import State
-from tern.domain.timing import LOST_CONTACT_AFTER, RPC_DEADLINE_S, START_GRACE_S, PollPace, poll_interval_s
+from tern.domain.timing import (
+    FAILED_KEPT_S,
+    FAILED_LOOK_S,
+    LOST_CONTACT_AFTER,
+    RPC_DEADLINE_S,
+    START_GRACE_S,
+    PollPace,
+    poll_interval_s,
+)
 from tern.ports import Cursor, Looked, Poll
 from tern.store.own_work import Judge, evidence_columns, kept_in
 from tern.store.scope import REMOTE_ID
@@ -37,7 +45,12 @@ _SEEN = (
     "   AND d.state IN ('pending', 'sent')) AS start_is_open,"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state = 'sent'"
     f"   AND d.although_foreign <> '') AS halts_foreign, {evidence_columns(REMOTE_ID)},"
-    " o.unanswered_since IS NOT NULL AND NOT EXISTS (SELECT 1 FROM outstanding_calls c"
+    # What an engine without Resolve called failed keeps its target for a while, and is looked at for so long.
+    " coalesce((n.capabilities ->> 'resolve')::boolean, false) AS resolves, CASE WHEN o.state = 'failed' THEN"
+    " (SELECT greatest(0, extract(epoch FROM tern_clock() - min(t.held_since)))::float FROM target_reservations t"
+    "   WHERE t.operation_id = o.id AND t.held_since IS NOT NULL) END AS kept_for_s,"
+    " (o.unanswered_since IS NOT NULL OR o.state = 'failed' AND EXISTS (SELECT 1 FROM target_reservations t"
+    "   WHERE t.operation_id = o.id AND t.held_since IS NOT NULL)) AND NOT EXISTS (SELECT 1 FROM outstanding_calls c"
     f"   WHERE c.operation_id = o.id AND c.remote_id = {REMOTE_ID} AND c.settled_at IS NULL) AS may_contradict,"
     " o.engine_number, o.dispatched_to,"
     " o.dispatch_generation, a.environment, coalesce(n.address, '') AS address"
@@ -176,6 +189,32 @@ class Seen:
         return contradicts(State(self.row.state), self.sample.state)
 
     @property
+    def frees_target(self) -> bool:
+        """What was called failed is failed still, after all the time in which its engine might have tried again."""
+        if self.row.kept_for_s is None or self.row.resolves or self.failure or self.evidence.against:
+            return False
+        sampled = None if self.sample is None else self.sample.state
+        if sampled is not None and sampled.is_finished and sampled is not State.FAILED:
+            return True
+        still = says_failed_still(sampled, unchanged=self.look is None)
+        return still and self.row.kept_for_s >= FAILED_KEPT_S
+
+    @property
+    def runs_again(self) -> bool:
+        """What was called failed, and keeps its target, works again: its engine has tried once more by itself."""
+        sample = self.sample
+        if sample is None or self.row.kept_for_s is None or self.evidence.against:
+            return False
+        return contradicts(State(self.row.state), sample.state)
+
+    def _next_after_end(self, state: State) -> float | None:
+        """What is through is not looked at again, unless its engine may try it again by itself."""
+        if state is not State.FAILED or self.row.resolves or self.frees_target:
+            return None
+        is_new = self.row.state != State.FAILED.value
+        return FAILED_LOOK_S if is_new or self.row.kept_for_s is not None else None
+
+    @property
     def is_moved(self) -> bool:
         """The operation takes an arrow, and the same write keeps the look."""
         observed = self.observed()
@@ -224,8 +263,7 @@ class Seen:
             pace=pace,
         )
         return {
-            # What is through is not looked at again.
-            "next_s": None if state.is_finished else next_s,
+            "next_s": self._next_after_end(state) if state.is_finished else next_s,
             "failures": self.failures,
             "error": failure[:500],
             "fresh": applied or unchanged,

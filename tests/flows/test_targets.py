@@ -8,7 +8,7 @@ from tern.domain.control import Receipt, Verb
 from tern.domain.errors import Refused
 from tern.domain.identity import ApplyId
 from tern.domain.policy import Copy, Policy
-from tests.faults.behaviour import lose_answer, not_accepted
+from tests.faults.behaviour import fail, lose_answer, not_accepted
 from tests.flows.steps import (
     PARALLEL,
     dispatch,
@@ -236,9 +236,13 @@ def test_who_is_put_back_in_line_within_the_wait_holds_its_target_for_itself(wor
     """What is live waits for nobody, and no time takes its target from it."""
     world.engines["A"].script("Apply", not_accepted("no"))
     world.apply("A", "B", policy=Policy(copy=Copy.PARALLEL, max_failures=1))
-    world.write("UPDATE apply_operations SET unanswered_call = 'apply', unanswered_since = tern_clock()")
     world.answer_bells()
     assert world.state("A") == "failed"
+    world.write(
+        "INSERT INTO target_reservations (environment, database, deployment, apply_id, operation_id, held_since,"
+        " held_for_s) SELECT 'test', 'shop', 'A', apply_id, id, tern_clock(), 60 FROM apply_operations"
+        " WHERE deployment = 'A'"
+    )
     assert "A" in held_targets(world)
     world.ask(Verb.RETRY, "A")
     world.answer_bells()
@@ -345,3 +349,86 @@ def _refused_once(world: World) -> ApplyId:
     assert world.state("A") == "failed"
     assert held_targets(world) == {"B"}
     return apply_id
+
+
+# An engine that tries again by itself
+
+
+@pytest.fixture
+def plain(make_world: Callable[..., World]) -> World:
+    """Engines that offer no Resolve, and so nothing by which a change that failed is known to be over."""
+    return make_world("A", "B", offers_engine_service=False)
+
+
+def looks_for(world: World, seconds: float) -> None:
+    """Sweeps and polls, for so long."""
+    for _ in range(int(seconds // 5)):
+        world.pass_time(5)
+        world.sweep()
+
+
+def test_what_an_engine_without_resolve_calls_failed_keeps_its_target_until_looks_have_confirmed_it(
+    plain: World,
+) -> None:
+    running(plain, "A", "B")
+    engine_says(plain, "A", "failed", error="no space")
+    assert (plain.state("A"), held_targets(plain)) == ("failed", {"A", "B"})
+    refusal_of(plain, "A")
+    before = len(plain.engines["A"].calls("Progress"))
+    looks_for(plain, 50)
+    assert "A" in held_targets(plain)
+    assert len(plain.engines["A"].calls("Progress")) - before >= 5
+    looks_for(plain, 20)
+    assert held_targets(plain) == {"B"}
+    asked = len(plain.engines["A"].calls("Progress"))
+    looks_for(plain, 30)
+    assert len(plain.engines["A"].calls("Progress")) == asked
+    plain.apply("A", policy=PARALLEL)
+    assert_safe(plain)
+
+
+def test_what_runs_again_keeps_its_target_and_is_written_down(plain: World) -> None:
+    """Failed stays failed in the books; what its engine does all the same is outstanding, and the wait begins anew."""
+    ids = running(plain, "A", "B")
+    engine_says(plain, "A", "failed", error="no space")
+    looks_for(plain, 40)
+    plain.engines["A"].set_state(ids["A"], "running")
+    looks_for(plain, 60)
+    assert plain.state("A") == "failed"
+    left = plain.one("SELECT * FROM outstanding_calls")
+    assert (left.why, left.remote_id, left.deployment) == ("contradicted", ids["A"], "A")
+    assert [event.event for event in plain.events("A")].count("contradicted") == 1
+    refusal_of(plain, "A")
+    plain.engines["A"].set_state(ids["A"], "failed")
+    looks_for(plain, 50)
+    assert "A" in held_targets(plain)
+    looks_for(plain, 30)
+    assert held_targets(plain) == {"B"}
+
+
+def test_what_turns_out_completed_frees_its_target_at_once(plain: World) -> None:
+    ids = running(plain, "A", "B")
+    engine_says(plain, "A", "failed", error="no space")
+    plain.engines["A"].set_state(ids["A"], "completed")
+    looks_for(plain, 10)
+    assert (plain.state("A"), held_targets(plain)) == ("failed", {"B"})
+
+
+def test_an_engine_that_says_nothing_more_keeps_it_for_ten_minutes_and_not_for_ever(plain: World) -> None:
+    running(plain, "A", "B")
+    engine_says(plain, "A", "failed", error="no space")
+    plain.engines["A"].always("Progress", fail("UNAVAILABLE"))
+    for _ in range(9):
+        plain.pass_time(60)
+        plain.sweep()
+    assert "A" in held_targets(plain)
+    plain.pass_time(61)
+    plain.sweep()
+    assert held_targets(plain) == {"B"}
+
+
+def test_an_engine_with_resolve_is_believed_at_once(world: World) -> None:
+    running(world, "A", "B")
+    engine_says(world, "A", "failed", error="no space")
+    assert held_targets(world) == {"B"}
+    assert world.operation("A").next_poll_at is None

@@ -38,6 +38,8 @@ tern.domain.timing UNHEARD_AFTER_S 15.0 rung for three times in vain
 tern.domain.timing SWEEP_AGAIN_AFTER 0.9 one tick in two comes a little early; the whole period would halve the sweeps
 tern.domain.timing BACKOFF_MOST_S 75.0 a minute and its jitter; what is due later was written under another clock
 tern.domain.timing LOST_CONTACT_AFTER 10 a restart of an engine is no lost contact
+tern.domain.timing FAILED_KEPT_S 60.0 as long as a call without an answer may act; some engines try again by themselves
+tern.domain.timing FAILED_LOOK_S 5.0 a dozen looks in that minute, at what is most likely over
 tern.domain.timing SAME_TARGET_AGAIN_S 2.0 a cutover that another one of the same target holds up; nobody tells it
 tern.domain.timing CUTOVER_REFUSALS_MAX 5 Tern's own cutovers must not starve those behind
 tern.store.delivery _TAKEN_BACK_S 5.0 should the start come to nothing, the stop goes on soon

@@ -128,7 +128,7 @@ _FILL = (
     "UPDATE deployments SET engine_identity = '1/1' WHERE name IN ('d7', 'd8')",
     (
         "INSERT INTO same_targets (one, other, finding, identity)"
-        f" SELECT 'x' || n, 'y' || n, 'two', '1/2' FROM generate_series(1, {WIDE}) n"
+        f" SELECT 'x' || n, 'y' || n, 'two', '1/2' FROM generate_series(1, 4 * {WIDE}) n"
     ),
     (
         "INSERT INTO apply_events (apply_id, operation_id, number, event, who, previous_hash, hash)"
@@ -204,7 +204,7 @@ AWAITED = {
 }
 # What a trigger says is heard by nobody: it is said here once more.
 TRIGGERED = {
-    "target_reservations_of_operation": "DELETE FROM target_reservations WHERE operation_id = 7",
+    "target_reservations_of_operation": "SELECT 1 FROM target_reservations WHERE operation_id = 7",
 }
 # These refuse what must not be there twice; test_tables.py and test_event.py try it.
 KEYS = {
