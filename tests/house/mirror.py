@@ -74,6 +74,7 @@ ELSEWHERE = {
     "tests/test_exporter.py": "tern/store/counted tern/store/gauge",
     "tests/test_proving.py": "tern/domain/targets",
     "tests/test_view.py": "tern/facts tern/wave",
+    "tests/wire/test_engine_client.py": "tern/wire/asking",
     "tests/wire/control/test_service.py": (
         "tern/wire/control/adapter tern/wire/control/asking tern/wire/control/words tern/wire/control/writing"
     ),
