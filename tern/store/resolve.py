@@ -98,9 +98,13 @@ class ResolveSteps(Steps):
         """See ports.EvidenceStore."""
         with transaction(self.engine) as tx:
             own = _find(tx, name)
-            row = lock_operations(tx, [own])[own]
+            holder = None if taken_from is None else _find(tx, taken_from)
+            rows = lock_operations(tx, [own, *([] if holder is None else [holder])])
+            row = rows[own]
             self._refuse_while_called(row, name)
             _checked(tx, row, name, Resolved.REMOTE_ID, remote_id, taken_from)
+            if holder is not None:
+                _check_holder(rows[holder], row, taken_from, remote_id)
             scope = load_scope(tx, own, name)
             return Question(scope.deployment, RemoteCall(name, remote_id, scope.environment, row.fence))
 

@@ -1,8 +1,7 @@
 """The mapped tables; those that evidence is kept in stand in evidence_tables.py. What each constraint and index is for
 stands in the migration that makes it.
 
-Mapped for typed columns and for Alembic's comparison; no object of these classes ever leaves the store, and
-nothing is loaded through a unit of work.
+Mapped for typed columns and for Alembic's comparison; no object of these ever leaves the store or is loaded by a unit.
 """
 
 from datetime import datetime
@@ -254,9 +253,8 @@ class DeliveryRow(Table):
 
     called_at: when it was last tried at the engine; only what is seen after its deadline speaks about its effect.
     called_look, called_fence: how many looks had been written down then, and the fence that the call carried.
-    sent_at: when the engine took it. refused_attempt: the newest attempt that was refused. overrides_cancel: it takes
-    back a refused cancel. looks: answers to a start without `stopped`. overrules: what came between two of a verb.
-    although_foreign: the id that is to be halted although it is other work's.
+    sent_at: when the engine took it. refused_attempt: the newest one refused. overrides_cancel: it takes back a refused
+    cancel. although_foreign: other work's id, to be halted. looks: without `stopped`. overrules: what came in between.
     """
 
     __tablename__ = "control_deliveries"

@@ -40,7 +40,7 @@ from tern.wire.outcomes import About, known_reason, tidy
 _PERCENT_MAX = 100
 _REVISION_MAX = 2**64 - 1
 # Longer than any way to write a moment.
-_MOMENT_MAX = 64
+_LONGEST_MOMENT = 64
 
 STATES: Final[Mapping[int, State]] = MappingProxyType(
     {
@@ -228,7 +228,7 @@ def sample(
         tables=tuple(_table(table) for table in answer.tables),
         revision=revision,
         identity=identity,
-        started_at=tidy(answer.started_at, _MOMENT_MAX),
+        started_at=tidy(answer.started_at, _LONGEST_MOMENT),
     )
 
 

@@ -31,6 +31,12 @@ def _request(
 
 
 # The rule, and statements that it refuses.
+# What was sent is never written anew, so each is tried with another row.
+_OUTSTANDING = (
+    "INSERT INTO outstanding_calls (apply_id, operation_id, environment, database, deployment, dispatch_key, remote_id,"
+    " fence, address, why, caller) SELECT apply_id, operation_id, environment, database, deployment, {}, {}, fence,"
+    " address, {}, caller FROM outstanding_calls"
+)
 REFUSED = {
     "deployment_silences_kind_is_known": ["UPDATE deployment_silences SET kind = 'stop'"],
     "deployment_silences_are_counted": ["UPDATE deployment_silences SET in_a_row = 0"],
@@ -145,10 +151,10 @@ REFUSED = {
         "UPDATE control_deliveries SET state = 'moot', closed_at = now(), next_attempt_at = now()"
     ],
     "remote_ids_are_not_empty": ["UPDATE remote_ids SET remote_id = ''"],
-    "outstanding_calls_why_is_known": ["UPDATE outstanding_calls SET why = 'no reason'"],
+    "outstanding_calls_why_is_known": [_OUTSTANDING.format("NULL", "'R9'", "'no reason'")],
     "outstanding_calls_are_a_key_or_an_id": [
-        "UPDATE outstanding_calls SET remote_id = NULL",
-        "UPDATE outstanding_calls SET dispatch_key = 'k'",
+        _OUTSTANDING.format("NULL", "NULL", "why"),
+        _OUTSTANDING.format("'k'", "'R9'", "why"),
     ],
     "same_targets_finding_is_known": ["UPDATE same_targets SET finding = 'perhaps'"],
     "same_targets_are_ordered": [

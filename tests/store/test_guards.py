@@ -45,6 +45,12 @@ GUARDED = {
     "previews": {
         "previews_is_append_only": "apply_id caller changes deployment drift outcome plan_id taken_at words",
     },
+    "outstanding_calls": {
+        "outstanding_calls_are_kept": (
+            "address apply_id caller database deployment dispatch_key engine_number environment fence generation id"
+            " opened_at operation_id reason remote_id why"
+        ),
+    },
     "table_changes": {"table_changes_is_append_only": "action ddl namespace table_name unsafe_reason"},
 }
 # A tick, a probe or a person's command changes these; or they are the key by which everything finds its row.
@@ -87,15 +93,11 @@ FREE = {
     "target_reservations": "apply_id database deployment environment held_for_s held_since operation_id taken_at",
     "engines": "address created_at environment number",
     "remote_ids": "engine_number operation_id remote_id stored_at",
-    "outstanding_calls": (
-        "address apply_id caller database deployment dispatch_key engine_number environment fence generation id"
-        " last_seen last_seen_at looks next_look_at opened_at operation_id reason remote_id settled_as settled_at"
-        " settled_by why"
-    ),
+    "outstanding_calls": "last_seen last_seen_at looks next_look_at settled_as settled_at settled_by",
     "same_targets": "finding found_at identity one other",
     "worker_canaries": "answered_at answered_by clock_ahead_s queue token",
 }
-STAY = "apply_events control_requests event_chains plan_changes plans previews"
+STAY = "apply_events control_requests event_chains outstanding_calls plan_changes plans previews"
 # Where a guard asks what is there already.
 ONE_ROW = {"apply_operations": "WHERE deployment = 'A'", "applies": "WHERE operation_count = 1"}
 
@@ -177,7 +179,7 @@ def refusal(world: World, statement: str) -> str:
             tx.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
         except Error as error:
             if "PL/pgSQL function" in (error.diag.context or ""):
-                return str(error.diag.constraint_name)
+                return error.diag.constraint_name or ""
     return ""
 
 

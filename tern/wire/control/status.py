@@ -30,7 +30,7 @@ from tern.wire.control.tokens import UNAUTHENTICATED
 DOMAIN = "tern"
 LONGEST_WHAT = 400
 LONGEST_WHY = 1_600
-LONGEST_LINE = 300
+LONGEST_LINE = 600
 
 _KINDS: Mapping[str, type[TernError]] = {
     kind.__name__: kind
