@@ -79,6 +79,7 @@ def the_register(day: Day, world: World) -> None:
     entry = {"environment": "test", "database": "shop", "address": "grpc://h:1", "deduplicates": True}
     content = json.dumps([{**entry, "name": name, "target": name} for name in ("Y", "X")])
     day("deployments-imported", "deployments", "import", "-", "--no-probe", stdin=content)
+    day("deployments-set", "deployments", "set", "Z", "--label", "region=eu", *WHY)
     day("deployments-checked", "deployments", "check", "A")
     day("deployments-drained", "deployments", "drain", "Z", "Y")
     day("deployments-open", "deployments", "undrain", "Y")
@@ -168,6 +169,8 @@ def trouble(day: Day, world: World) -> None:
     world.store.record_uncertain(claimed.claim, "who knows")  # type: ignore[union-attr]
     day("get-uncertain", "get", apply_id)
     day("explain-uncertain", "explain", apply_id)
+    # Its deadline is over: nothing of the call can arrive any more.
+    world.write("UPDATE apply_operations SET unanswered_since = unanswered_since - interval '1 minute'")
     day("resolve", "resolve", f"{apply_id}/A", "--as", "ended", *WHY)
     world.apply("B", policy=Policy(waves=(Wave(deployments=("B",)),)))
     day("refused-target-held", "apply", "--ddl", "-", *PLACE, "--deployments", "B", *WHY, stdin=DDL)

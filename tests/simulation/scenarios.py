@@ -217,7 +217,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         ),
         Scenario(
             "another-apply-takes-the-target-just-before-a-start",
-            {"A": "stopped"},
+            {"A": "completed"},
             acts=(
                 Ask(Verb.STOP, _has_id("A")),
                 Ask(Verb.START, _is("stopped", "A")),

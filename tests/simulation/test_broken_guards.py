@@ -13,7 +13,7 @@ from tern.domain.identity import DispatchKey, ScopeName
 from tern.domain.states import State
 from tern.flows import dispatch as dispatch_flow
 from tern.ports import Fenced
-from tern.store import answer, delivery, gate, identity, projection, seen, start
+from tern.store import answer, delivery, gate, identity, projection, seen
 from tern.store import dispatch as dispatch_steps
 from tern.store.sql import text
 from tern.store.step import HeldOperation
@@ -142,11 +142,6 @@ def _no_order(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(dispatch_steps, "gather_holds", lambda *_: ())
 
 
-def _tramples_on_targets(patch: pytest.MonkeyPatch) -> None:
-    """A start does not take its target again (G13)."""
-    patch.setattr(start, "take", lambda *_, **__: {})
-
-
 def _start_has_no_grace(patch: pytest.MonkeyPatch) -> None:
     """A stale `stopped` ends a start (PO6)."""
     patch.setattr(seen, "START_GRACE_S", 0.0)
@@ -184,10 +179,6 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "a stop that is done when it is sent": (_stop_is_done_when_sent, "stop-after-dispatch"),
     "claims taken while they run": (_claims_that_run, "single"),
     "no order": (_no_order, "rolling"),
-    "a start that takes no target": (
-        _tramples_on_targets,
-        "another-apply-takes-the-target-just-before-a-start",
-    ),
     "a start without grace": (_start_has_no_grace, "start-that-takes-its-time"),
     "a verdict told twice": (_verdicts_twice, "single"),
     "an intent withdrawn that may have been sent": (_gives_way_by_failing, "a-lost-answer"),

@@ -47,7 +47,7 @@ GUARDED = {
     },
     "outstanding_calls": {
         "outstanding_calls_are_kept": (
-            "address apply_id caller database deployment dispatch_key engine_number environment fence generation id"
+            "address apply_id caller database deployment dispatch_key environment fence generation"
             " opened_at operation_id reason remote_id why"
         ),
     },
@@ -72,7 +72,7 @@ FREE = {
     ),
     "deployment_silences": "deployment in_a_row kind last_at retry_at since",
     "control_deliveries": (
-        "called_fence called_look"
+        "although_foreign called_fence called_look"
         " apply_id attempts called_at closed_at created_at engine_words id looks next_attempt_at operation_id"
         " overrides_cancel overrules refusals refused_attempt request_id sent_at state verb"
     ),
@@ -93,7 +93,7 @@ FREE = {
     "target_reservations": "apply_id database deployment environment held_for_s held_since operation_id taken_at",
     "engines": "address created_at environment number",
     "remote_ids": "engine_number operation_id remote_id stored_at",
-    "outstanding_calls": "last_seen last_seen_at looks next_look_at settled_as settled_at settled_by",
+    "outstanding_calls": "engine_number id last_seen last_seen_at looks next_look_at settled_as settled_at settled_by",
     "same_targets": "finding found_at identity one other",
     "worker_canaries": "answered_at answered_by clock_ahead_s queue token",
 }
