@@ -176,12 +176,10 @@ WITNESS = {
     "apply_operations_by_state": "a step of a wide apply",
     "apply_operations_ended_at": "a step of a wide apply",
     "applies_live": "a sweep",
-    "applies_verdict_effects_due": "a sweep",
     "applies_due_for_advance": "a sweep",
     "table_changes_of_apply": "get",
     "control_deliveries_due": "a sweep",
     "control_deliveries_by_operation": "a claim",
-    "control_deliveries_open_of_apply": "wishes that need no call",
     "control_requests_of_apply": "audit",
     "control_requests_releases": "a step of a wide apply",
     "previews_of_plan": "a plan beside what was foretold",
@@ -194,13 +192,15 @@ WITNESS = {
 }
 # Their tables are there before the statements that will need them: whoever brings the story moves it up.
 AWAITED = {
-    "apply_operations_due_of_apply": "whoever notifies takes so many from the front of a wide apply that waits",
-    "apply_operations_ahead_of_apply": "a tick that ends counts how many of a wide apply are ahead",
     "engines_by_address": "a deployment that is added finds its engine's number",
     "remote_ids_of_operation": "an operation that is finished gives its id back",
     "outstanding_calls_of_target": "a claim looks for what may still act at its target",
     "outstanding_calls_due": "the sweep looks at what is outstanding",
     "apply_operations_unanswered": "the sweep looks at calls without an answer",
+    "applies_by_remote_id": "an answer asks whether another operation has its id already",
+    "apply_operations_by_remote_id": "the same, of an operation among several",
+    "applies_verdict_effects_due": "a sweep finds verdicts whose effects nobody has driven",
+    "control_deliveries_open_of_apply": "what needs no call is carried out for a whole apply",
 }
 # What a trigger says is heard by nobody: it is said here once more.
 TRIGGERED = {
