@@ -199,7 +199,7 @@ def test_import_asks_no_engine_and_leaves_what_was_found_out(tern: Tern) -> None
         assert len(engine.calls()) == asked
     listed = {each["name"]: each for each in tern("deployments", "ls", "--json").data["deployments"]}
     assert listed["eu"]["capabilities"]["resolve"] is True
-    assert (listed["eu"]["deduplicates"], listed["eu"]["labels"]) == (False, {"region": "us"})
+    assert (listed["eu"]["deduplicates"], listed["eu"]["labels"]) == (True, {"region": "us"})
     assert (listed["gone"]["capabilities"]["resolve"], listed["gone"]["deduplicates"]) == (None, True)
     other = [{**entry, "address": "grpc://127.0.0.1:2"}]
     assert tern(*IMPORT, "--replace", stdin=json.dumps(other)).code == 0
