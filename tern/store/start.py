@@ -136,6 +136,10 @@ class StartSteps(Steps):
 
     def _make_resuming(self, tx: Connection, held: HeldOperation, wish: Row) -> bool:
         """The target again, and the state. False where another apply holds the target: the start has failed."""
+        if not Delivery(wish.state).is_open:
+            # A later stop has ended the start since it was claimed: nothing is sent (G9).
+            release(tx, held, is_start=False)
+            return False
         if held.state not in {State.STOPPED, State.RESUMING}:
             # A look of somebody else has moved it on.
             release(tx, held, is_start=False)

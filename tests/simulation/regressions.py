@@ -28,4 +28,10 @@ REGRESSIONS = (
         "25 clock-back-an-hour",
         ("poll engine.batch_progress",),
     ),
+    Regression(
+        "a-start-that-a-stop-has-ended-meanwhile-is-not-sent",
+        "start-that-takes-its-time",
+        "40 stop-first",
+        ("start engine.progress",),
+    ),
 )
