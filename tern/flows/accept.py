@@ -20,7 +20,7 @@ from tern.domain.waves import check_division
 from tern.domain.work import Sighting
 from tern.doors.request import EnqueueRequest
 from tern.ports import AcceptedApply, Answered, Asked, Enqueued, NewApply, Ports, Store, WishReceipt
-from tern.probing import look
+from tern.probing import look, offered, probe
 from tern.proving import prove_targets, same_places
 
 RUNG_AT_ONCE = 500
@@ -56,6 +56,8 @@ def enqueue(asked: Enqueue, ports: Ports) -> Enqueued:
         ports.store.refuse_held(change.environment, change.database, names)
         raise
     # Before anything is written: whoever is the same target under another name is known when its target is taken.
+    if not asked.previews and (unasked := [each for each in targets if each.capabilities.resolve is None]):
+        ports.store.record_probes(offered(unasked, probe(ports.engines, unasked)))
     prove_targets(names, ports.engines, ports.store)
     if plan is None:
         plan = ports.store.save_plan(

@@ -1,13 +1,17 @@
 """One target is one target, however it is spelled: found out by a key, held under all of its names (G13)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from tern.domain.choice import Choice
 from tern.domain.control import Receipt, Verb
+from tern.domain.enqueue import Enqueue, NewChange
 from tern.domain.errors import Refused
 from tern.domain.policy import Copy, Cutover, Policy
 from tern.domain.targets import Finding, Found, Pair
+from tern.flows.accept import enqueue
 from tern.proving import prove_targets
 from tern.store.reading import Reading
 from tern.view import apply_view
@@ -25,7 +29,7 @@ from tests.flows.steps import (
     settle,
 )
 from tests.invariants import assert_safe
-from tests.world import World
+from tests.world import CHANGE, World
 
 SERVER = "7654321/16384"
 MakeWorld = Callable[..., World]
@@ -319,3 +323,34 @@ def test_a_suspected_pair_ends_in_every_order(twins: World, copy: Copy) -> None:
         twins.run(until=lambda name=name: twins.state(name) == "running", rounds=6)
         engine_says(twins, name, "completed")
     twins.run(until=lambda: twins.apply_row().state == "completed", rounds=5)
+
+
+def test_one_server_under_two_addresses_gets_one_live_rollout(make_world: MakeWorld) -> None:
+    """Issue 8, number 4, by the way that everybody takes: nobody compared the two before, and nobody has to."""
+    world = one_server(make_world("A", "B", identity=SERVER), "A", "B")
+    first = enqueue(_asked("A", "one"), world.ports)
+    assert world.store.findings() == {"A": {"B": Finding.SAME}, "B": {"A": Finding.SAME}}
+    with pytest.raises(Refused) as refused:
+        enqueue(_asked("B", "two"), world.ports)
+    assert (refused.value.reason, str(first.apply_id) in refused.value.why[0]) == ("TARGET_HELD", True)
+    assert methods(world, "B") == []
+    row = world.one("SELECT count(DISTINCT engine_number) AS n FROM deployments")
+    assert row.n == 1
+
+
+def test_who_was_never_asked_is_asked_before_it_is_compared_even_without_previews(
+    make_world: MakeWorld,
+) -> None:
+    """An import asks no engine, so B's database is not known before the first rollout that names it."""
+    world = one_server(make_world("A", "B", identity=SERVER), "A", "B")
+    world.write("UPDATE deployments SET capabilities = '{}', engine_identity = '' WHERE name = 'B'")
+    enqueue(_asked("A", "one"), world.ports)
+    assert world.store.findings() == {}
+    with pytest.raises(Refused):
+        enqueue(replace(_asked("B", "two"), previews=False), world.ports)
+    assert world.store.findings()["A"] == {"B": Finding.SAME}
+
+
+def _asked(name: str, key: str) -> Enqueue:
+    change = NewChange("test", "shop", "postgres", (CHANGE,))
+    return Enqueue(change, Choice((name,)), caller="ann", reason="because", key=key)
