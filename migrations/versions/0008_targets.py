@@ -35,8 +35,12 @@ CREATE FUNCTION tern_targets(of_environment text, of_database text, of_deploymen
     LANGUAGE sql STABLE PARALLEL SAFE ROWS 1 AS $$
     SELECT $1, $2, $3
     UNION ALL
+    -- By LIMIT each is looked up by its key: for a hundred names, as many as a planner expects here, it would read the
+    -- whole register, once for each of ten thousand operations.
     SELECT d.environment, d.database, d.name FROM tern_names_of_target($3) AS n (name)
-        JOIN deployments d ON d.name = n.name WHERE d.name <> $3
+        CROSS JOIN LATERAL (SELECT * FROM deployments WHERE name = n.name LIMIT 1) d WHERE n.name <> $3
+        -- Asked once a statement: most registers have no target of two names.
+        AND EXISTS (SELECT FROM same_targets WHERE finding <> 'two')
 $$;
 COMMENT ON FUNCTION tern_targets IS
     'Under which names an operation reserves its target: its own, and those that are, or may be, the same.';
@@ -109,8 +113,12 @@ CREATE INDEX target_reservations_of_name ON target_reservations (deployment);
 -- Nobody asks for an apply's targets any more, each is asked for by its operation.
 DROP INDEX target_reservations_of_apply;
 
+-- Without sequential scans, all of these: a connection keeps the plan that it made while the table was small, and ten
+-- thousand operations are accepted in one statement.
+
 -- Whoever takes a target, in whatever version: which operation of the apply does; and whose time is over makes room.
-CREATE FUNCTION target_reservations_are_taken() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION target_reservations_are_taken() RETURNS trigger LANGUAGE plpgsql
+    SET enable_seqscan = off AS $$
 BEGIN
     IF NEW.operation_id IS NULL THEN
         SELECT o.id INTO NEW.operation_id FROM apply_operations o
@@ -128,7 +136,8 @@ CREATE TRIGGER target_reservations_are_taken BEFORE INSERT ON target_reservation
 
 -- A target is given back by the operation that holds it and by nobody else: the version before deletes, at an apply's
 -- verdict, what a stopped operation of it still holds.
-CREATE FUNCTION target_reservations_are_kept() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION target_reservations_are_kept() RETURNS trigger LANGUAGE plpgsql
+    SET enable_seqscan = off AS $$
 BEGIN
     IF OLD.held_since IS NOT NULL AND NOT tern_wait_is_over(OLD.held_since, OLD.held_for_s, tern_clock())
         OR EXISTS (SELECT FROM apply_operations o WHERE o.id = OLD.operation_id AND tern_holds_target(o)) THEN
@@ -136,12 +145,14 @@ BEGIN
     END IF;
     RETURN OLD;
 END $$;
+-- The triggers here have asked already.
 CREATE TRIGGER target_reservations_are_kept BEFORE DELETE ON target_reservations
-    FOR EACH ROW EXECUTE FUNCTION target_reservations_are_kept();
+    FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION target_reservations_are_kept();
 
 -- An operation gives its target back in the transaction that finishes it. A call that may still act, and an engine that
 -- offers no Resolve and calls a change failed (some try again by themselves), keep it for a while.
-CREATE FUNCTION apply_operations_give_back() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION apply_operations_give_back() RETURNS trigger LANGUAGE plpgsql
+    SET enable_seqscan = off AS $$
 DECLARE
     o apply_operations;
     at timestamptz := tern_clock();
@@ -183,12 +194,16 @@ CREATE CONSTRAINT TRIGGER apply_operations_give_back AFTER UPDATE ON apply_opera
 
 IDS = """
 -- An id is followed as long as its operation keeps its target: what was called failed may turn out to work again.
-CREATE OR REPLACE FUNCTION remote_ids_are_let_go() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION remote_ids_are_let_go() RETURNS trigger LANGUAGE plpgsql
+    SET enable_seqscan = off AS $$
 DECLARE
     changed jsonb := CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END;
     operation bigint := CASE TG_TABLE_NAME WHEN 'apply_operations' THEN (changed ->> 'id')::bigint
                                            ELSE (changed ->> 'operation_id')::bigint END;
 BEGIN
+    IF NOT EXISTS (SELECT FROM remote_ids WHERE operation_id = operation) THEN
+        RETURN NULL;
+    END IF;
     DELETE FROM remote_ids r USING apply_operations o WHERE r.operation_id = operation AND o.id = operation
         AND o.completed_at IS NOT NULL AND o.unanswered_since IS NULL
         AND NOT EXISTS (SELECT FROM target_reservations t WHERE t.operation_id = operation)

@@ -75,8 +75,8 @@ MUTANTS = (
         "a rollout holds its target under one name",
         f"{FLOWS}same_target.py -k all_names",
         _RULES,
-        "JOIN deployments d ON d.name = n.name WHERE d.name <> $3",
-        "JOIN deployments d ON d.name = n.name WHERE false",
+        "WHERE name = n.name LIMIT 1) d WHERE n.name <> $3\n",
+        "WHERE name = n.name LIMIT 1) d WHERE false\n",
     ),
     mutant(
         "G13",
