@@ -79,6 +79,8 @@ which were found to be one only later, the one that was sent, then the older.';
 """
 
 IDENTITIES = """
+-- Pairs of copies, which are two, may be many; those that count as one are few, and asked for all the time.
+CREATE INDEX same_targets_are_one ON same_targets (one, other) WHERE finding <> 'two';
 CREATE INDEX deployments_by_identity ON deployments (engine_identity) WHERE engine_identity <> '';
 
 -- Whoever writes down what a probe found: the first identity, or that of another address, is the deployment's. Another
@@ -248,7 +250,7 @@ def downgrade() -> None:
         $$;
         DROP TRIGGER deployments_are_compared_anew ON deployments;
         DROP TRIGGER deployments_name_their_database ON deployments;
-        DROP INDEX deployments_by_identity;
+        DROP INDEX deployments_by_identity, same_targets_are_one;
         DROP TRIGGER remote_ids_are_let_go ON target_reservations;
         CREATE OR REPLACE FUNCTION remote_ids_are_let_go() RETURNS trigger LANGUAGE plpgsql AS $$
         DECLARE

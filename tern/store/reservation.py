@@ -15,7 +15,8 @@ WAS_SENT = "(o.state <> 'pending' OR o.dispatch_key IS NOT NULL)"
 _HOLDS_PLAINLY = (
     "(EXISTS (SELECT FROM target_reservations t WHERE t.operation_id = o.id AND t.deployment = o.deployment"
     "   AND t.held_since IS NULL)"
-    " AND NOT EXISTS (SELECT FROM same_targets s WHERE s.one = o.deployment OR s.other = o.deployment))"
+    " AND NOT EXISTS (SELECT FROM same_targets s WHERE (s.one = o.deployment OR s.other = o.deployment)"
+    "   AND s.finding <> 'two'))"
 )
 """What is so of nearly every operation, and costs two looks into an index: its target has one name, and it holds it."""
 

@@ -187,7 +187,7 @@ WITNESS = {
     "target_reservations_held": "a sweep",
     "target_reservations_of_name": "a deployment that is opened again",
     "deployments_by_identity": "a deployment that is compared with others",
-    "same_targets_by_other": "a claim",
+    "same_targets_are_one": "a sweep",
     "apply_events_of_apply": "logs",
 }
 # Their tables are there before the statements that will need them: whoever brings the story moves it up.
@@ -204,6 +204,7 @@ AWAITED = {
 }
 # What a trigger says is heard by nobody: it is said here once more.
 TRIGGERED = {
+    "same_targets_by_other": "SELECT 1 FROM same_targets WHERE one = 'x7' OR other = 'x7'",
     "target_reservations_of_operation": "SELECT 1 FROM target_reservations WHERE operation_id = 7",
 }
 # These refuse what must not be there twice; test_tables.py and test_event.py try it.
