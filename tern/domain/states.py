@@ -236,7 +236,7 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
         **_sampled(State.RUNNING, *_FORWARD, *_ENDINGS),
     },
     State.STOPPED: {
-        # Its id was given to another operation as well.
+        # Its id was given to another operation as well; or its engine knows none such, and somebody wants it ended.
         Event.LOSE_TRACK: State.UNCERTAIN,
         Event.RESUME: State.RESUMING,
         Event.REQUEUE: State.PENDING,

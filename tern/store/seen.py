@@ -115,6 +115,17 @@ class Seen:
         )
 
     @property
+    def loses_track(self) -> bool:
+        """Only a person can say what became of it. A stopped one is let be, unless somebody wants it ended: its engine
+        refuses that for ever, and the way out that the refusal names is a person's word about an uncertain one.
+        """
+        state = State(self.row.state)
+        if not self.is_lost or state is State.UNCERTAIN:
+            return False
+        wants_end = bool(self.row.control_open) and not self.row.start_is_open
+        return state.is_live or (state is State.STOPPED and wants_end)
+
+    @property
     def doubt(self) -> Doubt:
         """What was in doubt before this look."""
         return Doubt(self.row.doubt)
@@ -233,7 +244,7 @@ class Seen:
     def moves(self) -> bool:
         """Something is written that the apply's lock protects."""
         if self.is_lost:
-            return State(self.row.state).is_live and self.row.state != State.UNCERTAIN.value
+            return self.loses_track
         if self.contradicts:
             return True
         if self.is_foreign and self.doubt is not Doubt.TAKEN:
@@ -251,7 +262,7 @@ class Seen:
         # A note about a sample that can't be taken over now is no failed contact.
         failure = self.failure or (observed.note if observed is not None and not applied else "")
         state = observed.state if observed is not None else State(row.state)
-        if (self.is_lost and state.is_live) or self.is_foreign:
+        if self.loses_track or self.is_foreign:
             state = State.UNCERTAIN
         next_s = poll_interval_s(
             state.value,

@@ -175,3 +175,18 @@ def test_cancel_the_engine_did_not_ask_us_for_is_taken_as_said(world: World) -> 
     engine_says(world, "A", "cancelled")
     assert world.state("A") == "cancelled"
     assert world.events("A")[-1].who == "engine:A"
+
+
+def test_a_cancel_of_what_its_engine_forgot_leads_to_a_person(world: World) -> None:
+    """G10: the engine refuses it for ever, so the way out that the refusal names must be one that is taken."""
+    stopped(world, "A", "B")
+    world.engines["A"].forget()
+    look(world, "A")
+    assert world.state("A") == "stopped"
+    world.ask(Verb.CANCEL, "A")
+    world.run(until=lambda: world.state("A") == "uncertain", rounds=8, step_s=8)
+    assert f"tern resolve {world.name('A')} --as ended" in world.delivery("A", Verb.CANCEL).engine_words
+    world.pass_time(61)
+    world.resolve("A", Resolved.ENDED)
+    settle(world)
+    assert (world.state("A"), open_wishes(world)) == ("failed", [])

@@ -34,4 +34,10 @@ REGRESSIONS = (
         "40 stop-first",
         ("start engine.progress",),
     ),
+    Regression(
+        "a-cancel-of-what-its-engine-forgot-leads-to-a-person",
+        "cancel-what-is-stopped",
+        "31 forgets",
+        ("look engine.batch_progress",),
+    ),
 )

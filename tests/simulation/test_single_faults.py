@@ -12,16 +12,7 @@ from tests.simulation.share import Share, share
 
 
 @pytest.mark.timeout(600)  # some hundred runs, on a machine that may have other things to do
-@pytest.mark.parametrize(
-    "name",
-    [
-        # A single fault breaks something there, found too late to be mended: the next change must mend it.
-        pytest.param(each, marks=pytest.mark.xfail(strict=False))
-        if each == "cancel-what-is-stopped"
-        else each
-        for each in SCENARIOS
-    ],
-)
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_no_single_fault_breaks_anything(name: str, backend: Backend) -> None:
     """Fails with the smallest plan of the first failure, ready for regressions.py."""
     mine = share()
