@@ -337,8 +337,10 @@ _OUTSIDE = (
     " LIMIT CAST(:room AS bigint)"
 )
 _ADMIT = (
-    "UPDATE apply_operations SET next_attempt_at = n.now"
-    " FROM ({chosen}) c, (SELECT tern_clock() AS now) n WHERE c.id = apply_operations.id"
+    # The choice is made once, whatever the planner expects: joined, it was made again for each operation where the
+    # statistics said that there are none.
+    "UPDATE apply_operations SET next_attempt_at = n.now FROM (SELECT tern_clock() AS now) n"
+    " WHERE id = ANY (ARRAY(SELECT c.id FROM ({chosen}) c))"
 )
 _ADMIT_ANY = text(
     # What is held for a reason of its own is walked around.

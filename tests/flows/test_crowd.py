@@ -1,6 +1,7 @@
 """Nobody waits behind a crowd: so many of each apply are on their way, counted from rows, and applies go in turn."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ import pytest
 from tern.domain.crowd import AHEAD_MOST, in_turn, room_for
 from tern.domain.policy import Policy
 from tern.flows.sweep import reconcile
+from tests.e2e.test_crowd import widen
 from tests.flows.steps import PARALLEL, methods
 from tests.world import World
 
@@ -180,3 +182,22 @@ def test_room_is_made_in_portions() -> None:
 def test_turns_keep_the_order_of_each() -> None:
     assert in_turn(["a1", "a2", "a3", "b1", "b2"], lambda one: one[0]) == ("a1", "b1", "a2", "b2", "a3")
     assert in_turn([], str) == ()
+
+
+def test_accepting_a_crowd_costs_the_same_whatever_the_statistics_say(
+    make_world: Callable[..., World],
+) -> None:
+    """After a wide apply that was rolled back they may say that there are no operations at all."""
+    world = make_world("E")
+    names = widen(world)
+    half = len(names) // 2
+
+    def seconds(some: list[str]) -> float:
+        began = time.monotonic()
+        world.apply(*some, policy=PARALLEL)
+        return time.monotonic() - began
+
+    world.write("UPDATE pg_class SET reltuples = 0, relpages = 40 WHERE relname = 'apply_operations'")
+    astray = seconds(names[:half])
+    world.write("ANALYZE")
+    assert astray < 5 * seconds(names[half:])
