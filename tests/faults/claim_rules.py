@@ -27,6 +27,8 @@ def drivers_write_under_their_claim(history: History) -> Iterator[str]:
             )
             if event.event == "refuse" and owner is None:
                 continue  # a poisoned row is settled by whoever finds it
+            if event.event == "adopt" and _was_kept(history, event):
+                continue  # the rows decide whether it may still be followed
             if is_driver and owner != event.who:
                 yield f"operation {change.row}: {event.event} by {event.who}, the claim was {owner}'s"
         if change.old and change.new["fence"] < change.old["fence"]:
@@ -41,6 +43,17 @@ def drivers_write_under_their_claim(history: History) -> Iterator[str]:
             owner = _owner_at(history, event)
             if owner != event.who:
                 yield f"operation {event.operation_id}: id stored by {event.who}, the claim was {owner}'s"
+
+
+def _was_kept(history: History, adopted: Recorded) -> bool:
+    """The same driver had written the id down before, when it could not be stored."""
+    return any(
+        event.event == "remote_id_kept"
+        and event.id < adopted.id
+        and (event.operation_id, event.who) == (adopted.operation_id, adopted.who)
+        and event.detail.get("remote_id") == adopted.detail.get("remote_id") is not None
+        for event in history.events
+    )
 
 
 def _owner_at(history: History, event: Recorded) -> str | None:

@@ -61,6 +61,10 @@ class Stage(World):
         with self.boundaries.hidden():
             return super().one(statement, **values)
 
+    def write(self, statement: str, **values: Any) -> None:
+        with self.boundaries.hidden():
+            super().write(statement, **values)
+
     def first_apply(self) -> ApplyId | None:
         """The only apply there is, if it is there already."""
         found = self.one("SELECT min(apply_identifier) AS name FROM applies").name
