@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from typing import Any, cast
+from weakref import WeakSet
 
 import grpc
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]
@@ -77,6 +78,7 @@ class Channels:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._links: dict[tuple[Endpoint, Secrets], Link] = {}
+        self._left: WeakSet[Link] = WeakSet()
         self._closed = False
 
     def link(self, endpoint: Endpoint, secrets: Secrets) -> Link:
@@ -91,11 +93,18 @@ class Channels:
                 found = self._links[key] = Link(_open(endpoint, secrets))
             return found
 
+    def give_up(self, silent: Link) -> None:
+        """The next call makes a new connection. Calls that are under way on this one may still be answered."""
+        with self._lock:
+            for key, link in list(self._links.items()):
+                if link is silent:
+                    self._left.add(self._links.pop(key))
+
     def close(self) -> None:
         """Ends every channel; calls under way end as CANCELLED, which is Unknown."""
         with self._lock:
             self._closed = True
-            links = list(self._links.values())
+            links = [*self._links.values(), *self._left]
             self._links.clear()
         for link in links:
             link.channel.close()
@@ -135,7 +144,7 @@ class GrpcTransport:
             )
             return Answer(message, read_identity(call.trailing_metadata() or ()))
         except grpc.RpcError as error:
-            raise _failure(error, secrets) from None
+            raise self._failed(error, link, secrets) from None
         except ValueError:
             # grpc's word for a channel that was closed before the call began.
             raise closing() from None
@@ -166,13 +175,21 @@ class GrpcTransport:
             try:
                 found = ended.result()
             except grpc.RpcError as error:
-                done(_failure(error, secrets))
+                done(self._failed(error, link, secrets))
             except grpc.FutureCancelledError:
                 done(closing())
             else:
                 done(Answer(found, read_identity(ended.trailing_metadata() or ())))
 
         future.add_done_callback(answered)
+
+    def _failed(self, error: grpc.RpcError, link: Link, secrets: Secrets) -> CallFailed:
+        failed = _failure(error, secrets)
+        if failed.code == grpc.StatusCode.DEADLINE_EXCEEDED.name:
+            # A network that lost the connection's packets may let a new one through, while pings, which are sent only
+            # beside a call, find out about the old one a minute later.
+            self._channels.give_up(link)
+        return failed
 
     def _prepared(self, request: RequestT, metadata: Metadata) -> tuple[Secrets, Link, list[tuple[str, str]]]:
         check_plaintext(self._endpoint, self._credentials)

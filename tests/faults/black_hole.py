@@ -1,6 +1,7 @@
 """Many ports of loopback that lead to one engine, until they go dark: then every byte is taken and none comes back.
 
-That is how a network looks that swallows packets: connections stand, new ones are made, and nobody ever answers.
+That is how a network looks that swallows packets: connections stand, new ones are made, and nobody ever answers. When
+it is light again, new connections work; one that has lost bytes never says anything any more.
 """
 
 import selectors
@@ -22,6 +23,7 @@ class BlackHoles:
         for listener in self._listeners:
             self._selector.register(listener, selectors.EVENT_READ)
         self._peers: dict[socket.socket, socket.socket] = {}
+        self._mute: set[socket.socket] = set()
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
@@ -62,7 +64,9 @@ class BlackHoles:
         sink = self._peers[source]
         try:
             data = source.recv(65_536)
-            if data and not self.is_dark:
+            if data and self.is_dark:
+                self._mute |= {source, sink}
+            if data and source not in self._mute:
                 sink.sendall(data)
         except OSError:
             data = b""
@@ -71,4 +75,5 @@ class BlackHoles:
         for end in (source, sink):
             self._selector.unregister(end)
             del self._peers[end]
+            self._mute.discard(end)
             end.close()

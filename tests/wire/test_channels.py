@@ -1,11 +1,13 @@
 """Channels over a real network stack: sharing, TLS, tokens, sizes and what happens at the end."""
 
+import contextlib
 import re
 import shlex
 import shutil
 import subprocess
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,13 @@ import pytest
 from tern.domain.model import Claim, Credentials, OperationScope
 from tern.domain.outcome import Ok, Refused, Unknown
 from tern.ports import Engine
-from tern.wire.channels import MESSAGE_BYTES_MAX, Channels, Link
+from tern.wire.channels import MESSAGE_BYTES_MAX, Channels, GrpcTransport, Link
 from tern.wire.credentials import Secrets, parse_address
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
 from tern.wire.routing import EngineDirectory
-from tests.faults.behaviour import altered, fail
+from tern.wire.transport import HEALTH, CallFailed
+from tests.faults.behaviour import altered, delay, fail
+from tests.faults.black_hole import BlackHoles
 from tests.faults.fake_engine import FakeEngine
 from tests.wire.conftest import CHANGE, call_for, claim_on, deployment_at, scope_at
 
@@ -121,6 +125,37 @@ def test_the_engine_comes_back_and_is_found_again(directory: EngineDirectory) ->
             threading.Event().wait(0.02)
             outcome = engine.health()
         assert outcome == Ok("ok")
+
+
+def test_a_connection_that_fell_silent_is_left_with_the_first_deadline(fake: FakeEngine) -> None:
+    """The network swallowed its packets for a while: a new connection works, the old one never says anything more."""
+    directory = EngineDirectory(deadline_s=0.5)
+    with BlackHoles(fake.port, 1) as network, contextlib.closing(directory):
+        engine = directory.of(deployment_at(*network.addresses))
+        assert engine.health() == Ok("ok")
+        network.is_dark = True
+        silent = engine.health()
+        assert isinstance(silent, Unknown)
+        assert silent.code == "DEADLINE_EXCEEDED"
+        network.is_dark = False
+        assert engine.health() == Ok("ok")
+
+
+def test_who_waits_on_a_connection_that_is_left_is_answered_all_the_same(fake: FakeEngine) -> None:
+    """One call that took too long says nothing about the others beside it."""
+    fake.always("Health", delay(1.0))
+    channels = Channels()
+    transport = GrpcTransport(channels, parse_address(fake.address), Credentials())
+
+    def ask(timeout_s: float) -> object:
+        return transport.call(HEALTH, tern_v1.HealthRequest(), timeout_s=timeout_s, metadata=())
+
+    with ThreadPoolExecutor(1) as beside:
+        patient = beside.submit(ask, 20.0)
+        with pytest.raises(CallFailed):
+            ask(0.1)
+        assert patient.result()
+    channels.close()
 
 
 def test_a_token_travels_as_metadata_and_shows_nowhere_else(
