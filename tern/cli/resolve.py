@@ -19,6 +19,7 @@ from tern.ports import Answered, Resolved
 CONSEQUENCES: Mapping[Resolved, str] = {
     Resolved.NOT_STARTED: "it waits for its turn again; the old key is never used again",
     Resolved.ENDED: "it counts as failed",
+    Resolved.COMPLETED: "it counts as completed, by your word; its progress stays as it was last seen",
     Resolved.REMOTE_ID: "it is followed by that remote id from now on",
     Resolved.REPEAT_APPLY: "the same dispatch is repeated, with the same key",
     Resolved.SAME_WORK: "what its engine says of its remote id counts again",
@@ -31,7 +32,7 @@ CONSEQUENCES: Mapping[Resolved, str] = {
     "--as",
     "found",
     required=True,
-    metavar="not-started|ended|remote-id=R|repeat-apply|same-work",
+    metavar="not-started|ended|completed|remote-id=R|repeat-apply|same-work",
     help="What you found at the engine.",
 )
 @click.option(

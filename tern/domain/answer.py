@@ -3,9 +3,10 @@
 from tern.domain.doubt import Doubt
 from tern.domain.work import Resolved
 
-_WITHOUT_AN_ID = (Resolved.NOT_STARTED, Resolved.ENDED, Resolved.REMOTE_ID, Resolved.REPEAT_APPLY)
-_WITH_AN_ID = (Resolved.ENDED,)
-_IN_DOUBT = (Resolved.SAME_WORK, Resolved.ENDED)
+_OVER = (Resolved.ENDED, Resolved.COMPLETED)
+_WITHOUT_AN_ID = (Resolved.NOT_STARTED, *_OVER, Resolved.REMOTE_ID, Resolved.REPEAT_APPLY)
+_WITH_AN_ID = _OVER
+_IN_DOUBT = (Resolved.SAME_WORK, *_OVER)
 
 
 def fitting(*, has_remote_id: bool, doubt: Doubt) -> tuple[Resolved, ...]:

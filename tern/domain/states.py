@@ -113,6 +113,7 @@ class Event(StrEnum):
     ADOPT = "adopt"
     REPEAT = "repeat"
     END = "end"
+    FINISH = "finish"
     OBSERVE_RUNNING = "observe_running"
     OBSERVE_WAITING_FOR_CUTOVER = "observe_waiting_for_cutover"
     OBSERVE_CUTTING_OVER = "observe_cutting_over"
@@ -149,6 +150,7 @@ MADE_BY: Mapping[Event, frozenset[Party]] = {
     Event.RETRY: frozenset({Party.OPERATOR}),
     Event.ADOPT: frozenset({Party.DRIVER, Party.OPERATOR}),
     Event.END: frozenset({Party.OPERATOR}),
+    Event.FINISH: frozenset({Party.OPERATOR}),
     Event.REPEAT: frozenset({Party.OPERATOR}),
     **{event: frozenset({Party.ENGINE}) for event in Event if event.value.startswith("observe_")},
 }
@@ -208,6 +210,7 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
         Event.REPEAT: State.FAILED_RETRYABLE,
         Event.REQUEUE: State.PENDING,
         Event.END: State.FAILED,
+        Event.FINISH: State.COMPLETED,
         Event.WITHDRAW_STOPPED: State.STOPPED,
         Event.WITHDRAW_CANCELLED: State.CANCELLED,
         **_sampled(State.RUNNING, *_FORWARD, *_ENDINGS),

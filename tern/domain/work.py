@@ -262,6 +262,7 @@ class Resolved(StrEnum):
 
     NOT_STARTED = "not-started"
     ENDED = "ended"
+    COMPLETED = "completed"
     REMOTE_ID = "remote-id"
     REPEAT_APPLY = "repeat-apply"
     SAME_WORK = "same-work"

@@ -163,7 +163,7 @@ def _with_way_out(claimed: DeliveryClaimed, message: str, code: str) -> str:
     """A job that its engine does not know can't be ended there: only a person who looked leads out."""
     if code != "NOT_FOUND":
         return message
-    command = f"tern resolve {claimed.scope.name} --as ended --reason '…'"
+    command = f"tern resolve {claimed.scope.name} --as ended|completed --reason '…'"
     return f"{message}; its engine does not know it: look there, and if nothing runs any more: {command}"
 
 

@@ -19,7 +19,7 @@ from tern.store.doubt import is_taken, lock_operations
 from tern.store.event import Happening, append
 from tern.store.gate import claim_runs_for_s
 from tern.store.own_work import Judge, evidence_columns
-from tern.store.projection import close_deliveries, move, project_parent
+from tern.store.projection import believe_table_changes, close_deliveries, move, project_parent
 from tern.store.scope import REMOTE_ID, load_scope, store_remote_id
 from tern.store.session import transaction
 from tern.store.sql import Connection, Row, text
@@ -162,6 +162,9 @@ def _answer(
     reason: str,
 ) -> None:
     event, assignments = _arrow(found)
+    if found is Resolved.COMPLETED:
+        # Before the operation's own ending, which would show what nobody has seen: all rows copied.
+        believe_table_changes(tx, row.id)
     if new_id is not None:
         store_remote_id(
             tx,
@@ -187,6 +190,7 @@ def _answer(
         ),
         values={
             **({"reason": reason} if found is Resolved.ENDED else {}),
+            **({"told": f"completed, says {caller}: {reason}"[:500]} if found is Resolved.COMPLETED else {}),
             **(_first_sight(sighting) if found is Resolved.REMOTE_ID else {}),
         },
     )
@@ -246,7 +250,7 @@ def _checked(
             message,
             why=(f"{found} would dispatch or follow something else",),
             next_step=("Say: " if row.doubt else "A definite sample brings it back; or say: ")
-            + f"{same}tern resolve {name} --as ended --reason '…'.",
+            + f"{same}tern resolve {name} --as ended|completed --reason '…'.",
             reason="REMOTE_ID_STANDS",
         )
     if found is not Resolved.REMOTE_ID:
@@ -362,6 +366,11 @@ def _arrow(found: Resolved) -> tuple[Event, str]:
             return Event.END, (
                 "error_message = :reason, error_reason = 'ENDED', next_attempt_at = NULL,"
                 # What was sent and not answered is looked at to the end of its time all the same.
+                " next_poll_at = CASE WHEN unanswered_since IS NOT NULL THEN next_poll_at END"
+            )
+        case Resolved.COMPLETED:
+            return Event.FINISH, (
+                f"{clean}, summary = :told, next_attempt_at = NULL,"
                 " next_poll_at = CASE WHEN unanswered_since IS NOT NULL THEN next_poll_at END"
             )
         case Resolved.REMOTE_ID:

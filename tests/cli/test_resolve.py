@@ -37,6 +37,18 @@ def test_ended_is_failed(uncertain: str, world: World, tern: Tern) -> None:
     assert tern("resolve", uncertain, "--as", "ended", *WHY).code == 5
 
 
+def test_completed_is_completed_and_says_by_whom(uncertain: str, world: World, tern: Tern) -> None:
+    done = tern("resolve", uncertain, "--as", "completed", *WHY, "--json")
+    assert (done.code, done.data["as"]) == (0, "completed")
+    assert world.state("A") == "completed"
+    assert tern("resolve", uncertain, "--as", "completed", *WHY).code == 5
+    operation = tern("get", uncertain, "--json").data
+    assert "looked at the engine" in operation["summary"]
+    apply_id = uncertain.partition("/")[0]
+    assert "resolved as completed: looked at the engine" in tern("logs", apply_id).out
+    assert tern("watch", apply_id).code == 0
+
+
 def test_a_remote_id_is_followed(uncertain: str, world: World, tern: Tern) -> None:
     (remote_id,) = world.engines["A"].jobs.by_id
     assert tern("resolve", uncertain, "--as", f"remote-id={remote_id}", *WHY).code == 0

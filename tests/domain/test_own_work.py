@@ -230,8 +230,10 @@ def test_the_words_name_the_id_and_the_ways_out_that_work() -> None:
 def test_the_answers_that_fit() -> None:
     """An id that stands is never replaced; that it is the same work answers a doubt, and nothing else."""
     for doubt in Doubt:
-        assert Resolved.SAME_WORK not in fitting(has_remote_id=False, doubt=doubt)
+        without_one = fitting(has_remote_id=False, doubt=doubt)
+        assert Resolved.SAME_WORK not in without_one
+        assert {Resolved.ENDED, Resolved.COMPLETED} <= {*without_one}
         with_an_id = fitting(has_remote_id=True, doubt=doubt)
-        assert Resolved.ENDED in with_an_id
+        assert {Resolved.ENDED, Resolved.COMPLETED} <= {*with_an_id}
         assert not {Resolved.NOT_STARTED, Resolved.REMOTE_ID, Resolved.REPEAT_APPLY} & {*with_an_id}
         assert (Resolved.SAME_WORK in with_an_id) is (doubt is not Doubt.NONE)

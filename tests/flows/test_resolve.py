@@ -69,6 +69,51 @@ def test_ended_is_failed_with_the_persons_words(world: World) -> None:
     assert world.apply_row().state == "running_degraded"
 
 
+def test_completed_is_completed_by_a_persons_word(world: World) -> None:
+    """G10, G15: the whole change is in, says who looked; that is what the record, the row and the statement say."""
+    uncertain(world)
+    world.write("UPDATE table_changes SET percent = 40, rows_copied = 4, rows_total = 10, state = 'running'")
+    answer(world, Resolved.COMPLETED, reason="the column is there")
+    operation = world.operation("A")
+    assert (operation.state, operation.error_message) == ("completed", "")
+    assert operation.summary == "completed, says eve: the column is there"
+    assert operation.completed_at is not None
+    event = world.events("A")[-1]
+    assert (event.event, event.who, event.why) == (
+        "finish",
+        "eve",
+        "resolved as completed: the column is there",
+    )
+    with world.database.begin() as tx:
+        (change,) = tx.execute(
+            text("SELECT * FROM table_changes WHERE operation_id = :id"), {"id": operation.id}
+        )
+    # Nobody saw more than that, and a word makes no sample.
+    assert (change.state, change.percent, change.rows_copied) == ("completed", 40, 4)
+    assert operation.sampled_at is None
+
+
+def test_a_stop_that_waited_comes_too_late_for_what_a_person_called_completed(world: World) -> None:
+    """G8: the request is not left open on what is over."""
+    world.engines["A"].offer(engine_service=False, deduplicates=True)
+    uncertain(world)
+    world.ask(Verb.STOP, "A")
+    world.answer_bells()
+    answer(world, Resolved.COMPLETED)
+    assert world.delivery("A", Verb.STOP).state == "too_late"
+    world.sweep()
+    assert methods(world, "A") == ["Apply"]
+
+
+def test_what_a_person_called_completed_is_not_retried(world: World) -> None:
+    """S12: completed is final, whoever said so."""
+    uncertain(world)
+    answer(world, Resolved.COMPLETED)
+    receipt = world.ask(Verb.RETRY, "A")
+    assert receipt.request_id is None
+    assert world.state("A") == "completed"
+
+
 def test_remote_id_is_followed_from_there_on(world: World) -> None:
     """G2, G3: the id, and then everything about it."""
     remote_id = uncertain(world)
@@ -124,7 +169,7 @@ def test_only_an_uncertain_operation_takes_an_answer(world: World) -> None:
 
 
 @pytest.mark.parametrize("found", [Resolved.NOT_STARTED, Resolved.REMOTE_ID, Resolved.REPEAT_APPLY])
-def test_a_stored_id_stands_against_every_answer_but_ended(world: World, found: Resolved) -> None:
+def test_a_stored_id_stands_against_every_answer_but_that_it_is_over(world: World, found: Resolved) -> None:
     """G5: never replaced, never dispatched around."""
     ids = running(world, "A", "B")
     world.engines["A"].jobs.by_id.pop(ids["A"])

@@ -103,6 +103,8 @@ class _FindingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Finding.Value
     """Repeating the same call is safe there."""
     FINDING_SAME_WORK: _Finding.ValueType  # 5
     """What runs under its own remote id is its work, whatever spoke against it."""
+    FINDING_COMPLETED: _Finding.ValueType  # 6
+    """It is over, and the whole change is in: it counts as completed, by a person's word."""
 
 class Finding(_Finding, metaclass=_FindingEnumTypeWrapper): ...
 
@@ -117,6 +119,8 @@ FINDING_REPEAT_APPLY: Finding.ValueType  # 4
 """Repeating the same call is safe there."""
 FINDING_SAME_WORK: Finding.ValueType  # 5
 """What runs under its own remote id is its work, whatever spoke against it."""
+FINDING_COMPLETED: Finding.ValueType  # 6
+"""It is over, and the whole change is in: it counts as completed, by a person's word."""
 Global___Finding: _TypeAlias = Finding  # noqa: Y015
 
 @_typing.final
