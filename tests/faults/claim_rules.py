@@ -46,11 +46,11 @@ def drivers_write_under_their_claim(history: History) -> Iterator[str]:
 
 
 def _was_kept(history: History, adopted: Recorded) -> bool:
-    """The same driver had written the id down before, when it could not be stored."""
+    """The id had been written down before, when it could not be stored."""
     return any(
         event.event == "remote_id_kept"
         and event.id < adopted.id
-        and (event.operation_id, event.who) == (adopted.operation_id, adopted.who)
+        and event.operation_id == adopted.operation_id
         and event.detail.get("remote_id") == adopted.detail.get("remote_id") is not None
         for event in history.events
     )
