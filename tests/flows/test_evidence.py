@@ -11,7 +11,7 @@ from tern.domain.errors import Refused
 from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.model import Capabilities
 from tern.domain.timing import ANSWERED_ATTEMPTS_MAX, UNANSWERED_S
-from tern.ports import Fenced, Resolved
+from tern.ports import Fenced, Resolved, StorageUnavailable
 from tern.store.sql import text
 from tests.faults.behaviour import altered, answer, fail, hang, lose_answer
 from tests.flows.steps import (
@@ -27,6 +27,7 @@ from tests.flows.steps import (
     running,
     sighting,
     stopped,
+    through,
     wishes,
 )
 from tests.invariants import assert_safe
@@ -491,6 +492,30 @@ def test_an_id_that_arrives_after_its_operation_was_resolved(world: World) -> No
     assert (kept.generation, kept.fence) == (1, 1)
     assert holders(world)["A-1"] == "A"
     assert "remote_id_kept" in {event.event for event in world.events("A")}
+
+
+def test_an_id_is_kept_although_the_storage_stumbles(world: World) -> None:
+    """G4: writing it down again is harmless, and losing it may cost a person's night."""
+    world.apply("A", "B", policy=PARALLEL)
+    operation, name = world.operation("A"), world.name("A")
+    stumbles = [2]
+
+    def hook(called: str, call: Callable[[], object]) -> object:
+        if called == "keep_id" and stumbles[0]:
+            stumbles[0] -= 1
+            message = "the connection is lost"
+            raise StorageUnavailable(message)
+        return call()
+
+    with Frozen(
+        through(world.worker("w1"), hook), "record_remote_id", lambda ports: dispatch(world, "A", ports)
+    ) as worker:
+        world.pass_time(31)
+        world.write("UPDATE apply_operations SET state = 'uncertain' WHERE id = :id", id=operation.id)
+        resolve(world, Resolved.ENDED, name)
+        worker.wake()
+    assert stumbles == [0]
+    assert outstanding(world) == [("A", "A-1", "not_stored", True)]
 
 
 def test_an_id_that_arrives_after_a_later_one_was_sent(world: World) -> None:

@@ -301,6 +301,19 @@ def test_a_running_sample_of_a_stopped_operation_sends_stop_again(world: World) 
     assert world.state("A") == "stopped"
 
 
+def test_a_running_sample_sends_stop_once_and_not_until_somebody_looks_again(world: World) -> None:
+    """What was said before the Stop says nothing about what came of it."""
+    stopped(world, "A", "B")
+    engine_says(world, "A", "running")
+    for method in ("Progress", "BatchProgress"):
+        world.engines["A"].always(method, fail("UNAVAILABLE"))
+    for _ in range(20):
+        world.answer_bells()
+        world.pass_time(15)
+        world.sweep()
+    assert methods(world, "A", ["Stop"]) == ["Stop", "Stop"]
+
+
 def test_an_operation_that_stopped_by_itself_and_runs_again_is_stopped(world: World) -> None:
     """ST12 (G13): its target may be another apply's by now, so it must not run behind our back."""
     running(world, "A", "B")
@@ -347,6 +360,8 @@ def test_unanswered_stop_is_repeated_and_never_failed(world: World) -> None:
     settle(world, step_s=15)
     assert methods(world, "A") == ["Apply", "Stop", "Stop", "Stop", "Stop"]
     assert world.state("A") == "stopped"
+    # An outage says the same every few seconds, and the record says it once.
+    assert [event.event for event in world.events("A")].count("stop_unanswered") == 1
 
 
 def test_second_stop_is_answered_already(world: World) -> None:

@@ -59,6 +59,27 @@ def test_a_stop_refused_once_while_terns_own_cutover_is_due(world: World) -> Non
     assert world.delivery("A", Verb.STOP).state == "moot"
 
 
+def test_a_stop_refused_while_terns_own_cutover_is_claimed_already(world: World) -> None:
+    """G9: the cutover of a barrier is at its last look when the stop comes: it is never sent."""
+    running(world, "A", "B", policy=BARRIER)
+    world.engines["A"].always("Stop", not_accepted("not now"))
+    engine_says(world, "B", "waiting_for_cutover")
+    engine_says(world, "A", "waiting_for_cutover")
+    world.forget_bells()
+    drive(
+        world, Verb.CUTOVER, "A", meanwhile(world.ports, "may_go_forward", lambda: world.ask(Verb.STOP, "A"))
+    )
+    for _ in range(10):
+        world.answer_bells()
+        world.pass_time(30)
+        world.sweep()
+    assert world.delivery("A", Verb.STOP).refusals > 3
+    assert methods(world, "A", ["Cutover"]) == methods(world, "B", ["Cutover"]) == []
+    world.ask(Verb.START, "A")
+    world.run(until=lambda: world.state("B") == "completed")
+    assert methods(world, "A", ["Cutover"]) == ["Cutover"]
+
+
 @pytest.mark.parametrize("verb", [Verb.STOP, Verb.CANCEL])
 def test_what_was_acknowledged_covers_all_the_same(world: World, verb: Verb) -> None:
     """§11: acknowledged ends only the repeating; and a wish that it covers ends, instead of being tried for ever."""

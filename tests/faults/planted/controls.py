@@ -204,4 +204,20 @@ MUTANTS = (
         "            return state is not State.COMPLETED if state.is_settled else None",
         "            return True if state.is_settled else None",
     ),
+    mutant(
+        "G15",
+        "an outage is told anew with each try",
+        f"{FLOWS}stop.py -k repeated_and_never_failed",
+        S_ANSWER,
+        "    if not words or words != wish.engine_words:\n",
+        "    if words is not None:\n",
+    ),
+    mutant(
+        "S15",
+        "a contradiction that was acted on is acted on again",
+        f"{FLOWS}stop.py -k until_somebody_looks_again",
+        S_ANSWER,
+        " next_poll_at = tern_clock(), runs_though_stopped = false,",
+        " next_poll_at = tern_clock(),",
+    ),
 )

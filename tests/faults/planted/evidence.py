@@ -171,4 +171,12 @@ MUTANTS = (
         "claim.key, forbid=False)",
         "claim.key, forbid=True)",
     ),
+    mutant(
+        "G4",
+        "an id that can't be stored is written down in one try or not at all",
+        f"{_EVIDENCE}an_id_is_kept_although_the_storage_stumbles",
+        "tern/flows/keep.py",
+        "_TRIES = 3",
+        "_TRIES = 1",
+    ),
 )
