@@ -39,6 +39,9 @@ LOST_CONTACT_AFTER = 10
 SWEEP_PERIOD_S: Mapping[str, float] = {"reconcile": 2.0, "progress": 1.0}
 """How often beat rings for each sweep."""
 
+OWN_SWEEP = "itself@"
+"""How a worker calls itself that sweeps because nobody else did."""
+
 SWEEP_AGAIN_AFTER = 0.9
 """Of its period: a sweep that began less than this ago is not begun again, so that a heap of old messages costs one
 read each. Not the whole period, because one message in two comes a few milliseconds early.

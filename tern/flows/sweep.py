@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tern.domain.timing import SELF_SWEEP_AFTER_S, UNHEARD_AFTER_S
+from tern.domain.timing import OWN_SWEEP, SELF_SWEEP_AFTER_S, UNHEARD_AFTER_S
 from tern.ports import Bells, DueWork, Ports
 
 RECONCILE = "reconcile"
@@ -40,6 +40,7 @@ def sweep_when_nobody_does(owner: str, ports: Ports, bells: Bells) -> bool:
 
     `bells` do the work in this process, because a broker that is away rings nothing. Raises StorageUnavailable.
     """
+    owner = f"{OWN_SWEEP}{owner}"
     age_s, by = ports.store.seconds_since_sweep(RECONCILE)
     direct = replace(ports, bells=bells)
     if age_s < SELF_SWEEP_AFTER_S and by != owner:

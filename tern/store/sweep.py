@@ -5,7 +5,13 @@ from collections.abc import Iterable
 
 from tern.domain.control import Verb
 from tern.domain.identity import ApplyId, ScopeName
-from tern.domain.timing import LEASE_S, SWEEP_AGAIN_AFTER, SWEEP_PERIOD_S, longest_control_wait_s
+from tern.domain.timing import (
+    LEASE_S,
+    OWN_SWEEP,
+    SWEEP_AGAIN_AFTER,
+    SWEEP_PERIOD_S,
+    longest_control_wait_s,
+)
 from tern.ports import Due, DueControl, DueWork
 from tern.store.clock import mend_what_lies_ahead
 from tern.store.notify import UNHEARD, due_in, notify_in_turn
@@ -105,17 +111,22 @@ _DUE_DEPLOYMENTS = text(
     f" WHERE l.expires_at <= {NOW} RETURNING substr(name, 6)"
 )
 
+_TAKES_OVER = f"(NOT starts_with(:owner, '{OWN_SWEEP}') AND starts_with({{}}.owner, '{OWN_SWEEP}'))"
+# A message proves that the broker works again. If it waited for the period of a worker's own sweeps, which are as
+# frequent as messages are, one worker could go on doing all the work by itself for ever.
 _IS_FREE = (
     "(CASE WHEN l.began_at > excluded.began_at THEN coalesce(l.finished_at >= l.began_at, false)"
     " ELSE l.expires_at <= excluded.began_at"
-    "   AND l.began_at <= excluded.began_at - make_interval(secs => :period_s) END)"
+    "   AND (l.began_at <= excluded.began_at - make_interval(secs => :period_s)"
+    f"    OR {_TAKES_OVER.format('l')}) END)"
 )
 _BEGIN_SWEEP = text(
     # Read first: of a heap of old messages each costs this and no lock.
     "INSERT INTO sweep_leases AS l (name, owner, token, began_at, expires_at)"
     " SELECT :name, :owner, :token, n.now, n.now + make_interval(secs => :lease_s)"
     " FROM (SELECT tern_clock() AS now) n WHERE NOT EXISTS (SELECT 1 FROM sweep_leases s WHERE s.name = :name"
-    "   AND s.began_at > n.now - make_interval(secs => :period_s) AND s.began_at <= n.now)"
+    "   AND s.began_at > n.now - make_interval(secs => :period_s) AND s.began_at <= n.now"
+    f"  AND NOT {_TAKES_OVER.format('s')})"
     # One that began later than now, under a clock that has been set back since, begins now: its sweeper goes on, or
     # has died and is replaced when its time is over. If it is finished nobody is there to wait for.
     f" ON CONFLICT (name) DO UPDATE SET owner = CASE WHEN {_IS_FREE} THEN excluded.owner ELSE l.owner END,"

@@ -123,6 +123,22 @@ def test_a_worker_is_quiet_while_somebody_else_sweeps(alone: SelfSweeper) -> Non
     assert alone.sweep()
 
 
+def test_a_message_takes_over_from_a_worker_that_sweeps_by_itself(alone: SelfSweeper) -> None:
+    """G11: the broker works again, so the work is shared again. The own sweep is as frequent as messages are: whoever
+    had to wait for its period would never come.
+    """
+    world = alone.world
+    assert alone.sweep()
+    world.pass_time(0.5)
+    assert reconcile("beat", world.ports)
+    assert sweep_progress("beat", world.ports)
+    # Of a heap of old messages the first one sweeps.
+    assert not reconcile("beat", world.ports)
+    for _ in range(4):
+        world.pass_time(1)
+        assert not alone.sweep()
+
+
 def test_two_beats_at_once_are_one_sweep(world: World) -> None:
     """§8: 0, 1 or 5 beats are all right."""
     store = world.store
