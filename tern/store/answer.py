@@ -15,7 +15,7 @@ from tern.store.event import Happening, append
 from tern.store.projection import close_deliveries, move, project_parent
 from tern.store.session import after_commit, transaction
 from tern.store.sql import Connection, Row, text
-from tern.store.step import ANSWERED, HeldOperation, Steps, hold
+from tern.store.step import ANSWERED, LOOK_BY_KEY, HeldOperation, Steps, hold
 from tern.store.uncalled import WITHDRAWS
 
 RELEASE = "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL"
@@ -238,7 +238,7 @@ def ask_person(tx: Connection, held: HeldOperation, verb: Verb, delivery_id: int
             who=owner,
             why=f"a {verb} waits, but an earlier dispatch is unanswered and this engine can't resolve it",
             assignments=(
-                f"{RELEASE}, next_attempt_at = NULL, error_reason = 'UNANSWERED',"
+                f"{RELEASE}, next_attempt_at = NULL, next_poll_at = {LOOK_BY_KEY}, error_reason = 'UNANSWERED',"
                 " error_message = 'an earlier dispatch is unanswered and this engine offers no Resolve'"
             ),
         )

@@ -8,7 +8,6 @@ from tern.domain.model import Claim, OperationScope
 from tern.domain.projection import is_left_alone_by_claim
 from tern.domain.scope import POISON, validate
 from tern.domain.states import ApplyState, Event, State, origins
-from tern.domain.timing import UNANSWERED_LOOK_S
 from tern.ports import DispatchClaimed, Fenced, NotClaimed
 from tern.store.event import INTO_EVENTS, SAID, tell_later
 from tern.store.gate import claim_runs_for_s, gather_holds, lock_for_claim, step_back
@@ -18,7 +17,15 @@ from tern.store.projection import move, project_parent
 from tern.store.scope import REMOTE_ID, found_in
 from tern.store.session import single, transaction
 from tern.store.sql import Connection, Row, text
-from tern.store.step import ANSWERED, APPLY_IS_ANSWERED, HeldOperation, hold, new_token, stored_id
+from tern.store.step import (
+    ANSWERED,
+    APPLY_IS_ANSWERED,
+    LOOK_BY_KEY,
+    HeldOperation,
+    hold,
+    new_token,
+    stored_id,
+)
 from tern.store.withdraw import WithdrawSteps
 
 _CLAIMABLE = (State.PENDING, State.RUNNING, State.FAILED_RETRYABLE)
@@ -200,9 +207,13 @@ class DispatchSteps(WithdrawSteps):
         message: str,
         reason: str,
         extra: str = "",
+        *,
+        is_answered: bool = False,
         **values: object,
     ) -> None:
-        """Ends the claim with an arrow and a reason, and computes the parent."""
+        """Ends the claim with an arrow and a reason, and computes the parent. is_answered: nothing that was sent for it
+        may act any more without being known of.
+        """
         move(
             tx,
             operation_id=held.operation_id,
@@ -216,17 +227,17 @@ class DispatchSteps(WithdrawSteps):
                 " error_reason = :reason, next_attempt_at = CASE WHEN CAST(:delay_s AS float) IS NULL THEN NULL"
                 " ELSE tern_clock() + make_interval(secs => :delay_s) END"
                 # An uncertain operation with an id is looked at, slowly: a definite sample brings it back.
-                ", next_poll_at = CASE WHEN :looks THEN tern_clock() WHEN :looks_by_key"
-                " THEN tern_clock() + make_interval(secs => :look_s) END" + (f", {extra}" if extra else "")
+                ", next_poll_at = CASE WHEN :looks THEN tern_clock()"
+                f" WHEN NOT :is_answered THEN {LOOK_BY_KEY} END"
+                + (f", {ANSWERED}" if is_answered else "")
+                + (f", {extra}" if extra else "")
             ),
             values={
                 "message": message,
                 "reason": reason,
                 "delay_s": None,
                 "looks": event is Event.LOSE_TRACK and stored_id(held) is not None,
-                # A dispatch without an answer may have come through: its engine is asked about the key, soon and often.
-                "looks_by_key": event is Event.ANSWER_LOST and held.row.unanswered_since is not None,
-                "look_s": UNANSWERED_LOOK_S,
+                "is_answered": is_answered,
                 **values,
             },
         )
@@ -285,8 +296,8 @@ class DispatchSteps(WithdrawSteps):
             held = hold(tx, claim)
             if held is None:
                 return Fenced.LOST
-            extra = f"dispatch_key_is_dead = :dead, {ANSWERED}"
-            self._leave(tx, held, Event.REFUSE, message, reason, extra, dead=key_is_dead)
+            extra = "dispatch_key_is_dead = :dead"
+            self._leave(tx, held, Event.REFUSE, message, reason, extra, is_answered=True, dead=key_is_dead)
             return Fenced.DONE
 
     def record_unanswered(
@@ -316,8 +327,8 @@ class DispatchSteps(WithdrawSteps):
             held = hold(tx, claim)
             if held is None:
                 return Fenced.LOST
-            extra = f"dispatch_key_is_dead = true, {ANSWERED}" if key_is_dead else ""
-            self._leave(tx, held, Event.LOSE_TRACK, message, "UNANSWERED", extra)
+            extra = "dispatch_key_is_dead = true" if key_is_dead else ""
+            self._leave(tx, held, Event.LOSE_TRACK, message, "UNANSWERED", extra, is_answered=key_is_dead)
             return Fenced.DONE
 
     def dispatch_budget(self, claim: Claim) -> tuple[int, float]:

@@ -7,6 +7,7 @@ from tern.domain.model import Claim
 from tern.domain.states import State
 from tern.domain.timing import (
     LEASE_S,
+    UNANSWERED_LOOK_S,
     PollPace,
     longest_control_wait_s,
     longest_dispatch_wait_s,
@@ -30,6 +31,13 @@ APPLY_IS_ANSWERED = (
     " unanswered_call = CASE WHEN unanswered_call <> 'apply' THEN unanswered_call ELSE '' END"
 )
 """The same, where an id has answered an Apply; a Start or Cutover that is unanswered stays so."""
+LOOK_BY_KEY = (
+    "CASE WHEN unanswered_call = 'apply' AND dispatch_key IS NOT NULL AND NOT dispatch_key_is_dead"
+    f" THEN tern_clock() + make_interval(secs => {UNANSWERED_LOOK_S}) END"
+)
+"""When an operation without an id is looked at next: a dispatch without an answer may have come through, whatever state
+it leaves its operation in, so its engine is asked about the key, soon and often. NULL where nothing can come of it.
+"""
 
 
 @dataclass

@@ -10,7 +10,7 @@ from tern.domain.control import Verb
 from tern.domain.errors import Refused
 from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.model import Capabilities
-from tern.domain.timing import ANSWERED_ATTEMPTS_MAX, UNANSWERED_S
+from tern.domain.timing import ANSWERED_ATTEMPTS_MAX, FRESHNESS_S, UNANSWERED_S
 from tern.ports import Fenced, Resolved, StorageUnavailable
 from tern.store.sql import text
 from tests.faults.behaviour import altered, answer, fail, hang, lose_answer
@@ -719,6 +719,56 @@ def test_an_unanswered_dispatch_is_looked_at_by_its_key_and_nothing_is_forbidden
     assert (world.state("A"), world.remote_id("A")) == ("running", "A-1")
     assert len(world.engines["A"].calls("Apply")) == 1
     assert {call.request.forbid for call in world.engines["A"].calls("Resolve")} == {False}
+
+
+@pytest.mark.parametrize("spent_by", ["tries", "age"])
+def test_the_last_dispatch_without_an_answer_is_looked_at_by_its_key_too(
+    make_world: MakeWorld, spent_by: str
+) -> None:
+    """G4: nothing is sent again and a person is asked; the job that it began is found all the same."""
+    world = make_world("A", "B")
+    world.apply("A", "B", policy=PARALLEL)
+    if spent_by == "tries":
+        world.write("UPDATE apply_operations SET answered_attempts = :tried", tried=ANSWERED_ATTEMPTS_MAX - 1)
+    else:
+        world.engines["A"].script("Apply", fail("UNAVAILABLE"))
+        world.answer_bells()
+        world.pass_time(FRESHNESS_S + 1)
+    world.engines["A"].script("Apply", lose_answer())
+    dispatch(world, "A")
+    assert (world.state("A"), world.remote_id("A")) == ("uncertain", None)
+    world.forget_bells()
+    look_for(world, 3)
+    assert (world.state("A"), world.remote_id("A")) == ("running", "A-1")
+    assert len(world.engines["A"].effects("apply")) == 1
+    assert_safe(world)
+
+
+def test_a_dispatch_that_a_stop_found_unanswered_is_looked_at_by_its_key(world: World) -> None:
+    """Its worker died between call and answer, and the engine's word about the key is empty: the call may still come
+    through, and then the stop has something to stop.
+    """
+    world.apply("A", "B", policy=PARALLEL)
+    world.store.claim_dispatch(world.operation("A").id, world.name("A"))
+    world.ask(Verb.STOP, "A")
+    world.engines["A"].script("Resolve", answer())
+    world.pass_time(31)
+    drive(world, Verb.STOP, "A")
+    assert world.state("A") == "uncertain"
+    before = len(world.engines["A"].calls("Resolve"))
+    look_for(world, 3)
+    assert len(world.engines["A"].calls("Resolve")) > before
+
+
+def test_what_a_person_is_asked_about_is_not_looked_at_once_its_key_is_dead(world: World) -> None:
+    """Nothing can come of it any more."""
+    world.apply("A", "B", policy=PARALLEL)
+    world.write("UPDATE apply_operations SET answered_attempts = :tried", tried=ANSWERED_ATTEMPTS_MAX - 1)
+    world.engines["A"].script("Apply", fail("UNAVAILABLE"))
+    dispatch(world, "A")
+    operation = world.operation("A")
+    assert (operation.state, operation.dispatch_key_is_dead) == ("uncertain", True)
+    assert (operation.next_poll_at, operation.unanswered_since) == (None, None)
 
 
 def test_an_engine_without_resolve_is_not_looked_at_by_key(make_world: MakeWorld) -> None:

@@ -179,4 +179,20 @@ MUTANTS = (
         "_TRIES = 3",
         "_TRIES = 1",
     ),
+    mutant(
+        "G10",
+        "the last dispatch without an answer is not looked at by its key",
+        f"{_EVIDENCE}the_last_dispatch_without_an_answer_is_looked_at_by_its_key_too",
+        "tern/store/dispatch.py",
+        " WHEN NOT :is_answered THEN {LOOK_BY_KEY} END",
+        " WHEN CAST(:delay_s AS float) IS NOT NULL AND NOT :is_answered THEN {LOOK_BY_KEY} END",
+    ),
+    mutant(
+        "G10",
+        "what a stop found unanswered is not looked at by its key",
+        f"{_EVIDENCE}a_dispatch_that_a_stop_found_unanswered_is_looked_at_by_its_key",
+        S_ANSWER,
+        "next_attempt_at = NULL, next_poll_at = {LOOK_BY_KEY}, error_reason",
+        "next_attempt_at = NULL, error_reason",
+    ),
 )
