@@ -32,6 +32,11 @@ class State(StrEnum):
         return self in {State.COMPLETED, State.FAILED, State.CANCELLED}
 
     @property
+    def is_begun(self) -> bool:
+        """Somebody carries it out, or would but for its cutover."""
+        return self in {State.RUNNING, State.WAITING_FOR_CUTOVER, State.CUTTING_OVER}
+
+    @property
     def words(self) -> str:
         """As a sentence names it."""
         return self.value.replace("_", " ")
@@ -152,7 +157,8 @@ def enter(connection: Connection, job: Job, state: State, message: str, **column
     sets = ["state = %(state)s", "revision = revision + 1", *(f"{name} = %({name})s" for name in columns)]
     if state.is_settled:
         sets += ["completed_at = clock_timestamp()", "control = NULL"]
-    if state is State.RUNNING:
+    if state.is_begun:
+        # Whichever of them comes first: whoever follows the job tells by it that it is still this one.
         sets.append("started_at = coalesce(started_at, clock_timestamp())")
     connection.execute(
         f"UPDATE _tern.job SET {', '.join(sets)} WHERE id = %(id)s",

@@ -74,6 +74,15 @@ def test_a_cancelled_validation_leaves_no_half_constraint(db: Database, driver: 
     assert db.execute("SELECT count(*) FROM pg_constraint WHERE conname = 'sluggish'").fetchone() == (0,)
 
 
+def test_a_job_that_waits_for_its_cutover_from_the_beginning_has_begun(driver: Driver, table: str) -> None:
+    """By this moment it is known again: it is there from the first look and never another one."""
+    job = driver.apply("ALTER TABLE t ADD COLUMN k int", options=DEFER)
+    began = driver.wait(job, "WAITING_FOR_CUTOVER").started_at
+    assert began
+    driver.cutover(job)
+    assert driver.wait(job, "COMPLETED").started_at == began
+
+
 def test_a_stopped_job_can_be_cancelled(db: Database, driver: Driver, table: str) -> None:
     job = driver.apply("ALTER TABLE t ADD COLUMN k int", options=DEFER)
     driver.wait(job, "WAITING_FOR_CUTOVER")

@@ -104,4 +104,12 @@ MUTANTS = (
         '    if "r" in moved:\n        return ChangeClass.REWRITE\n',
         "",
     ),
+    mutant(
+        "G2",
+        "a job that waits for its cutover from the beginning has no moment of its own",
+        "tests/engine/test_controls.py -k from_the_beginning",
+        "tern/engine/job.py",
+        "    if state.is_begun:\n",
+        "    if state is State.RUNNING:\n",
+    ),
 )
