@@ -40,6 +40,15 @@ Reader = Callable[[str, str], Statement | None]
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """One of our statements: its table, its text, and what else an engine may call what it is about."""
+
+    table: Name
+    text: str
+    names: frozenset[Name] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """What was sent, in the form in which it is compared."""
 
@@ -53,6 +62,8 @@ class Work:
     words: frozenset[str] = frozenset()
     """Of the statements that could not be read: each may be a table's new name, or the name of an index."""
     knows_tables: bool = True
+    statements: tuple["Sent", ...] = ()
+    """Each of them, in their order."""
 
     @classmethod
     def of(cls, changes: Iterable[tuple[str, str, str]], read: Reader, default_namespace: str) -> "Work":
@@ -61,12 +72,15 @@ class Work:
         texts: set[Name] = set()
         parts: set[str] = set()
         words: set[str] = set()
+        statements: list[Sent] = []
         is_read = knows_tables = True
         for said, table, ddl in changes:
             namespace = said or default_namespace
             names.add((namespace, table))
-            texts.add((namespace, _plain(ddl)))
+            texts.add((namespace, plain(ddl)))
             statement = read(ddl, namespace)
+            also = frozenset() if statement is None else statement.names
+            statements.append(Sent((namespace, table), plain(ddl), also))
             if statement is None:
                 is_read = False
                 words.update(_WORD.findall(ddl))
@@ -82,6 +96,7 @@ class Work:
             is_read,
             frozenset(words),
             knows_tables,
+            tuple(statements),
         )
 
     def has(self, names: Iterable[Name]) -> bool:
@@ -173,7 +188,7 @@ def _compare(work: Work, tables: Sequence[TableSample], read: Reader) -> _Seen:
     names_tables = names_statements = False
     for table in tables:
         namespace = table.namespace or work.default_namespace
-        is_own_text = (namespace, _plain(table.ddl)) in work.texts
+        is_own_text = (namespace, plain(table.ddl)) in work.texts
         statement = None if is_own_text else read(table.ddl, namespace)
         if is_own_text or _is_part(statement, work):
             names_tables = names_statements = True
@@ -199,7 +214,8 @@ def _is_part(statement: Statement | None, work: Work) -> bool:
     return statement is not None and bool(statement.parts) and statement.parts <= work.parts
 
 
-def _plain(ddl: str) -> str:
+def plain(ddl: str) -> str:
+    """A statement's text without what ends it."""
     return ddl.strip().rstrip(";").rstrip()
 
 

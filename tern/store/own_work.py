@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 
 from tern.domain.doubt import Doubt
+from tern.domain.entries import entries_by_statement
 from tern.domain.model import Claim
 from tern.domain.own_work import Evidence, Kept, Statement, Work, weigh
-from tern.domain.samples import Sample
+from tern.domain.samples import Sample, TableSample
 from tern.doors.change import POSTGRES
 from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
@@ -67,6 +68,10 @@ class Judge:
     def weigh(self, tx: Connection, row: Row, sample: Sample) -> Evidence:
         """What a look says of the operation whose row has evidence_columns()."""
         return weigh(kept_in(row), self._work(tx, row), sample, self._read_theirs)
+
+    def told(self, tx: Connection, row: Row, sample: Sample) -> tuple[TableSample | None, ...]:
+        """What a look says of each statement of the operation whose row has evidence_columns(), in their order."""
+        return entries_by_statement(self._work(tx, row), sample.tables) if sample.tables else ()
 
     def _work(self, tx: Connection, row: Row) -> Work:
         """By the digest of the plan: all operations of a rollout have the same statements, which never change."""

@@ -191,7 +191,7 @@ class PollSteps(SweepSteps):
             write_tables(
                 tx,
                 {
-                    one.row.id: one.sample.tables
+                    one.row.id: one.told
                     for one in written
                     if one.sample is not None
                     and (observed := one.observed()) is not None

@@ -7,18 +7,14 @@ from tern.domain.samples import TableSample
 from tern.store.sql import Connection, text
 
 
-def write_tables(tx: Connection, samples: Mapping[int, Sequence[TableSample]]) -> None:
-    """Takes over what engines say of an operation's statements; what they left out keeps its old value (PO5).
-
-    A statement is recognised by its DDL, or by its table where an engine rewrote the text.
+def write_tables(tx: Connection, samples: Mapping[int, Sequence[TableSample | None]]) -> None:
+    """Takes over what engines say of each of an operation's statements, in their order; what they left out keeps its
+    old value (PO5).
     """
     lines = [
         {
             "operation": operation_id,
             "ordinal": ordinal,
-            "namespace": table.namespace,
-            "table": table.table_name,
-            "ddl": table.ddl,
             "state": table.status,
             "percent": table.percent,
             "copied": table.rows_copied,
@@ -30,6 +26,7 @@ def write_tables(tx: Connection, samples: Mapping[int, Sequence[TableSample]]) -
         }
         for operation_id, tables in samples.items()
         for ordinal, table in enumerate(tables)
+        if table is not None
     ]
     if not lines:
         return
@@ -44,10 +41,9 @@ def write_tables(tx: Connection, samples: Mapping[int, Sequence[TableSample]]) -
             " eta_seconds = s.eta, checksum_rows_checked = coalesce(s.checked, c.checksum_rows_checked),"
             " checksum_rows_total = coalesce(s.check_total, c.checksum_rows_total), detail = s.detail"
             " FROM jsonb_to_recordset(CAST(:lines AS jsonb)) AS s(operation bigint, ordinal integer,"
-            '   namespace text, "table" text, ddl text, state text, percent integer, copied bigint, total bigint,'
-            "   eta bigint, checked bigint, check_total bigint, detail text)"
+            "   state text, percent integer, copied bigint, total bigint, eta bigint, checked bigint,"
+            "   check_total bigint, detail text)"
             " WHERE c.operation_id = ANY(:ids) AND c.operation_id = s.operation AND c.ordinal = s.ordinal"
-            ' AND (c.ddl = s.ddl OR (c.namespace = s.namespace AND c.table_name = s."table"))'
         ),
         # The ids beside the lines: a planner that must guess how many lines there are reads the whole table.
         {"ids": list(samples), "lines": json.dumps(lines)},

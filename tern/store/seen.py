@@ -12,7 +12,7 @@ from tern.domain.evidence import contradicts, says_failed_still
 from tern.domain.outcome import Ok
 from tern.domain.outcome import Refused as CallRefused
 from tern.domain.own_work import Evidence
-from tern.domain.samples import MergeContext, Observed, Sample, merge
+from tern.domain.samples import MergeContext, Observed, Sample, TableSample, merge
 from tern.domain.states import State
 from tern.domain.timing import (
     FAILED_KEPT_S,
@@ -99,6 +99,8 @@ class Seen:
     cursor: Cursor
     look: Looked | None
     evidence: Evidence
+    told: tuple[TableSample | None, ...] = ()
+    """What is said of each statement of the operation, in their order."""
 
     @property
     def sample(self) -> Sample | None:
@@ -308,12 +310,17 @@ def load_seen(
             tx.execute(_LOCK_APPLIES, {"applies": list(applies)})
         found = tx.execute(_SEEN_NOW if applies is None else _SEEN_LOCKED, ids)
     return [
-        Seen(row, cursors[row.id], look, _weighed(tx, row, look, judge))
+        Seen(row, cursors[row.id], look, *_weighed(tx, row, look, judge))
         for row in found
         if row.remote_id == cursors[row.id].call.remote_id and row.fence == cursors[row.id].call.fence
         for look in (answers.get(row.id),)
     ]
 
 
-def _weighed(tx: Connection, row: Row, look: Looked | None, judge: Judge) -> Evidence:
-    return judge.weigh(tx, row, look.outcome.value) if look and isinstance(look.outcome, Ok) else Evidence()
+def _weighed(
+    tx: Connection, row: Row, look: Looked | None, judge: Judge
+) -> tuple[Evidence, tuple[TableSample | None, ...]]:
+    if look is None or not isinstance(look.outcome, Ok):
+        return Evidence(), ()
+    sample = look.outcome.value
+    return judge.weigh(tx, row, sample), judge.told(tx, row, sample)

@@ -8,6 +8,7 @@ import pytest
 
 from tern.domain.control import Verb
 from tern.domain.identity import RemoteId
+from tern.domain.model import Action, PlannedChange
 from tern.domain.outcome import Ok, Outcome, Unknown
 from tern.domain.samples import Sample, TableSample
 from tern.domain.states import State
@@ -199,6 +200,27 @@ def test_a_statement_that_is_through_stays_through(world: World) -> None:
     seen(world, "A", sample(world, "A", State.RUNNING, tables=(statement(status="completed", percent=100),)))
     seen(world, "A", sample(world, "A", State.RUNNING, tables=(statement(status="running", percent=10),)))
     assert (change(world, "A").state, change(world, "A").percent) == ("completed", 100)
+
+
+def test_progress_is_taken_over_in_whatever_order_and_groups_its_engine_tells_it(world: World) -> None:
+    """PO5: of statements on a, a and b an engine that works by the table tells of b first, and names no namespace."""
+    statements = [
+        ("a", "ALTER TABLE a ADD x int"),
+        ("a", "ALTER TABLE a ADD y int"),
+        ("b", "ALTER TABLE b ADD z int"),
+    ]
+    changes = [PlannedChange("public", table, ddl, Action.ALTER) for table, ddl in statements]
+    world.apply("A", "B", policy=PARALLEL, changes=changes)
+    world.answer_bells()
+    both = "ALTER TABLE a ADD x int, ADD y int"
+    entries = (TableSample("", "b", "", "running", 70), TableSample("", "a", both, "running", 30))
+    seen(world, "A", sample(world, "A", State.RUNNING, tables=entries))
+    with world.database.begin() as tx:
+        found = tx.execute(
+            text("SELECT state, percent FROM table_changes WHERE operation_id = :id ORDER BY ordinal"),
+            {"id": world.operation("A").id},
+        ).all()
+    assert [tuple(each) for each in found] == [("running", 30), ("running", 30), ("running", 70)]
 
 
 def test_omitted_totals_keep_the_old_ones(world: World) -> None:

@@ -12,8 +12,8 @@ MUTANTS = (
         "what an engine says of an id is believed whatever it is about",
         OF_LOOKS,
         S_SEEN,
-        "    return judge.weigh(tx, row, look.outcome.value) if look and isinstance(look.outcome, Ok) else Evidence()",
-        "    return Evidence()",
+        "    return judge.weigh(tx, row, sample), judge.told(tx, row, sample)",
+        "    return Evidence(), judge.told(tx, row, sample)",
     ),
     mutant(
         "G2",
@@ -105,5 +105,21 @@ MUTANTS = (
         SERVER,
         "                if self._service.works_at:\n",
         "                if self._service.works_at and context.code() is None:\n",
+    ),
+    mutant(
+        "G15",
+        "an entry is about the statement that stands where it stands",
+        "tests/flows/test_poll.py -k whatever_order",
+        "tern/store/own_work.py",
+        "        return entries_by_statement(self._work(tx, row), sample.tables) if sample.tables else ()",
+        "        return sample.tables",
+    ),
+    mutant(
+        "G10",
+        "the ending of several statements is that of each",
+        "tests/domain/test_entries.py -k ending_of_several",
+        "tern/domain/entries.py",
+        '    return replace(entry, status="") if entry.status in _ENDINGS else entry',
+        "    return entry",
     ),
 )
