@@ -10,6 +10,7 @@ from tern.domain.tally import Standing, Tally
 from tern.store.sql import text
 from tests.world import World
 
+STORED = "remote_id_stored"
 NEEDS_AN_ID = {"waiting_for_cutover", "cutting_over", "revert_window", "reverting", "resuming", "reverted"}
 
 _READ = (
@@ -52,6 +53,7 @@ def assert_safe(world: World) -> None:
         _assert_parent_is_a_function(rows, as_heard, picture)
     _assert_targets_are_held_by_what_may_act(operations, held, picture)
     _assert_events_tell_the_story(operations, events, picture)
+    _assert_ids_are_told(operations, events, picture)
     _assert_engines_were_asked_rightly(world, operations, picture)
 
 
@@ -126,6 +128,14 @@ def _assert_events_tell_the_story(operations: list[Any], events: list[Any], pict
         story[event.operation_id] = event.after
     for row in operations:
         assert row.state == story.get(row.id, "pending"), (dict(row._mapping), picture)
+
+
+def _assert_ids_are_told(operations: list[Any], events: list[Any], picture: str) -> None:
+    """G15: whatever way an id came in, an event says so."""
+    told = {(event.operation_id, event.detail.get("remote_id")) for event in events if event.event == STORED}
+    for row in operations:
+        remote_id = row.external_id or row.engine_resume_context
+        assert remote_id is None or (row.id, remote_id) in told, (dict(row._mapping), picture)
 
 
 def _assert_engines_were_asked_rightly(world: World, operations: list[Any], picture: str) -> None:

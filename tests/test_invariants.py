@@ -113,6 +113,11 @@ FORGED: list[tuple[str, str, Callable[[World], None]]] = [
         "an event into another state",
         event("UPDATE apply_events SET after = 'failed' WHERE"),
     ),
+    (
+        "_assert_ids_are_told",
+        "an id that no event names",
+        lambda world: forge(world, "UPDATE apply_events SET detail = '{}' WHERE event = 'remote_id_stored'"),
+    ),
     ("_assert_engines_were_asked_rightly", "one key, two effects", started_again),
     (
         "_assert_engines_were_asked_rightly",

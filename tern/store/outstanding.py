@@ -160,6 +160,8 @@ class OutstandingSteps(Steps):
                 operation_count=row.operation_count,
                 remote_id=call.remote_id,
             )
+            detail = {"remote_id": call.remote_id, "generation": call.generation}
+            append(tx, Happening(row.apply_id, "remote_id_stored", self.owner, row.id, detail=detail))
             move(
                 tx,
                 operation_id=row.id,
@@ -168,7 +170,7 @@ class OutstandingSteps(Steps):
                 event=Event.ADOPT,
                 who=self.owner,
                 why=f"followed as {call.remote_id}, which its engine knows",
-                detail={"remote_id": call.remote_id, "generation": call.generation},
+                detail=detail,
                 assignments=_ADOPTED,
             )
             tx.execute(

@@ -81,7 +81,9 @@ _PAST = text(
     " LEFT JOIN LATERAL (SELECT e.after, e.at, e.who, e.why FROM apply_events e WHERE e.operation_id = o.id"
     "   AND e.at <= :at AND e.event = ANY(:arrows) ORDER BY e.number DESC LIMIT 1) s ON true"
     " LEFT JOIN LATERAL (SELECT e.detail ->> 'remote_id' AS remote_id FROM apply_events e"
-    "   WHERE e.operation_id = o.id AND e.at <= :at AND e.event = 'remote_id_stored'"
+    # A worker of an earlier version told of an id that was kept and then followed with its arrow alone.
+    "   WHERE e.operation_id = o.id AND e.at <= :at AND e.event IN ('remote_id_stored', 'adopt')"
+    "   AND e.detail ->> 'remote_id' IS NOT NULL"
     "   ORDER BY e.number DESC LIMIT 1) r ON true"
     " WHERE o.apply_id = :id ORDER BY o.position"
 )

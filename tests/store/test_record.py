@@ -8,10 +8,14 @@ import pytest
 from tern.domain.chain import Fault
 from tern.domain.control import Verb
 from tern.domain.errors import NotFound, UsageError
-from tern.doors.record import Verified
+from tern.domain.identity import RemoteId
+from tern.doors.record import PastOperation, Verified
+from tern.ports import Resolved
 from tern.store.record import Record
 from tern.store.sql import text
-from tests.flows.steps import engine_says, running, settle, stopped
+from tests.faults.behaviour import fail, lose_answer
+from tests.flows.steps import PARALLEL, Frozen, dispatch, engine_says, running, settle, sighting, stopped
+from tests.invariants import assert_safe
 from tests.world import World
 
 A = "(SELECT id FROM apply_operations WHERE deployment = 'A')"
@@ -290,6 +294,49 @@ def test_an_apply_is_shown_as_it_was(world: World) -> None:
     after = Record(world.database).as_of(world.last, world.one("SELECT tern_clock() AS now").now)
     assert after.wishes == ()
     assert after.state.value == world.apply_row().state == "stopped"
+
+
+def as_now(world: World, name: str) -> PastOperation:
+    past = Record(world.database).as_of(world.last, world.one("SELECT tern_clock() AS now").now)
+    return next(each for each in past.operations if each.deployment == name)
+
+
+def test_an_id_that_was_kept_and_then_followed_is_told(world: World) -> None:
+    """G15: whatever way it came in."""
+    world.apply("A", "B")
+    late = world.worker("w1")
+    with Frozen(late, "record_remote_id", lambda ports: dispatch(world, "A", ports)) as worker:
+        world.pass_time(31)
+        world.worker("w2").store.claim_dispatch(world.operation("A").id, world.name("A"))
+        worker.wake()
+    assert as_now(world, "A").remote_id == world.remote_id("A") == "A-1"
+    assert_safe(world)
+
+
+def test_an_id_that_a_worker_of_the_version_before_followed_is_told(world: World) -> None:
+    """It wrote the id down with the arrow alone."""
+    running(world, "A", "B")
+    tamper(
+        world,
+        "UPDATE apply_events SET event = 'adopt', before = 'running', after = 'running'"
+        f" WHERE operation_id = {A} AND event = 'remote_id_stored'",
+    )
+    assert as_now(world, "A").remote_id == world.remote_id("A")
+
+
+def test_an_id_that_a_person_named_is_told(world: World) -> None:
+    """G15: its own, and one that was another's."""
+    world.engines["A"].script("Apply", lose_answer())
+    world.engines["A"].script("Resolve", fail("UNIMPLEMENTED"))
+    world.undeclared()
+    world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    world.pass_time(11)
+    name = world.name("A")
+    seen = sighting(world, name, RemoteId("A-1"))
+    world.store.resolve_uncertain(name, Resolved.REMOTE_ID, RemoteId("A-1"), "eve", "I looked", sighting=seen)
+    assert as_now(world, "A").remote_id == world.remote_id("A") == "A-1"
+    assert_safe(world)
 
 
 def test_an_apply_was_not_there_before_it_was_accepted(world: World) -> None:

@@ -73,4 +73,15 @@ MUTANTS = (
         "    if digest != scope.change_digest:",
         "    if False:",
     ),
+    mutant(
+        "G15",
+        "an id that was kept and then followed is told of nowhere",
+        "tests/store/test_record.py -k kept_and_then_followed",
+        "tern/store/outstanding.py",
+        '            append(tx, Happening(row.apply_id, "remote_id_stored", self.owner, row.id, detail=detail))\n',
+        "",
+        "tern/store/outstanding.py",
+        "                detail=detail,\n",
+        "",
+    ),
 )
