@@ -16,6 +16,7 @@ NEEDS_AN_ID = {"waiting_for_cutover", "cutting_over", "revert_window", "revertin
 _READ = (
     "SELECT a.id AS apply_pk, a.apply_identifier, a.state AS apply_state, a.operation_count, a.policy,"
     " a.external_id, o.id, o.deployment, o.position, o.wave, o.state, o.engine_resume_context, o.completed_at,"
+    " o.attempt,"
     " o.dispatch_key, o.dispatch_key_is_dead, o.next_attempt_at, a.completed_at AS apply_completed_at,"
     " EXISTS (SELECT 1 FROM apply_events e WHERE e.operation_id = o.id AND e.event = 'finish') AS is_said_completed,"
     " r.failures_released, coalesce(o.ended_after_request < r.id, false) AS was_seen,"
@@ -53,7 +54,7 @@ def assert_safe(world: World) -> None:
         _assert_parent_is_a_function(rows, as_heard, picture)
     _assert_targets_are_held_by_what_may_act(operations, held, picture)
     _assert_events_tell_the_story(operations, events, picture)
-    _assert_ids_are_told(operations, events, picture)
+    _assert_ids_and_claims_are_told(operations, events, picture)
     _assert_engines_were_asked_rightly(world, operations, picture)
 
 
@@ -130,12 +131,14 @@ def _assert_events_tell_the_story(operations: list[Any], events: list[Any], pict
         assert row.state == story.get(row.id, "pending"), (dict(row._mapping), picture)
 
 
-def _assert_ids_are_told(operations: list[Any], events: list[Any], picture: str) -> None:
-    """G15: whatever way an id came in, an event says so."""
+def _assert_ids_and_claims_are_told(operations: list[Any], events: list[Any], picture: str) -> None:
+    """G15: whatever way an id came in, and whoever took the operation over, an event says so."""
     told = {(event.operation_id, event.detail.get("remote_id")) for event in events if event.event == STORED}
+    claims = Counter(event.operation_id for event in events if event.event == Event.CLAIM.value)
     for row in operations:
         remote_id = row.external_id or row.engine_resume_context
         assert remote_id is None or (row.id, remote_id) in told, (dict(row._mapping), picture)
+        assert row.attempt == claims[row.id], (dict(row._mapping), picture)
 
 
 def _assert_engines_were_asked_rightly(world: World, operations: list[Any], picture: str) -> None:

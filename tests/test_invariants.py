@@ -114,9 +114,14 @@ FORGED: list[tuple[str, str, Callable[[World], None]]] = [
         event("UPDATE apply_events SET after = 'failed' WHERE"),
     ),
     (
-        "_assert_ids_are_told",
+        "_assert_ids_and_claims_are_told",
         "an id that no event names",
         lambda world: forge(world, "UPDATE apply_events SET detail = '{}' WHERE event = 'remote_id_stored'"),
+    ),
+    (
+        "_assert_ids_and_claims_are_told",
+        "a claim that no event names",
+        of("A", "attempt = attempt + 1"),
     ),
     ("_assert_engines_were_asked_rightly", "one key, two effects", started_again),
     (

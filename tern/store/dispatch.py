@@ -133,6 +133,7 @@ class DispatchSteps(WithdrawSteps):
             state=State(row.state),
             event=Event.CLAIM,
             who=self.owner,
+            why=_overtaken(row),
             assignments=(
                 "claim_token = :token, claim_owner = :owner, fence = :fence, attempt = :attempt,"
                 " claim_began_at = n.now, claim_expires_at = n.now + make_interval(secs => :lease_s),"
@@ -343,6 +344,13 @@ class DispatchSteps(WithdrawSteps):
                 {"id": claim.operation_id},
             ).one()
             return row.answered_attempts, row.age_s
+
+
+def _overtaken(row: Row) -> str:
+    """Whose claim is over that it had as well. A claim that changes no state would be told of by nothing but these
+    words; they cost an event only where a driver was lost.
+    """
+    return f"{row.claim_owner or 'nobody'} had it before" if State(row.state) is State.RUNNING else ""
 
 
 def _is_unanswered(row: Row) -> bool:

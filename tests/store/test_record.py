@@ -339,6 +339,19 @@ def test_an_id_that_a_person_named_is_told(world: World) -> None:
     assert_safe(world)
 
 
+def test_each_claim_is_told(world: World) -> None:
+    """G15: a worker dies with its claim, and another takes the operation over in the same state."""
+    world.apply("A", "B")
+    number, name = world.operation("A").id, world.name("A")
+    world.worker("w1").store.claim_dispatch(number, name)
+    world.pass_time(31)
+    world.worker("w2").store.claim_dispatch(number, name)
+    assert as_now(world, "A").attempt == world.operation("A").attempt == 2
+    told = [(event.who, event.why) for event in world.events("A") if event.event == "claim"]
+    assert told == [("w1", ""), ("w2", "w1 had it before")]
+    assert_safe(world)
+
+
 def test_an_apply_was_not_there_before_it_was_accepted(world: World) -> None:
     running(world, "A")
     with pytest.raises(NotFound, match="did not exist"):

@@ -84,4 +84,12 @@ MUTANTS = (
         "                detail=detail,\n",
         "",
     ),
+    mutant(
+        "G15",
+        "a claim that follows a dead driver's is told of nowhere",
+        "tests/store/test_record.py -k each_claim_is_told",
+        "tern/store/dispatch.py",
+        "            why=_overtaken(row),\n",
+        "",
+    ),
 )
