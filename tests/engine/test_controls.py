@@ -1,13 +1,14 @@
 """Stop, start, cancel and cutover: what each does to a job that waits, works, rests or is over."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from tern.engine.service import EngineService
 from tern.wire.generated.tern.v1 import tern_pb2 as contract
 
-from .conftest import Database, Driver, eventually
+from .conftest import IDENTITY, Database, Driver, eventually
 
 DEFER = {"defer_cutover": "true"}
 
@@ -16,6 +17,15 @@ def indexes(db: Database) -> list[tuple[str, bool]]:
     return db.execute(
         "SELECT indexrelid::regclass::text, indisvalid FROM pg_index WHERE indrelid = 't'::regclass ORDER BY 1"
     ).fetchall()
+
+
+@contextmanager
+def answering(database_url: str) -> Iterator[Driver]:
+    """An engine in which nobody works any more, but the calls are answered."""
+    service = EngineService(database_url, IDENTITY)
+    service._pool.open()
+    yield Driver(service)
+    service.close()
 
 
 def waits_for_snapshot(driver: Driver, job: str) -> bool:
@@ -161,14 +171,29 @@ def test_a_start_withdraws_a_stop_that_nobody_has_seen(
         job = Driver(running).apply("ALTER TABLE t ADD COLUMN k int")
         Driver(running).wait(job, "RUNNING")
         running.close()
-        # Nobody works any more, but the calls are answered.
-        idle = Driver(EngineService(database_url, running.identity))
-        idle.service._pool.open()
-        assert idle.stop(job).accepted
-        assert idle.progress(job).summary.startswith("Asked to stop")
-        assert idle.start(job).accepted
-        idle.service.close()
+        with answering(database_url) as idle:
+            assert idle.stop(job).accepted
+            assert idle.progress(job).summary.startswith("Asked to stop")
+            assert idle.start(job).accepted
     Driver(make_engine("next")).wait(job, "COMPLETED")
+
+
+@pytest.mark.parametrize("halt", ["stop", "cancel"])
+def test_no_cutover_is_taken_once_a_halt_was(
+    database_url: str, make_engine: Callable[..., EngineService], table: str, halt: str
+) -> None:
+    """G9: before anybody has carried the halt out, too; only a start makes room for a cutover again."""
+    running = make_engine()
+    job = Driver(running).apply("ALTER TABLE t ADD COLUMN k int", options=DEFER)
+    Driver(running).wait(job, "WAITING_FOR_CUTOVER")
+    running.close()
+    with answering(database_url) as idle:
+        assert getattr(idle, halt)(job).accepted
+        refused = idle.cutover(job)
+        assert (refused.accepted, refused.error_message) == (False, f"the apply was asked to {halt}")
+        assert idle.progress(job).state == contract.STATE_WAITING_FOR_CUTOVER
+        assert idle.start(job).accepted is (halt == "stop")
+        assert idle.cutover(job).accepted is (halt == "stop")
 
 
 @pytest.mark.parametrize("wish", ["stop", "cancel"])

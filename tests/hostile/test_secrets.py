@@ -41,6 +41,22 @@ SECRETS = {
     "a private key": f"can't read {PEM}",
     "a statement": f"ALTER TABLE orders ADD COLUMN {CANARY} text",
     "a statement over lines": f"create index\n  {CANARY}\non orders (a)".replace("index\n  ", "index "),
+    # Each name by itself: none may be found only because another one stands beside it.
+    **{
+        f"what is named {name}": f"can't log in with {name}={CANARY}"
+        for name in (
+            "password",
+            "passwd",
+            "passfile",
+            "pwd",
+            "token",
+            "secret",
+            "api_key",
+            "api-key",
+            "APIKEY",
+            "Pwd",
+        )
+    },
 }
 # What stays to be seen of each, or nobody would know what a line is about.
 STILL_SEEN = {

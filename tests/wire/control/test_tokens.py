@@ -61,6 +61,24 @@ def test_a_token_that_is_withdrawn_opens_nothing_from_then_on(tmp_path: Path) ->
     assert known.caller("Bearer the-token-of-somebody-else").name == "ops"
 
 
+@pytest.mark.parametrize("differs", ["when it was written", "how long it is", "which file it is"])
+def test_a_withdrawal_is_seen_by_whatever_differs(differs: str, tmp_path: Path) -> None:
+    """A token replaced by another of its length, a clock that stood still, a file put in the other's place."""
+    path = tmp_path / "t"
+    known = gate(path, f"ci act {TOKEN}")
+    os.utime(path, ns=(1, 1))
+    assert known.caller(f"Bearer {TOKEN}").name == "ci"
+    fresh = TOKEN[::-1] + ("-longer" if differs == "how long it is" else "")
+    place = tmp_path / "new" if differs == "which file it is" else path
+    place.write_text(f"ci act {fresh}\n")
+    seconds = 2 if differs == "when it was written" else 1
+    os.utime(place, ns=(seconds, seconds))
+    place.replace(path)
+    with pytest.raises(NotAllowed):
+        known.caller(f"Bearer {TOKEN}")
+    assert known.caller(f"Bearer {fresh}").name == "ci"
+
+
 def test_nobody_is_let_in_while_the_tokens_can_t_be_read(tmp_path: Path) -> None:
     """Also whoever was known before: a token may have been withdrawn in what can't be read."""
     path = tmp_path / "t"
