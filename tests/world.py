@@ -152,14 +152,25 @@ class World:
         return self.last
 
     def ask(
-        self, verb: Verb, *deployments: str, apply_id: ApplyId | None = None, volume: int | None = None
+        self,
+        verb: Verb,
+        *deployments: str,
+        apply_id: ApplyId | None = None,
+        volume: int | None = None,
+        who: str = "bob",
     ) -> WishReceipt:
-        return self.ask_for(verb, Selection(deployments), apply_id=apply_id, volume=volume)
+        return self.ask_for(verb, Selection(deployments), apply_id=apply_id, volume=volume, who=who)
 
     def ask_for(
-        self, verb: Verb, selection: Selection, *, apply_id: ApplyId | None = None, **more: Any
+        self,
+        verb: Verb,
+        selection: Selection,
+        *,
+        apply_id: ApplyId | None = None,
+        who: str = "bob",
+        **more: Any,
     ) -> WishReceipt:
-        asked = Asked(verb, apply_id or self.last, selection, "bob", "the night is long", **more)
+        asked = Asked(verb, apply_id or self.last, selection, who, "the night is long", **more)
         return ask(asked, self.ports)
 
     def resolve(

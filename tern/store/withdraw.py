@@ -13,11 +13,11 @@ from tern.store.sql import text
 from tern.store.step import ANSWERED, Steps, hold, stored_id
 
 _WHY = text(
-    f"SELECT {STOP_IN_FORCE} AS verb, (SELECT r.caller FROM control_deliveries d"
-    " JOIN control_requests r ON r.id = d.request_id WHERE d.operation_id = o.id"
-    " AND d.verb IN ('stop', 'cancel', 'skip') ORDER BY d.id DESC LIMIT 1) AS caller,"
+    # Whoever asked for what is in force: a stop that came after the cancel is another person's.
+    "SELECT o.verb, (SELECT r.caller FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
+    "   WHERE d.operation_id = o.id AND d.verb = o.verb ORDER BY d.id DESC LIMIT 1) AS caller,"
     " coalesce((SELECT n.drained FROM deployments n WHERE n.name = o.deployment), false) AS drained"
-    " FROM apply_operations o WHERE o.id = :id"
+    f" FROM (SELECT o.id, o.deployment, {STOP_IN_FORCE} AS verb FROM apply_operations o WHERE o.id = :id) o"
 )
 _UNCLAIMED = "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL, next_attempt_at = NULL"
 _AGAIN_LATER = text(

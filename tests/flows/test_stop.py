@@ -49,6 +49,49 @@ def test_stop_of_a_claimed_undispatched_operation_settles_it_alone(world: World)
     assert event.detail == {"deployment": "B", "operation": world.operation("B").id}
 
 
+@pytest.mark.parametrize(
+    ("earlier", "meanwhile_asked", "after", "who"),
+    [
+        pytest.param(
+            [("stop", "ann"), ("start", "carol")], [("stop", "bob")], "stopped", "bob", id="a later stop"
+        ),
+        pytest.param(
+            [("stop", "ann"), ("start", "carol")], [("cancel", "bob")], "cancelled", "bob", id="a cancel"
+        ),
+        pytest.param(
+            [], [("cancel", "ann"), ("stop", "bob")], "cancelled", "ann", id="a stop beside the cancel"
+        ),
+        pytest.param(
+            [], [("stop", "bob"), ("cancel", "ann")], "cancelled", "ann", id="a cancel beside the stop"
+        ),
+    ],
+)
+def test_what_is_withdrawn_is_recorded_under_the_name_of_whose_wish_it_was(
+    world: World,
+    earlier: list[tuple[str, str]],
+    meanwhile_asked: list[tuple[str, str]],
+    after: str,
+    who: str,
+) -> None:
+    """G15: of several wishes for one operation the one that is in force, and not another person's."""
+    world.apply("A", "B", policy=PARALLEL)
+    world.forget_bells()
+    for verb, asks in earlier:
+        world.ask(Verb(verb), "A", who=asks)
+        world.do("advance", world.last)
+        world.forget_bells()
+
+    def people_ask() -> None:
+        for verb, asks in meanwhile_asked:
+            world.ask(Verb(verb), "A", who=asks)
+
+    dispatch(world, "A", meanwhile(world.ports, "may_go_forward", people_ask))
+    assert (world.state("A"), methods(world, "A")) == (after, [])
+    event = [event for event in world.events("A") if event.before == "running"][-1]
+    assert (event.after, event.who) == (after, who)
+    assert who in event.why
+
+
 def test_stop_completes_when_each_operation_has_acknowledged_for_itself(world: World) -> None:
     """ST2 (G2, G8): A has an id, B was never dispatched."""
     world.apply("A", "B")
