@@ -273,6 +273,20 @@ def test_an_uncertain_operation_waits_for_a_person(world: World, tern: Tern, wor
     assert (done.code, unwell(done)) == (13, {"uncertain": f"tern explain {world.name('B')}"})
 
 
+def test_of_several_troubles_the_first_one_gives_the_code(world: World, tern: Tern, worker: set[str]) -> None:
+    """They are told in the order in which they hurt, whatever else is wrong further down."""
+    running(world, "A", "B")
+    world.sweep()
+    world.write("UPDATE apply_operations SET state = 'uncertain' WHERE deployment = 'B'")
+    world.engines["A"].always("Health", fail("UNAVAILABLE"))
+    done = tern("doctor", "--json")
+    assert [finding["about"] for finding in done.data["findings"] if not finding["ok"]] == [
+        "uncertain",
+        "engines",
+    ]
+    assert done.code == 13
+
+
 def test_engines_that_are_silent_or_others(world: World, tern: Tern) -> None:
     """Health and identity: an address that leads to somebody else's engine is found before a rollout is."""
     world.engines["B"].always("Health", fail("UNAVAILABLE"))
