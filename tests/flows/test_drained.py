@@ -7,6 +7,7 @@ import pytest
 from tern.domain.control import Receipt, Verb
 from tern.domain.holds import HoldKind
 from tern.domain.policy import Copy, Policy
+from tern.domain.states import ApplyState
 from tests.faults.behaviour import fail, lose_answer
 from tests.flows.steps import (
     MANUAL,
@@ -24,6 +25,7 @@ from tests.flows.steps import (
     waiting,
     wishes,
 )
+from tests.invariants import assert_safe
 from tests.world import World
 
 
@@ -147,6 +149,9 @@ def test_a_start_accepted_before_a_drain_waits_and_goes_once_it_is_undrained(
     assert (world.state("A"), open_wishes(world)) == ("stopped", [("A", "start", "pending")])
     assert world.engines["A"].calls("Start") == []
     assert holds_of(world, "A") == {HoldKind.DRAINED}
+    # G14: whatever else is through, over an open wish no verdict is spoken.
+    assert not ApplyState(world.apply_row().state).is_settled
+    assert_safe(world)
     undrain(world, "A")
     world.run(until=lambda: world.state("A") == "running", rounds=4)
     assert wishes(world)[-1] == ("A", "start", "acknowledged")

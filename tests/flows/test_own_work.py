@@ -458,6 +458,29 @@ def test_the_id_of_finished_work_counts_where_our_statements_are_named(world: Wo
     assert world.state("A") == "completed"
 
 
+def test_the_id_of_finished_work_is_known_again_at_every_name_of_its_engine(make_world: MakeWorld) -> None:
+    """Ids are an engine's and not a deployment's: the finished work was at another name of the same place."""
+    world = make_world("A")
+    world.engines["B"] = world.engines["A"]
+    world.add("B", world.engines["A"].address, 1, offers=True)
+    running(world, "A")
+    job(world).started_at = BEGAN
+    engine_says(world, "A", "completed")
+    finished = world.remote_id("A")
+    world.engines["A"].forget()
+    world.apply("B", policy=PARALLEL)
+    world.answer_bells()
+    assert world.remote_id("B") == finished
+    job(world, "B").started_at = BEGAN
+    world.write("UPDATE apply_operations SET sampled_at = NULL WHERE completed_at IS NULL")
+    engine_shows(world, ("public", "orders", ""), name="B")
+    assert (world.state("B"), world.operation("B").doubt) == ("uncertain", "foreign")
+    assert "finished" in world.operation("B").error_message
+    job(world, "B").started_at = BEGAN_LATER
+    look(world, "B")
+    assert world.state("B") == "running"
+
+
 # A remote id given by a person is asked about first
 
 

@@ -49,6 +49,21 @@ def test_a_released_rollout_goes_on(world: World, *, lost: bool) -> None:
     assert_safe(world)
 
 
+def test_a_release_that_nobody_heard_is_found_while_others_still_work(world: World) -> None:
+    """G11: with the broker gone; the rest does not wait for the end of a copy that takes all night."""
+    world.engines["A"].script("Apply", fail("FAILED_PRECONDITION"))
+    world.apply("A", "B", "C", policy=Policy(copy=Copy.PARALLEL, max_parallel=2, on_failure=OnFailure.PAUSE))
+    world.answer_bells()
+    world.sweep()
+    assert [world.state(name) for name in "ABC"] == ["failed", "running", "pending"]
+    assert world.apply_row().state == "running_degraded"
+    assert answer(world) is Receipt.ACCEPTED
+    world.forget_bells()
+    world.sweep()
+    assert [world.state(name) for name in "ABC"] == ["failed", "running", "running"]
+    assert_safe(world)
+
+
 def test_one_pause_is_opened_once(world: World) -> None:
     """§7: the next failure is one too many again, and asking twice opens nothing more."""
     paused(world)

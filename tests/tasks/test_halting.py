@@ -34,8 +34,8 @@ def ports(world: World, sender: HaltSender) -> Ports:
     return replace(world.ports, halts=sender)
 
 
-def due(deployment: str, number: int = 1) -> DueControl:
-    return DueControl(number, ScopeName(ApplyId("apl-1"), deployment), Verb.STOP)
+def due(deployment: str, number: int = 1, *, apply_id: str = "apl-1", verb: Verb = Verb.STOP) -> DueControl:
+    return DueControl(number, ScopeName(ApplyId(apply_id), deployment), verb)
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -53,6 +53,9 @@ def test_one_at_a_time_to_each_deployment(sender: HaltSender) -> None:
     first = sender.turn(due("A"), nothing)
     assert first is not None
     assert sender.turn(due("A", 2), nothing) is None
+    # Of another rollout, and a cancel: it would wait for the same engine.
+    assert sender.turn(due("A", 3, apply_id="apl-2"), nothing) is None
+    assert sender.turn(due("A", 4, apply_id="apl-3", verb=Verb.CANCEL), nothing) is None
     assert sender.turn(due("B"), nothing) is not None
     first.give_back()
     assert sender.turn(due("A", 2), nothing) is not None
