@@ -51,9 +51,10 @@ def test_a_released_rollout_goes_on(world: World, *, lost: bool) -> None:
 
 def test_a_release_that_nobody_heard_is_found_while_others_still_work(world: World) -> None:
     """G11: with the broker gone; the rest does not wait for the end of a copy that takes all night."""
-    world.engines["A"].script("Apply", fail("FAILED_PRECONDITION"))
-    world.apply("A", "B", "C", policy=Policy(copy=Copy.PARALLEL, max_parallel=2, on_failure=OnFailure.PAUSE))
+    policy = Policy(copy=Copy.PARALLEL, max_parallel=2, on_failure=OnFailure.PAUSE)
+    world.apply("A", "B", "C", policy=policy)
     world.answer_bells()
+    engine_says(world, "A", "failed", error="disk full")
     world.sweep()
     assert [world.state(name) for name in "ABC"] == ["failed", "running", "pending"]
     assert world.apply_row().state == "running_degraded"
