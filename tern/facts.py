@@ -3,7 +3,7 @@
 Ages and waits are seconds by the database's clock at the moment of the look; nobody else's clock takes part.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from tern.domain.barrier import Refusals
@@ -13,6 +13,7 @@ from tern.domain.drift import Foretold
 from tern.domain.holds import Holding
 from tern.domain.identity import ApplyId, PlanId, RemoteId
 from tern.domain.model import Action
+from tern.domain.outstanding import Outstanding, Silent
 from tern.domain.policy import Policy
 from tern.domain.states import ApplyState, State
 
@@ -130,6 +131,12 @@ class OperationRecord:
     unanswered: int = 0
     """Dispatches in a row that its deployment's engine left without an answer; the next one waits for pauses_s."""
     pauses_s: float = 0.0
+    outstanding: tuple[Outstanding, ...] = ()
+    """What of it was sent and may still act although it follows it no more."""
+    held_by: Outstanding | None = None
+    """What may still act at its target, of whatever operation."""
+    unheard: Silent = field(default_factory=Silent)
+    """The calls in a row that its engine gave no usable answer."""
     foretold: Foretold | None = None
     """What its engine said before the rollout began, where that strays or is missing."""
 

@@ -32,9 +32,11 @@ class ForwardStore(Protocol):
     def take_over(self, claim: Claim, delivery_id: int, words: str) -> Fenced:
         """The engine was seen to run: `resuming` without a call, until a look says the same."""
 
-    def record_look(self, claim: Claim, delivery_id: int, words: str, *, was_answered: bool) -> Fenced:
+    def record_look(
+        self, claim: Claim, delivery_id: int, words: str, *, was_answered: bool, is_heard: bool = True
+    ) -> Fenced:
         """The look before a Start did not say `stopped`. Ten answers of that kind fail the start with what was seen,
-        unless a Start may have left; no answer counts for nothing.
+        unless a Start may have left; no answer counts for nothing. is_heard: anything was heard of the engine.
         """
 
     def withdraw_start(self, claim: Claim, delivery_id: int, words: str) -> Fenced:

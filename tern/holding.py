@@ -34,6 +34,7 @@ def held(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, tuple[Hold, ...]]
     for record in facts.operations:
         wave = record.wave
         is_stuck = record.drained or record.stop_in_force is not None or record.blocked_by is not None
+        is_stuck = is_stuck or record.held_by is not None
         is_outside = record.state is State.PENDING and not record.is_admitted
         waits = is_outside and not (is_stuck or record.wishes or record.claimed_for_s or record.pauses_s)
         place = (wave, before, stuck.get(wave, "")) if waits else ()
@@ -55,6 +56,7 @@ def held(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, tuple[Hold, ...]]
                     drained=record.drained,
                     deployment=record.deployment,
                     blocked_by=record.blocked_by,
+                    outstanding=record.held_by,
                     wished=frozenset(wish.verb.value for wish in record.open_wishes),
                     refusals=record.refusals,
                     silent_looks=record.poll_failures,

@@ -52,6 +52,7 @@ from tern.domain.work import (
 from tern.evidence import EvidenceStore
 from tern.forward import ForwardStore
 from tern.many import Halts, ManyStore, UnwaitedCalls
+from tern.outstanding_port import OutstandingStore
 from tern.register_port import DeploymentStore, KeyedEngine, RegisterStore
 
 
@@ -82,9 +83,17 @@ class DispatchStore(ForwardStore, Protocol):
         """A definite no: failed, with the engine's words."""
 
     def record_unanswered(
-        self, claim: Claim, message: str, *, delay_s: float, engine_answers: bool
+        self,
+        claim: Claim,
+        message: str,
+        *,
+        delay_s: float,
+        engine_answers: bool,
+        is_heard: bool | None = None,
     ) -> Fenced:
-        """No usable answer: failed_retryable, same key again after the delay."""
+        """No usable answer: failed_retryable, same key again after the delay. is_heard: whether anything was heard of
+        the engine at all, None where it was not asked.
+        """
 
     def record_uncertain(self, claim: Claim, message: str, *, key_is_dead: bool = False) -> Fenced:
         """Nobody here can know, or enough was tried: held for a person (G10)."""
@@ -127,9 +136,18 @@ class ControlStore(Protocol):
         """The engine works at this volume now: its answer is the effect, and the wish is acknowledged."""
 
     def record_undelivered(
-        self, claim: Claim, delivery_id: int, message: str, *, delay_s: float, was_sent: bool = True
+        self,
+        claim: Claim,
+        delivery_id: int,
+        message: str,
+        *,
+        delay_s: float,
+        was_sent: bool = True,
+        is_heard: bool | None = None,
     ) -> Fenced:
-        """No usable answer: the wish stays open and is repeated. Where nothing was sent, no attempt is counted."""
+        """No usable answer: the wish stays open and is repeated. Where nothing was sent, no attempt is counted.
+        is_heard: whether anything was heard of the engine, None where it was not asked.
+        """
 
     def record_delivery_refused(
         self, claim: Claim, delivery_id: int, message: str, *, delay_s: float
@@ -240,6 +258,7 @@ class Store(
     DeploymentStore,
     ManyStore,
     EvidenceStore,
+    OutstandingStore,
     RegisterStore,
     Protocol,
 ):

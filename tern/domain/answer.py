@@ -6,7 +6,13 @@ from tern.domain.work import Resolved
 _OVER = (Resolved.ENDED, Resolved.COMPLETED)
 _WITHOUT_AN_ID = (Resolved.NOT_STARTED, *_OVER, Resolved.REMOTE_ID, Resolved.REPEAT_APPLY)
 _WITH_AN_ID = _OVER
+_GONE = (*_OVER, Resolved.NOT_STARTED)
 _IN_DOUBT = (Resolved.SAME_WORK, *_OVER)
+
+
+def fitting_gone() -> tuple[Resolved, ...]:
+    """Of an engine that is gone: what is neither followed nor repeated."""
+    return _GONE
 
 
 def fitting(*, has_remote_id: bool, doubt: Doubt) -> tuple[Resolved, ...]:

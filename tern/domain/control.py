@@ -131,6 +131,8 @@ class Step(StrEnum):
     WAIT = "wait"
     WAIT_FOR_TURN = "wait_for_turn"
     WAIT_FOR_UNDRAIN = "wait_for_undrain"
+    WAIT_FOR_OUTSTANDING = "wait_for_outstanding"
+    """Something that was sent to its target may still act there, and no operation follows it."""
     HOLD = "hold"
     """Until it is known again whose work its id is."""
 
@@ -154,6 +156,8 @@ class DriveFacts:
     """A call of this wish was begun, and nobody knows that it came to nothing."""
     drained: bool = False
     """Its deployment takes no new work."""
+    outstanding: bool = False
+    """Something at its target is outstanding, so that nothing begins there."""
     contrary_came_first: bool = False
     """An earlier wish that excludes this one is open."""
     is_fresh: bool = False
@@ -252,6 +256,8 @@ def _next_start_step(facts: DriveFacts) -> Step:
     if facts.state is State.STOPPED:
         if facts.drained and not facts.call_is_out:
             return Step.WAIT_FOR_UNDRAIN
+        if facts.outstanding and facts.has_remote_id and not facts.call_is_out:
+            return Step.WAIT_FOR_OUTSTANDING
         return Step.RESUME if facts.has_remote_id else Step.REQUEUE
     if facts.state is State.RESUMING:
         # One that was taken is not repeated: it has its grace, and then it did not work (SA5).

@@ -17,7 +17,7 @@ class Approach(StrEnum):
     ASK_PERSON = "ask_person"
     """Nobody here can know, so no call is made and the operation is uncertain."""
     WAIT = "wait"
-    """Its deployment is drained, and its engine can't settle the earlier call: it waits until it is open again."""
+    """Nothing begins at its deployment now, and its engine can't settle the earlier call: it waits."""
 
 
 def approach(
@@ -27,14 +27,15 @@ def approach(
     may_be_repeated: bool,
     is_same_engine: bool,
     offers_resolve: bool = True,
-    drained: bool = False,
+    begins_nothing: bool = False,
 ) -> Approach:
     """How to go on with a claimed operation.
 
     An intent of an earlier tick may or may not have reached the engine. It is repeated only where a person declared
     that the key makes the repetition harmless; otherwise the engine that it was sent to is asked, whatever that engine
     was found to offer before (G4, D16). Another engine knows nothing of the key: neither what it does with it nor what
-    it says of it means anything. To a drained deployment nothing is repeated: what was sent is settled there, or waits.
+    it says of it means anything. begins_nothing: the deployment is drained, or something at its target is outstanding:
+    there nothing is repeated, what was sent is settled, or waits.
     """
     if has_remote_id:
         return Approach.ATTACH
@@ -42,7 +43,7 @@ def approach(
         return Approach.SEND
     if not is_same_engine:
         return Approach.ASK_PERSON
-    if drained:
+    if begins_nothing:
         return Approach.RESOLVE if offers_resolve else Approach.WAIT
     return Approach.SEND if may_be_repeated else Approach.RESOLVE
 

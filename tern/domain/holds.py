@@ -10,6 +10,7 @@ from tern.domain.barrier import Refusals, asks_again_in_s, is_its_turn
 from tern.domain.budget import counted_failures, is_spent, strict_room
 from tern.domain.doubt import Doubt, held_words
 from tern.domain.opening import bakes_for_s, free_slots, waves_before
+from tern.domain.outstanding import Outstanding
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy
 from tern.domain.states import State
 from tern.domain.tally import UNDER_WAY, UNPASSED, Group, Tally
@@ -36,6 +37,7 @@ class HoldKind(StrEnum):
     REFUSED = "refused"
     UNCERTAIN = "uncertain"
     SILENT = "silent"
+    OUTSTANDING = "outstanding"
 
 
 class ClearedBy(StrEnum):
@@ -115,6 +117,8 @@ class OperationFacts:
     """Its own name, by which it tells its own target from the same one under another name."""
     blocked_by: Holding | None = None
     """Who keeps it from its target."""
+    outstanding: Outstanding | None = None
+    """What may still act at its target although no operation follows it."""
     wished: frozenset[str] = frozenset()
     """The verbs that are asked for and open."""
     refusals: Refusals = field(default_factory=Refusals)
@@ -153,8 +157,10 @@ def holds(policy: Policy, facts: OperationFacts) -> tuple[Hold, ...]:
             if facts.remote_id and facts.doubt is not Doubt.NONE:
                 words = f"{words}; {held_words(facts.doubt, facts.scope, facts.remote_id)}"
             return (Hold(HoldKind.UNCERTAIN, words, ClearedBy.FIX), *_claim(facts))
-        case State.STOPPED | State.RESUMING if "start" in facts.wished and facts.drained:
-            return (*_drained(facts), *_claim(facts))
+        case State.STOPPED | State.RESUMING if "start" in facts.wished and (
+            facts.drained or facts.outstanding
+        ):
+            return (*_outstanding(facts), *_drained(facts), *_claim(facts))
         case State.STOPPED:
             if facts.wished & {"start", "cancel", "skip"}:
                 return tuple(_claim(facts))
@@ -187,7 +193,15 @@ def _gates(facts: OperationFacts) -> Iterator[Hold]:
         words += "; `tern start` supersedes a stop" if facts.stop_in_force == "stop" else ""
         yield Hold(HoldKind.STOP, words, ClearedBy.FIX)
     yield from _target(facts)
+    yield from _outstanding(facts)
     yield from _claim(facts)
+
+
+def _outstanding(facts: OperationFacts) -> Iterator[Hold]:
+    """Something was sent to its target that nobody follows: before that is settled nothing begins there (G4, G13)."""
+    if facts.outstanding is not None:
+        ways = "".join(f"; `{command}` {words}" for command, words in facts.outstanding.ways)
+        yield Hold(HoldKind.OUTSTANDING, f"{facts.outstanding.words}{ways}", ClearedBy.FIX)
 
 
 def _target(facts: OperationFacts) -> Iterator[Hold]:

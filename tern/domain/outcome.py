@@ -50,4 +50,9 @@ class Unknown:
     identity: str = ""
 
 
+TLS_FAILED = "TLS_FAILED"
+"""The reason of an Unknown from somebody who is there, where one of the two does not trust the other: silence it is
+not, and what has to be mended is on our side or theirs.
+"""
+
 Outcome = Ok[Value_co] | Refused | Unknown

@@ -61,6 +61,17 @@ back: some try again by themselves. Where none is answered, a trigger of the dat
 """
 
 FAILED_LOOK_S = 5.0
+GONE_AFTER_TRIES = 10
+GONE_AFTER_S = 600.0
+"""So many tries in a row, and for so long, without a usable answer, and a person may say that an engine is gone."""
+
+OUTSTANDING_LOOK_S = 2.0
+OUTSTANDING_LOOK_MOST_S = 60.0
+"""What is outstanding is looked at for ever, first after a moment, then less and less, and at least once a minute."""
+
+WATCHED_S = 600.0
+"""So long what was let go is looked at after it was found to be over: some engines try again by themselves."""
+
 SAME_TARGET_AGAIN_S = 2.0
 """A cutover that waits for another one at the same target is tried again after this: nobody tells it."""
 

@@ -23,6 +23,8 @@ class DispatchClaimed:
     claim: Claim
     scope: OperationScope
     approach: Approach
+    is_held: bool = False
+    """Nothing may begin at its target: what was sent is settled there, and the next try is kept back."""
     following: tuple["Due", ...] = ()
     """The next of the same apply, marked as notified in the same transaction."""
 
@@ -116,6 +118,8 @@ class Poll:
     has_retryable: bool
     unanswered: "tuple[Due, ...]" = ()
     """Dispatches without an answer and without an id, to be looked at by their keys."""
+    outstanding: tuple[int, ...] = ()
+    """What was sent there and may still act although no operation follows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +302,8 @@ class Answered:
     reason: str
     dry_run: bool = False
     expected: int | None = None
+    engine_is_gone: bool = False
+    """Nobody can be asked any more: what was sent stays outstanding."""
     taken_from: ScopeName | None = None
     """The operation that the remote id was taken for until now."""
 
@@ -308,6 +314,14 @@ class Answered:
         if self.taken_from is not None and self.found is not Resolved.REMOTE_ID:
             what = "an id is taken from another operation by the answer remote-id=R alone"
             raise UsageError(what)
+        if self.engine_is_gone and self.found in {
+            Resolved.REMOTE_ID,
+            Resolved.REPEAT_APPLY,
+            Resolved.SAME_WORK,
+        }:
+            what = f"{self.found} does not go together with an engine that is gone: nobody there is followed or asked"
+            step = "Say ended, completed or not-started."
+            raise UsageError(what, next_step=step)
         if not self.reason.strip():
             what = "an answer needs a reason"
             raise UsageError(what, next_step="Say how you know; it stands in the record.")

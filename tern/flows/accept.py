@@ -139,6 +139,11 @@ def _outcome(answered: Answered, deployment: str, ports: Ports) -> ReceiptLine:
 
 def _answer_one(answered: Answered, deployment: str, ports: Ports) -> None:
     name = ScopeName(answered.apply_id, deployment)
+    if answered.engine_is_gone:
+        ports.store.give_up(name, answered.found, answered.caller, answered.reason, dry_run=answered.dry_run)
+        if not answered.dry_run:
+            ports.bells.advance(answered.apply_id)
+        return
     sighting = _sighted(name, answered.remote_id, answered.taken_from, ports) if answered.remote_id else None
     ports.store.resolve_uncertain(
         name,

@@ -6,6 +6,7 @@ from tern.domain.control import MOMENT, Step, Verb
 from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.model import Forbidden, NeverStarted, RemoteCall, Resolution, Started, Unsupported
 from tern.domain.outcome import Ok, Outcome, Refused, Unknown
+from tern.domain.outstanding import is_heard
 from tern.domain.scope import parse_message
 from tern.domain.states import RANK, State
 from tern.domain.timing import HALT_RETRY_MAX_S, RPC_DEADLINE_S, backoff_s
@@ -99,16 +100,27 @@ def _answered(claimed: DeliveryClaimed, outcome: Outcome[int] | Outcome[None], p
             # work may go on there. The wish stays open, with the words, until somebody has mended it.
             delay_s = _pause_s(claimed, ports)
             ports.store.record_undelivered(
-                claimed.claim, claimed.delivery_id, refused.message, delay_s=delay_s, was_sent=False
+                claimed.claim,
+                claimed.delivery_id,
+                refused.message,
+                delay_s=delay_s,
+                was_sent=False,
+                is_heard=True,
             )
         case Refused(message, code=code):
             _refused(claimed, _with_way_out(claimed, message, code), ports)
-        case Unknown(message):
+        case Unknown() as unanswered:
             delay_s = _pause_s(claimed, ports)
             if claimed.verb in MOMENT:
                 # The call may still be on its way; only what is seen after its deadline tells (CU3).
                 delay_s += RPC_DEADLINE_S
-            ports.store.record_undelivered(claimed.claim, claimed.delivery_id, message, delay_s=delay_s)
+            ports.store.record_undelivered(
+                claimed.claim,
+                claimed.delivery_id,
+                unanswered.message,
+                delay_s=delay_s,
+                is_heard=is_heard(unanswered),
+            )
     ports.bells.advance(claimed.scope.apply_id)
 
 
@@ -153,8 +165,14 @@ def _is_seen_stopped(claimed: DeliveryClaimed, engine: Engine, call: RemoteCall,
                 ports.bells.progress(Due(claim.operation_id, claimed.scope.name))
         case Refused() as refused:
             ports.store.record_look(claim, delivery_id, refused.message, was_answered=refused.was_sent)
-        case Unknown(message):
-            ports.store.record_look(claim, delivery_id, message, was_answered=False)
+        case Unknown() as unanswered:
+            ports.store.record_look(
+                claim,
+                delivery_id,
+                unanswered.message,
+                was_answered=False,
+                is_heard=is_heard(unanswered),
+            )
     ports.bells.advance(claimed.scope.apply_id)
     return False
 
@@ -229,7 +247,12 @@ def _resolved(claimed: DeliveryClaimed, outcome: Outcome[Resolution], ports: Por
             # Nothing of the wish has left; a Stop was not even due yet.
             delay_s = _pause_s(claimed, ports)
             ports.store.record_undelivered(
-                claim, delivery_id, unresolved.message, delay_s=delay_s, was_sent=False
+                claim,
+                delivery_id,
+                unresolved.message,
+                delay_s=delay_s,
+                was_sent=False,
+                is_heard=is_heard(unresolved),
             )
 
 

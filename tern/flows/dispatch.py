@@ -6,6 +6,7 @@ from tern.domain.dispatch import AfterUnknown, Approach, after_unknown, is_spent
 from tern.domain.identity import RemoteId
 from tern.domain.model import Forbidden, NeverStarted, OperationScope, Started, Unsupported
 from tern.domain.outcome import Ok, Refused, Unknown
+from tern.domain.outstanding import is_heard
 from tern.domain.scope import parse_message
 from tern.domain.timing import backoff_s
 from tern.flows.keep import keep_id
@@ -36,7 +37,7 @@ def dispatch(operation_id: object, scope: object, ports: Ports) -> None:
             _send(claimed, engine, ports)
         case Approach.RESOLVE:
             said = "an earlier dispatch was never answered"
-            _settle_by_resolve(claimed, engine, said, ports, is_held=claimed.scope.deployment.drained)
+            _settle_by_resolve(claimed, engine, said, ports, is_held=claimed.is_held)
         case Approach.ASK_PERSON | Approach.WAIT:
             # The claim itself settles these; nobody is handed one.
             ports.store.record_uncertain(claimed.claim, "an earlier dispatch was never answered")
@@ -58,18 +59,18 @@ def _send(claimed: DispatchClaimed, engine: Engine, ports: Ports) -> None:
             else:
                 # An earlier send of this key may have worked; this refusal says nothing about it (D17).
                 _settle_by_resolve(claimed, engine, message, ports, refused)
-        case Unknown(message):
-            _unanswered(claimed, engine, message, ports)
+        case Unknown() as unanswered:
+            _unanswered(claimed, engine, unanswered, ports)
 
 
 def _give_way(claimed: DispatchClaimed, engine: Engine, ports: Ports) -> None:
-    """A stop, or a drain, came between claim and call (G9)."""
+    """A stop, a drain, or something outstanding at the target, came between claim and call (G9)."""
     if claimed.claim.is_first_sender:
         # We know that nothing was ever sent under this key.
         ports.store.withdraw_intent(claimed.claim)
         ports.bells.advance(claimed.scope.apply_id)
         return
-    message = "a stop, a cancel or a drain came before the repeated call"
+    message = "a stop, a cancel, a drain or something outstanding came before the repeated call"
     if not claimed.scope.deployment.capabilities.resolve:
         # A stop finds it unanswered; a drained one waits.
         ports.store.record_unanswered(claimed.claim, message, delay_s=0.0, engine_answers=False)
@@ -103,7 +104,7 @@ def _follow(claimed: DispatchClaimed, ports: Ports) -> None:
         ports.bells.progress(Due(claimed.claim.operation_id, claimed.scope.name))
 
 
-def _unanswered(claimed: DispatchClaimed, engine: Engine, message: str, ports: Ports) -> None:
+def _unanswered(claimed: DispatchClaimed, engine: Engine, unanswered: Unknown, ports: Ports) -> None:
     """The call may have worked. What is harmless depends on the engine."""
     answers = isinstance(engine.health(), Ok)
     attempts, age_s = ports.store.dispatch_budget(claimed.claim)
@@ -114,11 +115,17 @@ def _unanswered(claimed: DispatchClaimed, engine: Engine, message: str, ports: P
     ):
         case AfterUnknown.REPEAT:
             delay_s = backoff_s(claimed.claim.attempt, ports.chance.jitter())
-            ports.store.record_unanswered(claimed.claim, message, delay_s=delay_s, engine_answers=answers)
+            ports.store.record_unanswered(
+                claimed.claim,
+                unanswered.message,
+                delay_s=delay_s,
+                engine_answers=answers,
+                is_heard=answers or is_heard(unanswered),
+            )
         case AfterUnknown.RESOLVE:
-            _settle_by_resolve(claimed, engine, message, ports)
+            _settle_by_resolve(claimed, engine, unanswered.message, ports)
         case AfterUnknown.ASK_PERSON:
-            ports.store.record_uncertain(claimed.claim, message)
+            ports.store.record_uncertain(claimed.claim, unanswered.message)
 
 
 def _settle_by_resolve(
@@ -158,6 +165,7 @@ def _settle_by_resolve(
                 message,
                 ports,
                 engine_answers=isinstance(unresolved, Refused) and unresolved.was_sent,
+                is_heard=is_heard(unresolved),
             )
 
 
@@ -174,14 +182,18 @@ def _start_anew(claimed: DispatchClaimed, message: str, ports: Ports) -> None:
     ports.bells.advance(claimed.scope.apply_id)
 
 
-def _repeat_or_ask(claimed: DispatchClaimed, message: str, ports: Ports, *, engine_answers: bool) -> None:
+def _repeat_or_ask(
+    claimed: DispatchClaimed, message: str, ports: Ports, *, engine_answers: bool, is_heard: bool
+) -> None:
     """Nobody could say what became of the key: asked again under the same key, but not for ever (G10)."""
     attempts, age_s = ports.store.dispatch_budget(claimed.claim)
     if is_spent(attempts + int(engine_answers), age_s):
         ports.store.record_uncertain(claimed.claim, message)
         return
     delay_s = backoff_s(claimed.claim.attempt, ports.chance.jitter())
-    ports.store.record_unanswered(claimed.claim, message, delay_s=delay_s, engine_answers=engine_answers)
+    ports.store.record_unanswered(
+        claimed.claim, message, delay_s=delay_s, engine_answers=engine_answers, is_heard=is_heard
+    )
 
 
 def _unresolved(message: str, scope: OperationScope) -> str:

@@ -6,6 +6,7 @@ from tern.domain.model import Forbidden, Started, Unsupported
 from tern.domain.outcome import Ok
 from tern.domain.scope import parse_deployment, parse_message
 from tern.flows.keep import keep_id
+from tern.flows.outstanding import look_at_outstanding
 from tern.ports import Due, DueControl, NotClaimed, Poll, Ports
 
 
@@ -23,6 +24,8 @@ def poll(deployment: object, ports: Ports) -> None:
     _look(begun, ports)
     for due in begun.unanswered:
         _look_for_key(due, ports)
+    for call_id in begun.outstanding:
+        look_at_outstanding(call_id, ports)
 
 
 def look(operation_id: object, scope: object, ports: Ports) -> None:

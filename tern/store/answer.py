@@ -15,7 +15,7 @@ from tern.store.event import Happening, append
 from tern.store.projection import close_deliveries, move, project_parent
 from tern.store.session import after_commit, transaction
 from tern.store.sql import Connection, Row, text
-from tern.store.step import ANSWERED, LOOK_BY_KEY, HeldOperation, Steps, hold
+from tern.store.step import ANSWERED, LOOK_BY_KEY, HeldOperation, Steps, heard, hold
 from tern.store.uncalled import WITHDRAWS
 
 RELEASE = "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL"
@@ -49,6 +49,7 @@ class AnswerSteps(Steps):
             delay_s=RESEND_S,
             event="sent",
             is_answered=True,
+            is_heard=True,
         )
 
     def record_volume(self, claim: Claim, delivery_id: int, volume: int) -> Fenced:
@@ -67,11 +68,18 @@ class AnswerSteps(Steps):
                 {"id": delivery_id},
             )
             close_wish(tx, held, wish, Verb.VOLUME, Delivery.ACKNOWLEDGED, f"the volume is {volume}")
-            release(tx, held)
+            release(tx, held, is_heard=True)
             return Fenced.DONE
 
     def record_undelivered(
-        self, claim: Claim, delivery_id: int, message: str, *, delay_s: float, was_sent: bool = True
+        self,
+        claim: Claim,
+        delivery_id: int,
+        message: str,
+        *,
+        delay_s: float,
+        was_sent: bool = True,
+        is_heard: bool | None = None,
     ) -> Fenced:
         """See ports.ControlStore."""
         return self._after_call(
@@ -84,6 +92,7 @@ class AnswerSteps(Steps):
             delay_s=delay_s,
             event="unanswered",
             is_answered=not was_sent,
+            is_heard=is_heard,
             words=message,
         )
 
@@ -96,6 +105,7 @@ class AnswerSteps(Steps):
         delay_s: float,
         event: str,
         is_answered: bool,
+        is_heard: bool | None,
         words: str = "",
     ) -> Fenced:
         with transaction(self.engine) as tx:
@@ -115,6 +125,7 @@ class AnswerSteps(Steps):
                 held,
                 is_start=wish.verb == Verb.START.value and event == "sent",
                 is_answered=is_answered and wish.verb in ACTS_LATE and not claim.follows_unanswered,
+                is_heard=is_heard,
             )
             if event == "sent":
                 after_commit(tx, partial(CONTROL_SECONDS.observe, wish.age_s, wish.verb, event))
@@ -142,7 +153,7 @@ class AnswerSteps(Steps):
                     ),
                     {"words": message, "delay_s": delay_s, "id": delivery_id},
                 )
-                release(tx, held)
+                release(tx, held, is_heard=True)
                 tell_once(tx, held, wish, "refused", message)
             else:
                 tx.execute(
@@ -150,7 +161,8 @@ class AnswerSteps(Steps):
                     {"id": delivery_id},
                 )
                 close_wish(tx, held, wish, verb, Delivery.FAILED, message)
-                release(tx, held, is_answered=verb in ACTS_LATE and not claim.follows_unanswered)
+                is_answered = verb in ACTS_LATE and not claim.follows_unanswered
+                release(tx, held, is_answered=is_answered, is_heard=True)
                 if verb is Verb.START and held.state is State.RESUMING:
                     move(
                         tx,
@@ -278,15 +290,22 @@ def locked_wish(tx: Connection, delivery_id: int) -> Row:
 
 
 def release(
-    tx: Connection, held: HeldOperation, *, is_start: bool = False, is_answered: bool = False
+    tx: Connection,
+    held: HeldOperation,
+    *,
+    is_start: bool = False,
+    is_answered: bool = False,
+    is_heard: bool | None = None,
 ) -> None:
     """Gives the claim back and asks for a look at once: the effect is what counts. is_answered: nothing that was sent
-    for it is without an answer any more.
+    for it is without an answer any more. is_heard: whether anything was heard of its engine, None if it was not asked.
     """
+    said = heard(is_heard)
     tx.execute(
         text(
             f"UPDATE apply_operations SET {RELEASE}, next_poll_at = tern_clock(), runs_though_stopped = false,"
             + (f" {ANSWERED}," if is_answered else "")
+            + (f" {said}," if said else "")
             + " start_sent_at = CASE WHEN :is_start THEN tern_clock() ELSE start_sent_at END WHERE id = :id"
         ),
         {"is_start": is_start, "id": held.operation_id},

@@ -5,7 +5,7 @@ Every other reader counts a stamp that lies ahead as now and writes nothing. Wha
 | columns | what they are | where they lie ahead |
 |---|---|---|
 | claim_began_at, sweep_leases.began_at | the beginning of a claim or lease | it begins now; token and length stay |
-| called_at, sent_at, sampled_at, start_sent_at, dispatch_intent_at, state_changed_at,
+| called_at, sent_at, sampled_at, start_sent_at, dispatch_intent_at, state_changed_at, unheard_since,
   sweep_leases.finished_at, closed_at of refused cutovers | stamps of the past that something is measured from | now |
 | outstanding_calls.last_seen_at | the same | now |
 | rung_at, first_rung_at | the same; only that a bell may still be heard is known from it | none: it is rung for |
@@ -13,12 +13,19 @@ Every other reader counts a stamp that lies ahead as now and writes nothing. Wha
 | next_attempt_at, next_poll_at, next_look_at | due times of ticks | due, if further than any is set |
 | applies.next_advance_at | the end of a wait of hours | due, if advance_began_at lies ahead; advancing counts anew |
 | target_reservations.held_since | the beginning of a wait | it begins now, whenever a sweep gives back (sweep.py) |
-| created_at, at, taken_at, started_at, other closed_at, applies.*_at, answered_at | records | stay |
+| created_at, at, taken_at, started_at, other closed_at, applies.*_at, answered_at, opened_at, cancel_asked_at,
+  settled_at, from which what was let go is watched: longer, under a clock that was set back | records | stay |
 """
 
 import logging
 
-from tern.domain.timing import PollPace, longest_control_wait_s, longest_dispatch_wait_s, longest_poll_wait_s
+from tern.domain.timing import (
+    OUTSTANDING_LOOK_MOST_S,
+    PollPace,
+    longest_control_wait_s,
+    longest_dispatch_wait_s,
+    longest_poll_wait_s,
+)
 from tern.store.database import Database
 from tern.store.session import after_commit, transaction
 from tern.store.sql import Connection, text
@@ -29,6 +36,7 @@ _log = logging.getLogger("tern.clock")
 _DISPATCH_FROM = "make_interval(secs => :longest_dispatch_s)"
 _CONTROL_FROM = "make_interval(secs => :longest_control_s)"
 _POLL_FROM = "make_interval(secs => :longest_poll_s)"
+_LOOK_FROM = f"make_interval(secs => {OUTSTANDING_LOOK_MOST_S})"
 
 LIES_AHEAD = text(
     # Every sweep asks this: a few first rows of small indexes, and nothing that grows with what is well.
@@ -56,6 +64,7 @@ _OPERATION_STAMPS = (
     "sampled_at",
     "start_sent_at",
     "unanswered_since",
+    "unheard_since",
     "state_changed_at",
     "completed_at",
 )
@@ -83,8 +92,8 @@ _LEASES_AHEAD = (
     f" AND (l.began_at > {NOW} OR l.finished_at > {NOW})"
 )
 _OUTSTANDING_AHEAD = (
-    "SELECT c.id FROM outstanding_calls c WHERE c.settled_at IS NULL"
-    f" AND (c.last_seen_at > {NOW} OR c.next_look_at > {NOW} + {_POLL_FROM})"
+    "SELECT c.id FROM outstanding_calls c WHERE c.next_look_at IS NOT NULL"
+    f" AND (c.last_seen_at > {NOW} OR c.next_look_at > {NOW} + {_LOOK_FROM})"
 )
 
 
@@ -126,7 +135,7 @@ _LEASES = text(
 )
 _OUTSTANDING = text(
     f"UPDATE outstanding_calls x SET {_becomes_now(('last_seen_at',))},"
-    f" next_look_at = CASE WHEN x.next_look_at > n.now + {_POLL_FROM} THEN n.now ELSE x.next_look_at END"
+    f" next_look_at = CASE WHEN x.next_look_at > n.now + {_LOOK_FROM} THEN n.now ELSE x.next_look_at END"
     " FROM (SELECT tern_clock() AS now) n"
     f" WHERE x.id = ANY (ARRAY({_OUTSTANDING_AHEAD} ORDER BY c.id FOR NO KEY UPDATE SKIP LOCKED))"
 )

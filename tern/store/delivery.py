@@ -15,6 +15,7 @@ from tern.store.answer import ask_person, close_wish, postpone, settle_locally
 from tern.store.barrier import in_order
 from tern.store.event import Happening, append
 from tern.store.gate import claim_runs_for_s, lock_operation
+from tern.store.outstanding_hold import IS_OUTSTANDING
 from tern.store.projection import close_deliveries, moot_overtaken, moot_superseded, project_parent
 from tern.store.reservation import blocked_by
 from tern.store.scope import load_scope
@@ -26,7 +27,7 @@ from tern.store.uncalled import Revival, put_back_in_line
 
 _OPEN_WISHES = text(
     "SELECT d.id, d.verb, d.state, d.attempts, d.refusals, d.refused_attempt, d.overrides_cancel, d.although_foreign,"
-    " r.caller, r.reason, r.volume,"
+    f" r.caller, r.reason, r.volume, d.verb = 'start' AND {IS_OUTSTANDING} AS is_outstanding,"
     " (d.next_attempt_at <= tern_clock() OR d.next_attempt_at > tern_clock() + make_interval(secs => :longest_s))"
     "   AS is_due, d.request_id,"
     # A call that was begun may act until its deadline: only what is seen after that speaks about its effect (CU3).
@@ -36,7 +37,7 @@ _OPEN_WISHES = text(
     "   AND least(o.sampled_at, tern_clock()) - least(d.called_at, tern_clock())"
     "     > make_interval(secs => :deadline_s)) AS is_fresh"
     " FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
-    " JOIN apply_operations o ON o.id = d.operation_id"
+    " JOIN apply_operations o ON o.id = d.operation_id JOIN applies a ON a.id = o.apply_id"
     " WHERE d.operation_id = :id AND d.state IN ('pending', 'sent') ORDER BY d.id FOR UPDATE OF d"
 )
 _TAKEN_BACK_S = 5.0
@@ -134,6 +135,11 @@ class DeliverySteps(Steps):
                 postpone(tx, wish.id, None)
                 project_parent(tx, held.apply_pk, self.owner)
                 return NotClaimed("its deployment is drained")
+            case Step.WAIT_FOR_OUTSTANDING:
+                # Whoever settles it makes it due.
+                postpone(tx, wish.id, None)
+                project_parent(tx, held.apply_pk, self.owner)
+                return NotClaimed("something at its target is outstanding")
             case Step.ACKNOWLEDGE:
                 close_wish(tx, held, wish, verb, Delivery.ACKNOWLEDGED, f"it is {held.state}")
                 if verb is Verb.START:
@@ -269,6 +275,7 @@ def _facts(
         stop_open=halts or covers,
         call_is_out=wish.attempts != wish.refused_attempt,
         drained=scope.deployment.drained,
+        outstanding=bool(wish.is_outstanding),
         contrary_came_first=any(other.verb == contrary and other.id < wish.id for other in rows),
         is_fresh=bool(wish.is_fresh),
         doubt=Doubt(held.row.doubt),

@@ -13,6 +13,7 @@ from tern.store.event import INTO_EVENTS, SAID, tell_later
 from tern.store.gate import claim_runs_for_s, gather_holds, lock_for_claim, step_back
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.notify import due_in, notify
+from tern.store.outstanding_hold import IS_OUTSTANDING
 from tern.store.projection import move, project_parent
 from tern.store.scope import REMOTE_ID, found_in
 from tern.store.session import single, transaction
@@ -20,8 +21,10 @@ from tern.store.sql import Connection, Row, text
 from tern.store.step import (
     ANSWERED,
     APPLY_IS_ANSWERED,
+    HEARD,
     LOOK_BY_KEY,
     HeldOperation,
+    heard,
     hold,
     new_token,
     stored_id,
@@ -30,10 +33,13 @@ from tern.store.withdraw import WithdrawSteps
 
 _CLAIMABLE = (State.PENDING, State.RUNNING, State.FAILED_RETRYABLE)
 
+_BEGINS_NOTHING = {HoldKind.DRAINED, HoldKind.OUTSTANDING}
+
 _LAST_LOOK = text(
     f"SELECT {STOP_IN_FORCE} AS stop_in_force,"
-    " :is_new_work AND coalesce((SELECT n.drained FROM deployments n WHERE n.name = o.deployment), false) AS drained"
-    " FROM apply_operations o"
+    " :is_new_work AND (coalesce((SELECT n.drained FROM deployments n WHERE n.name = o.deployment), false)"
+    f"   OR {IS_OUTSTANDING}) AS begins_nothing"
+    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     # While it is in doubt whose work its id is, nothing is begun with it.
     " WHERE o.id = :id AND o.claim_token = :token AND o.claim_expires_at > tern_clock() AND o.doubt = ''"
 )
@@ -83,9 +89,9 @@ class DispatchSteps(WithdrawSteps):
             if row.state == State.RUNNING and row.next_attempt_at is None:
                 return NotClaimed("it is followed by its remote id")
             held = gather_holds(tx, found, scope, self.lease_s)
-            if _is_unanswered(row) and scope.deployment.drained:
+            if _is_unanswered(row):
                 # What became of the key can be asked there, and nothing new begins by it.
-                held = tuple(reason for reason in held if reason.kind is not HoldKind.DRAINED)
+                held = tuple(reason for reason in held if reason.kind not in _BEGINS_NOTHING)
             if scope.remote_id is None and held:
                 step_back(tx, row, {reason.kind for reason in held}, self.owner)
                 return NotClaimed("; ".join(f"{reason.kind}: {reason.detail}" for reason in held))
@@ -96,17 +102,20 @@ class DispatchSteps(WithdrawSteps):
     def _claim_operation(
         self, tx: Connection, row: Row, scope: OperationScope, *, notifies: bool
     ) -> DispatchClaimed | NotClaimed:
+        is_held = scope.deployment.drained or row.outstanding is not None
         how = approach(
             has_remote_id=scope.remote_id is not None,
             has_earlier_intent=row.dispatch_key is not None,
             may_be_repeated=scope.deployment.idempotent_dispatch or row.repeat_is_safe,
             is_same_engine=row.engine_number in {None, scope.deployment.engine_number},
             offers_resolve=bool(scope.deployment.capabilities.resolve),
-            drained=scope.deployment.drained,
+            begins_nothing=is_held,
         )
         if how is Approach.WAIT:
-            self._wait_for_undrain(tx, row)
-            return NotClaimed("its deployment is drained, and an earlier dispatch is unanswered there")
+            self._wait(tx, row, scope)
+            return NotClaimed(
+                "nothing begins at its deployment now, and an earlier dispatch is unanswered there"
+            )
         if how is Approach.ASK_PERSON:
             self._hold_unknowable(tx, row)
             return NotClaimed("an earlier dispatch is unanswered, and this is another engine")
@@ -165,7 +174,7 @@ class DispatchSteps(WithdrawSteps):
             project_parent(tx, row.apply_id, self.owner)
         # In the same transaction: nobody else counts meanwhile what of this apply is on its way.
         following = due_in(notify(tx, [row.apply_id])) if notifies else ()
-        return DispatchClaimed(claim, scope, how, following)
+        return DispatchClaimed(claim, scope, how, is_held, following)
 
     def _settle_poisoned(self, tx: Connection, row: Row, poison: ScopeRefused) -> NotClaimed:
         """A row that can never run is settled, so that it can't stand in front of the healthy ones (G7)."""
@@ -191,11 +200,16 @@ class DispatchSteps(WithdrawSteps):
         held = HeldOperation(row.id, row.apply_id, State(row.state), row.deployment, row)
         self._leave(tx, held, Event.LOSE_TRACK, words, "UNANSWERED")
 
-    def _wait_for_undrain(self, tx: Connection, row: Row) -> None:
-        """Whoever opens the deployment again makes it due."""
+    def _wait(self, tx: Connection, row: Row, scope: OperationScope) -> None:
+        """Whoever opens the deployment again, or settles what is outstanding there, makes it due."""
         if row.state == State.RUNNING.value:
             held = HeldOperation(row.id, row.apply_id, State(row.state), row.deployment, row)
-            words = "an earlier dispatch was never answered, and its deployment is drained"
+            why = (
+                "its deployment is drained"
+                if scope.deployment.drained
+                else "something else is outstanding there"
+            )
+            words = f"an earlier dispatch was never answered, and {why}"
             self._leave(tx, held, Event.ANSWER_LOST, words, "UNANSWERED")
             return
         tx.execute(_NOT_DUE, {"id": row.id})
@@ -249,7 +263,7 @@ class DispatchSteps(WithdrawSteps):
         given = {"id": claim.operation_id, "token": claim.token, "is_new_work": is_new_work}
         with single(self.engine) as tx:
             row = tx.execute(_LAST_LOOK, given).one_or_none()
-            return row is not None and row.stop_in_force is None and not row.drained
+            return row is not None and row.stop_in_force is None and not row.begins_nothing
 
     def record_dispatched(self, claim: Claim) -> Fenced:
         """See ports.DispatchStore."""
@@ -297,12 +311,18 @@ class DispatchSteps(WithdrawSteps):
             held = hold(tx, claim)
             if held is None:
                 return Fenced.LOST
-            extra = "dispatch_key_is_dead = :dead"
+            extra = f"dispatch_key_is_dead = :dead, {HEARD}"
             self._leave(tx, held, Event.REFUSE, message, reason, extra, is_answered=True, dead=key_is_dead)
             return Fenced.DONE
 
     def record_unanswered(
-        self, claim: Claim, message: str, *, delay_s: float, engine_answers: bool
+        self,
+        claim: Claim,
+        message: str,
+        *,
+        delay_s: float,
+        engine_answers: bool,
+        is_heard: bool | None = None,
     ) -> Fenced:
         """See ports.DispatchStore."""
         with transaction(self.engine) as tx:
@@ -310,6 +330,8 @@ class DispatchSteps(WithdrawSteps):
             if held is None:
                 return Fenced.LOST
             extra = "answered_attempts = answered_attempts + CAST(:counts AS integer)"
+            if said := heard(is_heard):
+                extra += f", {said}"
             self._leave(
                 tx,
                 held,
@@ -328,7 +350,7 @@ class DispatchSteps(WithdrawSteps):
             held = hold(tx, claim)
             if held is None:
                 return Fenced.LOST
-            extra = "dispatch_key_is_dead = true" if key_is_dead else ""
+            extra = f"dispatch_key_is_dead = true, {HEARD}" if key_is_dead else ""
             self._leave(tx, held, Event.LOSE_TRACK, message, "UNANSWERED", extra, is_answered=key_is_dead)
             return Fenced.DONE
 

@@ -20,7 +20,9 @@ _LOCK_APPLIES = text(
 _LOCK_OPERATIONS = text(
     f"SELECT o.*, {REMOTE_ID} AS remote_id, a.operation_count, a.external_id, a.apply_identifier, a.environment,"
     f" a.database, {CLAIMED_FOR_S} AS claimed_for_s,"
-    " extract(epoch FROM tern_clock() - o.unanswered_since)::float AS unanswered_for_s"
+    " extract(epoch FROM tern_clock() - o.unanswered_since)::float AS unanswered_for_s,"
+    # A stamp ahead of now, under a clock that was set back, is of now.
+    " greatest(0, extract(epoch FROM tern_clock() - o.unheard_since))::float AS unheard_for_s"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = ANY(:ids)"
     " ORDER BY o.id FOR NO KEY UPDATE OF o"
 )

@@ -1,4 +1,5 @@
-"""The mapped tables of what Tern knows about engines: who they are, which ids they gave, what may still act there.
+"""The mapped tables of what Tern knows about engines: who they are, which ids they gave, what may still act there,
+who is silent.
 
 What each constraint and index is for stands in the migration that makes it.
 """
@@ -34,7 +35,9 @@ class RemoteIdRow(Table):
 class OutstandingRow(Table):
     """What was sent and may still act although no operation follows it: a key or an id, and where it was sent.
 
-    next_look_at: when it is asked about again; NULL where nobody can be asked, or nothing is left to see.
+    next_look_at: when it is asked about again; NULL where nothing is left to see. What is settled is watched.
+    proven_address: where the same engine was proven to be since. silent_looks: looks in a row without a usable answer.
+    cancel_…: who wants it ended, how often its engine was told, and what it said.
     """
 
     __tablename__ = "outstanding_calls"
@@ -61,6 +64,26 @@ class OutstandingRow(Table):
     settled_at: Mapped[datetime | None]
     settled_by: Mapped[str]
     settled_as: Mapped[str]
+    settled_reason: Mapped[str]
+    proven_address: Mapped[str]
+    silent_looks: Mapped[int]
+    cancel_asked_at: Mapped[datetime | None]
+    cancel_caller: Mapped[str]
+    cancel_reason: Mapped[str]
+    cancel_calls: Mapped[int]
+    cancel_words: Mapped[str]
+
+
+class SilenceRow(Table):
+    """Calls of one kind that an engine left without an answer, in a row; the first answer removes it."""
+
+    __tablename__ = "deployment_silences"
+    deployment: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    in_a_row: Mapped[int]
+    since: Mapped[datetime]
+    last_at: Mapped[datetime]
+    retry_at: Mapped[datetime]
 
 
 class SameTargetRow(Table):

@@ -15,6 +15,7 @@ from tern.domain.timing import due_in_s, longest_dispatch_wait_s
 from tern.ports import NotClaimed
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.notify import has_room, room_of
+from tern.store.outstanding_hold import OUTSTANDING_AT, outstanding_from
 from tern.store.projection import STUCK, project_parent
 from tern.store.reservation import BLOCKED_BY, MISSES_TARGET, holding_in, take
 from tern.store.scope import SCOPE_COLUMNS, SCOPE_ROWS
@@ -56,7 +57,7 @@ _CLAIMABLE = text(
     f" {STOP_IN_FORCE} AS stop_in_force, {PAUSE},"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent'))"
     "   AS has_wishes,"
-    f" {BLOCKED_BY} AS blocked_by, {MISSES_TARGET} AS misses_target"
+    f" {BLOCKED_BY} AS blocked_by, {MISSES_TARGET} AS misses_target, {OUTSTANDING_AT} AS outstanding"
     f" FROM {SCOPE_ROWS} WHERE o.id = :id AND NOT ({_IS_ECHO})"
     " FOR NO KEY UPDATE OF o SKIP LOCKED"
 )
@@ -73,6 +74,7 @@ _LETS_OTHERS_GO = {
     HoldKind.DRAINED,
     HoldKind.RESERVATION,
     HoldKind.SAME_TARGET,
+    HoldKind.OUTSTANDING,
     HoldKind.FAILURES,
     HoldKind.STRICT,
     HoldKind.WAVE,
@@ -153,6 +155,7 @@ def gather_holds(
         pauses_s=row.pauses_s,
         deployment=row.deployment,
         blocked_by=holding_in(row.blocked_by),
+        outstanding=None if row.outstanding is None else outstanding_from(row.outstanding),
     )
     held = holds(scope_policy.policy, facts)
     if held or not row.misses_target:

@@ -2,13 +2,14 @@
 settled where it is driven.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from tern.domain.evidence import KeptFacts, may_be_adopted
 from tern.domain.identity import RemoteId
 from tern.domain.model import Claim, OperationScope
 from tern.domain.states import Event, State
+from tern.domain.timing import OUTSTANDING_LOOK_S
 from tern.ports import Fenced, Kept
 from tern.store.doubt import doubt, holder_of_id, lock_operations
 from tern.store.event import Happening, append
@@ -40,6 +41,16 @@ _ADOPTED = (
 )
 
 
+_WATCH = text(
+    "INSERT INTO outstanding_calls (apply_id, operation_id, environment, database, deployment, dispatch_key,"
+    " remote_id, generation, fence, engine_number, address, why, caller, reason, settled_at, settled_by, settled_as,"
+    " settled_reason, next_look_at)"
+    " SELECT :apply_pk, :operation_id, :environment, :database, :deployment, :dispatch_key, :remote_id, :generation,"
+    " :fence, :engine_number, :address, :why, :caller, :reason, n.now, :caller, :settled_as, :reason,"
+    " n.now + make_interval(secs => :pause_s) FROM (SELECT tern_clock() AS now) n"
+)
+
+
 class Why(StrEnum):
     """Why something that was sent is followed by no operation."""
 
@@ -47,6 +58,7 @@ class Why(StrEnum):
     NOT_STORED = "not_stored"
     CONTRADICTED = "contradicted"
     ADDRESS_CHANGED = "address_changed"
+    LET_GO = "let_go"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +82,48 @@ def open_outstanding(tx: Connection, sent: Sent, *, why: Why, caller: str, reaso
     """Writes down that it may still act; the number of the line, also where it stands there already. The caller has
     locked the operation. An id is the operation's from then on, so that no other one is given it (G2).
     """
-    given = {
-        "apply_pk": sent.apply_pk,
-        "operation_id": sent.operation_id,
-        "environment": sent.environment,
-        "database": sent.database,
-        "deployment": sent.deployment,
-        "dispatch_key": sent.dispatch_key,
-        "remote_id": sent.remote_id,
-        "generation": sent.generation,
-        "fence": sent.fence,
-        "engine_number": sent.engine_number,
-        "address": sent.address,
-        "why": why.value,
-        "caller": caller,
-        "reason": reason,
-    }
+    given = {**asdict(sent), "why": why.value, "caller": caller, "reason": reason}
     if sent.remote_id is not None and sent.engine_number is not None:
         tx.execute(_GUARD, given)
     opened = tx.execute(_OPEN, given).scalar_one_or_none()
     return int(tx.execute(_OPENED, given).scalar_one() if opened is None else opened)
+
+
+def watch(tx: Connection, sent: Sent, *, settled_as: str, caller: str, reason: str) -> None:
+    """It is let go, and holds nobody: its engine is asked for a while all the same, in case that it goes on there. The
+    caller has locked the operation, which is not finished yet.
+    """
+    given = {
+        **asdict(sent),
+        "why": Why.LET_GO.value,
+        "caller": caller,
+        "reason": reason,
+        "settled_as": settled_as,
+        "pause_s": OUTSTANDING_LOOK_S,
+    }
+    if sent.remote_id is not None and sent.engine_number is not None:
+        tx.execute(_GUARD, given)
+    tx.execute(_WATCH, given)
+
+
+def sent_of(row: Row) -> Sent | None:
+    """What of an operation, whose row is one of lock_operations(), may act at its engine; None for nothing."""
+    has_live_key = row.dispatch_key is not None and not row.dispatch_key_is_dead
+    if row.remote_id is None and not has_live_key:
+        return None
+    return Sent(
+        apply_pk=row.apply_id,
+        operation_id=row.id,
+        environment=row.environment,
+        database=row.database,
+        deployment=row.deployment,
+        generation=row.dispatch_generation,
+        fence=row.fence,
+        engine_number=row.engine_number,
+        address=row.dispatched_to,
+        dispatch_key=row.dispatch_key if row.remote_id is None else None,
+        remote_id=row.remote_id,
+    )
 
 
 class OutstandingSteps(Steps):

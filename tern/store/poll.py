@@ -21,7 +21,8 @@ from tern.ports import Cursor, Due, DueControl, KeyLook, Looked, NotClaimed, Pol
 from tern.store.deployment import deployment_in
 from tern.store.event import Happening, append
 from tern.store.foreign import end_foreign_work, hold_in_doubt
-from tern.store.outstanding import Sent, Why, open_outstanding
+from tern.store.outstanding import Sent, Why, open_outstanding, watch
+from tern.store.outstanding_look import OF_DEPLOYMENT
 from tern.store.own_work import Judge
 from tern.store.progress import write_tables
 from tern.store.projection import close_deliveries, close_fulfilled, move, project_parent
@@ -90,6 +91,7 @@ class PollSteps(SweepSteps):
         with single(self.engine) as tx, tx.together():
             leased = tx.execute(_LEASE, given)
             due = tx.execute(_CURSORS, {"deployment": deployment, "longest_poll_s": self.longest_poll_s})
+            outstanding = tx.execute(OF_DEPLOYMENT, {"deployment": deployment})
         found = leased.one_or_none()
         if found is None:
             # Before the lease: a message about nothing leaves no row behind (G7).
@@ -105,6 +107,7 @@ class PollSteps(SweepSteps):
             tuple(_cursor(row) for row in rows if row.remote_id is not None and row.is_held),
             probes,
             tuple(Due(row.id, _name_of(row)) for row in rows if row.remote_id is None),
+            tuple(outstanding.scalars()),
         )
 
     def begin_key_look(self, operation_id: int, name: ScopeName) -> KeyLook | NotClaimed:
@@ -203,6 +206,11 @@ class PollSteps(SweepSteps):
             for apply_pk in applies:
                 due += project_parent(tx, apply_pk, self.owner, rings=True)
             begin_wait_again(tx, [one.row.id for one in written if one.runs_again])
+            for one in written:
+                if one.frees_target:
+                    # Its target is given back, and some engines try again by themselves for longer than that.
+                    words = "its engine called it failed, for long enough"
+                    watch(tx, _sent(one.row), settled_as="failed", caller=self.owner, reason=words)
             give_back(tx, [one.row.id for one in written if one.frees_target])
             if poll.owner:
                 tx.execute(_GIVE_BACK, {"name": f"poll:{poll.deployment.name}", "owner": poll.owner})
@@ -300,19 +308,7 @@ class PollSteps(SweepSteps):
         """What is finished here works there: an unanswered call has acted late, and no operation follows it."""
         row = seen.row
         words = f"it is {row.state}, and the engine at {row.deployment} says {seen.sample.said if seen.sample else ''}"
-        sent = Sent(
-            apply_pk=row.apply_id,
-            operation_id=row.id,
-            environment=row.environment,
-            database=row.database,
-            deployment=row.deployment,
-            generation=row.dispatch_generation,
-            fence=row.fence,
-            engine_number=row.engine_number,
-            address=row.dispatched_to or row.address,
-            remote_id=row.remote_id,
-        )
-        call_id = open_outstanding(tx, sent, why=Why.CONTRADICTED, caller=self.owner, reason=words)
+        call_id = open_outstanding(tx, _sent(row), why=Why.CONTRADICTED, caller=self.owner, reason=words)
         detail = {"remote_id": row.remote_id, "outstanding": call_id}
         append(
             tx,
@@ -337,6 +333,21 @@ class PollSteps(SweepSteps):
                 ),
                 {"deployment": deployment},
             )
+
+
+def _sent(row: Row) -> Sent:
+    return Sent(
+        apply_pk=row.apply_id,
+        operation_id=row.id,
+        environment=row.environment,
+        database=row.database,
+        deployment=row.deployment,
+        generation=row.dispatch_generation,
+        fence=row.fence,
+        engine_number=row.engine_number,
+        address=row.dispatched_to or row.address,
+        remote_id=row.remote_id,
+    )
 
 
 def _cursor(row: Row) -> Cursor:

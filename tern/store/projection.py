@@ -20,6 +20,7 @@ from tern.store.barrier import cut_over_next
 from tern.store.event import INTO_EVENTS, SAID, Happening, append, append_all, tell_later
 from tern.store.halt import STOP_IN_FORCE, SUPERSEDED
 from tern.store.notify import due_in, notify
+from tern.store.outstanding_hold import IS_OUTSTANDING
 from tern.store.reservation import IS_BLOCKED
 from tern.store.session import after_commit
 from tern.store.sql import Connection, Row, text
@@ -339,7 +340,7 @@ def _skip_never_started(tx: Connection, apply_pk: int, who: str) -> None:
 STUCK = (
     f"({STOP_IN_FORCE} IS NOT NULL"
     " OR coalesce((SELECT n.drained FROM deployments n WHERE n.name = o.deployment), false)"
-    f" OR {IS_BLOCKED})"
+    f" OR {IS_BLOCKED} OR {IS_OUTSTANDING})"
 )
 """A pending operation o of apply a is held for a reason of its own, whatever the rollout's policy says."""
 

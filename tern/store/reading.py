@@ -16,6 +16,7 @@ from tern.domain.drift import Foretold, Look
 from tern.domain.errors import NotFound
 from tern.domain.identity import ApplyId, PlanId, RemoteId, ScopeName
 from tern.domain.model import Action
+from tern.domain.outstanding import Outstanding, Silent
 from tern.domain.policy import Policy
 from tern.domain.silence import LONGEST_PAUSE_S
 from tern.domain.states import ApplyState, State
@@ -23,6 +24,7 @@ from tern.domain.timing import LEASE_S, due_in_s, longest_dispatch_wait_s
 from tern.facts import ApplyFacts, ApplyLine, Happened, Held, OperationRecord, TableFacts, WishFacts
 from tern.store.database import Database
 from tern.store.halt import STOP_IN_FORCE
+from tern.store.outstanding_hold import OUTSTANDING_AT, SELECTED, outstanding_from
 from tern.store.reservation import BLOCKED_BY, holding_in
 from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
@@ -49,6 +51,9 @@ _OPERATIONS = text(
     " coalesce(extract(epoch FROM q.retry_at - tern_clock())::float, 0) AS pauses_s,"
     # What is finished needs no target.
     f" CASE WHEN o.completed_at IS NULL THEN {BLOCKED_BY} END AS blocked_by,"
+    f" CASE WHEN o.completed_at IS NULL THEN {OUTSTANDING_AT} END AS held_by,"
+    " CASE WHEN o.sampled_look > o.unheard_look THEN 0 ELSE o.unheard_tries END AS unheard_tries,"
+    " extract(epoch FROM tern_clock() - o.unheard_since)::float AS unheard_for_s,"
     " o.next_attempt_at IS NOT NULL AS is_admitted,"
     " o.state = 'failed' AND coalesce(o.ended_after_request, 0) < coalesce(CAST(:release AS bigint), 0) AS was_seen,"
     " CASE WHEN o.completed_at IS NOT NULL THEN greatest(0, extract(epoch FROM tern_clock() - o.completed_at))::float"
@@ -73,6 +78,11 @@ _WISHES = text(
     " extract(epoch FROM tern_clock() - d.closed_at)::float AS closed_s_ago"
     " FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
     " WHERE d.apply_id = :id ORDER BY d.operation_id, d.id"
+)
+_OUTSTANDING = text(
+    f"SELECT c.operation_id, {SELECTED} FROM outstanding_calls c JOIN applies ca ON ca.id = c.apply_id"
+    " JOIN apply_operations o ON o.id = c.operation_id AND o.apply_id = :id"
+    " WHERE c.settled_at IS NULL ORDER BY c.operation_id, c.id"
 )
 _STRAYED = text(
     "SELECT deployment, outcome, words, drift FROM previews WHERE apply_id = :id"
@@ -122,11 +132,12 @@ class Reading:
         self._engine.dispose()
 
     def apply(self, apply_id: ApplyId) -> ApplyFacts:
-        """One apply with everything below it: five statements, however many operations."""
+        """One apply with everything below it: six statements, however many operations."""
         with snapshot(self._engine) as tx:
             row = find_apply(tx, apply_id)
             tables = _grouped(tx, _TABLES, row["id"], _table)
             wishes = _grouped(tx, _WISHES, row["id"], _wish)
+            outstanding = _grouped(tx, _OUTSTANDING, row["id"], outstanding_from)
             strayed = {
                 each.deployment: Foretold(
                     each.deployment, Look(each.outcome), each.words, drift=tuple(each.drift)
@@ -140,6 +151,7 @@ class Reading:
                     tables[each["id"]],
                     wishes[each["id"]],
                     strayed.get(each["deployment"]),
+                    outstanding[each["id"]],
                 )
                 for each in tx.execute(_OPERATIONS, {"id": row["id"], "release": row["release"]}).mappings()
             )
@@ -323,6 +335,7 @@ def _operation(
     tables: tuple[TableFacts, ...],
     wishes: tuple[WishFacts, ...],
     foretold: Foretold | None,
+    outstanding: tuple[Outstanding, ...],
 ) -> OperationRecord:
     state = State(row["state"])
     left_s = row["wait_s"]
@@ -359,6 +372,9 @@ def _operation(
         tables=tables,
         wishes=wishes,
         foretold=foretold,
+        outstanding=outstanding,
+        held_by=None if row["held_by"] is None else outstanding_from(row["held_by"]),
+        unheard=Silent(row["unheard_tries"], row["unheard_for_s"] or 0.0, row["poll_error"]),
         volume=row["volume"],
         doubt=Doubt(row["doubt"]),
         unanswered=row["unanswered"],

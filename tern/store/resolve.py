@@ -1,6 +1,5 @@
 """A person's answer about an uncertain operation. One transaction."""
 
-import math
 from collections.abc import Mapping
 
 from psycopg import IntegrityError
@@ -8,8 +7,7 @@ from psycopg import IntegrityError
 from tern.domain.answer import fitting
 from tern.domain.control import Delivery
 from tern.domain.doubt import Doubt
-from tern.domain.errors import NotFound, Refused
-from tern.domain.evidence import seconds_to_wait
+from tern.domain.errors import Refused
 from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.model import RemoteCall
 from tern.domain.states import Event, State
@@ -17,19 +15,16 @@ from tern.domain.work import Question, Sighting
 from tern.ports import Resolved
 from tern.store.doubt import is_taken, lock_operations
 from tern.store.event import Happening, append
-from tern.store.gate import claim_runs_for_s
+from tern.store.gone import refuse_while_called
+from tern.store.outstanding import sent_of, watch
 from tern.store.own_work import Judge, evidence_columns
 from tern.store.projection import believe_table_changes, close_deliveries, move, project_parent
-from tern.store.scope import REMOTE_ID, load_scope, store_remote_id
+from tern.store.scope import REMOTE_ID, find_named, load_scope, store_remote_id
 from tern.store.session import transaction
 from tern.store.sql import Connection, Row, text
 from tern.store.step import APPLY_IS_ANSWERED, Steps
 from tern.store.wish import take_up_wishes
 
-_FIND = text(
-    "SELECT o.id FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
-    " WHERE a.apply_identifier = :apply AND o.deployment = :deployment"
-)
 _OTHER = text(
     # A finished one's too: its id may come again, but not by a slip of somebody's pen.
     "SELECT a.apply_identifier || '/' || o.deployment FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
@@ -69,11 +64,11 @@ class ResolveSteps(Steps):
         judge = Judge(() if sighting is None else (sighting.sample,))
         try:
             with transaction(self.engine) as tx:
-                own = _find(tx, name)
-                holder = None if taken_from is None else _find(tx, taken_from)
+                own = find_named(tx, name)
+                holder = None if taken_from is None else find_named(tx, taken_from)
                 rows = lock_operations(tx, [own, *([] if holder is None else [holder])])
                 row = rows[own]
-                self._refuse_while_called(row, name)
+                _wait_for_calls(row, name)
                 new_id = _checked(tx, row, name, found, remote_id, taken_from)
                 if holder is not None:
                     _check_holder(rows[holder], row, taken_from, remote_id)
@@ -97,38 +92,21 @@ class ResolveSteps(Steps):
     def question(self, name: ScopeName, remote_id: RemoteId, taken_from: ScopeName | None = None) -> Question:
         """See ports.EvidenceStore."""
         with transaction(self.engine) as tx:
-            own = _find(tx, name)
-            holder = None if taken_from is None else _find(tx, taken_from)
+            own = find_named(tx, name)
+            holder = None if taken_from is None else find_named(tx, taken_from)
             rows = lock_operations(tx, [own, *([] if holder is None else [holder])])
             row = rows[own]
-            self._refuse_while_called(row, name)
+            _wait_for_calls(row, name)
             _checked(tx, row, name, Resolved.REMOTE_ID, remote_id, taken_from)
             if holder is not None:
                 _check_holder(rows[holder], row, taken_from, remote_id)
             scope = load_scope(tx, own, name)
             return Question(scope.deployment, RemoteCall(name, remote_id, scope.environment, row.fence))
 
-    def _refuse_while_called(self, row: Row, name: ScopeName) -> None:
-        """What is just being called for may still be answered, and an answer is better than anybody's word."""
-        wait_s = seconds_to_wait(claimed_for_s=claim_runs_for_s(row), unanswered_for_s=row.unanswered_for_s)
-        if wait_s <= 0 or row.state != State.UNCERTAIN.value:
-            return
-        message = f"{name} can't be resolved yet"
-        raise Refused(
-            message,
-            why=(f"a call for it may still be answered; in {math.ceil(wait_s)} s that is over",),
-            unchanged="Nothing was written.",
-            next_step=f"Say it again in {math.ceil(wait_s)} s.",
-            reason="CALL_UNDER_WAY",
-        )
 
-
-def _find(tx: Connection, name: ScopeName) -> int:
-    found = tx.execute(_FIND, {"apply": name.apply_id, "deployment": name.deployment}).scalar_one_or_none()
-    if found is None:
-        message = f"there is no operation {name}"
-        raise NotFound(message)
-    return int(found)
+def _wait_for_calls(row: Row, name: ScopeName) -> None:
+    if row.state == State.UNCERTAIN.value:
+        refuse_while_called(row, name)
 
 
 def _check_sighting(
@@ -162,6 +140,9 @@ def _answer(
     reason: str,
 ) -> None:
     event, assignments = _arrow(found)
+    if found in {Resolved.ENDED, Resolved.COMPLETED} and (sent := sent_of(row)) is not None:
+        # Its engine is asked for a while all the same: a person may have looked at the wrong place.
+        watch(tx, sent, settled_as="said", caller=caller, reason=reason)
     if found is Resolved.COMPLETED:
         # Before the operation's own ending, which would show what nobody has seen: all rows copied.
         believe_table_changes(tx, row.id)

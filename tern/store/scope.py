@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tern.domain.errors import ScopeRefused
+from tern.domain.errors import NotFound, ScopeRefused
 from tern.domain.identity import ApplyId, PlanId, RemoteId, RemoteIdHome, ScopeName, home_of_remote_id
 from tern.domain.model import (
     Action,
@@ -50,6 +50,10 @@ SCOPE_ROWS = (
 )
 """What the scope rules look at, beside the columns of operation o."""
 
+_FIND_NAMED = text(
+    "SELECT o.id FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+    " WHERE a.apply_identifier = :apply AND o.deployment = :deployment"
+)
 _FIND = text(
     f"SELECT o.id, o.apply_id, o.deployment, o.target, o.change_digest, o.engine_resume_context, {SCOPE_COLUMNS}"
     f" FROM {SCOPE_ROWS} WHERE o.id = :id"
@@ -132,6 +136,17 @@ def found_in(row: Row) -> FoundOperation:
         change_digest=row.change_digest,
         holds_remote_id=row.holds_remote_id,
     )
+
+
+def find_named(tx: Connection, name: ScopeName) -> int:
+    """The operation's key; raises NotFound."""
+    found = tx.execute(
+        _FIND_NAMED, {"apply": name.apply_id, "deployment": name.deployment}
+    ).scalar_one_or_none()
+    if found is None:
+        message = f"there is no operation {name}"
+        raise NotFound(message)
+    return int(found)
 
 
 def load_scope(tx: Connection, operation_id: int, name: ScopeName) -> OperationScope:

@@ -11,6 +11,7 @@ from tern.domain.doubt import Doubt
 from tern.domain.evidence import contradicts, says_failed_still
 from tern.domain.outcome import Ok
 from tern.domain.outcome import Refused as CallRefused
+from tern.domain.outstanding import is_heard
 from tern.domain.own_work import Evidence
 from tern.domain.samples import MergeContext, Observed, Sample, TableSample, merge
 from tern.domain.states import State
@@ -70,7 +71,10 @@ SAMPLED = (
     " runs_though_stopped = coalesce({runs_on}, runs_though_stopped),"
     # The first that is said stays: it is what every later look is compared with.
     " remote_identity = coalesce(nullif(remote_identity, ''), {identity}, ''),"
-    " remote_started_at = coalesce(nullif(remote_started_at, ''), {began}, '')"
+    " remote_started_at = coalesce(nullif(remote_started_at, ''), {began}, ''),"
+    " unheard_since = CASE WHEN NOT {heard} THEN coalesce(unheard_since, tern_clock()) END,"
+    " unheard_tries = CASE WHEN {heard} THEN 0 ELSE unheard_tries + 1 END,"
+    " unheard_look = CASE WHEN unheard_since IS NULL THEN looks ELSE unheard_look END"
 )
 """SET items for what an operation's row keeps of a look: Seen.line, from wherever its values come."""
 SAMPLED_TYPES = {
@@ -84,6 +88,7 @@ SAMPLED_TYPES = {
     "runs_on": "boolean",
     "identity": "text",
     "began": "text",
+    "heard": "boolean",
 }
 SAMPLED_WITH_IT = SAMPLED.format_map(
     {name: f"CAST(:{name} AS {kind})" for name, kind in SAMPLED_TYPES.items()}
@@ -289,6 +294,7 @@ class Seen:
             ),
             "identity": sample.identity if sample is not None and applied else None,
             "began": sample.started_at if sample is not None and applied else None,
+            "heard": unchanged or (self.look is not None and is_heard(self.look.outcome)),
         }
 
 

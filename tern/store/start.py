@@ -76,7 +76,9 @@ class StartSteps(Steps):
             project_parent(tx, held.apply_pk, self.owner)
             return Fenced.DONE
 
-    def record_look(self, claim: Claim, delivery_id: int, words: str, *, was_answered: bool) -> Fenced:
+    def record_look(
+        self, claim: Claim, delivery_id: int, words: str, *, was_answered: bool, is_heard: bool = True
+    ) -> Fenced:
         """See ports.ControlStore."""
         with transaction(self.engine) as tx:
             held = hold(tx, claim)
@@ -84,7 +86,7 @@ class StartSteps(Steps):
                 return Fenced.LOST
             wish = locked_wish(tx, delivery_id)
             seen_often = wish.looks + int(was_answered) >= START_LOOKS_MAX
-            release(tx, held, is_start=False)
+            release(tx, held, is_start=False, is_heard=is_heard)
             if was_answered and seen_often and held.state is not State.RESUMING:
                 why = f"{START_LOOKS_MAX} looks did not show it stopped, and nothing was sent: {words}"
                 close_wish(tx, held, wish, Verb.START, Delivery.FAILED, why)

@@ -24,10 +24,18 @@ CLAIMED_FOR_S = "extract(epoch FROM o.claim_expires_at - greatest(tern_clock(), 
 its whole length: a sweep lets it begin now (store/clock.py), and until then nobody takes it over.
 """
 
+HEARD = "unheard_since = NULL, unheard_tries = 0"
+"""Its engine answered, be it with a refusal."""
+UNHEARD = (
+    "unheard_since = coalesce(unheard_since, tern_clock()), unheard_tries = unheard_tries + 1,"
+    " unheard_look = CASE WHEN unheard_since IS NULL THEN looks ELSE unheard_look END"
+)
+"""One more try that its engine gave no usable answer."""
 ANSWERED = "unanswered_call = '', unanswered_since = NULL"
 """Nothing that was called for the operation may act any more without being known of."""
 APPLY_IS_ANSWERED = (
-    "unanswered_since = CASE WHEN unanswered_call <> 'apply' THEN unanswered_since END,"
+    f"{HEARD},"
+    " unanswered_since = CASE WHEN unanswered_call <> 'apply' THEN unanswered_since END,"
     " unanswered_call = CASE WHEN unanswered_call <> 'apply' THEN unanswered_call ELSE '' END"
 )
 """The same, where an id has answered an Apply; a Start or Cutover that is unanswered stays so."""
@@ -38,6 +46,13 @@ LOOK_BY_KEY = (
 """When an operation without an id is looked at next: a dispatch without an answer may have come through, whatever state
 it leaves its operation in, so its engine is asked about the key, soon and often. NULL where nothing can come of it.
 """
+
+
+def heard(is_heard: bool | None) -> str:  # noqa: FBT001 - three values, of one fact
+    """SET items for what a call says of its engine; '' where none was made."""
+    if is_heard is None:
+        return ""
+    return HEARD if is_heard else UNHEARD
 
 
 @dataclass

@@ -8,12 +8,14 @@ from tern.store.delivery import DeliverySteps
 from tern.store.deployment import DeploymentSteps
 from tern.store.dispatch import DispatchSteps
 from tern.store.engines import EngineSteps
+from tern.store.gone import GoneSteps
 from tern.store.identity import IdentitySteps
 from tern.store.importing import ImportingSteps
 from tern.store.member import MemberSteps
 from tern.store.moving import MovingSteps
 from tern.store.notify import NotifySteps
 from tern.store.outstanding import OutstandingSteps
+from tern.store.outstanding_look import OutstandingLookSteps
 from tern.store.own_work import OwnWorkSteps
 from tern.store.plan import PlanSteps
 from tern.store.poll import PollSteps
@@ -40,6 +42,8 @@ class PostgresStore(
     UncalledSteps,
     ResolveSteps,
     OutstandingSteps,
+    OutstandingLookSteps,
+    GoneSteps,
     OwnWorkSteps,
     PollSteps,
     PlanSteps,

@@ -15,6 +15,7 @@ from tern.domain.timing import (
 from tern.ports import Due, DueControl, DueWork
 from tern.store.clock import mend_what_lies_ahead
 from tern.store.notify import UNHEARD, due_in, notify_in_turn
+from tern.store.outstanding_look import IS_DUE
 from tern.store.reservation import IS_BLOCKED, MISSES_TARGET
 from tern.store.scope import REMOTE_ID
 from tern.store.session import single, transaction
@@ -101,6 +102,7 @@ _DUE_DEPLOYMENTS = text(
     f"WITH due AS (SELECT DISTINCT deployment FROM apply_operations WHERE next_poll_at <= {NOW}"
     "   UNION SELECT deployment FROM apply_operations"
     f"   WHERE next_poll_at > {NOW} + make_interval(secs => :longest_poll_s)"
+    f"   UNION SELECT c.deployment FROM outstanding_calls c JOIN deployments d ON d.name = c.deployment WHERE {IS_DUE}"
     "   UNION SELECT deployment FROM apply_operations o WHERE state = 'failed_retryable'"
     "   AND NOT EXISTS (SELECT 1 FROM sweep_leases l WHERE l.name = 'probe:' || o.deployment"
     f"     AND l.expires_at > {NOW}))"
@@ -144,8 +146,10 @@ _UNHEARD_CONTROLS = text(
     f" ORDER BY d.next_attempt_at LIMIT {_DISPATCH_BATCH}"
 )
 _UNHEARD_DEPLOYMENTS = text(
-    "SELECT DISTINCT deployment FROM apply_operations"
+    "SELECT deployment FROM apply_operations"
     f" WHERE next_poll_at <= {NOW} - make_interval(secs => :after_s)"
+    " UNION SELECT c.deployment FROM outstanding_calls c JOIN deployments d ON d.name = c.deployment"
+    f" WHERE c.next_look_at <= {NOW} - make_interval(secs => :after_s)"
 )
 
 

@@ -135,6 +135,7 @@ class OperationRow(Table):
     runs_though_stopped: the last sample contradicts `stopped`, so Stop is sent again.
     engine_number, dispatched_to: whom the change was handed to; they never follow the deployment.
     unanswered_call, unanswered_since: an Apply, Start or Cutover that was begun and has no answer; else '' and NULL.
+    unheard_since, unheard_tries, unheard_look: a run of calls without a usable answer, and the look that it began with.
     remote_identity, remote_started_at: what the id's first sample said of its engine and its job.
     doubt: why only a person ends its uncertainty, `taken` or `foreign`; '' for none.
     """
@@ -180,6 +181,9 @@ class OperationRow(Table):
     dispatched_to: Mapped[str]
     unanswered_call: Mapped[str]
     unanswered_since: Mapped[datetime | None]
+    unheard_since: Mapped[datetime | None]
+    unheard_tries: Mapped[int]
+    unheard_look: Mapped[int] = mapped_column(BigInteger)
     remote_identity: Mapped[str]
     remote_started_at: Mapped[str]
     doubt: Mapped[str]
@@ -370,18 +374,6 @@ class CanaryRow(Table):
     answered_by: Mapped[str]
     answered_at: Mapped[datetime]
     clock_ahead_s: Mapped[float | None]
-
-
-class SilenceRow(Table):
-    """Calls of one kind that an engine left without an answer, in a row; the first answer removes it."""
-
-    __tablename__ = "deployment_silences"
-    deployment: Mapped[str] = mapped_column(primary_key=True)
-    kind: Mapped[str] = mapped_column(primary_key=True)
-    in_a_row: Mapped[int]
-    since: Mapped[datetime]
-    last_at: Mapped[datetime]
-    retry_at: Mapped[datetime]
 
 
 class LeaseRow(Table):

@@ -7,17 +7,20 @@ from tern.domain.model import Claim
 from tern.domain.states import Event
 from tern.ports import Fenced
 from tern.store.halt import STOP_IN_FORCE
+from tern.store.outstanding_hold import IS_OUTSTANDING
 from tern.store.projection import move, project_parent
 from tern.store.session import transaction
 from tern.store.sql import text
-from tern.store.step import ANSWERED, Steps, hold, stored_id
+from tern.store.step import ANSWERED, HEARD, Steps, hold, stored_id
 
 _WHY = text(
     # Whoever asked for what is in force: a stop that came after the cancel is another person's.
     "SELECT o.verb, (SELECT r.caller FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
     "   WHERE d.operation_id = o.id AND d.verb = o.verb ORDER BY d.id DESC LIMIT 1) AS caller,"
-    " coalesce((SELECT n.drained FROM deployments n WHERE n.name = o.deployment), false) AS drained"
-    f" FROM (SELECT o.id, o.deployment, {STOP_IN_FORCE} AS verb FROM apply_operations o WHERE o.id = :id) o"
+    " coalesce((SELECT n.drained FROM deployments n WHERE n.name = o.deployment), false) AS drained,"
+    " o.is_outstanding FROM (SELECT o.id, o.deployment,"
+    f" {STOP_IN_FORCE} AS verb, {IS_OUTSTANDING} AS is_outstanding"
+    " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = :id) o"
 )
 _UNCLAIMED = "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL, next_attempt_at = NULL"
 _AGAIN_LATER = text(
@@ -43,6 +46,8 @@ class WithdrawSteps(Steps):
                     # What came before the call may be over by now; it goes back to its place in the order.
                     event, who = Event.REQUEUE, self.owner
                     by = "its deployment was drained" if wish.drained else "taken back"
+                    if wish.is_outstanding:
+                        by = "something outstanding was found at its target"
                 case "cancel":
                     event, who, by = Event.WITHDRAW_CANCELLED, wish.caller, f"cancel by {wish.caller}"
                 case verb:
@@ -82,7 +87,7 @@ class WithdrawSteps(Steps):
                 assignments=(
                     f"{_UNCLAIMED}, dispatch_generation = dispatch_generation + 1, dispatch_key_is_dead = false,"
                     " dispatch_key = NULL, dispatch_intent_at = NULL, rung_at = NULL, next_poll_at = NULL,"
-                    f" error_message = '', error_reason = '', {ANSWERED}"
+                    f" error_message = '', error_reason = '', {ANSWERED}, {HEARD}"
                 ),
             )
             if delay_s is not None:

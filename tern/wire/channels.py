@@ -1,5 +1,6 @@
 """gRPC channels: one per address and secrets in a process, opened when first needed, shared by all threads."""
 
+import re
 import threading
 from collections.abc import Callable
 from typing import Any, cast
@@ -10,6 +11,7 @@ from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
 from tern.domain.model import Credentials
+from tern.domain.outcome import TLS_FAILED
 from tern.wire.credentials import Endpoint, Secrets, check_plaintext, read_secrets
 from tern.wire.outcomes import known_reason
 from tern.wire.transport import (
@@ -26,6 +28,12 @@ from tern.wire.transport import (
 )
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+_NO_TRUST = re.compile(
+    r"handshake failed|SSL_ERROR|CERTIFICATE|Peer name .* is not in peer cert", re.IGNORECASE
+)
+"""What grpc says where somebody is there and one of the two does not trust the other. No status code tells that from
+silence.
+"""
 
 OPTIONS: dict[str, int] = {
     # Whether a call may be repeated is decided by what its answer means (G4), never by the library.
@@ -212,7 +220,10 @@ def _failure(error: grpc.RpcError, secrets: Secrets) -> CallFailed:
     message = call.details() or ""
     if secrets.token:
         message = message.replace(secrets.token, "…")
-    return CallFailed(code.name, message, _reason(call), read_identity(call.trailing_metadata() or ()))
+    reason = _reason(call)
+    if not reason and code is grpc.StatusCode.UNAVAILABLE and _NO_TRUST.search(message):
+        reason = TLS_FAILED
+    return CallFailed(code.name, message, reason, read_identity(call.trailing_metadata() or ()))
 
 
 def _reason(error: grpc.Call) -> str:

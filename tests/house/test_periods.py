@@ -40,6 +40,10 @@ tern.domain.timing BACKOFF_MOST_S 75.0 a minute and its jitter; what is due late
 tern.domain.timing LOST_CONTACT_AFTER 10 a restart of an engine is no lost contact
 tern.domain.timing FAILED_KEPT_S 60.0 as long as a call without an answer may act; some engines try again by themselves
 tern.domain.timing FAILED_LOOK_S 5.0 a dozen looks in that minute, at what is most likely over
+tern.domain.timing GONE_AFTER_S 600.0 a machine that is replaced, or a network that is mended, is back by then
+tern.domain.timing OUTSTANDING_LOOK_S 2.0 what has just been given up is most likely seen again soon, or never
+tern.domain.timing OUTSTANDING_LOOK_MOST_S 60.0 for ever; an engine that comes back frees its target within a minute
+tern.domain.timing WATCHED_S 600.0 an engine that tries again by itself does so within minutes
 tern.domain.timing SAME_TARGET_AGAIN_S 2.0 a cutover that another one of the same target holds up; nobody tells it
 tern.domain.timing CUTOVER_REFUSALS_MAX 5 Tern's own cutovers must not starve those behind
 tern.store.delivery _TAKEN_BACK_S 5.0 should the start come to nothing, the stop goes on soon

@@ -1,0 +1,48 @@
+"""The part of ports.Store about engines that are gone: what a person says of them, and what was sent and may still act
+although no operation follows it.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.outcome import Outcome
+from tern.domain.outstanding import Found, Outstanding, OutstandingLook
+from tern.domain.samples import Sample
+from tern.domain.work import Fenced, NotClaimed, Resolved
+
+
+class OutstandingStore(Protocol):
+    """Durable steps about what is outstanding."""
+
+    def give_up(
+        self, name: ScopeName, found: Resolved, caller: str, reason: str, *, dry_run: bool = False
+    ) -> None:
+        """A person says that its engine is gone, and what to take the operation for. What was sent becomes outstanding,
+        open wishes end. Raises Refused where the engine was heard, or not asked long enough; NotFound.
+        """
+
+    def begin_outstanding_look(self, call_id: int) -> OutstandingLook | NotClaimed:
+        """What is to be asked about one line that is due, and where; nobody else looks meanwhile."""
+
+    def record_outstanding(self, call_id: int, found: Found) -> tuple[ApplyId, ...]:
+        """What a look found: settled, at work, or nothing new. Returns the applies that may go on by it."""
+
+    def record_outstanding_sample(self, call_id: int, outcome: Outcome[Sample]) -> tuple[ApplyId, ...]:
+        """The same of a look at a job, which is judged like any look."""
+
+    def record_outstanding_call(self, call_id: int, words: str) -> None:
+        """A cancel of the job was sent; what its engine said, '' where it took it. Only a look acknowledges it."""
+
+    def adopt_kept(self, call_id: int) -> Fenced:
+        """The engine knows the kept id: it is the operation's (tern.evidence)."""
+
+    def outstanding_at(self, deployment: str) -> tuple[Outstanding, ...]:
+        """What is not settled at the target of a deployment, under its own name."""
+
+    def settle_by_word(
+        self, deployment: str, call_ids: Sequence[int], caller: str, reason: str
+    ) -> tuple[ApplyId, ...]:
+        """A person's second word about these lines, where they are as they were. Raises Refused where one is at work.
+        Returns the applies that may go on by it.
+        """

@@ -1,0 +1,69 @@
+"""What is outstanding at a target: the SQL that every gate reads, and how it is read (G13)."""
+
+from collections.abc import Mapping
+
+from tern.domain.outstanding import Outstanding
+from tern.store.scope import REMOTE_ID
+from tern.store.sql import Row
+
+WHERE_ASKED = "coalesce(nullif(c.proven_address, ''), c.address)"
+"""Where what is outstanding as line c may be asked about."""
+
+OUTSTANDING_COLUMNS: Mapping[str, str] = {
+    "id": "c.id",
+    "apply": "ca.apply_identifier",
+    "deployment": "c.deployment",
+    "remote_id": "c.remote_id",
+    "dispatch_key": "c.dispatch_key",
+    "why": "c.why",
+    "address": WHERE_ASKED,
+    "last_seen": "c.last_seen",
+    "last_seen_age_s": "greatest(0, extract(epoch FROM tern_clock() - c.last_seen_at))::float",
+    "looks": "c.looks",
+    "silent_looks": "c.silent_looks",
+    "age_s": "greatest(0, extract(epoch FROM tern_clock() - c.opened_at))::float",
+    "cancel_asked": "c.cancel_asked_at IS NOT NULL",
+}
+"""What outstanding_from() reads of line c and its apply ca."""
+
+SELECTED = ", ".join(f"{sql} AS {name}" for name, sql in OUTSTANDING_COLUMNS.items())
+_PAIRS = ", ".join(f"'{name}', {sql}" for name, sql in OUTSTANDING_COLUMNS.items())
+_OBJECT = f"jsonb_build_object({_PAIRS})"
+
+_IS_ANY = "EXISTS (SELECT FROM outstanding_calls WHERE settled_at IS NULL)"
+_ROWS = (
+    "FROM tern_outstanding(a.environment, a.database, o.deployment) k JOIN outstanding_calls c ON c.id = k.id"
+    " JOIN applies ca ON ca.id = c.apply_id"
+    # Its own job, followed under its own id, is what a start of it is about.
+    f" WHERE NOT coalesce(c.operation_id = o.id AND c.remote_id = {REMOTE_ID}, false)"
+)
+IS_OUTSTANDING = f"({_IS_ANY} AND EXISTS (SELECT {_ROWS}))"
+"""Something that no operation follows may still act at the target of operation o of apply a: nothing begins there."""
+
+OUTSTANDING_AT = f"(CASE WHEN {_IS_ANY} THEN (SELECT {_OBJECT} {_ROWS} ORDER BY c.id LIMIT 1) END)"
+"""The first of it, as an object that outstanding_from() reads; NULL for nothing."""
+
+
+def outstanding_in(row: Row) -> Outstanding:
+    """From SELECTED."""
+    return outstanding_from(dict(row._mapping))  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+def outstanding_from(found: Mapping[str, object]) -> Outstanding:
+    """The same from an object of these names."""
+    age = found["last_seen_age_s"]
+    return Outstanding(
+        call_id=int(str(found["id"])),
+        scope=f"{found['apply']}/{found['deployment']}",
+        deployment=str(found["deployment"]),
+        remote_id=None if found["remote_id"] is None else str(found["remote_id"]),
+        key=None if found["dispatch_key"] is None else str(found["dispatch_key"]),
+        why=str(found["why"]),
+        address=str(found["address"]),
+        last_seen=str(found["last_seen"]),
+        last_seen_age_s=None if age is None else float(str(age)),
+        silent_looks=int(str(found["silent_looks"])),
+        looks=int(str(found["looks"])),
+        age_s=float(str(found["age_s"])),
+        cancel_asked=bool(found["cancel_asked"]),
+    )

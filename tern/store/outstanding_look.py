@@ -1,0 +1,343 @@
+"""Looking at what is outstanding, for ever, and settling it by what its engine says (G2, G4, G10).
+
+Each is asked only at the address that it was sent to, or where that engine was proven to be since; an id only as long
+as it is its operation's. Each method is one transaction; nothing here calls anybody.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from tern.domain.errors import ScopeRefused
+from tern.domain.identity import ApplyId, DispatchKey, RemoteId, ScopeName
+from tern.domain.model import Claim, RemoteCall
+from tern.domain.outcome import Ok, Outcome
+from tern.domain.outstanding import (
+    Fate,
+    Found,
+    OutstandingLook,
+    found_by_id,
+    look_pause_s,
+    works_again,
+)
+from tern.domain.samples import Sample
+from tern.domain.timing import OUTSTANDING_LOOK_MOST_S, WATCHED_S
+from tern.ports import NotClaimed
+from tern.store.deployment import deployment_in
+from tern.store.doubt import lock_operations
+from tern.store.event import Happening, append
+from tern.store.outstanding import Sent, Why, open_outstanding
+from tern.store.outstanding_hold import WHERE_ASKED
+from tern.store.own_work import Judge, evidence_columns
+from tern.store.scope import REMOTE_ID, load_scope
+from tern.store.session import single, transaction
+from tern.store.sql import Connection, Row, text
+from tern.store.step import NOW, Steps
+
+MOST_LOOKS = 5
+"""At one deployment in one poll: each may cost a deadline."""
+
+IS_DUE = (
+    f"(c.next_look_at <= {NOW} OR c.next_look_at > {NOW} + make_interval(secs => {OUTSTANDING_LOOK_MOST_S}))"
+)
+OF_DEPLOYMENT = text(
+    f"SELECT c.id FROM outstanding_calls c WHERE c.deployment = :deployment AND c.next_look_at IS NOT NULL"
+    f" AND {IS_DUE} ORDER BY c.next_look_at LIMIT {MOST_LOOKS}"
+)
+_LINE = (
+    "SELECT c.*, a.apply_identifier, o.fence AS newest_fence, o.attempt,"
+    f" {WHERE_ASKED} AS asked_at, {REMOTE_ID} AS own_id, o.completed_at IS NOT NULL AS is_finished,"
+    " coalesce((SELECT i.operation_id = c.operation_id FROM remote_ids i WHERE i.engine_number = c.engine_number"
+    "   AND i.remote_id = c.remote_id), false) AS is_held"
+    " FROM outstanding_calls c JOIN apply_operations o ON o.id = c.operation_id JOIN applies a ON a.id = c.apply_id"
+)
+_LINE_OF = text(f"{_LINE} WHERE c.id = :id")
+_LINE_LOCKED = text(f"{_LINE} WHERE c.id = :id FOR NO KEY UPDATE OF c")
+_TAKE = text(
+    # Whoever comes meanwhile does not look as well.
+    "UPDATE outstanding_calls c SET next_look_at = n.now + make_interval(secs => :pause_s)"
+    f" FROM (SELECT tern_clock() AS now) n WHERE c.id = :id AND c.next_look_at IS NOT NULL AND {IS_DUE} RETURNING c.id"
+)
+_LOOKED = text(
+    "UPDATE outstanding_calls SET looks = looks + 1,"
+    " silent_looks = CASE WHEN :is_silent THEN silent_looks + 1 ELSE 0 END,"
+    " last_seen = CASE WHEN :is_silent THEN last_seen ELSE :words END,"
+    " last_seen_at = CASE WHEN :is_silent THEN last_seen_at ELSE tern_clock() END,"
+    # What was let go is watched for a while after it was over.
+    " next_look_at = CASE WHEN CAST(:pause_s AS float) IS NOT NULL AND (settled_at IS NULL"
+    f"   OR tern_clock() < settled_at + make_interval(secs => {WATCHED_S}))"
+    "   THEN tern_clock() + make_interval(secs => :pause_s) END WHERE id = :id"
+)
+_FENCE = text("UPDATE apply_operations SET fence = fence + 1 WHERE id = :id")
+_SETTLE = text(
+    "UPDATE outstanding_calls SET settled_at = n.now, settled_by = :who, settled_as = :as, settled_reason = :reason,"
+    " next_look_at = CASE WHEN :is_watched THEN n.now + make_interval(secs => :pause_s) END"
+    " FROM (SELECT tern_clock() AS now) n WHERE id = ANY(:ids) AND settled_at IS NULL"
+)
+_KEY_IS_DEAD = text(
+    "UPDATE apply_operations SET dispatch_key_is_dead = true WHERE id = :operation_id AND dispatch_key = :key"
+    " AND completed_at IS NOT NULL"
+)
+_WEIGHED = text(
+    f"SELECT o.id, {evidence_columns(':remote_id')} FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+    " JOIN plans p ON p.id = a.plan_id WHERE o.id = :id"
+)
+_CONCERNED = (
+    "SELECT DISTINCT w.apply_id FROM outstanding_calls c"
+    " CROSS JOIN LATERAL tern_targets(c.environment, c.database, c.deployment) n"
+    " JOIN apply_operations w ON w.deployment = n.deployment AND w.completed_at IS NULL WHERE c.id = ANY(:ids)"
+)
+_WAKE_APPLIES = text("UPDATE applies SET next_advance_at = tern_clock() WHERE id = ANY(:applies)")
+_WAITING = (
+    "(SELECT n.deployment FROM outstanding_calls c"
+    " CROSS JOIN LATERAL tern_targets(c.environment, c.database, c.deployment) n WHERE c.id = ANY(:ids))"
+)
+_WAKE = (
+    text(
+        "UPDATE control_deliveries d SET next_attempt_at = tern_clock() FROM apply_operations o"
+        f" WHERE o.id = d.operation_id AND o.deployment = ANY (ARRAY{_WAITING}) AND d.verb = 'start'"
+        " AND d.state = 'pending'"
+    ),
+    text(
+        "UPDATE apply_operations SET next_attempt_at = tern_clock()"
+        f" WHERE deployment = ANY (ARRAY{_WAITING}) AND state = 'failed_retryable' AND claim_token IS NULL"
+        " AND next_attempt_at IS NULL"
+    ),
+)
+"""What waited for the target: starts, and dispatches that wait for an answer that nobody could give."""
+
+
+class OutstandingLookSteps(Steps):
+    """The looking part of outstanding_port.OutstandingStore."""
+
+    def begin_outstanding_look(self, call_id: int) -> OutstandingLook | NotClaimed:
+        """See outstanding_port.OutstandingStore."""
+        with transaction(self.engine) as tx:
+            line = tx.execute(_LINE_OF, {"id": call_id}).one_or_none()
+            if line is None:
+                return NotClaimed("there is no such line")
+            found = tx.execute(
+                text("SELECT * FROM deployments WHERE name = :name"), {"name": line.deployment}
+            ).one_or_none()
+            if found is not None and _is_followed(line, found):
+                line, _ = lock_line(tx, call_id)
+                if line.settled_at is None:
+                    settle(tx, [line], as_="followed", who=self.owner)
+                return NotClaimed("its operation is followed by this id")
+            if _ends(line) and line.is_finished:
+                # Before the line, as everywhere: whoever once drove it is fenced off from what is to be ended.
+                tx.execute(_FENCE, {"id": line.operation_id})
+            pause_s = look_pause_s(line.looks, is_asked_to_end=_ends(line))
+            if tx.execute(_TAKE, {"id": call_id, "pause_s": pause_s}).one_or_none() is None:
+                return NotClaimed("it is not due, or somebody else looks")
+            if found is None:
+                return NotClaimed("its deployment is not in the register, so nobody can be asked")
+            # With the credentials that the deployment has now: those of then may be worth nothing any more.
+            deployment = replace(deployment_in(found), address=line.asked_at)
+            name = ScopeName(ApplyId(line.apply_identifier), line.deployment)
+            if line.remote_id is not None:
+                if not line.is_held:
+                    return NotClaimed("the id is another operation's, so nothing is sent with it")
+                fence = line.newest_fence + int(_ends(line) and line.is_finished)
+                call = RemoteCall(name, RemoteId(line.remote_id), line.environment, fence)
+                return OutstandingLook(call_id, deployment, call=call, ends=_ends(line))
+            try:
+                scope = replace(load_scope(tx, line.operation_id, name), deployment=deployment)
+            except ScopeRefused as refused:
+                return NotClaimed(str(refused))
+            claim = Claim(
+                line.operation_id,
+                token="",
+                fence=line.newest_fence,
+                attempt=line.attempt,
+                generation=line.generation,
+                key=DispatchKey(line.dispatch_key),
+            )
+            return OutstandingLook(call_id, deployment, scope=scope, claim=claim)
+
+    def record_outstanding_sample(self, call_id: int, outcome: Outcome[Sample]) -> tuple[ApplyId, ...]:
+        """See outstanding_port.OutstandingStore."""
+        # What an engine wrote is read before anybody's lock is taken.
+        judge = Judge((outcome.value,) if isinstance(outcome, Ok) else ())
+        against: tuple[str, ...] = ()
+        if isinstance(outcome, Ok):
+            with transaction(self.engine) as tx:
+                line = tx.execute(_LINE_OF, {"id": call_id}).one()
+                weighed = tx.execute(_WEIGHED, {"id": line.operation_id, "remote_id": line.remote_id}).one()
+                against = judge.weigh(tx, weighed, outcome.value).against
+        return self.record_outstanding(call_id, found_by_id(outcome, against))
+
+    def record_outstanding(self, call_id: int, found: Found) -> tuple[ApplyId, ...]:
+        """See outstanding_port.OutstandingStore."""
+        if found.fate in {Fate.SILENT, Fate.TOLD}:
+            with single(self.engine) as tx:
+                _note(tx, call_id, found)
+            return ()
+        with transaction(self.engine) as tx:
+            line, applies = lock_line(tx, call_id)
+            who = f"engine:{line.deployment}"
+            if line.settled_at is not None:
+                self._watched(tx, line, found, who)
+                return ()
+            match found.fate:
+                case Fate.BECAME_ID:
+                    settle(tx, [line], as_=found.words, who=who)
+                    self._follow_id(tx, line, found.remote_id)
+                    return ()
+                case Fate.SETTLED:
+                    _note(tx, call_id, found)
+                    is_watched = line.remote_id is not None and found.words != "not_found"
+                    settle(tx, [line], as_=found.words, who=who, is_watched=is_watched)
+                    if line.dispatch_key is not None:
+                        tx.execute(
+                            _KEY_IS_DEAD, {"operation_id": line.operation_id, "key": line.dispatch_key}
+                        )
+                    return wake(tx, [call_id], applies)
+                case _:
+                    if found.words != line.last_seen:
+                        words = f"what is outstanding works at {line.asked_at}: its engine says {found.words}"
+                        tell(tx, line, "outstanding_seen", who, words)
+                    _note(tx, call_id, found, ends=_ends(line))
+                    return ()
+
+    def _watched(self, tx: Connection, line: Row, found: Found, who: str) -> None:
+        """What was let go is looked at for a while longer: if it works again it may act, whoever has its target."""
+        if not works_again(found.fate, found.words):
+            _note(tx, line.id, found)
+            return
+        if found.fate is Fate.BECAME_ID:
+            self._follow_id(tx, line, found.remote_id)
+        else:
+            words = f"it was let go, and the engine at {line.asked_at} says {found.words}"
+            call_id = open_outstanding(tx, _sent(line), why=Why.CONTRADICTED, caller=self.owner, reason=words)
+            tell(tx, line, "contradicted", who, words, call_id)
+        tx.execute(text("UPDATE outstanding_calls SET next_look_at = NULL WHERE id = :id"), {"id": line.id})
+
+    def _follow_id(self, tx: Connection, line: Row, remote_id: str) -> None:
+        """The key has started something there: that is what may act now, and can be ended."""
+        words = f"its key started {remote_id} at {line.asked_at}"
+        call_id = open_outstanding(
+            tx, _sent(line, remote_id=remote_id), why=Why(line.why), caller=self.owner, reason=words
+        )
+        tx.execute(
+            text(
+                "UPDATE outstanding_calls n SET cancel_asked_at = c.cancel_asked_at, cancel_caller = c.cancel_caller,"
+                " cancel_reason = c.cancel_reason, proven_address = c.proven_address FROM outstanding_calls c"
+                " WHERE c.id = :old AND n.id = :new"
+            ),
+            {"old": line.id, "new": call_id},
+        )
+        tell(tx, line, "outstanding_found", f"engine:{line.deployment}", words, call_id)
+
+    def record_outstanding_call(self, call_id: int, words: str) -> None:
+        """See outstanding_port.OutstandingStore."""
+        with transaction(self.engine) as tx:
+            line = tx.execute(_LINE_LOCKED, {"id": call_id}).one()
+            if words != line.cancel_words or not line.cancel_calls:
+                tell(tx, line, "outstanding_cancel_sent", line.cancel_caller, words or "its engine took it")
+            tx.execute(
+                text(
+                    "UPDATE outstanding_calls SET cancel_calls = cancel_calls + 1, cancel_words = :words WHERE id = :id"
+                ),
+                {"words": words[:500], "id": call_id},
+            )
+
+
+def lock_line(tx: Connection, call_id: int) -> tuple[Row, Sequence[int]]:
+    """One line under its lock, after those of all applies that its settling concerns and of its operation; and these
+    applies.
+    """
+    given = {"ids": [call_id]}
+    applies = set(tx.execute(text(_CONCERNED), given).scalars())
+    line = tx.execute(_LINE_OF, {"id": call_id}).one()
+    lock_applies(tx, applies | {line.apply_id})
+    lock_operations(tx, [line.operation_id])
+    return tx.execute(_LINE_LOCKED, {"id": call_id}).one(), sorted(applies)
+
+
+def lock_applies(tx: Connection, applies: Iterable[int]) -> None:
+    """In their order."""
+    tx.execute(
+        text("SELECT 1 FROM applies WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE"),
+        {"ids": sorted(applies)},
+    )
+
+
+def settle(
+    tx: Connection, lines: Sequence[Row], *, as_: str, who: str, reason: str = "", is_watched: bool = False
+) -> None:
+    """Nothing of these lines, which the caller has locked, can act any more; each with its event."""
+    tx.execute(
+        _SETTLE,
+        {
+            "who": who,
+            "as": as_,
+            "reason": reason,
+            "is_watched": is_watched,
+            "pause_s": OUTSTANDING_LOOK_MOST_S / 2,
+            "ids": [line.id for line in lines],
+        },
+    )
+    for line in lines:
+        what = f"remote id {line.remote_id}" if line.remote_id else f"key {line.dispatch_key}"
+        words = f"the {what} is not outstanding any more ({as_})" + (f": {reason}" if reason else "")
+        tell(tx, line, "outstanding_settled", who, words)
+
+
+def wake(tx: Connection, call_ids: Sequence[int], applies: Sequence[int]) -> tuple[ApplyId, ...]:
+    """Who waited for the target may go: these applies, whose locks the caller holds, look again. Returns their ids."""
+    given = {"ids": list(call_ids)}
+    if not applies:
+        return ()
+    tx.execute(_WAKE_APPLIES, {"applies": list(applies)})
+    for statement in _WAKE:
+        tx.execute(statement, given)
+    named = tx.execute(
+        text("SELECT apply_identifier FROM applies WHERE id = ANY(:ids) ORDER BY id"), {"ids": list(applies)}
+    )
+    return tuple(ApplyId(name) for name in named.scalars())
+
+
+def tell(tx: Connection, line: Row, event: str, who: str, words: str, call_id: int | None = None) -> None:
+    """One event in the record of the operation that a line belongs to."""
+    detail = {"outstanding": call_id or line.id, "remote_id": line.remote_id, "key": line.dispatch_key}
+    append(tx, Happening(line.apply_id, event, who, line.operation_id, words, detail=detail))
+
+
+def _note(tx: Connection, call_id: int, found: Found, *, ends: bool = False) -> None:
+    looks = tx.execute(
+        text("SELECT looks FROM outstanding_calls WHERE id = :id"), {"id": call_id}
+    ).scalar_one()
+    tx.execute(
+        _LOOKED,
+        {
+            "is_silent": found.fate is Fate.SILENT,
+            "words": found.words,
+            "pause_s": look_pause_s(looks + 1, is_asked_to_end=ends),
+            "id": call_id,
+        },
+    )
+
+
+def _is_followed(line: Row, deployment: Row) -> bool:
+    """Its operation got the very id after all, and is looked at where this would be."""
+    is_own = line.remote_id is not None and line.own_id == line.remote_id and not line.is_finished
+    return bool(is_own and line.is_held and line.asked_at == deployment.address and line.settled_at is None)
+
+
+def _ends(line: Row) -> bool:
+    return line.cancel_asked_at is not None and line.settled_at is None
+
+
+def _sent(line: Row, remote_id: str | None = None) -> Sent:
+    return Sent(
+        apply_pk=line.apply_id,
+        operation_id=line.operation_id,
+        environment=line.environment,
+        database=line.database,
+        deployment=line.deployment,
+        generation=line.generation,
+        fence=line.fence,
+        engine_number=line.engine_number,
+        address=line.address,
+        remote_id=remote_id or line.remote_id,
+    )
