@@ -254,10 +254,25 @@ class Client:
         return self._ask(Verb.CUTOVER, subject, reason, selectors)
 
     def cancel(
-        self, subject: str, reason: str, *, although_foreign: str = "", **selectors: Unpack[Selectors]
+        self,
+        subject: str,
+        reason: str,
+        *,
+        although_foreign: str = "",
+        outstanding: bool = False,
+        **selectors: Unpack[Selectors],
     ) -> Receipt:
-        """Ends it for good. A whole apply needs no selector. although_foreign: as for stop."""
-        return self._ask(Verb.CANCEL, subject, reason, selectors, although_foreign=although_foreign)
+        """Ends it for good. A whole apply needs no selector. although_foreign: as for stop. outstanding: not the
+        operation, but what was sent and is followed no more, by its own id.
+        """
+        return self._ask(
+            Verb.CANCEL,
+            subject,
+            reason,
+            selectors,
+            although_foreign=although_foreign,
+            outstanding=outstanding,
+        )
 
     def retry(self, subject: str, reason: str, **selectors: Unpack[Selectors]) -> Receipt:
         """Dispatches failed operations once more that no engine has given an id."""
@@ -291,10 +306,14 @@ class Client:
         *,
         remote_id: str = "",
         taken_from: str = "",
+        engine_is_gone: bool = False,
         **selectors: Unpack[Selectors],
     ) -> Receipt:
-        """Says what became of uncertain operations, by somebody who looked at the engine."""
-        message = {"found": str(found), "remote_id": remote_id, "taken_from": taken_from}
+        """Says what became of uncertain operations, by somebody who looked at the engine; or, with engine_is_gone, of
+        operations whose engine nobody can ask any more.
+        """
+        message: dict[str, object] = {"found": str(found), "remote_id": remote_id, "taken_from": taken_from}
+        message["engine_is_gone"] = engine_is_gone
         answered = read_answered({**message, **self._operations(subject, reason, selectors)})
         return _told(lambda: self._door.resolve(answered))
 
@@ -308,12 +327,14 @@ class Client:
         *,
         although_cancel_refused: bool = False,
         although_foreign: str = "",
+        outstanding: bool = False,
     ) -> Receipt:
         message = {
             "verb": verb.value,
             "volume": volume,
             "although_cancel_refused": although_cancel_refused,
             "although_foreign": although_foreign,
+            "outstanding": outstanding,
         }
         asked = read_asked({**message, **self._operations(subject, reason, selectors)})
         return _told(lambda: self._door.ask(asked))

@@ -40,6 +40,9 @@ class OutstandingStore(Protocol):
     def outstanding_at(self, deployment: str) -> tuple[Outstanding, ...]:
         """What is not settled at the target of a deployment, under its own name."""
 
+    def make_outstanding_due(self, deployment: str) -> None:
+        """Somebody wants to know now: it is looked at whatever pause it has."""
+
     def settle_by_word(
         self, deployment: str, call_ids: Sequence[int], caller: str, reason: str
     ) -> tuple[ApplyId, ...]:

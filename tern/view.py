@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tern.domain.answer import fitting, fitting_gone
+from tern.blocking import Blocker, blockers_of_outstanding, blockers_of_silence
+from tern.domain.answer import fitting
 from tern.domain.doubt import Doubt
 from tern.domain.drift import Foretold
 from tern.domain.holds import ClearedBy, Hold, HoldKind
@@ -51,25 +52,6 @@ _CLEARED_BY_TIME = {HoldKind.CLAIMED, HoldKind.BACKOFF, HoldKind.BAKE}
 _IN_THE_WAY = {HoldKind.ORDER, HoldKind.WAVE, HoldKind.BAKE}
 
 _DONE_OR_NOT_BEGUN = frozenset({"pending", *(state.value for state in State if state.is_settled)})
-
-
-@dataclass(frozen=True, slots=True)
-class Blocker:
-    """Something that only a person moves on, with the command that does and what it would do."""
-
-    deployment: str
-    what: str
-    command: str
-    consequence: str
-
-    def as_json(self) -> dict[str, object]:
-        """For `--json`."""
-        return {
-            "deployment": self.deployment,
-            "what": self.what,
-            "command": self.command,
-            "consequence": self.consequence,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,15 +273,8 @@ def _blockers(facts: ApplyFacts, operations: tuple[OperationView, ...]) -> Itera
         elif operation.waits_for_undrain:
             command = f"tern deployments undrain {name}"
             yield Blocker(name, "its deployment is drained", command, "lets what waits there begin")
-        yield from _blockers_of_outstanding(operation)
-        if operation.record.unheard.is_gone and not operation.state.is_finished:
-            yield _gone(operation)
-        elif operation.lost_contact and not operation.record.unheard.tries:
-            words = operation.record.poll_error or "its engine refuses us"
-            command = f"tern deployments set {name} --token-ref REF --reason '…'"
-            yield Blocker(
-                name, f"lost contact: {words}", command, "mends credentials; --tls-ca, --tls-cert likewise"
-            )
+        yield from blockers_of_outstanding(operation.record)
+        yield from blockers_of_silence(operation.record, operation.scope, lost_contact=operation.lost_contact)
         if operation.lost_contact:
             words = operation.record.poll_error or "its engine does not answer"
             yield Blocker(name, f"lost contact: {words}", f"tern deployments check {name}", "asks its engine")
@@ -313,28 +288,6 @@ def _blockers_of_all(facts: ApplyFacts, operations: tuple[OperationView, ...]) -
         words = f"failed, and the rollout is paused: {failed.record.error_message or 'without a word'}"
         command = f"tern release {facts.apply_id} --reason '…'"
         yield Blocker(failed.deployment, words, command, "lets the others go on, until the next failure")
-
-
-def _gone(operation: OperationView) -> Blocker:
-    """Nobody there has been heard for so long that a person may say so."""
-    words = "|".join(each.value for each in fitting_gone())
-    command = f"tern resolve {operation.scope} --engine-is-gone --as {words} --reason '…'"
-    what = f"its engine may be gone: {operation.record.unheard.words}"
-    return Blocker(
-        operation.deployment,
-        what,
-        command,
-        "frees its target in the books; what was sent stays outstanding, and holds whoever comes next",
-    )
-
-
-def _blockers_of_outstanding(operation: OperationView) -> Iterator[Blocker]:
-    """At the operation whose it is, and at the one that waits for it."""
-    record = operation.record
-    found = {each.call_id: each for each in (*record.outstanding, *filter(None, [record.held_by]))}
-    for each in found.values():
-        for command, consequence in each.ways:
-            yield Blocker(operation.deployment, each.words, command, consequence)
 
 
 def _blockers_of_uncertain(operation: OperationView) -> Iterator[Blocker]:

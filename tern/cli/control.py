@@ -65,6 +65,7 @@ class _Typed:
     volume: int | None = None
     although_cancel_refused: bool = False
     although_foreign: str = ""
+    outstanding: bool = False
 
 
 def _command(verb: Verb) -> click.Command:
@@ -112,6 +113,13 @@ _foreign_option = click.option(
 )
 
 
+_outstanding_option = click.option(
+    "--outstanding",
+    is_flag=True,
+    help="End what was sent and is followed no more, by its own id; not the operation.",
+)
+
+
 def _arguments_of(verb: Verb) -> Callable[[Command], Command]:
     """What not every verb has: a level for volume, and operations to choose for all but release."""
 
@@ -124,6 +132,8 @@ def _arguments_of(verb: Verb) -> Callable[[Command], Command]:
             command = _although_option(command)
         if verb.is_halting:
             command = _foreign_option(command)
+        if verb is Verb.CANCEL:
+            command = _outstanding_option(command)
         return level(command) if verb is Verb.VOLUME else command
 
     return add
@@ -155,6 +165,7 @@ def _ask(typed: _Typed) -> int:
         volume=typed.volume,
         although_cancel_refused=typed.although_cancel_refused,
         although_foreign=typed.although_foreign,
+        outstanding=typed.outstanding,
     )
     receipt = ask(asked, reach.ports(ringing=not typed.dry_run))
     if typed.dry_run or not typed.waits:
@@ -183,7 +194,10 @@ def _wait(typed: _Typed, reading: Reading, receipt: WishReceipt) -> _Waited | No
     deadline = None if typed.timeout is None else time.monotonic() + typed.timeout
     while True:
         try:
-            waited = _look(typed.verb, reading.apply(typed.subject.apply_id), receipt)
+            facts = reading.apply(typed.subject.apply_id)
+            waited = (
+                _look_outstanding(facts, receipt) if typed.outstanding else _look(typed.verb, facts, receipt)
+            )
         except StorageUnavailable:
             waited = None
         if waited is not None:
@@ -219,6 +233,18 @@ def _look(verb: Verb, facts: ApplyFacts, receipt: WishReceipt) -> _Waited | None
         if wish is not None:
             fates[record.deployment] = wish.fate.value
     return _Waited(fates, endings)
+
+
+def _look_outstanding(facts: ApplyFacts, receipt: WishReceipt) -> _Waited | None:
+    """None while anything of them is outstanding that was asked to end."""
+    endings = {
+        line.deployment: Ending.NOT_DONE if line.outcome is Receipt.REFUSED else Ending.DONE
+        for line in receipt.lines
+    }
+    asked = {name for name, ending_ in endings.items() if ending_ is Ending.DONE}
+    if any(record.outstanding for record in facts.operations if record.deployment in asked):
+        return None
+    return _Waited({}, endings)
 
 
 def _wish_of(verb: Verb, record: OperationRecord, request_id: int | None) -> WishFacts | None:

@@ -1,7 +1,7 @@
 """`tern deployments`: the register of places that a change can go. One engine is asked before one is added."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -14,7 +14,9 @@ from tern.cli.envelope import json_option, write_document
 from tern.cli.importing import import_entries
 from tern.cli.moving import set_
 from tern.cli.picture import show
-from tern.cli.words import one_line, plural, silence_words
+from tern.cli.register import REFUSED, Line, distinct, tell
+from tern.cli.settling import settle
+from tern.cli.words import one_line, silence_words
 from tern.domain.errors import NotFound, Refused, UsageError
 from tern.domain.model import Capabilities, Deployment
 from tern.domain.outcome import Ok, Outcome
@@ -26,22 +28,7 @@ from tern.domain.text import is_name
 from tern.ports import Ports
 from tern.probing import offered, probe
 
-PARTLY = 6
-REFUSED = 5
 UNREACHABLE = 69
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What came of one deployment in a command about several."""
-
-    deployment: str
-    outcome: str
-    reason: str = ""
-
-    def as_json(self) -> dict[str, str]:
-        """For `--json`."""
-        return {"deployment": self.deployment, "outcome": self.outcome, "reason": self.reason}
 
 
 @click.group()
@@ -50,6 +37,7 @@ def deployments() -> None:
 
 
 deployments.add_command(set_)
+deployments.add_command(settle)
 
 
 @deployments.command()
@@ -141,7 +129,7 @@ def import_(file: Any, *, no_probe: bool, replaces: bool, as_json: bool) -> int:
     del no_probe
     judged = import_entries(file, reach.store, replaces=replaces)
     lines = [Line(each.deployment.name, each.outcome, _offers(each.deployment)) for each in judged]
-    return _answer("deployments_imported", lines, as_json=as_json, failure=REFUSED)
+    return tell("deployments_imported", lines, as_json=as_json, failure=REFUSED)
 
 
 @deployments.command()
@@ -213,7 +201,7 @@ def ls(*, environment: str, labels: Sequence[str], as_json: bool) -> None:
 def check(names: Sequence[str], *, as_json: bool) -> int:
     """Ask the engines of NAMES (all, if none is given) whether they answer, and what they offer."""
     ports = reach.ports()
-    found = ports.store.load_deployments(_distinct(names) or None)
+    found = ports.store.load_deployments(distinct(names) or None)
     lines = []
     answers = probe(ports.engines, found)
     for deployment, answer in zip(found, answers, strict=True):
@@ -225,7 +213,7 @@ def check(names: Sequence[str], *, as_json: bool) -> int:
     # What a person declared stays as it is: an engine's answer is a finding and never a declaration.
     ports.store.record_probes(offered(found, answers))
     warnings = compared_with_others([each.name for each in found], ports)
-    return _answer("deployments_checked", lines, as_json=as_json, failure=UNREACHABLE, warnings=warnings)
+    return tell("deployments_checked", lines, as_json=as_json, failure=UNREACHABLE, warnings=warnings)
 
 
 @deployments.command()
@@ -255,9 +243,9 @@ def rm(names: Sequence[str], *, as_json: bool) -> int:
 def _each(names: Sequence[str], outcome: str, *, as_json: bool, drained: bool | None) -> int:
     store = reach.store()
     # A name that is not there refuses all: half of a typing mistake is not carried out.
-    store.load_deployments(_distinct(names))
+    store.load_deployments(distinct(names))
     lines = []
-    for name in _distinct(names):
+    for name in distinct(names):
         try:
             if drained is None:
                 store.remove_deployment(name)
@@ -266,7 +254,7 @@ def _each(names: Sequence[str], outcome: str, *, as_json: bool, drained: bool | 
             lines.append(Line(name, outcome))
         except (Refused, NotFound) as error:
             lines.append(Line(name, "refused", str(error)))
-    return _answer("deployments_changed", lines, as_json=as_json, failure=REFUSED)
+    return tell("deployments_changed", lines, as_json=as_json, failure=REFUSED)
 
 
 def _described(wanted: Deployment, answer: Outcome[Capabilities], declared: str | None) -> Deployment:
@@ -342,35 +330,8 @@ def _json(deployment: Deployment) -> dict[str, object]:
     }
 
 
-def _answer(
-    kind: str, lines: Sequence[Line], *, as_json: bool, failure: int, warnings: Sequence[str] = ()
-) -> int:
-    bad = [line for line in lines if line.outcome in {"refused", "failed"}]
-    if as_json:
-        write_document(kind, {"deployments": [line.as_json() for line in lines]}, warnings=warnings)
-    else:
-        width = max((len(line.deployment) for line in lines), default=0)
-        for line in lines:
-            mark = "✖" if line in bad else "✔"
-            click.echo(
-                f"{mark} {line.deployment:<{width}}  {line.outcome}"
-                + (f": {one_line(line.reason)}" if line.reason else "")
-            )
-        for warning in warnings:
-            click.echo(f"! {one_line(warning)}")
-        if bad:
-            click.echo(f"{plural(len(bad), 'deployment')} of {len(lines)} not done", err=True)
-    if not bad:
-        return 0
-    return failure if len(bad) == len(lines) else PARTLY
-
-
 def _filled(option: str, value: str) -> str:
     if not is_name(value):
         what = f"--{option} is {'unprintable' if value.strip() else 'empty'}"
         raise UsageError(what)
     return value
-
-
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names))

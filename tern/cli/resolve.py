@@ -26,6 +26,16 @@ CONSEQUENCES: Mapping[Resolved, str] = {
 }
 
 
+_OUTSTANDING = (
+    "what was sent stays outstanding there, and nothing is sent to that target before it is settled"
+)
+GONE: Mapping[Resolved, str] = {
+    Resolved.ENDED: f"it counts as failed; {_OUTSTANDING}",
+    Resolved.NOT_STARTED: f"it counts as failed, and is not sent again; {_OUTSTANDING}",
+}
+"""What the same words come to where the engine is gone."""
+
+
 @click.command(epilog=EXIT_CODES)
 @click.argument("subject", metavar="AP[/DEPLOYMENT]")
 @click.option(
@@ -41,6 +51,12 @@ CONSEQUENCES: Mapping[Resolved, str] = {
     metavar="AP/DEPLOYMENT",
     help="With remote-id=R: the operation that the id was taken for. Its work is given up as failed.",
 )
+@click.option(
+    "--engine-is-gone",
+    is_flag=True,
+    help="Nobody there can be asked any more: ten tries in ten minutes had no usable answer. With ended, completed or"
+    " not-started; what was sent stays outstanding, and nothing is sent to that target before it is settled.",
+)
 @selection_options
 @click.option("--reason", required=True, help="How you know; it stands in the record.")
 @click.option("--dry-run", is_flag=True, help="Answer for each operation, write nothing.")
@@ -51,6 +67,7 @@ def resolve(
     *,
     found: str,
     taken_from: str,
+    engine_is_gone: bool,
     reason: str,
     dry_run: bool,
     expected: int | None,
@@ -63,6 +80,9 @@ def resolve(
     """
     named = Subject.read(subject)
     selection = read_selection(named, **selectors)
+    if engine_is_gone and named.scope is None and expected is None and not dry_run:
+        what = "engines of several operations are called gone with --expect, or one at a time"
+        raise UsageError(what, next_step="Say --dry-run first: it prints how many.")
     answer, remote_id = _read(found)
     asked = Answered(
         named.apply_id,
@@ -73,12 +93,13 @@ def resolve(
         reason,
         dry_run=dry_run,
         expected=expected,
+        engine_is_gone=engine_is_gone,
         taken_from=Subject.read_operation(taken_from) if taken_from else None,
     )
     from tern.flows import accept  # noqa: PLC0415
 
     lines = accept.answer(asked, reach.ports(ringing=not dry_run))
-    _tell(named, answer, remote_id, reason, lines, dry_run=dry_run, as_json=as_json)
+    _tell(named, asked, lines, as_json=as_json)
     return exit_code(Ending.DONE if line.outcome is Receipt.ACCEPTED else Ending.NOT_DONE for line in lines)
 
 
@@ -94,22 +115,16 @@ def _read(found: str) -> tuple[Resolved, RemoteId | None]:
     return answer, RemoteId(value.strip()) if value.strip() else None
 
 
-def _tell(
-    named: Subject,
-    answer: Resolved,
-    remote_id: RemoteId | None,
-    reason: str,
-    lines: tuple[ReceiptLine, ...],
-    *,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
+def _tell(named: Subject, asked: Answered, lines: tuple[ReceiptLine, ...], *, as_json: bool) -> None:
+    answer, dry_run = asked.found, asked.dry_run
     if as_json:
         scope = str(named.scope or named.apply_id)
-        found = {"scope": scope, "as": answer.value, "remote_id": remote_id, "reason": reason}
-        write_document("resolved", {**found, "dry_run": dry_run, **receipt.as_json(lines, {})})
+        found = {"scope": scope, "as": answer.value, "remote_id": asked.remote_id, "reason": asked.reason}
+        gone = {"engine_is_gone": asked.engine_is_gone}
+        write_document("resolved", {**found, **gone, "dry_run": dry_run, **receipt.as_json(lines, {})})
         return
     title = f"resolve of {named.apply_id} as {answer.value}"
     receipt.show(title, lines, {}, whole=named.apply_id, dry_run=dry_run)
     if any(line.outcome is Receipt.ACCEPTED for line in lines) and not dry_run:
-        click.echo(f"From now on: {CONSEQUENCES[answer]}. Next: tern watch {named.apply_id}")
+        what = GONE[answer] if asked.engine_is_gone else CONSEQUENCES[answer]
+        click.echo(f"From now on: {what}. Next: tern watch {named.apply_id}")

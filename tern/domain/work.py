@@ -234,8 +234,13 @@ class Asked:
     volume: int | None = None
     although_cancel_refused: bool = False
     although_foreign: str = ""
+    outstanding: bool = False
+    """Of a cancel alone: it is about what was sent and is followed no more, not about the operation."""
 
     def __post_init__(self) -> None:
+        if self.outstanding and (self.verb is not Verb.CANCEL or self.although_foreign):
+            what = "only a cancel ends what is outstanding, and by the id that is outstanding"
+            raise UsageError(what)
         if self.although_foreign and not self.verb.is_halting:
             what = f"a {self.verb} is never sent to other work; only stop and cancel name an id all the same"
             raise UsageError(what)

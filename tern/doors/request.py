@@ -129,11 +129,13 @@ def read_asked(message: Mapping[str, object]) -> Asked:
     """A wish; raises UsageError, and ScopeRefused for a malformed operation.
 
     verb; what _chosen() says; caller, reason; dry_run; expected, for how many operations it is to be accepted; volume,
-    of that verb alone; although_cancel_refused, of a start alone; although_foreign, an id, of stop and cancel alone.
+    of that verb alone; although_cancel_refused, of a start alone; although_foreign, an id, of stop and cancel alone;
+    outstanding, of a cancel alone.
     """
     fields = _Fields(message)
     verb, volume = fields.word("verb", Verb), fields.number("volume")
     although = fields.flag("although_cancel_refused")
+    outstanding = fields.flag("outstanding")
     foreign = fields.text("although_foreign").strip()
     choose, rest = _chosen(fields), _rest(fields)
     fields.end()
@@ -145,6 +147,7 @@ def read_asked(message: Mapping[str, object]) -> Asked:
         volume=volume,
         although_cancel_refused=although,
         although_foreign=foreign,
+        outstanding=outstanding,
         **rest,
     )
 
@@ -153,11 +156,12 @@ def read_answered(message: Mapping[str, object]) -> Answered:
     """A person's answer about uncertain operations; raises UsageError, and ScopeRefused for a malformed operation.
 
     found; remote_id, and taken_from beside it, of that answer alone; what _chosen() says; caller, reason; dry_run;
-    expected.
+    expected; engine_is_gone.
     """
     fields = _Fields(message)
     found, remote_id = fields.word("found", Resolved), fields.text("remote_id").strip()
     taken_from = fields.text("taken_from").strip()
+    engine_is_gone = fields.flag("engine_is_gone")
     choose, rest = _chosen(fields), _rest(fields)
     fields.end()
     apply_id, selection = choose()
@@ -167,6 +171,7 @@ def read_answered(message: Mapping[str, object]) -> Answered:
         found,
         RemoteId(remote_id) if remote_id else None,
         taken_from=ScopeName.parse(taken_from) if taken_from else None,
+        engine_is_gone=engine_is_gone,
         **rest,
     )
 

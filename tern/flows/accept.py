@@ -102,6 +102,12 @@ def ask(asked: Asked, ports: Ports) -> WishReceipt:
     receipt = ports.store.accept_wish(asked)
     if receipt.request_id is None:
         return receipt
+    if asked.outstanding:
+        # The looks at it carry it out.
+        for line in receipt.lines:
+            if line.outcome is Receipt.ACCEPTED:
+                ports.bells.poll(line.deployment)
+        return receipt
     if asked.verb not in CALLS_ONLY:
         # Carries out at once what needs no call, before the single bells arrive.
         ports.bells.advance(asked.apply_id)

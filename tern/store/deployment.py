@@ -34,6 +34,13 @@ _DUE_AGAIN = (
     ),
 )
 """What waited for the deployment: starts, and dispatches that its engine can't settle."""
+_OUTSTANDING = text(
+    "SELECT DISTINCT a.apply_identifier || '/' || c.deployment FROM outstanding_calls c"
+    " JOIN applies a ON a.id = c.apply_id WHERE c.deployment = :name AND c.settled_at IS NULL ORDER BY 1"
+)
+_IS_THAT_TARGET = text(
+    "SELECT (environment, database, target) = (:environment, :database, :target) FROM deployments WHERE name = :name"
+)
 _PROBED = text(
     # In the order of their names, so that two who write down what they found don't wait for each other in a ring.
     "UPDATE deployments d SET capabilities = coalesce(f.offers, d.capabilities),"
@@ -75,6 +82,7 @@ class DeploymentSteps(Steps):
         try:
             with transaction(self.engine) as tx:
                 _refuse_while_used(tx, deployment.name, "replaced")
+                _refuse_another_target(tx, deployment)
                 _exactly_one(
                     tx.execute(
                         text(
@@ -125,6 +133,7 @@ class DeploymentSteps(Steps):
         """See ports.DeploymentStore."""
         with transaction(self.engine) as tx:
             _refuse_while_used(tx, name, "removed")
+            _refuse_while_outstanding(tx, name, "removed")
             _exactly_one(
                 tx.execute(text("DELETE FROM deployments WHERE name = :name"), {"name": name}).rowcount, name
             )
@@ -219,12 +228,51 @@ def users_of(tx: Connection, names: Sequence[str]) -> Mapping[str, Sequence[str]
     return users
 
 
+def outstanding_of(tx: Connection, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """The operations of which something is outstanding at each of these, which is reached by what stands there too."""
+    rows = tx.execute(
+        text(
+            "SELECT c.deployment, array_agg(DISTINCT a.apply_identifier || '/' || c.deployment) AS scopes"
+            " FROM outstanding_calls c JOIN applies a ON a.id = c.apply_id"
+            " WHERE c.deployment = ANY(:names) AND c.settled_at IS NULL GROUP BY c.deployment"
+        ),
+        {"names": list(names)},
+    )
+    return {row.deployment: row.scopes[:_USERS_NAMED] for row in rows}
+
+
 def _refuse_while_used(tx: Connection, name: str, done: str) -> None:
     # Before the look: a rollout that is just being accepted has read the old one, and holds it (load_named).
     tx.execute(text("SELECT 1 FROM deployments WHERE name = :name FOR UPDATE"), {"name": name})
     if used := users_of(tx, [name]).get(name):
         message = f"deployment {name} was not {done}"
         raise Refused(message, why=(f"it is used by {', '.join(used)}",), reason="DEPLOYMENT_IN_USE")
+
+
+def _refuse_while_outstanding(tx: Connection, name: str, done: str) -> None:
+    """What may still act there is asked for by this name, and holds whoever comes to its target."""
+    found = tx.execute(_OUTSTANDING, {"name": name}).scalars().all()
+    if not found:
+        return
+    message = f"deployment {name} was not {done}"
+    raise Refused(
+        message,
+        why=(f"what was sent there by {', '.join(found[:_USERS_NAMED])} is outstanding, and may still act",),
+        next_step=f"tern explain {found[0]} says what leads out; tern deployments drain {name} keeps new work away.",
+        reason="DEPLOYMENT_IN_USE",
+    )
+
+
+def _refuse_another_target(tx: Connection, deployment: Deployment) -> None:
+    """A new engine may take the place of one that is gone, for the same target; its name stands for no other one."""
+    given = {
+        "name": deployment.name,
+        "environment": deployment.environment,
+        "database": deployment.database,
+        "target": deployment.target,
+    }
+    if tx.execute(_IS_THAT_TARGET, given).scalar_one_or_none() is False:
+        _refuse_while_outstanding(tx, deployment.name, "replaced")
 
 
 def _exactly_one(count: int, name: str) -> None:

@@ -46,6 +46,9 @@ _WAITING = text(
     " JOIN apply_operations o ON o.deployment = n.deployment AND o.completed_at IS NULL"
     " WHERE d.name = :deployment ORDER BY o.id"
 )
+_MAKE_DUE = text(
+    "UPDATE outstanding_calls SET next_look_at = tern_clock() WHERE deployment = :deployment AND settled_at IS NULL"
+)
 _LINES = text(
     "SELECT c.* FROM outstanding_calls c WHERE c.id = ANY(:ids) AND c.deployment = :deployment"
     " AND c.settled_at IS NULL ORDER BY c.id FOR NO KEY UPDATE"
@@ -107,6 +110,11 @@ class GoneSteps(Steps):
         """See outstanding_port.OutstandingStore."""
         with transaction(self.engine) as tx:
             return tuple(outstanding_in(row) for row in tx.execute(_AT, {"deployment": deployment}))
+
+    def make_outstanding_due(self, deployment: str) -> None:
+        """See outstanding_port.OutstandingStore."""
+        with transaction(self.engine) as tx:
+            tx.execute(_MAKE_DUE, {"deployment": deployment})
 
     def settle_by_word(
         self, deployment: str, call_ids: Sequence[int], caller: str, reason: str

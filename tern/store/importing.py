@@ -9,7 +9,7 @@ from psycopg import errors
 from tern.domain.errors import TryAgain
 from tern.domain.model import Deployment
 from tern.domain.register import Entered, Entry, Judged, judge
-from tern.store.deployment import deployment_in, users_of
+from tern.store.deployment import deployment_in, outstanding_of, users_of
 from tern.store.session import transaction
 from tern.store.sql import Connection, text
 from tern.store.step import Steps
@@ -79,6 +79,7 @@ def _import(
     }
     known = [deployment_in(row) for row in tx.execute(_KNOWN, given)]
     users = users_of(tx, [each.name for each in known]) if replaces else {}
+    users = {**users, **outstanding_of(tx, [each.name for each in known])} if replaces else users
     judged = judge(entries, known, users, replaces=replaces)
     if not writes or any(each.why for each in judged):
         return judged

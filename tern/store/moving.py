@@ -70,6 +70,11 @@ _DUE_AGAIN = text(
     "UPDATE control_deliveries SET next_attempt_at = tern_clock()"
     " WHERE operation_id = ANY(:ids) AND state IN ('pending', 'sent')"
 )
+_IS_THERE_NOW = text(
+    # By a key, and by nothing else: what was sent to this engine may be asked about where it is by now.
+    "UPDATE outstanding_calls SET proven_address = :address, next_look_at = tern_clock() WHERE deployment = :name"
+    " AND settled_at IS NULL AND coalesce(nullif(proven_address, ''), address) = :before"
+)
 _OUTSTANDING = text(
     "INSERT INTO outstanding_calls (apply_id, operation_id, environment, database, deployment, dispatch_key, remote_id,"
     " generation, fence, engine_number, address, why, caller, reason)"
@@ -114,6 +119,9 @@ class MovingSteps(Steps):
                     _refuse_exchange(tx, change, after, rows, how)
                     self._leave_the_old_address(tx, change, rows, how)
                     tx.execute(_MOVE_ENGINE, {"name": change.name, "address": after.address})
+                    if how is Sameness.PROVEN:
+                        given = {"name": change.name, "address": after.address, "before": before.address}
+                        tx.execute(_IS_THERE_NOW, given)
                 values = _values(after)
                 tx.execute(_WRITE, values)
                 if moves or change.new_identity:

@@ -17,6 +17,7 @@ from tern.domain.states import ApplyState, State
 from tern.domain.tally import UNPASSED
 from tern.ports import Asked, DueControl, WishReceipt
 from tern.store.halt import NO_CALL_IS_OUT, STOP_IN_FORCE
+from tern.store.outstanding_cancel import accept_outstanding_cancel
 from tern.store.receipt import outcomes
 from tern.store.release import accept_release
 from tern.store.reservation import BLOCKED_BY, holding_in
@@ -81,6 +82,8 @@ class WishSteps(Steps):
                 raise NotFound(message, next_step="`tern ls` lists them.")
             if verb is Verb.RELEASE:
                 return accept_release(tx, asked, apply.id)
+            if asked.outstanding:
+                return accept_outstanding_cancel(tx, asked, apply.id)
             overtaking = [each.value for each in _OVERTAKEN_BY.get(verb, ())]
             given = {"verb": verb.value, "overtaking": overtaking, "apply": apply.id}
             candidates = tx.execute(_CANDIDATES, given).all()

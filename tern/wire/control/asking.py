@@ -63,6 +63,7 @@ def read_control(said: control_v1.ControlRequest, caller: str) -> Asked:
             "volume": said.volume if said.HasField("volume") else None,
             "although_cancel_refused": said.although_cancel_refused,
             "although_foreign": said.although_foreign,
+            "outstanding": said.outstanding,
         }
     )
 
@@ -71,7 +72,8 @@ def read_resolve(said: control_v1.ResolveRequest, caller: str) -> Answered:
     """An answer in the caller's name; raises UsageError, ScopeRefused."""
     found = FINDINGS.said(said.finding)
     ids = {"remote_id": said.remote_id, "taken_from": said.taken_from}
-    return read_answered({**_operations(said, caller), "found": found, **ids})
+    gone = {"engine_is_gone": said.engine_is_gone}
+    return read_answered({**_operations(said, caller), "found": found, **ids, **gone})
 
 
 def _operations(
@@ -148,6 +150,7 @@ def control_message(asked: Asked) -> control_v1.ControlRequest:
         volume=asked.volume,
         although_cancel_refused=asked.although_cancel_refused,
         although_foreign=asked.although_foreign,
+        outstanding=asked.outstanding,
     )
 
 
@@ -162,6 +165,7 @@ def resolve_message(answered: Answered) -> control_v1.ResolveRequest:
         reason=answered.reason,
         dry_run=answered.dry_run,
         expect=answered.expected,
+        engine_is_gone=answered.engine_is_gone,
     )
 
 

@@ -881,6 +881,7 @@ class ControlRequest(_message.Message):
     VOLUME_FIELD_NUMBER: _builtins.int
     ALTHOUGH_CANCEL_REFUSED_FIELD_NUMBER: _builtins.int
     ALTHOUGH_FOREIGN_FIELD_NUMBER: _builtins.int
+    OUTSTANDING_FIELD_NUMBER: _builtins.int
     verb: Global___Verb.ValueType
     subject: _builtins.str
     """`apl-…`, or `apl-…/DEPLOYMENT` for one operation."""
@@ -898,6 +899,8 @@ class ControlRequest(_message.Message):
     """For VERB_STOP and VERB_CANCEL of an operation whose id turned out to be other work's: that id, which is halted
     all the same. Without it the wish is held.
     """
+    outstanding: _builtins.bool
+    """For VERB_CANCEL alone: it ends, by its own id, what was sent and is followed no more, not the operation."""
     @_builtins.property
     def selection(self) -> Global___Selection: ...
     def __init__(
@@ -912,10 +915,11 @@ class ControlRequest(_message.Message):
         volume: _builtins.int | None = ...,
         although_cancel_refused: _builtins.bool = ...,
         although_foreign: _builtins.str = ...,
+        outstanding: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "_volume", b"_volume", "expect", b"expect", "selection", b"selection", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "_volume", b"_volume", "although_cancel_refused", b"although_cancel_refused", "although_foreign", b"although_foreign", "dry_run", b"dry_run", "expect", b"expect", "reason", b"reason", "selection", b"selection", "subject", b"subject", "verb", b"verb", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "_volume", b"_volume", "although_cancel_refused", b"although_cancel_refused", "although_foreign", b"although_foreign", "dry_run", b"dry_run", "expect", b"expect", "outstanding", b"outstanding", "reason", b"reason", "selection", b"selection", "subject", b"subject", "verb", b"verb", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expect: _TypeAlias = _typing.Literal["expect"]  # noqa: Y015
     _WhichOneofArgType__expect: _TypeAlias = _typing.Literal["_expect", b"_expect"]  # noqa: Y015
@@ -994,6 +998,7 @@ class ResolveRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     EXPECT_FIELD_NUMBER: _builtins.int
     TAKEN_FROM_FIELD_NUMBER: _builtins.int
+    ENGINE_IS_GONE_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     """`apl-…`, or `apl-…/DEPLOYMENT` for one operation."""
     finding: Global___Finding.ValueType
@@ -1007,6 +1012,10 @@ class ResolveRequest(_message.Message):
     """Refused unless it is accepted for so many operations."""
     taken_from: _builtins.str
     """With remote_id: the operation `apl-…/DEPLOYMENT` that the id was taken for until now. Its work is given up as failed."""
+    engine_is_gone: _builtins.bool
+    """Nobody at the engine can be asked any more. Refused unless ten tries in ten minutes had no usable answer; what was
+    sent stays outstanding there. With FINDING_ENDED, FINDING_COMPLETED and FINDING_NOT_STARTED.
+    """
     @_builtins.property
     def selection(self) -> Global___Selection:
         """A whole apply needs one that says which operations were looked at."""
@@ -1022,10 +1031,11 @@ class ResolveRequest(_message.Message):
         dry_run: _builtins.bool = ...,
         expect: _builtins.int | None = ...,
         taken_from: _builtins.str = ...,
+        engine_is_gone: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "expect", b"expect", "selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "dry_run", b"dry_run", "expect", b"expect", "finding", b"finding", "reason", b"reason", "remote_id", b"remote_id", "selection", b"selection", "subject", b"subject", "taken_from", b"taken_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "dry_run", b"dry_run", "engine_is_gone", b"engine_is_gone", "expect", b"expect", "finding", b"finding", "reason", b"reason", "remote_id", b"remote_id", "selection", b"selection", "subject", b"subject", "taken_from", b"taken_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expect: _TypeAlias = _typing.Literal["expect"]  # noqa: Y015
     _WhichOneofArgType__expect: _TypeAlias = _typing.Literal["_expect", b"_expect"]  # noqa: Y015

@@ -1,0 +1,55 @@
+"""What only a person moves on where an engine is silent, refuses us, or may still act on its own. Pure.
+
+The other blockers, which depend on the rollout, are in view.py.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tern.domain.answer import fitting_gone
+from tern.facts import OperationRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """Something that only a person moves on, with the command that does and what it would do."""
+
+    deployment: str
+    what: str
+    command: str
+    consequence: str
+
+    def as_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "deployment": self.deployment,
+            "what": self.what,
+            "command": self.command,
+            "consequence": self.consequence,
+        }
+
+
+def blockers_of_silence(record: OperationRecord, scope: str, *, lost_contact: bool) -> Iterator[Blocker]:
+    """Nobody there has been heard for so long that a person may say so; or somebody was, who refuses us."""
+    if record.unheard.is_gone and not record.state.is_finished:
+        words = "|".join(each.value for each in fitting_gone())
+        command = f"tern resolve {scope} --engine-is-gone --as {words} --reason '…'"
+        consequence = (
+            "frees its target in the books; what was sent stays outstanding, and holds whoever comes next"
+        )
+        yield Blocker(
+            record.deployment, f"its engine may be gone: {record.unheard.words}", command, consequence
+        )
+    elif lost_contact and not record.unheard.tries:
+        words = record.poll_error or "its engine refuses us"
+        command = f"tern deployments set {record.deployment} --token-ref REF --reason '…'"
+        consequence = "mends the credentials, if they are it; --tls-ca, --tls-cert and --tls-key likewise"
+        yield Blocker(record.deployment, f"lost contact: {words}", command, consequence)
+
+
+def blockers_of_outstanding(record: OperationRecord) -> Iterator[Blocker]:
+    """At the operation whose it is, and at the one that waits for it."""
+    found = {each.call_id: each for each in (*record.outstanding, *filter(None, [record.held_by]))}
+    for each in found.values():
+        for command, consequence in each.ways:
+            yield Blocker(record.deployment, each.words, command, consequence)

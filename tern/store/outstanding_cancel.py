@@ -1,0 +1,67 @@
+"""Somebody wants what is outstanding ended: written down with each line, and repeated by the looks at it until one
+shows that it is over (G15).
+
+Nothing is waited for that a driver could hold for long, as with every other wish.
+"""
+
+from collections.abc import Sequence
+
+from tern.domain.control import Receipt, ReceiptLine
+from tern.domain.outstanding import Outstanding
+from tern.domain.selection import Member, refuse_unexpected
+from tern.domain.states import State
+from tern.ports import Asked, WishReceipt
+from tern.store.outstanding_hold import SELECTED, outstanding_in
+from tern.store.receipt import outcomes
+from tern.store.sql import Connection, Row, text
+
+_OPERATIONS = text(
+    "SELECT o.id, o.deployment, o.state, o.wave, coalesce(n.labels, '{}') AS labels FROM apply_operations o"
+    " LEFT JOIN deployments n ON n.name = o.deployment WHERE o.apply_id = :apply ORDER BY o.position"
+)
+_LINES = text(
+    f"SELECT c.operation_id, {SELECTED} FROM outstanding_calls c JOIN applies ca ON ca.id = c.apply_id"
+    " WHERE c.apply_id = :apply AND c.settled_at IS NULL ORDER BY c.id"
+)
+_ASK = text(
+    "UPDATE outstanding_calls SET cancel_asked_at = n.now, cancel_caller = :caller, cancel_reason = :reason,"
+    " next_look_at = n.now FROM (SELECT tern_clock() AS now) n"
+    " WHERE id = ANY(:ids) AND settled_at IS NULL AND cancel_asked_at IS NULL"
+)
+_INSERT_REQUEST = text(
+    "INSERT INTO control_requests (apply_id, verb, caller, reason, outcomes)"
+    " VALUES (:apply, 'cancel', :caller, :reason, CAST(:outcomes AS jsonb)) RETURNING id"
+)
+
+
+def accept_outstanding_cancel(tx: Connection, asked: Asked, apply_pk: int) -> WishReceipt:
+    """An answer for each selected operation; what is accepted is written to its lines, and is due at once. Raises
+    Refused for another number than was expected.
+    """
+    rows = tx.execute(_OPERATIONS, {"apply": apply_pk}).all()
+    if asked.selection.is_made:
+        members = [Member(row.deployment, State(row.state), row.labels, row.wave) for row in rows]
+        chosen = set(asked.selection.choose(asked.apply_id, members))
+        rows = [row for row in rows if row.deployment in chosen]
+    found: dict[int, list[Outstanding]] = {}
+    for line in tx.execute(_LINES, {"apply": apply_pk}):
+        found.setdefault(line.operation_id, []).append(outstanding_in(line))
+    lines = tuple(_answer(row, found.get(row.id, [])) for row in rows)
+    refuse_unexpected(asked.expected, lines)
+    accepted = [row.id for row, line in zip(rows, lines, strict=True) if line.outcome is Receipt.ACCEPTED]
+    if asked.dry_run or not accepted:
+        return WishReceipt(None, lines)
+    given = {"apply": apply_pk, "caller": asked.caller, "reason": asked.reason}
+    request_id = tx.execute(_INSERT_REQUEST, {**given, "outcomes": outcomes(lines)}).scalar_one()
+    ids = [each.call_id for operation_id in accepted for each in found[operation_id]]
+    tx.execute(_ASK, {"caller": asked.caller, "reason": asked.reason, "ids": ids})
+    return WishReceipt(request_id, lines)
+
+
+def _answer(row: Row, found: Sequence[Outstanding]) -> ReceiptLine:
+    if not found:
+        return ReceiptLine(row.deployment, Receipt.REFUSED, "nothing of it is outstanding")
+    if all(each.cancel_asked for each in found):
+        return ReceiptLine(row.deployment, Receipt.ALREADY, "it is asked to end already")
+    named = ", ".join(each.remote_id or "its key, which is forbidden" for each in found)
+    return ReceiptLine(row.deployment, Receipt.ACCEPTED, f"it goes out to {named} at {found[0].address}")
