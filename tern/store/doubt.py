@@ -22,7 +22,9 @@ _LOCK_OPERATIONS = text(
     f" a.database, {CLAIMED_FOR_S} AS claimed_for_s,"
     " extract(epoch FROM tern_clock() - o.unanswered_since)::float AS unanswered_for_s,"
     # A stamp ahead of now, under a clock that was set back, is of now.
-    " greatest(0, extract(epoch FROM tern_clock() - o.unheard_since))::float AS unheard_for_s"
+    " greatest(0, extract(epoch FROM tern_clock() - o.unheard_since))::float AS unheard_for_s,"
+    # Where it is called now; its engine may have moved since the dispatch.
+    " coalesce((SELECT n.address FROM deployments n WHERE n.name = o.deployment), o.dispatched_to) AS called_at"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id WHERE o.id = ANY(:ids)"
     " ORDER BY o.id FOR NO KEY UPDATE OF o"
 )

@@ -120,7 +120,7 @@ def sent_of(row: Row) -> Sent | None:
         generation=row.dispatch_generation,
         fence=row.fence,
         engine_number=row.engine_number,
-        address=row.dispatched_to,
+        address=row.called_at,
         dispatch_key=row.dispatch_key if row.remote_id is None else None,
         remote_id=row.remote_id,
     )

@@ -74,8 +74,13 @@ _SETTLE = text(
     " FROM (SELECT tern_clock() AS now) n WHERE id = ANY(:ids) AND settled_at IS NULL"
 )
 _KEY_IS_DEAD = text(
-    "UPDATE apply_operations SET dispatch_key_is_dead = true WHERE id = :operation_id AND dispatch_key = :key"
-    " AND completed_at IS NOT NULL"
+    # What was put back in line since goes under the next one; whoever drives it just now finds out for himself.
+    "UPDATE apply_operations SET dispatch_key_is_dead = state <> 'pending',"
+    " dispatch_key = CASE WHEN state <> 'pending' THEN dispatch_key END,"
+    " dispatch_intent_at = CASE WHEN state <> 'pending' THEN dispatch_intent_at END,"
+    " dispatch_generation = dispatch_generation + CAST(state = 'pending' AS integer)"
+    " WHERE id = :operation_id AND dispatch_key = :key AND claim_token IS NULL"
+    " AND (completed_at IS NOT NULL OR state = 'pending')"
 )
 _WEIGHED = text(
     f"SELECT o.id, {evidence_columns(':remote_id')} FROM apply_operations o JOIN applies a ON a.id = o.apply_id"

@@ -345,7 +345,7 @@ def _sent(row: Row) -> Sent:
         generation=row.dispatch_generation,
         fence=row.fence,
         engine_number=row.engine_number,
-        address=row.dispatched_to or row.address,
+        address=row.address or row.dispatched_to,
         remote_id=row.remote_id,
     )
 
