@@ -51,6 +51,21 @@ COMMENT ON FUNCTION tern_outstanding IS
     'What was sent to this target, under whatever name, and may still act although no operation follows it: until it is
 settled, no Apply and no Start leaves for that target.';
 
+-- Whoever claims a first dispatch, in whatever version: workers of the version before look for nothing outstanding.
+CREATE FUNCTION apply_operations_begin_nothing() RETURNS trigger LANGUAGE plpgsql
+    SET enable_seqscan = off AS $$
+BEGIN
+    IF EXISTS (SELECT FROM applies a CROSS JOIN LATERAL tern_outstanding(a.environment, a.database, NEW.deployment)
+            WHERE a.id = NEW.apply_id) THEN
+        RAISE EXCEPTION 'something is outstanding at the target of %', NEW.deployment
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'apply_operations_begin_nothing';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER apply_operations_begin_nothing BEFORE UPDATE OF dispatch_key ON apply_operations
+    FOR EACH ROW WHEN (OLD.dispatch_key IS NULL AND NEW.dispatch_key IS NOT NULL)
+    EXECUTE FUNCTION apply_operations_begin_nothing();
+
 -- What was given up is append-only: only what was seen of it, how it was settled, and that somebody wants it ended are
 -- written to it. What is settled is looked at for a while all the same.
 CREATE OR REPLACE FUNCTION outstanding_calls_are_kept() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -150,7 +165,8 @@ def downgrade() -> None:
         END $$;
         CREATE TRIGGER outstanding_calls_are_kept BEFORE UPDATE OR DELETE ON outstanding_calls
             FOR EACH ROW EXECUTE FUNCTION outstanding_calls_are_kept();
-        DROP FUNCTION tern_outstanding;
+        DROP TRIGGER apply_operations_begin_nothing ON apply_operations;
+        DROP FUNCTION apply_operations_begin_nothing, tern_outstanding;
         DROP INDEX outstanding_calls_of_operation;
         ALTER TABLE outstanding_calls DROP COLUMN proven_address, DROP COLUMN silent_looks, DROP COLUMN settled_reason,
             DROP COLUMN cancel_asked_at, DROP COLUMN cancel_caller, DROP COLUMN cancel_reason,

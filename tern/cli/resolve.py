@@ -31,6 +31,7 @@ _OUTSTANDING = (
 )
 GONE: Mapping[Resolved, str] = {
     Resolved.ENDED: f"it counts as failed; {_OUTSTANDING}",
+    Resolved.COMPLETED: f"it counts as completed, by your word; {_OUTSTANDING}",
     Resolved.NOT_STARTED: f"it counts as failed, and is not sent again; {_OUTSTANDING}",
 }
 """What the same words come to where the engine is gone."""

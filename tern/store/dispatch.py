@@ -1,5 +1,7 @@
 """Durable steps of a dispatch: claim with intent, and the state after it (G3, G4, G6). A method is one transaction."""
 
+from psycopg import IntegrityError
+
 from tern.domain.dispatch import Approach, approach
 from tern.domain.errors import ScopeRefused
 from tern.domain.holds import HoldKind
@@ -73,6 +75,15 @@ class DispatchSteps(WithdrawSteps):
 
     def claim_dispatch(self, operation_id: int, name: ScopeName) -> DispatchClaimed | NotClaimed:
         """See ports.DispatchStore."""
+        try:
+            return self._claim(operation_id, name)
+        except IntegrityError as error:
+            if error.diag.constraint_name != "apply_operations_begin_nothing":
+                raise
+            # Found since the claim looked, by somebody who holds no lock of this apply.
+            return NotClaimed("outstanding: something was just found at its target")
+
+    def _claim(self, operation_id: int, name: ScopeName) -> DispatchClaimed | NotClaimed:
         with transaction(self.engine) as tx:
             found = lock_for_claim(tx, operation_id, name)
             if isinstance(found, NotClaimed):

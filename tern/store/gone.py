@@ -20,7 +20,7 @@ from tern.store.gate import claim_runs_for_s
 from tern.store.outstanding import Sent, Why, open_outstanding, sent_of
 from tern.store.outstanding_hold import SELECTED, outstanding_in
 from tern.store.outstanding_look import lock_applies, settle, wake
-from tern.store.projection import close_deliveries, move, project_parent
+from tern.store.projection import believe_table_changes, close_deliveries, move, project_parent
 from tern.store.scope import find_named
 from tern.store.session import transaction
 from tern.store.sql import Connection, Row, text
@@ -80,6 +80,8 @@ class GoneSteps(Steps):
             state = State(row.state)
             if state is not State.UNCERTAIN:
                 state = self._move(tx, row, state, Event.LOSE_TRACK, caller, words)
+            if found is Resolved.COMPLETED:
+                believe_table_changes(tx, row.id)
             told = f"resolved as {found}, its engine is gone: {reason}"
             self._move(tx, row, state, _ENDS[found], caller, told, reason)
             project_parent(tx, row.apply_id, caller)
@@ -97,12 +99,18 @@ class GoneSteps(Steps):
             why=why,
             # Whoever was just driving it has lost it, and its late calls carry an old fence.
             assignments=(
-                "error_message = :reason, error_reason = 'ENGINE_GONE', doubt = '', fence = fence + 1,"
+                "error_message = CASE WHEN :is_done THEN '' ELSE :reason END,"
+                " error_reason = CASE WHEN :is_done THEN '' ELSE 'ENGINE_GONE' END,"
+                " summary = CASE WHEN :is_done THEN :told ELSE summary END, doubt = '', fence = fence + 1,"
                 " progress_revision = 0, next_attempt_at = NULL,"
                 " next_poll_at = CASE WHEN unanswered_since IS NOT NULL THEN next_poll_at END,"
                 " claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL"
             ),
-            values={"reason": reason or why},
+            values={
+                "reason": reason or why,
+                "is_done": event is Event.FINISH,
+                "told": f"completed, says {who}: {reason}"[:500],
+            },
             may_have_wishes=False,
         )
 
@@ -147,7 +155,7 @@ class GoneSteps(Steps):
             return wake(tx, [line.id for line in lines], applies)
 
 
-_ENDS = {Resolved.ENDED: Event.END, Resolved.NOT_STARTED: Event.END}
+_ENDS = {Resolved.ENDED: Event.END, Resolved.COMPLETED: Event.FINISH, Resolved.NOT_STARTED: Event.END}
 """What each word makes of it. Never pending: what was sent may still act."""
 
 

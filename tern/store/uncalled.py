@@ -67,7 +67,8 @@ _BACK_IN_LINE = text(
     " dispatch_generation = dispatch_generation + CAST(dispatch_key_is_dead AS integer),"
     # One whose only sender heard the refusal started nothing: the same key again, as if for the first time. Of one
     # that a person called ended nobody knows what it started, so its intent stands and is settled first (G4).
-    " dispatch_key = CASE WHEN error_reason IN ('ENDED', 'ENGINE_GONE') AND NOT dispatch_key_is_dead THEN dispatch_key END,"
+    " dispatch_key = CASE WHEN error_reason IN ('ENDED', 'ENGINE_GONE') AND NOT dispatch_key_is_dead"
+    "   THEN dispatch_key END,"
     " dispatch_intent_at = CASE WHEN error_reason IN ('ENDED', 'ENGINE_GONE') AND NOT dispatch_key_is_dead"
     "   AND dispatch_key IS NOT NULL THEN tern_clock() END,"
     " dispatch_key_is_dead = false, next_attempt_at = NULL, rung_at = NULL, answered_attempts = 0, error_message = '',"

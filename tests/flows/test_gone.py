@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from psycopg import IntegrityError
 
 from tern.domain.control import Verb
 from tern.domain.errors import Refused
@@ -32,6 +33,7 @@ from tests.flows.steps import (
     open_wishes,
     running,
     stopped,
+    tables,
     waiting,
 )
 from tests.world import World
@@ -130,7 +132,7 @@ STUCK = {
 }
 
 
-@pytest.mark.parametrize("found", [Resolved.ENDED, Resolved.NOT_STARTED])
+@pytest.mark.parametrize("found", [Resolved.ENDED, Resolved.NOT_STARTED, Resolved.COMPLETED])
 @pytest.mark.parametrize("state", list(STUCK))
 def test_every_state_with_an_id_is_left_and_the_id_stays_outstanding(
     world: World, state: str, found: Resolved
@@ -141,19 +143,19 @@ def test_every_state_with_an_id_is_left_and_the_id_stays_outstanding(
     assert operation.state == state
     remote_id = given_up(world, "A", found)
     after = world.operation("A")
-    assert (after.state, after.error_reason, after.error_message) == (
-        "failed",
-        "ENGINE_GONE",
-        "it burned down",
-    )
+    told = ("failed", "ENGINE_GONE", "it burned down", after.summary)
+    if found is Resolved.COMPLETED:
+        told = ("completed", "", "", "completed, says eve: it burned down")
+        assert tables(world, "A") == {"completed"}
+    assert (after.state, after.error_reason, after.error_message, after.summary) == told
     assert after.fence > operation.fence
     assert "A" not in held_targets(world)
     (line,) = lines(world)
     assert (line.remote_id, line.dispatch_key, line.why) == (remote_id, None, "given_up")
     assert (line.address, line.engine_number) == (world.engines["A"].address, operation.engine_number)
     assert (line.caller, line.reason, line.settled_at) == ("eve", "it burned down", None)
-    told = [event for event in world.events("A") if event.event == "given_up"]
-    assert [(event.who, event.detail["outstanding"]) for event in told] == [("eve", line.id)]
+    events = [event for event in world.events("A") if event.event == "given_up"]
+    assert [(event.who, event.detail["outstanding"]) for event in events] == [("eve", line.id)]
 
 
 @pytest.mark.parametrize("state", ["cutting_over", "revert_window", "reverting"])
@@ -387,6 +389,20 @@ def test_looks_grow_rarer_and_never_end(world: World) -> None:
         seen.append(lines(world)[0].looks)
     early, late = seen[30] - seen[0], seen[-1] - seen[-31]
     assert early > late >= 1
+
+
+def test_the_database_refuses_a_first_dispatch_of_whatever_version(world: World) -> None:
+    """A worker of the version before looks for nothing outstanding; and one that looked a moment ago claims nothing."""
+    running(world, "A", "B")
+    given_up(world, "A")
+    world.apply("A")
+    with pytest.raises(IntegrityError) as refused:
+        world.write(
+            "UPDATE apply_operations SET state = 'running', dispatch_key = 'k', dispatch_intent_at = tern_clock(),"
+            " claim_token = 't', claim_owner = 'old', claim_expires_at = tern_clock() + interval '30 s'"
+            " WHERE state = 'pending' AND deployment = 'A'"
+        )
+    assert refused.value.diag.constraint_name == "apply_operations_begin_nothing"
 
 
 def test_a_start_is_held_too(world: World) -> None:
