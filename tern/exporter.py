@@ -127,6 +127,12 @@ def _gauges(seen: Gauges) -> Iterator[Metric]:
             "state",
             seen.claims,
         ),
+        (
+            "tern_outstanding_calls",
+            "Calls that may still act although no operation follows them, by why.",
+            "why",
+            seen.outstanding,
+        ),
         ("tern_sweep_age_seconds", "Since the last finished sweep, by anybody.", "sweep", seen.sweep_age_s),
     ):
         told = GaugeMetricFamily(name, meaning, labels=(label,))

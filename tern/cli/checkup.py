@@ -266,6 +266,25 @@ def uncertain(engine: "Database", gauges: "Gauges") -> Finding:
     )
 
 
+def outstanding(engine: "Database", gauges: "Gauges") -> Finding:
+    """What was given up or let go, and may still act: nothing begins at its target before that is settled."""
+    from tern.store import trouble  # noqa: PLC0415
+
+    number = sum(gauges.outstanding.values())
+    if not number:
+        return Finding("outstanding", is_well=True, said="nothing")
+    oldest = trouble.outstanding_calls(engine)
+    words = f"{oldest[0].words}; nothing begins at that target" if oldest else ""
+    ways = [command for command, _ in oldest[0].ways] if oldest else []
+    return Finding(
+        "outstanding",
+        is_well=False,
+        said=f"{plural(number, 'call')}: {one_line(words)}",
+        help=ways[0] if ways else "tern explain AP/DEP",
+        code=NEEDS_PERSON,
+    )
+
+
 def rollouts(counts: Mapping[str, int]) -> Finding:
     """How many are under way."""
     live = {state: count for state, count in counts.items() if ApplyState(state) not in SETTLED_APPLY}

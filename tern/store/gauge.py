@@ -4,7 +4,7 @@ Its cost follows what is under way, never what is over: it reads live applies, d
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tern.domain.timing import LOST_CONTACT_AFTER
 from tern.store.database import Database
@@ -37,6 +37,7 @@ GAUGES = text(
     "   count(*) FROM apply_operations WHERE claim_token IS NOT NULL GROUP BY 2"
     " UNION ALL SELECT 'oldest_expired_claim', '', extract(epoch FROM (SELECT tern_clock()) - min(claim_expires_at))"
     "   FROM apply_operations WHERE claim_token IS NOT NULL AND claim_expires_at <= (SELECT tern_clock())"
+    " UNION ALL SELECT 'outstanding', why, count(*) FROM outstanding_calls WHERE settled_at IS NULL GROUP BY why"
     " UNION ALL SELECT 'sweep', name, extract(epoch FROM (SELECT tern_clock()) - finished_at) FROM sweep_leases"
     f"   WHERE name IN ({', '.join(repr(name) for name in SWEEPS)}) AND finished_at IS NOT NULL"
 )
@@ -59,6 +60,8 @@ class Gauges:
     claims: Mapping[str, int]
     oldest_expired_claim_s: float
     sweep_age_s: Mapping[str, float]
+    outstanding: Mapping[str, int] = field(default_factory=dict)
+    """What was sent and may still act although no operation follows it, by why."""
 
 
 def read_gauges(engine: Database) -> Gauges:
@@ -76,6 +79,7 @@ def read_gauges(engine: Database) -> Gauges:
         claims={"held": 0, "expired": 0, **_counts(found.get("claims", {}))},
         oldest_expired_claim_s=found.get("oldest_expired_claim", {}).get("", 0.0),
         sweep_age_s={name: found.get("sweep", {}).get(name, float("inf")) for name in SWEEPS},
+        outstanding=_counts(found.get("outstanding", {})),
     )
 
 

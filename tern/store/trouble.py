@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from tern.domain.outstanding import Outstanding
 from tern.store.database import Database
+from tern.store.outstanding_hold import SELECTED, outstanding_in
 from tern.store.reading import snapshot
 from tern.store.sql import text
 
@@ -19,6 +21,10 @@ _OLD_HALTS = text(
     " JOIN apply_operations o ON o.id = d.operation_id JOIN applies a ON a.id = d.apply_id"
     " WHERE d.state IN ('pending', 'sent') AND d.verb IN ('stop', 'cancel')"
     " AND d.created_at < tern_clock() - make_interval(secs => :after_s) ORDER BY d.created_at LIMIT :limit"
+)
+_OUTSTANDING = text(
+    f"SELECT {SELECTED} FROM outstanding_calls c JOIN applies ca ON ca.id = c.apply_id WHERE c.settled_at IS NULL"
+    " ORDER BY c.opened_at LIMIT :limit"
 )
 _LIES_AHEAD = text(
     # The newest events, whatever their times say; the first ones after the clock was set back have earlier ones again.
@@ -66,6 +72,12 @@ def uncertain_operations(database: Database) -> tuple[str, ...]:
     """The first of them, as `apl-…/DEPLOYMENT`. Raises StorageUnavailable."""
     with snapshot(database) as tx:
         return tuple(tx.execute(_UNCERTAIN, {"limit": MOST_NAMED}).scalars().all())
+
+
+def outstanding_calls(database: Database) -> tuple[Outstanding, ...]:
+    """What was sent and may still act although no operation follows it, the oldest first. Raises StorageUnavailable."""
+    with snapshot(database) as tx:
+        return tuple(outstanding_in(row) for row in tx.execute(_OUTSTANDING, {"limit": MOST_NAMED}))
 
 
 def old_halts(database: Database, after_s: float) -> tuple[OldHalt, ...]:

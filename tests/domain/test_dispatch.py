@@ -43,7 +43,7 @@ def test_under_a_drain_nothing_is_repeated(*, declared: bool) -> None:
             may_be_repeated=declared,
             is_same_engine=True,
             offers_resolve=offers,
-            drained=True,
+            begins_nothing=True,
         )
         assert found is expected
 

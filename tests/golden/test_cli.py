@@ -13,6 +13,7 @@ from tern.domain.policy import Copy, Cutover, OnFailure, Policy, Wave
 from tern.flows.accept import enqueue_message
 from tests.cli.conftest import Tern
 from tests.faults.behaviour import fail
+from tests.flows.gone import comes_back, goes, look_again, pass_long
 from tests.flows.steps import engine_says, settle
 from tests.golden.golden import hold
 from tests.world import World
@@ -172,6 +173,7 @@ def trouble(day: Day, world: World) -> None:
     # Its deadline is over: nothing of the call can arrive any more.
     world.write("UPDATE apply_operations SET unanswered_since = unanswered_since - interval '1 minute'")
     day("resolve", "resolve", f"{apply_id}/A", "--as", "ended", *WHY)
+    given_up_and_found_again(day, world)
     world.apply("B", policy=Policy(waves=(Wave(deployments=("B",)),)))
     day("refused-target-held", "apply", "--ddl", "-", *PLACE, "--deployments", "B", *WHY, stdin=DDL)
     day("refused-unsafe", "apply", "--ddl", "-", *PLACE, "--deployments", "C", *WHY, stdin=DROP)
@@ -180,6 +182,28 @@ def trouble(day: Day, world: World) -> None:
     day("doctor", "doctor")
     day("database-current", "db", "current")
     day("database-checked", "db", "check")
+
+
+def given_up_and_found_again(day: Day, world: World) -> None:
+    """An engine that is gone for long, what is outstanding there then, and how it ends."""
+    first = world.apply("A", policy=FREE)
+    world.run(until=lambda: world.state("A") == "running")
+    goes(world, "A")
+    pass_long(world)
+    day("get-gone", "get", first)
+    day("resolve-gone", "resolve", f"{first}/A", "--as", "ended", "--engine-is-gone", *WHY)
+    second = world.apply("A", policy=FREE)
+    comes_back(world, "A")
+    look_again(world)
+    day("get-outstanding", "get", first)
+    day("get-behind-outstanding", "get", second)
+    day("explain-behind-outstanding", "explain", second)
+    day("doctor-outstanding", "doctor")
+    day("deployments-settled", "deployments", "settle", "A", *WHY)
+    day("cancel-outstanding", "cancel", f"{first}/A", "--outstanding", *WHY)
+    look_again(world)
+    world.ask(Verb.CANCEL)
+    settle(world)
 
 
 def looking_back(day: Day) -> None:

@@ -13,6 +13,7 @@ GAUGES = Gauges(
     applies={"running": 1},
     operations={"running": 2},
     out_of_contact=1,
+    outstanding={"given_up": 1},
     oldest_due_s={"dispatch": 1.0},
     open_requests={"stop": 1},
     oldest_request_s={"stop": 3.0},

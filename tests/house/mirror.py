@@ -49,6 +49,13 @@ ELSEWHERE = {
     "tests/flows/test_dispatch.py": "tern/domain/work tern/store/dispatch",
     "tests/flows/test_drained.py": "tern/store/withdraw",
     "tests/flows/test_evidence.py": "tern/flows/keep tern/store/identity tern/store/doubt tern/store/outstanding",
+    "tests/flows/test_gone.py": (
+        "tern/blocking tern/domain/outstanding tern/store/gone tern/store/outstanding_hold"
+        " tern/store/outstanding_look"
+    ),
+    "tests/flows/test_outstanding.py": (
+        "tern/cli/register tern/cli/settling tern/settling tern/store/outstanding_cancel"
+    ),
     "tests/flows/test_moving.py": "tern/domain/moving tern/moving tern/store/moving",
     "tests/flows/test_own_work.py": "tern/store/foreign tern/store/own_work",
     "tests/flows/test_poll.py": "tern/store/poll tern/store/progress tern/store/seen",

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -27,13 +27,18 @@ _AUDIT_TIME = (
 _LOOK = text(
     "SELECT a.id AS apply_pk, a.apply_identifier, a.state AS apply_state, a.operation_count, a.external_id,"
     " a.verdict_effects_done_at IS NOT NULL AS done, o.id, o.deployment, o.state, o.engine_resume_context,"
-    " o.attempt, o.dispatch_key, extract(epoch FROM o.state_changed_at)::float AS changed_at,"
+    " o.attempt, o.dispatch_key, (o.dispatch_key IS NOT NULL AND NOT o.dispatch_key_is_dead"
+    "   OR coalesce(a.external_id, o.engine_resume_context) IS NOT NULL) AS was_sent, o.unheard_tries >= 10"
+    "   AND o.unheard_since <= tern_clock() - interval '600 s' AS is_unheard,"
+    " extract(epoch FROM o.state_changed_at)::float AS changed_at,"
     " (SELECT drained FROM deployments WHERE name = o.deployment) AS drained,"
     " (SELECT count(*) FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent'))"
     "   AS open_wishes FROM apply_operations o JOIN applies a ON a.id = o.apply_id ORDER BY a.id, o.position"
 )
 _NEXT_DUE = text(
-    "SELECT extract(epoch FROM least((SELECT min(greatest(o.next_poll_at, b.expires_at)) FROM apply_operations o"
+    "SELECT extract(epoch FROM least((SELECT min(greatest(c.next_look_at, b.expires_at)) FROM outstanding_calls c"
+    "   LEFT JOIN sweep_leases b ON b.name = 'bell:' || c.deployment WHERE c.next_look_at IS NOT NULL),"
+    "  (SELECT min(greatest(o.next_poll_at, b.expires_at)) FROM apply_operations o"
     "   LEFT JOIN sweep_leases b ON b.name = 'bell:' || o.deployment WHERE o.next_poll_at IS NOT NULL),"
     "  (SELECT min(greatest(coalesce(p.expires_at, tern_clock()), b.expires_at)) FROM apply_operations o"
     "   LEFT JOIN sweep_leases p ON p.name = 'probe:' || o.deployment"
@@ -57,7 +62,15 @@ _SITUATION = text(
     "   FROM apply_operations o JOIN applies a ON a.id = o.apply_id),"
     " (SELECT string_agg(concat_ws(',', verb, state, attempts > 0), ';' ORDER BY id) FROM control_deliveries))"
 )
+_AUDIT_OUTSTANDING = (
+    "CREATE TRIGGER fault_audit AFTER INSERT OR UPDATE OF settled_at ON outstanding_calls"
+    " FOR EACH ROW EXECUTE FUNCTION fault_audit()"
+)
 _SETTLED = ("completed", "failed", "cancelled", "reverted", "stopped")
+_GIVEN_UP = text(
+    "SELECT DISTINCT a.apply_identifier || '/' || o.deployment FROM apply_events e"
+    " JOIN apply_operations o ON o.id = e.operation_id JOIN applies a ON a.id = o.apply_id WHERE e.event = 'given_up'"
+)
 _VACUUM_EVERY = 50
 _NEVER = float("inf")
 
@@ -77,6 +90,10 @@ class OperationLook:
     open_wishes: int
     is_drained: bool
     """Its deployment gets no new work."""
+    was_sent: bool = False
+    """It has an id, or a key that is not dead."""
+    is_unheard: bool = False
+    """Its engine has been silent for so long that a person may give it up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +148,7 @@ class _Ordered(PostgresStore):
         if isinstance(begun, NotClaimed):
             return begun
         cursors = tuple(sorted(begun.cursors, key=lambda cursor: cursor.operation_id))
-        return Poll(begun.deployment, begun.owner, cursors, begun.has_retryable)
+        return replace(begun, cursors=cursors)
 
 
 class Backend:
@@ -149,6 +166,7 @@ class Backend:
         self._rubber.execute("SET session_replication_role = replica")
         self._rubber.execute(SCHEMA.encode())
         self._rubber.execute(_AUDIT_TIME.encode())
+        self._rubber.execute(_AUDIT_OUTSTANDING.encode())
         self._tables = self._make_rubber()
         self._runs = 0
         self._looked: tuple[int, list[Row], Row, bool] | None = None
@@ -245,6 +263,8 @@ class Backend:
                     round(self.clock.elapsed - self._elapsed_at(row), 6),
                     row.open_wishes,
                     bool(row.drained),
+                    row.was_sent,
+                    row.is_unheard,
                 )
                 for row in own
             )
@@ -271,6 +291,11 @@ class Backend:
             known = (self._database.transactions, looks.all(), due.one(), applies.first() is not None)
             self._looked = known
         return known[1:]
+
+    def given_up(self) -> frozenset[str]:
+        """The operations of which a person has said that their engines are gone, or what became of them."""
+        with self._database.begin() as tx:
+            return frozenset(tx.execute(_GIVEN_UP).scalars())
 
     def situation(self) -> str:
         """What the rows look like, without times, numbers of tries and everything that only grows."""

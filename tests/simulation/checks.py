@@ -1,5 +1,6 @@
 """What must hold after a run: the rules of the fault harness over its history, and that it came to rest in time."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ def check(run: "Run", result: "Result", *, at_rest: bool) -> None:
         if not any(kind in kinds and line.startswith(words) for kind, words in EXCUSED)
     ]
     result.wrong += new_work_while_drained(run.drains, history)
+    result.wrong += new_work_beside_outstanding(history)
     if result.rest_s > REST_S:
         result.wrong.append(f"liveness: at rest {result.rest_s:.0f} s after the end of all trouble")
     if not result.plan and result.states != dict(result.scenario.ends):
@@ -44,14 +46,20 @@ def check(run: "Run", result: "Result", *, at_rest: bool) -> None:
 
 
 def history_of(run: "Run") -> History:
-    """What the checkers read. A job that its engine has forgotten is what a person said of it."""
+    """What the checkers read. A job that was given up, or is forgotten, is what a person said of it."""
     states = {
         (f"{one.apply_id}/{each.deployment}", each.remote_id): each.state
         for one in run.backend.look()
         for each in one.operations
     }
+    given_up = run.backend.given_up()
     jobs = [
-        Job(name, job.remote_id, job.operation, job.state)
+        Job(
+            name,
+            job.remote_id,
+            job.operation,
+            states.get((job.operation, job.remote_id), job.state) if job.operation in given_up else job.state,
+        )
         for name, engine in run.engines.items()
         for job in engine.jobs.values()
     ]
@@ -73,6 +81,37 @@ def new_work_while_drained(drains: Iterable[tuple[float, str, bool]], history: H
         at, is_drained = max(told, default=(0.0, False))
         if is_drained:
             yield f"drained: {call.method} of {call.operation} began {call.at - at:.3f} s after it"
+
+
+def new_work_beside_outstanding(history: History) -> Iterator[str]:
+    """No Apply and no Start begins at a target where something is outstanding, but a Start of that very job."""
+    spans: dict[int, tuple[float, float, str, str | None]] = {}
+    for change in history.changes:
+        if change.table != "outstanding_calls":
+            continue
+        if not change.old and change.new["settled_at"] is None:
+            spans[change.row] = (
+                change.at,
+                math.inf,
+                change.new["deployment"],
+                change.new["remote_id"],
+            )
+        elif change.row in spans and change.new["settled_at"] is not None and not change.old["settled_at"]:
+            begun, _, name, remote_id = spans[change.row]
+            spans[change.row] = (begun, change.at, name, remote_id)
+    for call in history.calls:
+        for begun, ended, name, remote_id in spans.values():
+            is_own = call.method == "Start" and call.remote_id == remote_id
+            if (
+                call.method in {"Apply", "Start"}
+                and call.engine == name
+                and begun < call.at < ended
+                and not is_own
+            ):
+                yield (
+                    f"outstanding: {call.method} of {call.operation} began {call.at - begun:.3f} s after"
+                    f" {remote_id or 'a key'} was"
+                )
 
 
 def timeline(history: History) -> list[str]:

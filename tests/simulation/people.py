@@ -1,5 +1,6 @@
 """Who asks: the people of a scenario, and at the end of everything somebody who looks and helps."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -16,6 +17,7 @@ from tests.simulation.engines import SimEngine
 
 CHANGE = PlannedChange("public", "orders", "ALTER TABLE orders ADD COLUMN note text", Action.ALTER)
 _PATIENCE = 3
+_OVER = frozenset({"completed", "failed", "cancelled", "reverted", "skipped"})
 _LONG_S = 50.0
 """Longer than a lease and a call: whoever was under way has arrived or is dead."""
 _A_WHILE_S = 8.0
@@ -71,15 +73,27 @@ def help_out(
     engines: dict[str, SimEngine],
     ask: Callable[[Verb, Sequence[str]], None],
     open_again: Callable[[Sequence[str]], None],
+    silent_s: Callable[[str], float],
 ) -> Callable[[Ports], None] | None:
     """What somebody does who has waited long enough and now looks; None while there is nothing to do.
 
     An uncertain operation is resolved by what its engine really has; what stands in the way of others, or is paused
-    for good, is cancelled; what waits for its cutover gets it; what is drained is opened again.
+    for good, is cancelled; what waits for its cutover gets it; what is drained is opened again. What an engine has
+    left without an answer for long is given up, and what waits behind that for good is cancelled. silent_s: how long an
+    engine will still answer nothing, as only somebody beside it knows.
     """
+    for one in look.operations:
+        if silent_s(one.deployment) > 0 and one.state not in _OVER and one.was_sent:
+            return _giving_up(look, one) if one.is_unheard else None
     for one in look.operations:
         if one.state == "uncertain" and one.age_s > _LONG_S:
             return _resolution(look, one, engines[one.deployment])
+    waits = [
+        one for one in look.operations if one.state == "pending" and silent_s(one.deployment) == math.inf
+    ]
+    if lost := [one.deployment for one in waits if one.age_s > _LONG_S and not one.open_wishes]:
+        # Nobody will ever settle what is outstanding there.
+        return lambda _ports: ask(Verb.CANCEL, lost)
     if any(one.age_s < _A_WHILE_S for one in look.operations):
         return None
     if drained := [one.deployment for one in look.operations if one.is_drained]:
@@ -94,6 +108,11 @@ def help_out(
     if unasked:
         return lambda _ports: ask(Verb.CUTOVER, unasked)
     return None
+
+
+def _giving_up(look: ApplyLook, one: OperationLook) -> Callable[[Ports], None]:
+    name = ScopeName(ApplyId(look.apply_id), one.deployment)
+    return lambda ports: _resolve(ports, name, Resolved.ENDED, None, engine_is_gone=True)
 
 
 def _resolution(look: ApplyLook, one: OperationLook, engine: SimEngine) -> Callable[[Ports], None] | None:
@@ -111,7 +130,22 @@ def _resolution(look: ApplyLook, one: OperationLook, engine: SimEngine) -> Calla
     return lambda ports: _resolve(ports, name, Resolved.NOT_STARTED, None)
 
 
-def _resolve(ports: Ports, name: ScopeName, found: Resolved, remote_id: RemoteId | None) -> None:
-    asked = Answered(name.apply_id, Selection((name.deployment,)), found, remote_id, "eve", "I looked")
+def _resolve(
+    ports: Ports,
+    name: ScopeName,
+    found: Resolved,
+    remote_id: RemoteId | None,
+    *,
+    engine_is_gone: bool = False,
+) -> None:
+    asked = Answered(
+        name.apply_id,
+        Selection((name.deployment,)),
+        found,
+        remote_id,
+        "eve",
+        "I looked",
+        engine_is_gone=engine_is_gone,
+    )
     with suppress(Refused, TryAgain, StorageUnavailable):
         answer(asked, ports)

@@ -156,6 +156,7 @@ KINDS: Mapping[str, Callable[[Point], bool]] = {
     "stops": _look,
     "forgets": _look,
     "gone": _new_or_known,
+    "comes-back": _new_or_known,
     "starts-over": _new_or_known,
     "replaced": _new_or_known,
     "taken-id": _handing_over,
@@ -183,26 +184,22 @@ KINDS: Mapping[str, Callable[[Point], bool]] = {
 }
 """Each kind of fault, and where a single one makes a difference.
 
-die-after: the worker is killed once the call had its effect. To be killed before a call is to be killed after the
-one before it. freeze: the worker stands still for longer than its lease, just before the call. yield: everybody else
-goes first. unavailable, unknown: PostgreSQL does not answer, without or with the effect. busy: somebody else holds
-the row. clock-back-…: the database's clock is set back by a tenth of a second, or by an hour. lost, unanswered: no
+die-after: the worker is killed once the call had its effect. To be killed before a call is to be killed after the one
+before it. freeze: the worker stands still for longer than its lease, just before the call. yield: everybody else goes
+first. unavailable, unknown: PostgreSQL does not answer, without or with the effect. busy: somebody else holds the
+row. clock-back-…: the database's clock is set back by a tenth of a second, or by an hour. lost, unanswered: no
 answer, without or with the effect; late: no answer, and the effect some seconds after. away: the engine is gone for a
-while; gone: for good. senseless: a look that says nothing. fails, stops, forgets: the job does so by itself.
-starts-over, replaced: the engine remembers nothing and gives its ids out again, or is another one that knows nothing
-and offers nothing. taken-id: a new key is answered with an id that was given out before. lose, double, race, postpone:
-of a message; the second copy of a race is worked on in step with the first. stop, cancel, start, cutover, retry, skip,
-release, drain, undrain: somebody asks for it, for the whole apply; with -first it is driven before the call goes on.
+while; gone: for good; comes-back: gone until long after a person has given it up. senseless: a look that says
+nothing. fails, stops, forgets: the job does so by itself. starts-over, replaced: the engine remembers nothing and
+gives its ids out again, or is another one that knows nothing and offers nothing. taken-id: a new key is answered with
+an id that was given out before. lose, double, race, postpone: of a message; the second copy of a race is worked on in
+step with the first. stop, cancel, start, cutover, retry, skip, release, drain, undrain: somebody asks for it, for the
+whole apply; with -first it is driven before the call goes on.
 """
 
 ASKS = ("stop", "cancel", "start", "cutover", "retry", "skip", "release", "drain", "undrain")
 
-NOT_YET: Mapping[str, str] = {
-    "gone": "no word of a person leads out of it",
-    "starts-over": "an id that another operation held is stored",
-    "replaced": "a key is sent again because the engine before was found to offer Resolve",
-    "taken-id": "an id that another operation holds is stored",
-}
+NOT_YET: Mapping[str, str] = {}
 """Kinds that Tern does not stand yet, with the reason. They are played when asked for by name (`--kinds`) only; whoever
 builds the rule takes its kind off the list.
 """

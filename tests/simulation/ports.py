@@ -18,6 +18,8 @@ from tests.simulation.plan import ASKS
 FREEZE_S = 36.0
 """Longer than a lease."""
 AWAY_S = 45.0
+BACK_AFTER_S = 800.0
+"""Longer than it takes to give it up."""
 DOWN_S = 20.0
 LATE_EFFECT_S = 5.0
 LATE_MESSAGE_S = 25.0
@@ -155,6 +157,8 @@ class SimClient:
                     befall(self._engine, kind)
                 if kind == "gone":
                     around.away_until[self._engine.name] = math.inf
+                if kind == "comes-back":
+                    around.away_until[self._engine.name] = hub.clock.elapsed + BACK_AFTER_S
                 if kind == "away":
                     around.away_until[self._engine.name] = hub.clock.elapsed + AWAY_S
                     hub.troubled(AWAY_S)

@@ -321,10 +321,13 @@ class Run:
         for one in self.backend.look():
             ask = partial(self._ask_for, one.apply_id)
             open_again = partial(self._drain, drained=False)
-            action = people.help_out(one, self.engines, ask, open_again)
+            action = people.help_out(one, self.engines, ask, open_again, self._silent_s)
             if action is not None:
                 self._asked_at = self.clock.elapsed
                 self._start("person:help", lambda actor, action=action: action(self._ports(actor)))
+
+    def _silent_s(self, name: str) -> float:
+        return self.around.away_until.get(name, 0.0) - self.clock.elapsed
 
     def _is_stuck(self) -> bool:
         return self.clock.elapsed > self.hub.troubled_until + 60.0

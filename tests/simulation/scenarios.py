@@ -225,6 +225,9 @@ SCENARIOS: Mapping[str, Scenario] = {
             ),
         ),
         Scenario(
+            "another-apply-after-a-failure", {"A": "completed"}, acts=(Enqueue(("A",), _apply_is("failed")),)
+        ),
+        Scenario(
             "a-lost-answer", {"A": "completed", "B": "completed"}, engines={"A": EngineKind(swallows=1)}
         ),
         Scenario(

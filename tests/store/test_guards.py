@@ -68,7 +68,7 @@ FREE = {
         " sampled_attempt start_sent_at started_at state state_changed_at summary volume wave"
         " claim_began_at first_rung_at ended_after_request looks sampled_look"
         " dispatched_to doubt engine_number remote_identity remote_started_at same_work_at unanswered_call"
-        " unanswered_since"
+        " unanswered_since unheard_look unheard_since unheard_tries"
     ),
     "deployment_silences": "deployment in_a_row kind last_at retry_at since",
     "control_deliveries": (
@@ -93,7 +93,10 @@ FREE = {
     "target_reservations": "apply_id database deployment environment held_for_s held_since operation_id taken_at",
     "engines": "address created_at environment number",
     "remote_ids": "engine_number operation_id remote_id stored_at",
-    "outstanding_calls": "engine_number id last_seen last_seen_at looks next_look_at settled_as settled_at settled_by",
+    "outstanding_calls": (
+        "engine_number id last_seen last_seen_at looks next_look_at settled_as settled_at settled_by settled_reason"
+        " cancel_asked_at cancel_caller cancel_calls cancel_reason cancel_words proven_address silent_looks"
+    ),
     "same_targets": "finding found_at identity one other",
     "worker_canaries": "answered_at answered_by clock_ahead_s queue token",
 }

@@ -61,7 +61,7 @@ def test_targets_belong_to_operations_and_to_applies_again(make_world: Callable[
     engine_says(world, "A", "completed")
     live = world.last
     assert reservations(world) == [("B", live, True), ("C", before, True), ("D", before, True)]
-    migrate(world.database, "-1")
+    migrate(world.database, "0007")
     assert reservations(world) == [("A", live, True), ("B", live, True)]
     # A worker of the version before: a sibling's target is held until the verdict, a stopped one's is not.
     migrate(world.database)
