@@ -23,8 +23,10 @@ class EvidenceStore(Protocol):
     def begin_key_look(self, operation_id: int, name: ScopeName) -> KeyLook | NotClaimed:
         """What the engine is asked about a dispatch without an answer; no claim. Raises ScopeRefused."""
 
-    def record_key_look(self, look: KeyLook, *, again: bool) -> None:
-        """Somebody looked: the next look is a second later, or there is none."""
+    def record_key_look(self, look: KeyLook, *, again: bool, is_heard: bool) -> None:
+        """Somebody looked: the next look is a second later, or much later where only a person decides, or there is
+        none. is_heard: whether anything was heard of the engine.
+        """
 
     def record_probes(self, found: Mapping[str, Capabilities | None]) -> None:
         """What was found at each of these deployments; None where nobody answered: what was found there before stays,

@@ -67,6 +67,8 @@ class KeyLook:
 
     claim: Claim
     scope: OperationScope
+    only_whether_there: bool = False
+    """Nobody expects an answer about the key any more: only whether anybody answers there at all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from typing import assert_never
 
 from tern.domain.model import Forbidden, Started, Unsupported
 from tern.domain.outcome import Ok
+from tern.domain.outstanding import is_heard
 from tern.domain.scope import parse_deployment, parse_message
 from tern.flows.keep import keep_id
 from tern.flows.outstanding import look_at_outstanding
@@ -57,8 +58,12 @@ def _look_for_key(due: Due, ports: Ports) -> None:
     if isinstance(begun, NotClaimed):
         return
     claim, scope = begun.claim, begun.scope
+    if begun.only_whether_there:
+        answers = is_heard(ports.engines.of(scope.deployment).health())
+        ports.store.record_key_look(begun, again=True, is_heard=answers)
+        return
     found = ports.engines.of(scope.deployment).resolve(scope, claim, claim.key, forbid=False)
     is_told = isinstance(found, Ok) and isinstance(found.value, Forbidden | Unsupported)
-    ports.store.record_key_look(begun, again=not is_told)
+    ports.store.record_key_look(begun, again=not is_told, is_heard=is_heard(found))
     if isinstance(found, Ok) and isinstance(found.value, Started):
         keep_id(claim, scope, found.value.remote_id, ports)

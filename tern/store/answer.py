@@ -8,7 +8,7 @@ from functools import partial
 from tern.domain.control import ACTS_LATE, Delivery, Verb
 from tern.domain.model import Claim
 from tern.domain.states import Event, State
-from tern.domain.timing import RESEND_S
+from tern.domain.timing import RESEND_S, PollPace
 from tern.metrics import CONTROL_SECONDS
 from tern.ports import Fenced
 from tern.store.event import Happening, append
@@ -250,7 +250,9 @@ def ask_person(tx: Connection, held: HeldOperation, verb: Verb, delivery_id: int
             who=owner,
             why=f"a {verb} waits, but an earlier dispatch is unanswered and this engine can't resolve it",
             assignments=(
-                f"{RELEASE}, next_attempt_at = NULL, next_poll_at = {LOOK_BY_KEY}, error_reason = 'UNANSWERED',"
+                f"{RELEASE}, next_attempt_at = NULL, error_reason = 'UNANSWERED',"
+                # Later on only whether its engine is there at all is asked.
+                f" next_poll_at = coalesce({LOOK_BY_KEY}, tern_clock() + make_interval(secs => {PollPace().slow_s})),"
                 " error_message = 'an earlier dispatch is unanswered and this engine offers no Resolve'"
             ),
         )

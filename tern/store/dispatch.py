@@ -67,7 +67,10 @@ _GIVE_BACK = text(
     f" next_attempt_at = NULL, {APPLY_IS_ANSWERED},"
     " next_poll_at = CASE WHEN completed_at IS NULL THEN tern_clock() END WHERE id = :id"
 )
-_NOT_DUE = text("UPDATE apply_operations SET next_attempt_at = NULL WHERE id = :id")
+_NOT_DUE = text(
+    "UPDATE apply_operations SET next_attempt_at = NULL,"
+    " next_poll_at = least(next_poll_at, tern_clock() + make_interval(secs => :slow_s)) WHERE id = :id"
+)
 
 
 class DispatchSteps(WithdrawSteps):
@@ -223,7 +226,7 @@ class DispatchSteps(WithdrawSteps):
             words = f"an earlier dispatch was never answered, and {why}"
             self._leave(tx, held, Event.ANSWER_LOST, words, "UNANSWERED")
             return
-        tx.execute(_NOT_DUE, {"id": row.id})
+        tx.execute(_NOT_DUE, {"id": row.id, "slow_s": self.pace.slow_s})
 
     def _leave(
         self,
@@ -253,8 +256,11 @@ class DispatchSteps(WithdrawSteps):
                 " error_reason = :reason, next_attempt_at = CASE WHEN CAST(:delay_s AS float) IS NULL THEN NULL"
                 " ELSE tern_clock() + make_interval(secs => :delay_s) END"
                 # An uncertain operation with an id is looked at, slowly: a definite sample brings it back.
-                ", next_poll_at = CASE WHEN :looks THEN tern_clock()"
-                f" WHEN NOT :is_answered THEN {LOOK_BY_KEY} END"
+                ", next_poll_at = CASE WHEN :looks THEN tern_clock() ELSE coalesce("
+                f"CASE WHEN NOT :is_answered THEN {LOOK_BY_KEY} END,"
+                # One without an id is only asked whether its engine is there at all.
+                " CASE WHEN :is_left AND dispatch_key IS NOT NULL"
+                "  THEN tern_clock() + make_interval(secs => :slow_s) END) END"
                 + (f", {ANSWERED}" if is_answered else "")
                 + (f", {extra}" if extra else "")
             ),
@@ -264,6 +270,8 @@ class DispatchSteps(WithdrawSteps):
                 "delay_s": None,
                 "looks": event is Event.LOSE_TRACK and stored_id(held) is not None,
                 "is_answered": is_answered,
+                "is_left": event is Event.LOSE_TRACK,
+                "slow_s": self.pace.slow_s,
                 **values,
             },
         )

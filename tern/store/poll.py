@@ -31,7 +31,7 @@ from tern.store.scope import HOLDS_ITS_ID, REMOTE_ID, SCOPE_COLUMNS, SCOPE_ROWS,
 from tern.store.seen import SAMPLED, SAMPLED_TYPES, SAMPLED_WITH_IT, Seen, load_seen
 from tern.store.session import single, transaction
 from tern.store.sql import Connection, Row, text
-from tern.store.step import NOW, new_token
+from tern.store.step import NOW, heard, new_token
 from tern.store.sweep import SweepSteps
 from tern.store.wish import take_up_wishes, wish_stop_again
 
@@ -78,6 +78,12 @@ _WRITE_SAMPLES = text(
     # The ids beside the lines: nobody knows how many lines there are, and a planner that guesses reads the whole table.
     " WHERE o.id = ANY(:ids) AND o.id = s.id AND o.fence = s.fence"
 )
+_TOO_OLD_TO_ACT = ", ".join(
+    # By itself it acts no more after that; a trigger that forgets it would forget the look as well.
+    f"{column} = CASE WHEN unanswered_since > tern_clock() - make_interval(secs => {UNANSWERED_S}) THEN {column}"
+    f" ELSE {empty} END"
+    for column, empty in (("unanswered_call", "''"), ("unanswered_since", "NULL"))
+)
 _GIVE_BACK = text("UPDATE sweep_leases SET expires_at = tern_clock() WHERE name = :name AND owner = :owner")
 
 
@@ -119,7 +125,8 @@ class PollSteps(SweepSteps):
             except ScopeRefused as refused:
                 why = str(refused)
             else:
-                why = _no_key_look(row, scope)
+                stands = row is not None and _stands(row, scope)
+                why = "" if stands else _no_key_look(row, scope)
                 if row is not None and not why:
                     claim = Claim(
                         operation_id,
@@ -129,7 +136,7 @@ class PollSteps(SweepSteps):
                         generation=row.dispatch_generation,
                         key=DispatchKey(row.dispatch_key),
                     )
-                    return KeyLook(claim, scope)
+                    return KeyLook(claim, scope, only_whether_there=stands)
             # Whatever made it due, there is nothing to look at; one that has its id by now has a cursor.
             tx.execute(
                 text(
@@ -140,19 +147,20 @@ class PollSteps(SweepSteps):
             )
             return NotClaimed(why)
 
-    def record_key_look(self, look: KeyLook, *, again: bool) -> None:
+    def record_key_look(self, look: KeyLook, *, again: bool, is_heard: bool) -> None:
         """See ports.PollStore."""
         with single(self.engine) as tx:
             tx.execute(
                 text(
-                    "UPDATE apply_operations o SET next_poll_at = CASE WHEN :again"
-                    " THEN tern_clock() + make_interval(secs => :look_s) END FROM applies a"
+                    f"UPDATE apply_operations o SET next_poll_at = CASE WHEN :again"
+                    f" THEN tern_clock() + make_interval(secs => :look_s) END, {heard(is_heard)}, {_TOO_OLD_TO_ACT}"
+                    " FROM applies a"
                     # One that has its id by now is looked at by that.
                     f" WHERE o.id = :id AND a.id = o.apply_id AND o.fence = :fence AND {REMOTE_ID} IS NULL"
                 ),
                 {
                     "again": again,
-                    "look_s": UNANSWERED_LOOK_S,
+                    "look_s": self.pace.slow_s if look.only_whether_there else UNANSWERED_LOOK_S,
                     "id": look.claim.operation_id,
                     "fence": look.claim.fence,
                 },
@@ -358,6 +366,16 @@ def _cursor(row: Row) -> Cursor:
 
 def _name_of(row: Row) -> ScopeName:
     return ScopeName(ApplyId(row.apply_identifier), row.deployment)
+
+
+def _stands(row: Row, scope: OperationScope) -> bool:
+    """Nothing is called for it any more, and its key may act: only whether its engine is there is asked."""
+    has_live_key = row.dispatch_key is not None and not row.dispatch_key_is_dead
+    is_left = row.state == State.UNCERTAIN.value or (
+        row.state == State.FAILED_RETRYABLE.value and row.next_attempt_at is None
+    )
+    is_unanswered = row.unanswered_for_s is not None and row.unanswered_for_s <= UNANSWERED_S
+    return scope.remote_id is None and has_live_key and is_left and not is_unanswered
 
 
 def _no_key_look(row: Row | None, scope: OperationScope) -> str:

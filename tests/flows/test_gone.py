@@ -209,6 +209,44 @@ def test_an_unanswered_apply_stays_outstanding_by_its_key(world: World) -> None:
     assert (line.dispatch_key, line.remote_id, line.generation) == (key, None, 1)
 
 
+@pytest.mark.parametrize("verb", [None, Verb.STOP, Verb.CANCEL])
+def test_one_that_only_a_person_decides_is_asked_whether_its_engine_is_there(
+    make_world: Callable[..., World], verb: Verb | None
+) -> None:
+    """Nothing is called for it any more, no id is there, and its engine offers no Resolve: it could never be gone."""
+    world = make_world("A", offers_engine_service=False)
+    world.engines["A"].script("Apply", lose_answer())
+    world.apply("A")
+    world.answer_bells()
+    assert world.state("A") == "uncertain"
+    if verb is not None:
+        world.ask(verb)
+        world.answer_bells()
+    pass_long(world, 3)
+    assert world.operation("A").unheard_tries == 0, "its engine is there"
+    goes(world, "A")
+    asked = len(world.engines["A"].calls("Apply"))
+    pass_long(world)
+    give_up(world, "A")
+    assert (world.state("A"), len(unsettled(world)), open_wishes(world)) == ("failed", 1, [])
+    assert len(world.engines["A"].calls("Apply")) == asked
+
+
+def test_one_that_waits_at_a_drained_deployment_as_well(make_world: Callable[..., World]) -> None:
+    """Its dispatch is unanswered, and its engine can't say what became of it."""
+    world = make_world("A", offers_engine_service=False)
+    world.write("UPDATE deployments SET deduplicates = true, idempotent_dispatch = true")
+    world.engines["A"].script("Apply", lose_answer())
+    world.apply("A")
+    world.answer_bells()
+    world.store.set_drained("A", drained=True)
+    goes(world, "A")
+    pass_long(world)
+    assert world.state("A") == "failed_retryable"
+    give_up(world, "A")
+    assert (world.state("A"), len(unsettled(world))) == ("failed", 1)
+
+
 def test_a_single_apply(make_world: Callable[..., World]) -> None:
     """G1: its id has another home."""
     world = make_world("A")
