@@ -8,6 +8,7 @@ from tests.faults.planted import (
     driving,
     engine,
     evidence,
+    gone,
     halting,
     many,
     overlooked,
@@ -36,4 +37,5 @@ MUTANTS = (
     *clock.MUTANTS,
     *many.MUTANTS,
     *targets.MUTANTS,
+    *gone.MUTANTS,
 )

@@ -227,8 +227,8 @@ MUTANTS = (
         "what a person called ended is retried as if it had never been sent",
         f"{FLOWS}retry.py -k called_ended",
         S_UNCALLED,
-        " dispatch_key = CASE WHEN error_reason = 'ENDED' AND NOT dispatch_key_is_dead THEN dispatch_key END,",
-        " dispatch_key = NULL,",
+        'dispatch_key_is_dead"\n    "   THEN dispatch_key END,',
+        'dispatch_key_is_dead"\n    "   THEN NULL END,',
     ),
     mutant(
         "G5",

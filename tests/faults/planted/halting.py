@@ -74,8 +74,8 @@ MUTANTS = (
         "no answer is a failure",
         calm("parallel-with-a-lost-answer"),
         DISPATCH,
-        "            _unanswered(claimed, engine, message, ports)",
-        '            ports.store.record_refused(claimed.claim, message, "", key_is_dead=False)',
+        "            _unanswered(claimed, engine, unanswered, ports)",
+        '            ports.store.record_refused(claimed.claim, unanswered.message, "", key_is_dead=False)',
     ),
     mutant(
         "G10",
