@@ -10,6 +10,7 @@ from tern.domain.barrier import Refusals
 from tern.domain.control import Delivery, Verb
 from tern.domain.doubt import Doubt
 from tern.domain.drift import Foretold
+from tern.domain.effect import Effect, effect_of
 from tern.domain.holds import Holding
 from tern.domain.identity import ApplyId, PlanId, RemoteId
 from tern.domain.model import Action
@@ -34,6 +35,13 @@ class TableFacts:
     eta_s: int | None
     detail: str
     error: str
+    settled_by: str = ""
+    """Who said what became of it: `engine`, or a person who looked; empty where nobody spoke of it by itself."""
+
+    @property
+    def effect(self) -> Effect:
+        """Whether it is in, as far as that is known."""
+        return effect_of(self.state)
 
     @property
     def done_percent(self) -> int:
@@ -55,6 +63,7 @@ class TableFacts:
             "eta_s": self.eta_s,
             "detail": self.detail,
             "error": self.error or None,
+            "settled_by": self.settled_by or None,
         }
 
 

@@ -51,7 +51,7 @@ _CLEARED_BY_TIME = {HoldKind.CLAIMED, HoldKind.BACKOFF, HoldKind.BAKE}
 
 _IN_THE_WAY = {HoldKind.ORDER, HoldKind.WAVE, HoldKind.BAKE}
 
-_DONE_OR_NOT_BEGUN = frozenset({"pending", *(state.value for state in State if state.is_settled)})
+_NOT_UNDER_WAY = frozenset({"pending", "unknown", *(state.value for state in State if state.is_settled)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class OperationView:
     @property
     def under_way(self) -> TableFacts | None:
         """The first statement that has begun and is not done."""
-        return next((table for table in self.record.tables if table.state not in _DONE_OR_NOT_BEGUN), None)
+        return next((table for table in self.record.tables if table.state not in _NOT_UNDER_WAY), None)
 
     @property
     def eta_s(self) -> int | None:

@@ -15,6 +15,7 @@ from tern.cli.words import (
     COPYING,
     LOST_CONTACT,
     SIGNS,
+    UNKNOWN,
     Sign,
     ago,
     count,
@@ -24,6 +25,7 @@ from tern.cli.words import (
     printable,
 )
 from tern.domain.drift import warnings
+from tern.domain.effect import Effect
 from tern.domain.states import ApplyState, State
 from tern.facts import TableFacts
 from tern.view import ApplyView, OperationView
@@ -145,8 +147,10 @@ def table_lines(tables: Sequence[TableFacts], indent: int = 6) -> Iterator[Text]
     """Each statement on one line, and below it what its engine says about it."""
     signs = [_table_sign(table) for table in tables]
     width = max((len(word) for _, word, _ in signs), default=0)
-    for table, (symbol, word, style) in zip(tables, signs, strict=True):
-        line = Text(" " * indent + f"{symbol} ", style)
+    # By its number a person says what became of one.
+    numbers = any(table.effect is Effect.UNKNOWN for table in tables)
+    for number, (table, (symbol, word, style)) in enumerate(zip(tables, signs, strict=True), 1):
+        line = Text(" " * indent + f"{symbol} " + (f"{number}  " if numbers else ""), style)
         line.append(f"{word:<{width}}  ", style)
         line.append(one_line(table.ddl))
         yield line
@@ -155,8 +159,10 @@ def table_lines(tables: Sequence[TableFacts], indent: int = 6) -> Iterator[Text]
 
 
 def _table_sign(table: TableFacts) -> Sign:
-    percent = "" if table.state in {"pending", "completed"} else f" {table.percent} %"
-    if table.state in set(State):
+    percent = "" if table.state in {"pending", "completed", "skipped"} else f" {table.percent} %"
+    if table.effect is Effect.UNKNOWN:
+        symbol, word, style = UNKNOWN
+    elif table.state in set(State):
         symbol, word, style = SIGNS[State(table.state)]
     else:
         # An engine may say of a statement what no operation can be, such as waiting for a lock.

@@ -43,6 +43,8 @@ SIGNS: Mapping[State, Sign] = {
     State.SKIPPED: Sign("⊘", "skipped", "dim"),
     State.STOPPED: Sign("॥", "stopped", "yellow"),
 }
+UNKNOWN = Sign("?", "unknown", "yellow")
+"""Of a statement: nobody can tell whether it is in."""
 COPYING = Sign("◐", "copying", "cyan")
 LOST_CONTACT = Sign("?", "lost contact", "yellow")
 

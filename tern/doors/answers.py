@@ -66,6 +66,8 @@ class TableChange:
     eta_s: int | None
     detail: str
     error: str
+    settled_by: str = ""
+    """Who said what became of it: `engine`, or a person who looked; empty where nobody spoke of it by itself."""
 
 
 @dataclass(frozen=True, slots=True)

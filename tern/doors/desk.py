@@ -294,6 +294,7 @@ def _operation(view: OperationView) -> Operation:
                 each.eta_s,
                 each.detail,
                 each.error,
+                each.settled_by,
             )
             for each in record.tables
         ),

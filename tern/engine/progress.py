@@ -32,7 +32,9 @@ def of_jobs(connection: Connection, jobs: Sequence[str]) -> dict[str, contract.P
     """
     found = rows(
         connection,
-        "SELECT job.*, (SELECT coalesce(jsonb_agg(change ORDER BY n), '[]') FROM _tern.change"
+        "SELECT job.*, (SELECT coalesce(jsonb_agg(to_jsonb(change) || jsonb_build_object('has_done', EXISTS ("
+        "                  SELECT FROM _tern.step WHERE step.job = job.id AND step.change = change.n"
+        "                     AND step.status = 'done')) ORDER BY n), '[]') FROM _tern.change"
         "                WHERE change.job = job.id) AS changes"
         "  FROM _tern.job WHERE id = ANY(%s)",
         (list(jobs),),
@@ -131,7 +133,7 @@ def _table(change: Row, state: State) -> contract.TableProgress:
         namespace=change["namespace"],
         table_name=change["table_name"],
         ddl=change["ddl"],
-        status=_status(change["status"], state),
+        status=_status(change, state),
         rows_copied=change["rows_done"],
         rows_total=change["rows_total"],
         percent_complete=change["percent"],
@@ -142,13 +144,20 @@ def _table(change: Row, state: State) -> contract.TableProgress:
     )
 
 
-def _status(status: str, state: State) -> str:
-    """A change that isn't done shares the fate of its job."""
-    if status in {"completed", "failed"}:
+def _status(change: Row, state: State) -> str:
+    """What has become of a change by itself: the end of its job says nothing about those that had not begun, nor that
+    one of which a part is done and stays was never there.
+    """
+    status = str(change["status"])
+    if status in {"completed", "pending"}:
         return status
-    if state in {State.STOPPED, State.CANCELLED}:
-        return state.value
-    if state is State.WAITING_FOR_CUTOVER and status != "pending":
+    if state in {State.FAILED, State.CANCELLED}:
+        if change["has_done"]:
+            return "unknown"
+        return "failed" if status == "failed" else state.value
+    if status == "failed":
+        return status
+    if state in {State.STOPPED, State.WAITING_FOR_CUTOVER}:
         return state.value
     return status
 

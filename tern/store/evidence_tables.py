@@ -1,5 +1,5 @@
 """The mapped tables of what Tern knows about engines: who they are, which ids they gave, what may still act there,
-who is silent.
+who is silent, and what became of each statement.
 
 What each constraint and index is for stands in the migration that makes it.
 """
@@ -99,3 +99,33 @@ class SameTargetRow(Table):
 
 METADATA = Table.metadata
 """Every table of Tern: these, and those of tables.py."""
+
+
+class TableChangeRow(Table):
+    """One statement inside one operation, with its progress.
+
+    settled_by: who said what became of it: `engine`, or the name of a person who looked; '' where nobody spoke of it.
+    origin_id: of a follow-up's, the statement of the first apply that it is; NULL where it carries nothing on.
+    """
+
+    __tablename__ = "table_changes"
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    operation_id: Mapped[int] = mapped_column(BigInteger)
+    apply_id: Mapped[int] = mapped_column(BigInteger)
+    ordinal: Mapped[int]
+    namespace: Mapped[str]
+    table_name: Mapped[str]
+    ddl: Mapped[str]
+    action: Mapped[str]
+    unsafe_reason: Mapped[str]
+    state: Mapped[str]
+    rows_copied: Mapped[int | None] = mapped_column(BigInteger)
+    rows_total: Mapped[int | None] = mapped_column(BigInteger)
+    percent: Mapped[int]
+    eta_seconds: Mapped[int | None] = mapped_column(BigInteger)
+    checksum_rows_checked: Mapped[int | None] = mapped_column(BigInteger)
+    checksum_rows_total: Mapped[int | None] = mapped_column(BigInteger)
+    detail: Mapped[str]
+    error: Mapped[str]
+    settled_by: Mapped[str]
+    origin_id: Mapped[int | None] = mapped_column(BigInteger)

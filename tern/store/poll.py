@@ -199,15 +199,15 @@ class PollSteps(SweepSteps):
             # Nothing is asked any more, only written, until a projection counts what came of it.
             tx.hasten()
             # Statements first: the state of the operation has the last word on those that it settles.
+            told = {
+                one.row.id: (one.told, observed.state)
+                for one in written
+                if one.sample is not None and (observed := one.observed()) is not None and observed.applied
+            }
             write_tables(
                 tx,
-                {
-                    one.row.id: one.told
-                    for one in written
-                    if one.sample is not None
-                    and (observed := one.observed()) is not None
-                    and observed.applied
-                },
+                {each: tables for each, (tables, _) in told.items()},
+                {each: state for each, (_, state) in told.items()},
             )
             self._write_states(tx, [one for one in written if one.moves])
             self._write_samples(tx, [one for one in written if not one.is_moved])

@@ -24,7 +24,11 @@ from tern.store.outstanding_hold import IS_OUTSTANDING
 from tern.store.reservation import IS_BLOCKED
 from tern.store.session import after_commit
 from tern.store.sql import Connection, Row, text
+from tern.store.statement import settle_table_changes
 from tern.store.tally import TALLY, tally_in
+
+NOTHING_BEGAN = frozenset({Event.REFUSE, Event.WITHDRAW_STOPPED, Event.WITHDRAW_CANCELLED, Event.SKIP})
+"""By these an operation settles of which nothing was ever begun: never sent, dead before it acted, or refused."""
 
 
 def move(
@@ -76,37 +80,10 @@ def move(
     )
     tell_later(tx, written)
     if after.is_settled:
-        settle_table_changes(tx, [operation_id], after)
+        settle_table_changes(tx, [operation_id], after, nothing_began=event in NOTHING_BEGAN)
     if may_have_wishes:
         close_fulfilled(tx, apply_pk, {operation_id: after})
     return after
-
-
-def settle_table_changes(tx: Connection, operation_ids: Sequence[int], state: State) -> None:
-    """What an operation's settling makes of its unsettled statements."""
-    tx.execute(
-        text(
-            "UPDATE table_changes SET state = :state, eta_seconds = NULL,"
-            " percent = CASE WHEN :done THEN 100 ELSE percent END,"
-            " rows_copied = CASE WHEN :done THEN coalesce(rows_total, rows_copied) ELSE rows_copied END"
-            " WHERE operation_id = ANY(:ids)"
-            " AND state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'skipped')"
-        ),
-        {"state": state.value, "done": state is State.COMPLETED, "ids": list(operation_ids)},
-    )
-
-
-def believe_table_changes(tx: Connection, operation_id: int) -> None:
-    """A person says that the whole change is in: each statement counts as done. What engines said of rows and percent
-    stays as it was seen last, because nobody has seen more.
-    """
-    tx.execute(
-        text(
-            "UPDATE table_changes SET state = 'completed', eta_seconds = NULL"
-            " WHERE operation_id = :id AND state <> 'completed'"
-        ),
-        {"id": operation_id},
-    )
 
 
 def close_fulfilled(tx: Connection, apply_pk: int, states: Mapping[int, State]) -> None:
@@ -328,7 +305,7 @@ def _skip_never_started(tx: Connection, apply_pk: int, who: str) -> None:
         {"id": apply_pk},
     ).all()
     ids = sorted(row.id for row in rows)
-    settle_table_changes(tx, ids, State.SKIPPED)
+    settle_table_changes(tx, ids, State.SKIPPED, nothing_began=True)
     why = "the rollout is halted and it never started"
     append_all(
         tx,

@@ -71,7 +71,7 @@ _OPERATIONS = text(
 )
 _TABLES = text(
     "SELECT operation_id, namespace, table_name, ddl, action, unsafe_reason, state, rows_copied, rows_total, percent,"
-    " eta_seconds, detail, error FROM table_changes WHERE apply_id = :id ORDER BY operation_id, ordinal"
+    " eta_seconds, detail, error, settled_by FROM table_changes WHERE apply_id = :id ORDER BY operation_id, ordinal"
 )
 _WISHES = text(
     "SELECT d.*, r.caller, r.reason, extract(epoch FROM tern_clock() - d.created_at)::float AS age_s,"
@@ -310,6 +310,7 @@ def _table(row: RowMapping) -> TableFacts:
         eta_s=row["eta_seconds"],
         detail=row["detail"],
         error=row["error"],
+        settled_by=row["settled_by"],
     )
 
 

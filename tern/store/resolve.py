@@ -18,10 +18,11 @@ from tern.store.event import Happening, append
 from tern.store.gone import refuse_while_called
 from tern.store.outstanding import sent_of, watch
 from tern.store.own_work import Judge, evidence_columns
-from tern.store.projection import believe_table_changes, close_deliveries, move, project_parent
+from tern.store.projection import close_deliveries, move, project_parent
 from tern.store.scope import REMOTE_ID, find_named, load_scope, store_remote_id
 from tern.store.session import transaction
 from tern.store.sql import Connection, Row, text
+from tern.store.statement import believe_table_changes
 from tern.store.step import APPLY_IS_ANSWERED, Steps
 from tern.store.wish import take_up_wishes
 
@@ -145,7 +146,7 @@ def _answer(
         watch(tx, sent, settled_as="said", caller=caller, reason=reason)
     if found is Resolved.COMPLETED:
         # Before the operation's own ending, which would show what nobody has seen: all rows copied.
-        believe_table_changes(tx, row.id)
+        believe_table_changes(tx, row.id, caller)
     if new_id is not None:
         store_remote_id(
             tx,

@@ -13,8 +13,8 @@ from tern.store.projection import move, project_parent
 from tern.store.reservation import take
 from tern.store.session import transaction
 from tern.store.sql import Connection, Row, text
+from tern.store.statement import reopen_table_changes
 from tern.store.step import HeldOperation, Steps, hold
-from tern.store.uncalled import reopen_table_changes
 
 _TO_BE_SENT = text(
     # The claim lasts for the call that follows; whoever dies in it leaves the time from which it may have worked.

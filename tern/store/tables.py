@@ -138,6 +138,7 @@ class OperationRow(Table):
     unheard_since, unheard_tries, unheard_look: a run of calls without a usable answer, and the look that it began with.
     remote_identity, remote_started_at: what the id's first sample said of its engine and its job.
     doubt: why only a person ends its uncertainty, `taken` or `foreign`; '' for none.
+    carries_on: the operation whose rest it does; NULL for none.
     """
 
     __tablename__ = "apply_operations"
@@ -195,6 +196,7 @@ class OperationRow(Table):
     state_changed_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
     ended_after_request: Mapped[int | None] = mapped_column(BigInteger)
+    carries_on: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class CountRow(Table):
@@ -206,30 +208,6 @@ class CountRow(Table):
     state: Mapped[str] = mapped_column(primary_key=True)
     n: Mapped[int] = mapped_column(BigInteger)
     admitted: Mapped[int] = mapped_column(BigInteger)
-
-
-class TableChangeRow(Table):
-    """One statement inside one operation, with its progress."""
-
-    __tablename__ = "table_changes"
-    id: Mapped[int] = _identity()
-    operation_id: Mapped[int] = _reference()
-    apply_id: Mapped[int] = _reference()
-    ordinal: Mapped[int]
-    namespace: Mapped[str]
-    table_name: Mapped[str]
-    ddl: Mapped[str]
-    action: Mapped[str]
-    unsafe_reason: Mapped[str]
-    state: Mapped[str]
-    rows_copied: Mapped[int | None] = mapped_column(BigInteger)
-    rows_total: Mapped[int | None] = mapped_column(BigInteger)
-    percent: Mapped[int]
-    eta_seconds: Mapped[int | None] = mapped_column(BigInteger)
-    checksum_rows_checked: Mapped[int | None] = mapped_column(BigInteger)
-    checksum_rows_total: Mapped[int | None] = mapped_column(BigInteger)
-    detail: Mapped[str]
-    error: Mapped[str]
 
 
 class RequestRow(Table):

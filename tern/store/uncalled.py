@@ -14,11 +14,12 @@ from tern.domain.identity import ApplyId
 from tern.domain.states import Event, State, advance
 from tern.store.event import Happening, append_all
 from tern.store.halt import SUPERSEDED
-from tern.store.projection import close_fulfilled, project_parent, settle_table_changes
+from tern.store.projection import close_fulfilled, project_parent
 from tern.store.reservation import take
 from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
 from tern.store.sql import Connection, text
+from tern.store.statement import reopen_table_changes, settle_table_changes
 from tern.store.step import Steps, lock_apply
 
 WITHDRAWS = {
@@ -120,7 +121,8 @@ def _withdraw(tx: Connection, apply_pk: int, most: int) -> int:
         return 0
     tx.execute(_WITHDRAW, {"ids": list(after), "states": [state.value for state in after.values()]})
     for state in sorted(set(after.values())):
-        settle_table_changes(tx, [key for key, other in after.items() if other is state], state)
+        of_state = [key for key, other in after.items() if other is state]
+        settle_table_changes(tx, of_state, state, nothing_began=True)
     append_all(
         tx,
         [
@@ -182,14 +184,3 @@ def put_back_in_line(tx: Connection, apply_pk: int, revivals: Sequence[Revival])
         ],
     )
     close_fulfilled(tx, apply_pk, after)
-
-
-def reopen_table_changes(tx: Connection, operation_ids: Sequence[int]) -> None:
-    """What the operations' settling had settled is to be done again."""
-    tx.execute(
-        text(
-            "UPDATE table_changes SET state = 'pending', error = ''"
-            " WHERE operation_id = ANY(:ids) AND state IN ('stopped', 'failed')"
-        ),
-        {"ids": list(operation_ids)},
-    )

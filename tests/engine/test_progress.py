@@ -108,3 +108,35 @@ def test_an_old_snapshot_holds_a_build_up_and_is_named(
         )
         assert driver.progress(job).tables[0].status == "building_index"
     driver.wait(job, "COMPLETED")
+
+
+def test_a_failed_job_says_of_each_change_what_became_of_it(driver: Driver, table: str) -> None:
+    """The second of three fails: the first is in, the third was never begun, and is not said to have failed."""
+    driver.done("ALTER TABLE t ADD COLUMN there int")
+    job = driver.apply(
+        "ALTER TABLE t ADD COLUMN one int",
+        "ALTER TABLE t ADD CONSTRAINT never CHECK (false)",
+        "ALTER TABLE t ADD COLUMN three int",
+    )
+    seen = driver.wait(job, "FAILED")
+    assert [each.status for each in seen.tables] == ["completed", "failed", "pending"]
+
+
+def test_a_change_of_which_a_part_stays_is_unknown(driver: Driver, table: str) -> None:
+    """Each part of an ALTER TABLE is done or undone as a whole, and the first of these is done."""
+    job = driver.apply("ALTER TABLE t ADD COLUMN k int, ADD CONSTRAINT never CHECK (false)")
+    seen = driver.wait(job, "FAILED")
+    (change,) = seen.tables
+    assert change.status == "unknown"
+    assert "never" in change.progress_detail
+
+
+def test_a_cancelled_job_says_of_what_had_not_begun_that_it_is_pending(driver: Driver, table: str) -> None:
+    job = driver.apply(
+        "ALTER TABLE t ADD COLUMN k int", "ALTER TABLE t ADD COLUMN l int", options={"defer_cutover": "true"}
+    )
+    driver.wait(job, "WAITING_FOR_CUTOVER")
+    driver.stop(job)
+    assert [each.status for each in driver.wait(job, "STOPPED").tables] == ["pending", "pending"]
+    driver.cancel(job)
+    assert [each.status for each in driver.wait(job, "CANCELLED").tables] == ["pending", "pending"]

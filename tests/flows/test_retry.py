@@ -37,7 +37,7 @@ def test_a_refused_operation_goes_back_in_line_under_the_same_key(world: World) 
     """G4, §5: its only sender heard the refusal, so the same key starts it for the first time."""
     refused(world)
     before = world.engines["A"].calls("Apply")[0].key
-    assert tables(world, "A") == {"failed"}
+    assert tables(world, "A") == {"skipped"}
     assert world.outcomes(world.ask(Verb.RETRY, "A")) == {"A": Receipt.ACCEPTED}
     settle(world)
     assert (world.state("A"), tables(world, "A")) == ("running", {"running"})

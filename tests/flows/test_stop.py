@@ -37,7 +37,7 @@ def test_stop_of_a_claimed_undispatched_operation_settles_it_alone(world: World)
     # B's driver has its claim; the operator stops B and C before it calls
     dispatch(world, "B", meanwhile(world.ports, "may_go_forward", lambda: world.ask(Verb.STOP, "B", "C")))
     assert world.state("B") == "stopped"
-    assert tables(world, "B") == {"stopped"}
+    assert tables(world, "B") == {"pending"}
     assert methods(world, "B") == []
     assert world.operation("B").dispatch_key is None
     after = world.apply_row()

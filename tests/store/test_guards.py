@@ -22,6 +22,7 @@ GUARDED = {
         "apply_operations_remote_id_is_final": "engine_resume_context",
         "apply_operations_fence_only_rises": "dispatch_generation fence",
         "applies_operation_count_is_true": "position",
+        "apply_operations_is_append_only": "carries_on",
     },
     "apply_events": {
         "apply_events_is_append_only": (
@@ -51,7 +52,9 @@ GUARDED = {
             " opened_at operation_id reason remote_id why"
         ),
     },
-    "table_changes": {"table_changes_is_append_only": "action ddl namespace table_name unsafe_reason"},
+    "table_changes": {
+        "table_changes_is_append_only": "action ddl namespace origin_id table_name unsafe_reason",
+    },
 }
 # A tick, a probe or a person's command changes these; or they are the key by which everything finds its row.
 FREE = {
@@ -88,7 +91,7 @@ FREE = {
     "sweep_leases": "began_at expires_at finished_at finished_by name owner token",
     "table_changes": (
         "apply_id checksum_rows_checked checksum_rows_total detail error eta_seconds id operation_id ordinal percent"
-        " rows_copied rows_total state"
+        " rows_copied rows_total settled_by state"
     ),
     "target_reservations": "apply_id database deployment environment held_for_s held_since operation_id taken_at",
     "engines": "address created_at environment number",

@@ -232,6 +232,7 @@ def _table(said: apply_pb2.TableChange) -> TableChange:
         eta_s=_whole(said, "eta_seconds"),
         detail=said.detail,
         error=said.error_message,
+        settled_by=said.settled_by,
     )
 
 

@@ -279,4 +279,5 @@ def _table(answer: TableChange) -> apply_pb2.TableChange:
         eta_seconds=answer.eta_s,
         detail=answer.detail,
         error_message=answer.error,
+        settled_by=answer.settled_by,
     )

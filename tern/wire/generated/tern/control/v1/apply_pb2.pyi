@@ -551,6 +551,7 @@ class TableChange(_message.Message):
     ETA_SECONDS_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
+    SETTLED_BY_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     table: _builtins.str
     ddl: _builtins.str
@@ -563,6 +564,10 @@ class TableChange(_message.Message):
     eta_seconds: _builtins.int
     detail: _builtins.str
     error_message: _builtins.str
+    settled_by: _builtins.str
+    """Who said what became of it: `engine`, or a person who looked; empty where nobody spoke of it by itself. `state`
+    is `unknown` where its operation is over and nobody can tell whether it is in, `skipped` where it was never begun.
+    """
     def __init__(
         self,
         *,
@@ -578,10 +583,11 @@ class TableChange(_message.Message):
         eta_seconds: _builtins.int | None = ...,
         detail: _builtins.str = ...,
         error_message: _builtins.str = ...,
+        settled_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "eta_seconds", b"eta_seconds", "rows_copied", b"rows_copied", "rows_total", b"rows_total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "action", b"action", "ddl", b"ddl", "detail", b"detail", "error_message", b"error_message", "eta_seconds", b"eta_seconds", "namespace", b"namespace", "percent", b"percent", "rows_copied", b"rows_copied", "rows_total", b"rows_total", "state", b"state", "table", b"table", "unsafe_reason", b"unsafe_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "action", b"action", "ddl", b"ddl", "detail", b"detail", "error_message", b"error_message", "eta_seconds", b"eta_seconds", "namespace", b"namespace", "percent", b"percent", "rows_copied", b"rows_copied", "rows_total", b"rows_total", "settled_by", b"settled_by", "state", b"state", "table", b"table", "unsafe_reason", b"unsafe_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eta_seconds: _TypeAlias = _typing.Literal["eta_seconds"]  # noqa: Y015
     _WhichOneofArgType__eta_seconds: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds"]  # noqa: Y015
