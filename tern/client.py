@@ -35,7 +35,7 @@ from tern.domain.subject import Subject
 from tern.doors.answers import Apply, Event, Explanation, KeyFate, Receipt, Summary
 from tern.doors.door import Door
 from tern.doors.record import Verification
-from tern.doors.request import EnqueueRequest, read_answered, read_asked
+from tern.doors.request import EnqueueRequest, read_answered, read_asked, read_statement_answer
 from tern.ports import Bells, Enqueued, Resolved, StorageUnavailable
 
 ADDRESS = "TERN_CONTROL_ADDRESS"
@@ -316,6 +316,14 @@ class Client:
         message["engine_is_gone"] = engine_is_gone
         answered = read_answered({**message, **self._operations(subject, reason, selectors)})
         return _told(lambda: self._door.resolve(answered))
+
+    def settle_statements(
+        self, subject: str, reason: str, *statements: str, dry_run: bool = False
+    ) -> Receipt:
+        """Says of one that is over which of its statements of unknown effect are in: `2=done`, `3=not-done`."""
+        said = {"subject": subject, "statements": statements, "caller": self._caller}
+        answer = read_statement_answer({**said, "reason": reason, "dry_run": dry_run})
+        return _told(lambda: self._door.settle_statements(answer))
 
     def _ask(
         self,

@@ -8,6 +8,7 @@ from typing import Protocol
 from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.model import Capabilities, Claim, OperationScope
 from tern.domain.samples import Sample
+from tern.domain.statement import StatementAnswer
 from tern.domain.work import Fenced, Kept, KeyLook, NotClaimed, Question, Resolved, Sighting
 
 
@@ -57,6 +58,11 @@ class EvidenceStore(Protocol):
         the answer does not fit. taken_from: whose the id was said to be until now. With dry_run nothing is written. A
         remote id is stored only with a sighting: what the engine just said of it, which is judged like any look, under
         the fence that the operation still has.
+        """
+
+    def settle_statements(self, answer: StatementAnswer) -> None:
+        """What a person says of single statements, all of it or nothing; raises NotFound, Refused where one of them is
+        known, or its operation is not over.
         """
 
     def question(self, name: ScopeName, remote_id: RemoteId, taken_from: ScopeName | None = None) -> Question:

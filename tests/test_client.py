@@ -149,6 +149,10 @@ def test_what_is_refused_is_an_error_of_tern_s(world: World, client: Client) -> 
     assert many.having(Outcome.REFUSED) == ("A", "B", "C")
     with pytest.raises(UsageError, match="a whole apply"):
         client.resolve(apply_id, Resolved.ENDED, "I looked")
+    with pytest.raises(Refused, match="not over"):
+        client.settle_statements(f"{apply_id}/A", "I looked", "1=done")
+    with pytest.raises(UsageError, match="can't be read"):
+        client.settle_statements(f"{apply_id}/A", "I looked", "1=perhaps")
 
 
 @pytest.mark.parametrize("verb", sorted(Verb))

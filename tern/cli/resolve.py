@@ -1,6 +1,6 @@
 """`tern resolve`: a person who looked says what became of uncertain operations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -12,7 +12,8 @@ from tern.cli.selection import expect_option, read_selection, selection_options
 from tern.domain.control import Receipt, ReceiptLine
 from tern.domain.ending import Ending, exit_code
 from tern.domain.errors import UsageError
-from tern.domain.identity import RemoteId
+from tern.domain.identity import RemoteId, ScopeName
+from tern.domain.statement import StatementAnswer, read_statements
 from tern.domain.subject import Subject
 from tern.ports import Answered, Resolved
 
@@ -42,9 +43,16 @@ GONE: Mapping[Resolved, str] = {
 @click.option(
     "--as",
     "found",
-    required=True,
+    default="",
     metavar="not-started|ended|completed|remote-id=R|repeat-apply|same-work",
     help="What you found at the engine.",
+)
+@click.option(
+    "--statement",
+    "statements",
+    multiple=True,
+    metavar="N=done|not-done",
+    help="Of an operation that is over: whether its statement N, of unknown effect, is in. Repeatable.",
 )
 @click.option(
     "--taken-from",
@@ -67,6 +75,7 @@ def resolve(
     subject: str,
     *,
     found: str,
+    statements: Sequence[str],
     taken_from: str,
     engine_is_gone: bool,
     reason: str,
@@ -78,9 +87,18 @@ def resolve(
     """Say what became of operations that nobody here can judge. With several operations, say which.
 
     Look at the engine first: `not-started` after a dispatch that did start would run the change twice.
+    With --statement, say of one operation that is over whether single statements are in: all that are named, or none.
     """
+    if bool(found) == bool(statements):
+        what = "either --as says what became of operations, or --statement of one operation's statements"
+        raise UsageError(what)
     named = Subject.read(subject)
     selection = read_selection(named, **selectors)
+    if statements:
+        if taken_from or engine_is_gone or expected is not None or any(selectors.values()):
+            what = "--statement is about one operation, AP/DEPLOYMENT, and takes no selector"
+            raise UsageError(what)
+        return _settle(Subject.read_operation(subject), statements, reason, dry_run=dry_run, as_json=as_json)
     if engine_is_gone and named.scope is None and expected is None and not dry_run:
         what = "engines of several operations are called gone with --expect, or one at a time"
         raise UsageError(what, next_step="Say --dry-run first: it prints how many.")
@@ -104,6 +122,34 @@ def resolve(
     return exit_code(Ending.DONE if line.outcome is Receipt.ACCEPTED else Ending.NOT_DONE for line in lines)
 
 
+def _settle(name: ScopeName, said: Sequence[str], reason: str, *, dry_run: bool, as_json: bool) -> int:
+    answer = StatementAnswer(name, read_statements(said), reach.caller(), reason, dry_run)
+    from tern.flows import accept  # noqa: PLC0415
+
+    line = accept.settle_statements(answer, reach.ports(ringing=False))
+    if as_json:
+        effects = [
+            {"number": number, "as": effect.value} for number, effect in sorted(answer.effects.items())
+        ]
+        found: dict[str, object] = {
+            "scope": str(name),
+            "as": None,
+            "remote_id": None,
+            "reason": reason,
+            "engine_is_gone": False,
+            "statements": effects,
+        }
+        write_document("resolved", {**found, "dry_run": dry_run, **receipt.as_json((line,), {})})
+        return 0
+    told = ", ".join(f"{number} {effect}" for number, effect in sorted(answer.effects.items()))
+    receipt.show(
+        f"statements of {name}: {told}", (line,), {}, whole=name.apply_id, dry_run=dry_run, expects=False
+    )
+    if not dry_run:
+        click.echo(f"What is left there can be carried on: tern apply --rest-of {name}")
+    return 0
+
+
 def _read(found: str) -> tuple[Resolved, RemoteId | None]:
     word, _, value = found.partition("=")
     try:
@@ -120,9 +166,15 @@ def _tell(named: Subject, asked: Answered, lines: tuple[ReceiptLine, ...], *, as
     answer, dry_run = asked.found, asked.dry_run
     if as_json:
         scope = str(named.scope or named.apply_id)
-        found = {"scope": scope, "as": answer.value, "remote_id": asked.remote_id, "reason": asked.reason}
-        gone = {"engine_is_gone": asked.engine_is_gone}
-        write_document("resolved", {**found, **gone, "dry_run": dry_run, **receipt.as_json(lines, {})})
+        found: dict[str, object] = {
+            "scope": scope,
+            "as": answer.value,
+            "remote_id": asked.remote_id,
+            "reason": asked.reason,
+            "engine_is_gone": asked.engine_is_gone,
+            "statements": [],
+        }
+        write_document("resolved", {**found, "dry_run": dry_run, **receipt.as_json(lines, {})})
         return
     title = f"resolve of {named.apply_id} as {answer.value}"
     receipt.show(title, lines, {}, whole=named.apply_id, dry_run=dry_run)

@@ -10,6 +10,7 @@ from tern.domain.enqueue import is_usable_key
 from tern.domain.errors import Refused, TryAgain, UsageError
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.scope import require_single
+from tern.domain.statement import StatementAnswer
 from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
 from tern.domain.text import is_storable
@@ -81,6 +82,10 @@ class Desk:
     def resolve(self, answered: Answered) -> Receipt:
         """See Door."""
         return Receipt(None, accept.answer(answered, self._ports))
+
+    def settle_statements(self, answer: StatementAnswer) -> Receipt:
+        """See Door."""
+        return Receipt(None, (accept.settle_statements(answer, self._ports),))
 
     def get(self, apply_id: ApplyId) -> Apply:
         """See Door."""

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.statement import StatementAnswer
 from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
 from tern.doors.answers import Apply, Event, Explanation, KeyFate, Progress, Receipt, Summary
@@ -31,6 +32,9 @@ class Door(Protocol):
 
     def resolve(self, answered: Answered) -> Receipt:
         """Says what became of uncertain operations: one outcome for each."""
+
+    def settle_statements(self, answer: StatementAnswer) -> Receipt:
+        """Says whether single statements of one operation are in, of which nobody could know: all of it or nothing."""
 
     def get(self, apply_id: ApplyId) -> Apply:
         """One apply with all of its operations."""

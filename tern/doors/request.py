@@ -18,6 +18,7 @@ from tern.domain.identity import ApplyId, PlanId, RemoteId, ScopeName
 from tern.domain.model import PlannedChange
 from tern.domain.policy import Policy
 from tern.domain.selection import Selection
+from tern.domain.statement import StatementAnswer, read_statements
 from tern.domain.states import State
 from tern.domain.subject import Subject
 from tern.domain.text import is_storable
@@ -174,6 +175,19 @@ def read_answered(message: Mapping[str, object]) -> Answered:
         engine_is_gone=engine_is_gone,
         **rest,
     )
+
+
+def read_statement_answer(message: Mapping[str, object]) -> StatementAnswer:
+    """A person's word about single statements; raises UsageError, and ScopeRefused for a malformed operation.
+
+    subject, which names one operation; statements, each `N=done` or `N=not-done`; caller, reason; dry_run.
+    """
+    fields = _Fields(message)
+    subject, said = fields.text("subject"), fields.texts("statements")
+    caller, reason = fields.text("caller"), fields.text("reason")
+    dry_run = fields.flag("dry_run")
+    fields.end()
+    return StatementAnswer(Subject.read_operation(subject), read_statements(said), caller, reason, dry_run)
 
 
 class _Rest(TypedDict):

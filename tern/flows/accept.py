@@ -16,6 +16,7 @@ from tern.domain.outcome import Refused as CallRefused
 from tern.domain.policy import Policy
 from tern.domain.review import check_reviewed
 from tern.domain.selection import refuse_unexpected
+from tern.domain.statement import StatementAnswer
 from tern.domain.waves import check_division
 from tern.domain.work import Sighting
 from tern.doors.request import EnqueueRequest
@@ -133,6 +134,14 @@ def answer(answered: Answered, ports: Ports) -> tuple[ReceiptLine, ...]:
         _answer_one(answered, chosen[0], ports)
         return (ReceiptLine(chosen[0], Receipt.ACCEPTED),)
     return tuple(_outcome(answered, deployment, ports) for deployment in chosen)
+
+
+def settle_statements(answer: StatementAnswer, ports: Ports) -> ReceiptLine:
+    """A person's word about single statements of one operation, all of it or nothing. Raises NotFound, Refused,
+    StorageUnavailable.
+    """
+    ports.store.settle_statements(answer)
+    return ReceiptLine(answer.name.deployment, Receipt.ACCEPTED)
 
 
 def _outcome(answered: Answered, deployment: str, ports: Ports) -> ReceiptLine:

@@ -20,10 +20,11 @@ from tern.store.gate import claim_runs_for_s
 from tern.store.outstanding import Sent, Why, open_outstanding, sent_of
 from tern.store.outstanding_hold import SELECTED, outstanding_in
 from tern.store.outstanding_look import lock_applies, settle, wake
-from tern.store.projection import believe_table_changes, close_deliveries, move, project_parent
+from tern.store.projection import close_deliveries, move, project_parent
 from tern.store.scope import find_named
 from tern.store.session import transaction
 from tern.store.sql import Connection, Row, text
+from tern.store.statement import believe_table_changes
 from tern.store.step import Steps
 
 _OPEN_WISHES = text(
@@ -81,7 +82,7 @@ class GoneSteps(Steps):
             if state is not State.UNCERTAIN:
                 state = self._move(tx, row, state, Event.LOSE_TRACK, caller, words)
             if found is Resolved.COMPLETED:
-                believe_table_changes(tx, row.id)
+                believe_table_changes(tx, row.id, caller)
             told = f"resolved as {found}, its engine is gone: {reason}"
             self._move(tx, row, state, _ENDS[found], caller, told, reason)
             project_parent(tx, row.apply_id, caller)

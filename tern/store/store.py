@@ -24,6 +24,7 @@ from tern.store.refusal import RefusalSteps
 from tern.store.resolve import ResolveSteps
 from tern.store.silence import SilenceSteps
 from tern.store.start import StartSteps
+from tern.store.statement_answer import StatementSteps
 from tern.store.twin import TwinSteps
 from tern.store.uncalled import UncalledSteps
 from tern.store.wish import WishSteps
@@ -41,6 +42,7 @@ class PostgresStore(
     WishSteps,
     UncalledSteps,
     ResolveSteps,
+    StatementSteps,
     OutstandingSteps,
     OutstandingLookSteps,
     GoneSteps,

@@ -153,3 +153,24 @@ def test_what_explain_prints_leads_out_of_a_doubt(world: World, tern: Tern) -> N
     assert world.state("A") == "uncertain"
     assert tern("resolve", f"{apply_id}/A", "--as", "same-work", *WHY).code == 0
     world.run(until=lambda: world.state("A") == "stopped")
+
+
+def test_a_statement_of_unknown_effect_is_settled_by_its_number(
+    uncertain: str, world: World, tern: Tern
+) -> None:
+    said = ("resolve", uncertain, "--statement", "1=not-done", *WHY)
+    refused = tern(*said)
+    assert refused.code == 5
+    assert f"tern resolve {uncertain} --as" in refused.err
+    assert tern("resolve", uncertain, "--as", "ended", *WHY).code == 0
+    assert "? 1  unknown" in tern("get", uncertain).out
+    assert tern(*said, "--as", "ended").code == 2
+    assert tern("resolve", uncertain, *WHY).code == 2
+    assert tern(*said, "--dry-run").code == 0
+    done = tern(*said, "--json")
+    assert (done.code, done.data["as"], done.data["accepted"]) == (0, None, 1)
+    assert done.data["statements"] == [{"number": 1, "as": "not-done"}]
+    (change,) = tern("get", uncertain, "--json").data["tables"]
+    assert (change["state"], change["settled_by"]) == ("skipped", world.events("A")[-1].who)
+    assert tern(*said).code == 5
+    assert tern("resolve", uncertain, "--statement", "2=done", *WHY).code == 5

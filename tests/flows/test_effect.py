@@ -5,11 +5,15 @@ from collections.abc import Sequence
 import pytest
 
 from tern.domain.control import Verb
-from tern.domain.identity import RemoteId
+from tern.domain.effect import Effect
+from tern.domain.errors import NotFound, Refused
+from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.model import Action, PlannedChange
 from tern.domain.outcome import Ok
 from tern.domain.samples import Sample, TableSample
+from tern.domain.statement import StatementAnswer
 from tern.domain.states import State
+from tern.flows.accept import settle_statements
 from tern.ports import Looked, Poll, Resolved
 from tern.store.sql import text
 from tests.faults.behaviour import lose_answer, not_accepted
@@ -188,3 +192,60 @@ def test_a_worker_of_the_version_before_stops_and_revives_what_was_never_begun(w
     assert words(world) == ["skipped"] * 3
     world.write("UPDATE apply_operations SET state = 'pending', completed_at = NULL WHERE id = :id", id=key)
     assert words(world) == ["pending"] * 3
+
+
+def unknown(world: World) -> ScopeName:
+    """The first is in; of the second nobody can tell, nor of the third."""
+    begun(world)
+    told(world, State.RUNNING, "completed", "running", "pending")
+    told(world, State.FAILED)
+    return world.name("A")
+
+
+def settled_by(world: World) -> list[str]:
+    with world.database.begin() as tx:
+        return [
+            row.settled_by
+            for row in tx.execute(text("SELECT settled_by FROM table_changes ORDER BY ordinal"))
+        ]
+
+
+def test_a_person_settles_one_statement_of_unknown_effect(world: World) -> None:
+    name = unknown(world)
+    settle_statements(StatementAnswer(name, {2: Effect.DONE}, "eve", "the column is there"), world.ports)
+    assert (words(world), settled_by(world)) == (["completed", "completed", "unknown"], ["engine", "eve", ""])
+    event = world.events("A")[-1]
+    assert (event.event, event.who, event.before, event.after) == (
+        "statement_settled",
+        "eve",
+        "unknown",
+        "completed",
+    )
+    assert event.why == "statement 2 is done: the column is there"
+    settle_statements(StatementAnswer(name, {3: Effect.NOT_DONE}, "eve", "it is not"), world.ports)
+    assert words(world) == ["completed", "completed", "skipped"]
+
+
+def test_several_statements_are_settled_together_or_not_at_all(world: World) -> None:
+    name = unknown(world)
+    both = {2: Effect.DONE, 3: Effect.NOT_DONE}
+    with pytest.raises(Refused):
+        settle_statements(StatementAnswer(name, {**both, 1: Effect.NOT_DONE}, "eve", "I looked"), world.ports)
+    assert words(world) == ["completed", "unknown", "unknown"]
+    settle_statements(StatementAnswer(name, both, "eve", "I looked", dry_run=True), world.ports)
+    assert words(world) == ["completed", "unknown", "unknown"]
+    settle_statements(StatementAnswer(name, both, "eve", "I looked"), world.ports)
+    assert words(world) == ["completed", "completed", "skipped"]
+    with pytest.raises(Refused, match="nothing was said"):
+        settle_statements(StatementAnswer(name, both, "eve", "I looked"), world.ports)
+
+
+def test_a_statement_of_what_is_live_is_not_spoken_of(world: World) -> None:
+    begun(world)
+    with pytest.raises(Refused) as refusal:
+        settle_statements(StatementAnswer(world.name("A"), {2: Effect.DONE}, "eve", "I looked"), world.ports)
+    assert refusal.value.reason == "STILL_LIVE"
+    with pytest.raises(NotFound):
+        settle_statements(
+            StatementAnswer(ScopeName(world.last, "Z"), {2: Effect.DONE}, "eve", "I looked"), world.ports
+        )

@@ -7,11 +7,14 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tern.domain.effect import Effect
 from tern.domain.errors import UsageError
 from tern.domain.identity import ApplyId
 from tern.domain.selection import Selection
+from tern.domain.statement import StatementAnswer
 from tern.domain.subject import Subject
 from tern.doors.request import EnqueueRequest, read_answered, read_asked
+from tern.doors.request import read_statement_answer as read_said
 from tern.ports import Answered, Asked
 from tern.wire.control import writing
 from tern.wire.control.words import (
@@ -25,6 +28,11 @@ from tern.wire.control.words import (
 )
 from tern.wire.generated.tern.control.v1 import control_service_pb2 as control_v1
 from tern.wire.generated.tern.control.v1 import policy_pb2
+
+_EFFECTS: Mapping[control_v1.Effect.ValueType, Effect] = {
+    control_v1.EFFECT_DONE: Effect.DONE,
+    control_v1.EFFECT_NOT_DONE: Effect.NOT_DONE,
+}
 
 
 def read_enqueue(said: control_v1.EnqueueRequest, caller: str) -> EnqueueRequest:
@@ -74,6 +82,43 @@ def read_resolve(said: control_v1.ResolveRequest, caller: str) -> Answered:
     ids = {"remote_id": said.remote_id, "taken_from": said.taken_from}
     gone = {"engine_is_gone": said.engine_is_gone}
     return read_answered({**_operations(said, caller), "found": found, **ids, **gone})
+
+
+def read_statement_answer(said: control_v1.ResolveRequest, caller: str) -> StatementAnswer:
+    """A word about single statements in the caller's name; raises UsageError, ScopeRefused."""
+    known = {"finding": said.finding, "remote_id": said.remote_id, "taken_from": said.taken_from}
+    if beside := [name for name, value in known.items() if value]:
+        what = f"statements are spoken of alone, without {', '.join(beside)}"
+        raise UsageError(what)
+    if said.HasField("selection") or said.HasField("expect"):
+        what = "statements are those of one operation, which the subject names"
+        raise UsageError(what)
+    return read_said(
+        {
+            "subject": said.subject,
+            "statements": tuple(
+                f"{each.number}={(_EFFECTS.get(each.effect) or Effect.UNKNOWN).value}"
+                for each in said.statements
+            ),
+            "caller": caller,
+            "reason": said.reason,
+            "dry_run": said.dry_run,
+        }
+    )
+
+
+def statement_message(answer: StatementAnswer) -> control_v1.ResolveRequest:
+    """A word about single statements as it travels; the caller is whom the token names."""
+    numbers = {effect: number for number, effect in _EFFECTS.items()}
+    return control_v1.ResolveRequest(
+        subject=str(answer.name),
+        reason=answer.reason,
+        dry_run=answer.dry_run,
+        statements=[
+            control_v1.StatementFinding(number=number, effect=numbers[effect])
+            for number, effect in answer.effects.items()
+        ],
+    )
 
 
 def _operations(

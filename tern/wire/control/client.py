@@ -9,6 +9,7 @@ import grpc
 from tern.domain.errors import Misconfigured, TernError
 from tern.domain.identity import ApplyId, PlanId
 from tern.domain.model import Credentials
+from tern.domain.statement import StatementAnswer
 from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
 from tern.doors.answers import Apply, Event, Explanation, KeyFate, Operation, Receipt, Summary
@@ -78,6 +79,11 @@ class RemoteDesk:
         """See Door."""
         answer = self._call(lambda stub: stub.Resolve, asking.resolve_message(answered))
         return reading.receipt(answer.outcomes)
+
+    def settle_statements(self, answer: StatementAnswer) -> Receipt:
+        """See Door."""
+        found = self._call(lambda stub: stub.Resolve, asking.statement_message(answer))
+        return reading.receipt(found.outcomes)
 
     def get(self, apply_id: ApplyId) -> Apply:
         """See Door."""

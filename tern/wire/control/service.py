@@ -151,7 +151,10 @@ class ControlService:
 
     def resolve(self, request: control_v1.ResolveRequest, call: Call) -> control_v1.ResolveResponse:
         """Takes a person's answer in."""
-        receipt = self._door.resolve(asking.read_resolve(request, call.caller))
+        if request.statements:
+            receipt = self._door.settle_statements(asking.read_statement_answer(request, call.caller))
+        else:
+            receipt = self._door.resolve(asking.read_resolve(request, call.caller))
         return control_v1.ResolveResponse(outcomes=writing.outcomes(receipt))
 
 

@@ -199,6 +199,23 @@ def test_an_uncertain_operation_is_resolved_by_who_looked(world: World, stubs: S
     answer = refused(stubs.control.Resolve, asked)
     assert answer[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "NOT_UNCERTAIN")
     assert world.events("A")[-1].who == "deployer"
+    said = control_v1.ResolveRequest(
+        subject=f"{apply_id}/A",
+        reason="the table is gone",
+        statements=[control_v1.StatementFinding(number=1, effect=control_v1.EFFECT_NOT_DONE)],
+    )
+    mixed = control_v1.ResolveRequest(finding=control_v1.FINDING_ENDED)
+    mixed.MergeFrom(said)
+    assert refused(stubs.control.Resolve, mixed).code is grpc.StatusCode.INVALID_ARGUMENT
+    unsaid = control_v1.ResolveRequest()
+    unsaid.CopyFrom(said)
+    unsaid.statements[0].effect = control_v1.EFFECT_UNSPECIFIED
+    assert refused(stubs.control.Resolve, unsaid).code is grpc.StatusCode.INVALID_ARGUMENT
+    assert outcomes(call(stubs.control.Resolve, said)) == {"A": "accepted"}
+    seen = call(stubs.control.GetApply, control_v1.GetApplyRequest(subject=f"{apply_id}/A"))
+    (change,) = seen.operations[0].table_changes
+    assert (change.state, change.settled_by) == ("skipped", "deployer")
+    assert refused(stubs.control.Resolve, said).reason == "STATEMENT_KNOWN"
 
 
 @pytest.mark.parametrize(

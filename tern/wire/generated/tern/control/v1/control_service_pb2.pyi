@@ -123,6 +123,27 @@ FINDING_COMPLETED: Finding.ValueType  # 6
 """It is over, and the whole change is in: it counts as completed, by a person's word."""
 Global___Finding: _TypeAlias = Finding  # noqa: Y015
 
+class _Effect:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EffectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Effect.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EFFECT_UNSPECIFIED: _Effect.ValueType  # 0
+    EFFECT_DONE: _Effect.ValueType  # 1
+    """It is in."""
+    EFFECT_NOT_DONE: _Effect.ValueType  # 2
+    """Nothing of it is in."""
+
+class Effect(_Effect, metaclass=_EffectEnumTypeWrapper): ...
+
+EFFECT_UNSPECIFIED: Effect.ValueType  # 0
+EFFECT_DONE: Effect.ValueType  # 1
+"""It is in."""
+EFFECT_NOT_DONE: Effect.ValueType  # 2
+"""Nothing of it is in."""
+Global___Effect: _TypeAlias = Effect  # noqa: Y015
+
 @_typing.final
 class EnqueueRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -999,6 +1020,7 @@ class ResolveRequest(_message.Message):
     EXPECT_FIELD_NUMBER: _builtins.int
     TAKEN_FROM_FIELD_NUMBER: _builtins.int
     ENGINE_IS_GONE_FIELD_NUMBER: _builtins.int
+    STATEMENTS_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     """`apl-…`, or `apl-…/DEPLOYMENT` for one operation."""
     finding: Global___Finding.ValueType
@@ -1020,6 +1042,12 @@ class ResolveRequest(_message.Message):
     def selection(self) -> Global___Selection:
         """A whole apply needs one that says which operations were looked at."""
 
+    @_builtins.property
+    def statements(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatementFinding]:
+        """Instead of finding, about one operation that is over: which of its statements of unknown effect are in. All of
+        them are settled, or none.
+        """
+
     def __init__(
         self,
         *,
@@ -1032,16 +1060,40 @@ class ResolveRequest(_message.Message):
         expect: _builtins.int | None = ...,
         taken_from: _builtins.str = ...,
         engine_is_gone: _builtins.bool = ...,
+        statements: _abc.Iterable[Global___StatementFinding] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "expect", b"expect", "selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "dry_run", b"dry_run", "engine_is_gone", b"engine_is_gone", "expect", b"expect", "finding", b"finding", "reason", b"reason", "remote_id", b"remote_id", "selection", b"selection", "subject", b"subject", "taken_from", b"taken_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expect", b"_expect", "dry_run", b"dry_run", "engine_is_gone", b"engine_is_gone", "expect", b"expect", "finding", b"finding", "reason", b"reason", "remote_id", b"remote_id", "selection", b"selection", "statements", b"statements", "subject", b"subject", "taken_from", b"taken_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expect: _TypeAlias = _typing.Literal["expect"]  # noqa: Y015
     _WhichOneofArgType__expect: _TypeAlias = _typing.Literal["_expect", b"_expect"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expect) -> _WhichOneofReturnType__expect | None: ...
 
 Global___ResolveRequest: _TypeAlias = ResolveRequest  # noqa: Y015
+
+@_typing.final
+class StatementFinding(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """As `table_changes` lists them, counted from 1."""
+    effect: Global___Effect.ValueType
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        effect: Global___Effect.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatementFinding: _TypeAlias = StatementFinding  # noqa: Y015
 
 @_typing.final
 class ResolveResponse(_message.Message):
