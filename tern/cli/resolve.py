@@ -1,5 +1,6 @@
 """`tern resolve`: a person who looked says what became of uncertain operations."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,14 @@ from tern.cli.receipt import EXIT_CODES
 from tern.cli.selection import expect_option, read_selection, selection_options
 from tern.domain.control import Receipt, ReceiptLine
 from tern.domain.ending import Ending, exit_code
-from tern.domain.errors import UsageError
+from tern.domain.errors import Refused, UsageError
 from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.statement import StatementAnswer, read_statements
 from tern.domain.subject import Subject
-from tern.ports import Answered, Resolved
+from tern.domain.timing import LEASE_S, RPC_DEADLINE_S
+from tern.ports import Answered, Ports, Resolved
+
+ASK_AGAIN_S = 0.2
 
 CONSEQUENCES: Mapping[Resolved, str] = {
     Resolved.NOT_STARTED: "it waits for its turn again; the old key is never used again",
@@ -115,9 +119,7 @@ def resolve(
         engine_is_gone=engine_is_gone,
         taken_from=Subject.read_operation(taken_from) if taken_from else None,
     )
-    from tern.flows import accept  # noqa: PLC0415
-
-    lines = accept.answer(asked, reach.ports(ringing=not dry_run))
+    lines = _answer(asked, reach.ports(ringing=not dry_run))
     _tell(named, asked, lines, as_json=as_json)
     return exit_code(Ending.DONE if line.outcome is Receipt.ACCEPTED else Ending.NOT_DONE for line in lines)
 
@@ -148,6 +150,23 @@ def _settle(name: ScopeName, said: Sequence[str], reason: str, *, dry_run: bool,
     if not dry_run:
         click.echo(f"What is left there can be carried on: tern apply --rest-of {name}")
     return 0
+
+
+def _answer(asked: Answered, ports: Ports) -> tuple[ReceiptLine, ...]:
+    """Where an engine that swallows everything is to be stopped as well, it is nearly always being called: the moment
+    between two calls is waited for, because nobody could type at it.
+    """
+    from tern.flows import accept  # noqa: PLC0415
+
+    ends_at = time.monotonic() + LEASE_S + RPC_DEADLINE_S
+    while True:
+        try:
+            return accept.answer(asked, ports)
+        except Refused as refused:
+            is_called = refused.reason == "CALL_UNDER_WAY" and asked.engine_is_gone
+            if not is_called or time.monotonic() > ends_at:
+                raise
+            time.sleep(ASK_AGAIN_S)
 
 
 def _read(found: str) -> tuple[Resolved, RemoteId | None]:

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
+import grpc
 import pytest
+from google.protobuf.message import Message
 from psycopg import IntegrityError
 
 from tern.domain.control import Verb
@@ -10,7 +12,7 @@ from tern.domain.errors import Refused
 from tern.domain.holds import HoldKind
 from tern.domain.policy import Copy, Policy
 from tern.ports import Resolved
-from tests.faults.behaviour import fail, hang, lose_answer
+from tests.faults.behaviour import Rejected, Turn, fail, hang, lose_answer
 from tests.flows.gone import (
     comes_back,
     commands,
@@ -455,12 +457,21 @@ def test_a_start_is_held_too(world: World) -> None:
         "INSERT INTO remote_ids (engine_number, remote_id, operation_id) SELECT engine_number, 'A-99', id"
         " FROM apply_operations WHERE deployment = 'A'"
     )
-    world.engines["A"].always("Progress", fail("UNAVAILABLE"))
+
+    def silent_about_that(turn: Turn) -> Message:
+        if turn.request.apply_id == "A-99":  # type: ignore[attr-defined]
+            raise Rejected(grpc.StatusCode.UNAVAILABLE)
+        return turn.perform()
+
+    world.engines["A"].always("Progress", silent_about_that)
     world.ask(Verb.START, "A")
     world.answer_bells()
     world.pass_time(5)
     world.sweep()
     assert methods(world, "A", {"Start"}) == []
+    assert "resume" not in [event.event for event in world.events("A")], (
+        "not taken up before the last look either"
+    )
     assert HoldKind.OUTSTANDING in holds_of(world, "A")
     world.engines["A"].always("Progress", None)
     look_again(world)

@@ -119,6 +119,7 @@ tern.cli.checkup ENGINE_PATIENCE_S 3.0 doctor answers soon, whatever is away
 tern.cli.checkup OVERDUE_S 30.0 six times what a lost message costs
 tern.cli.checkup OLD_HALT_S 60.0 a stop that nobody has carried out for a minute
 tern.cli.checkup CLOCK_SKEW_S 5.0 log lines of two machines can't be compared any more
+tern.cli.resolve ASK_AGAIN_S 0.2 a stop is tried again three seconds after its call: that moment must be found
 tern.cli.control LOOK_EVERY_S 0.5 somebody waits in front of it
 tern.cli.logs LOOK_EVERY_S 1.0 somebody reads along
 tern.cli.logs LONGEST_TRANSACTION_S 60.0 events of a transaction that is open may be committed behind later ones

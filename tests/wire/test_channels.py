@@ -17,6 +17,7 @@ import pytest
 
 from tern.domain.model import Claim, Credentials, OperationScope
 from tern.domain.outcome import Ok, Refused, Unknown
+from tern.domain.outstanding import is_heard
 from tern.ports import Engine
 from tern.wire.channels import MESSAGE_BYTES_MAX, Channels, GrpcTransport, Link
 from tern.wire.credentials import Secrets, parse_address
@@ -208,6 +209,33 @@ def test_tls_to_an_engine_that_nobody_vouches_for_is_unknown(
         assert isinstance(outcome, Unknown)
         assert outcome.code == "UNAVAILABLE"
         assert not fake.calls()
+
+
+def test_who_is_there_and_not_trusted_is_told_from_who_is_not_there(
+    certificate: Certificate, directory: EngineDirectory
+) -> None:
+    """No status code tells them apart. An engine that is not trusted is not gone, and what is to be mended is here. One
+    that does not trust us merely closes the connection, as a proxy does behind which nobody is.
+    """
+    authority = f"file:{certificate.chain}"
+    with (
+        tls_engine(certificate) as fake,
+        FakeEngine("p") as plain,
+    ):
+        unheard = {
+            "nobody vouches for it": deployment_at(fake.address),
+            "it speaks no TLS": deployment_at(
+                plain.address.replace("grpc://", "grpcs://"), credentials=Credentials(tls_ca=authority)
+            ),
+        }
+        for why, deployment in unheard.items():
+            outcome = directory.of(deployment).health()
+            assert isinstance(outcome, Unknown)
+            assert is_heard(outcome), (why, outcome.message)
+        address = fake.address
+    outcome = directory.of(deployment_at(address, credentials=Credentials(tls_ca=authority))).health()
+    assert isinstance(outcome, Unknown)
+    assert not is_heard(outcome), outcome.message
 
 
 def test_a_certificate_that_is_none_raises_nothing(directory: EngineDirectory, tmp_path: Path) -> None:
