@@ -103,6 +103,7 @@ class CommandLine:
         words += ["--wave", str(message["wave"])] if "wave" in message else []
         named = message.get("although_foreign")
         words += [] if named is None else [f"--although-foreign={named}"]
+        words += ["--outstanding"] * bool(message.get("outstanding"))
         data = self._run(verb, *words)
         if isinstance(data, Verdict):
             return data
@@ -226,6 +227,7 @@ class Stub:
             expect=message.get("expected"),
             volume=message.get("volume"),
             although_foreign=message.get("although_foreign", ""),
+            outstanding=message.get("outstanding", False),
         )
         answer = self._call(self._stubs.control.Control, request)
         if isinstance(answer, Verdict):

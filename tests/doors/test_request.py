@@ -102,6 +102,7 @@ def test_a_wish_is_read_with_all_its_selectors() -> None:
     assert read_asked({**ASK, "subject": "apl-1/A"}).selection.deployments == ("A",)
     assert read_asked({**ASK, "verb": "volume", "volume": 11}).volume == 11
     assert read_asked({**ASK, "although_foreign": " R "}).although_foreign == "R"
+    assert read_asked({**ASK, "verb": "cancel", "outstanding": True}).outstanding
 
 
 @pytest.mark.parametrize(
@@ -123,6 +124,9 @@ def test_a_wish_is_read_with_all_its_selectors() -> None:
         {"wave": "1"},
         {"although_foreign": 3},
         {"verb": "start", "although_foreign": "R"},
+        {"outstanding": "yes"},
+        {"verb": "stop", "outstanding": True},
+        {"verb": "cancel", "outstanding": True, "although_foreign": "R"},
         {"volume": 3},
         {"verb": "volume"},
         {"verb": "volume", "volume": 12},

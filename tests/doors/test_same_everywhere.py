@@ -239,6 +239,8 @@ ASKED: list[tuple[str, str, Mapping[str, Any]]] = [
     ("stop", "APPLY/A", {"although_foreign": "A-1"}),
     ("cancel", "APPLY/B", {"although_foreign": "B-1"}),
     ("cancel", "APPLY/B", {"although_foreign": "another"}),
+    ("cancel", "APPLY/A", {"outstanding": True}),
+    ("cancel", "APPLY", {"outstanding": True, "states": ["running"]}),
     ("stop", "APPLY/A", {"everywhere": True}),
     ("stop", "APPLY/nowhere", {}),
     ("stop", "APPLY/", {}),
