@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.command()
 @json_option
 def doctor(*, as_json: bool) -> int:
-    """Look at settings, PostgreSQL, the broker, workers, beat, claims, wishes, engines and what is outstanding there, and
+    """Look at settings, PostgreSQL, the broker, workers, beat, claims, wishes, engines and what is outstanding there;
     say what to do next.
 
     Ends with 0 if all is well, else with the code of the first thing that is not.
