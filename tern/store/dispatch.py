@@ -270,7 +270,7 @@ class DispatchSteps(WithdrawSteps):
                 "delay_s": None,
                 "looks": event is Event.LOSE_TRACK and stored_id(held) is not None,
                 "is_answered": is_answered,
-                "is_left": event is Event.LOSE_TRACK,
+                "is_left": event is Event.LOSE_TRACK and not is_answered,
                 "slow_s": self.pace.slow_s,
                 **values,
             },

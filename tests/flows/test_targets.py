@@ -380,11 +380,34 @@ def test_what_an_engine_without_resolve_calls_failed_keeps_its_target_until_look
     assert len(plain.engines["A"].calls("Progress")) - before >= 5
     looks_for(plain, 20)
     assert held_targets(plain) == {"B"}
+    # Ten minutes long somebody looks all the same, far less often; and then nobody.
+    asked = len(plain.engines["A"].calls("Progress"))
+    looks_for(plain, 30)
+    assert len(plain.engines["A"].calls("Progress")) - asked < 5
+    for _ in range(12):
+        plain.pass_time(61)
+        plain.sweep()
     asked = len(plain.engines["A"].calls("Progress"))
     looks_for(plain, 30)
     assert len(plain.engines["A"].calls("Progress")) == asked
     plain.apply("A", policy=PARALLEL)
     assert_safe(plain)
+
+
+def test_what_an_engine_tries_again_after_its_target_was_given_back_is_outstanding(plain: World) -> None:
+    """Some do so by themselves; whoever has the target by then, nothing else begins there."""
+    ids = running(plain, "A", "B")
+    engine_says(plain, "A", "failed", error="no space")
+    looks_for(plain, 70)
+    assert held_targets(plain) == {"B"}
+    plain.engines["A"].set_state(ids["A"], "running")
+    plain.pass_time(61)
+    plain.sweep()
+    left = plain.one("SELECT * FROM outstanding_calls WHERE settled_at IS NULL")
+    assert (left.remote_id, left.why) == (ids["A"], "contradicted")
+    second = plain.apply("A", policy=PARALLEL)
+    plain.answer_bells()
+    assert plain.state("A", second) == "pending"
 
 
 def test_what_runs_again_keeps_its_target_and_is_written_down(plain: World) -> None:
