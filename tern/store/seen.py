@@ -74,7 +74,7 @@ SAMPLED = (
     " remote_started_at = coalesce(nullif(remote_started_at, ''), {began}, ''),"
     " unheard_since = CASE WHEN NOT {heard} THEN coalesce(unheard_since, tern_clock()) END,"
     " unheard_tries = CASE WHEN {heard} THEN 0 ELSE unheard_tries + 1 END,"
-    " unheard_look = CASE WHEN unheard_since IS NULL THEN looks ELSE unheard_look END"
+    " unheard_look = CASE WHEN unheard_since IS NULL AND NOT {heard} THEN looks ELSE unheard_look END"
 )
 """SET items for what an operation's row keeps of a look: Seen.line, from wherever its values come."""
 SAMPLED_TYPES = {

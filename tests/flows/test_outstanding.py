@@ -73,6 +73,7 @@ def test_a_live_one_is_ended_by_its_own_id_and_a_look_acknowledges_it(world: Wor
     (call,) = cancels(world)
     assert (call.remote_id, call.operation) == (remote_id, f"{first}/A")
     assert int(call.fence) > fence
+    assert world.operation("A", first).fence == int(call.fence)  # type: ignore[arg-type]
     (line,) = lines(world)
     assert (line.settled_as, line.cancel_caller, line.cancel_reason) == (
         "cancelled",

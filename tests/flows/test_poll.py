@@ -377,7 +377,14 @@ def test_a_failed_look_writes_no_state_and_no_cursor(world: World) -> None:
     running(world, "A", "B", policy=PARALLEL)
     before = row(world, "A")
     seen(world, "A", Unknown("no usable answer", "", "UNAVAILABLE"))
-    assert changed(before, row(world, "A")) == {"next_poll_at", "poll_failures", "poll_error", "looks"}
+    counted = {"unheard_since", "unheard_tries", "unheard_look"}
+    assert changed(before, row(world, "A")) == {
+        "next_poll_at",
+        "poll_failures",
+        "poll_error",
+        "looks",
+        *counted,
+    }
     assert open_wishes(world) == []
 
 

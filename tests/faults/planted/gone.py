@@ -228,7 +228,7 @@ MUTANTS = (
     mutant(
         "G2",
         "an id is free while it is still watched",
-        f"{_G} -k then_its_id_is_free",
+        f"{_G} -k called_ended",
         _RULES,
         "            AND (c.settled_at IS NULL OR c.next_look_at IS NOT NULL));\n    RETURN NULL;\nEND $$;\nDROP",
         "            AND c.settled_at IS NULL);\n    RETURN NULL;\nEND $$;\nDROP",
