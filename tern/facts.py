@@ -102,7 +102,8 @@ class WishFacts:
 @dataclass(frozen=True, slots=True)
 class OperationRecord:
     """One operation. due_for_s: how long it has been waiting for a driver to take it, below zero where its time still
-    comes (after a pause, or because the clock was set back); None when no driver is to take it.
+    comes (after a pause, or because the clock was set back); None when no driver is to take it. untaken_for_s: how long
+    a driver should have taken it by now; None while it only waits for its turn among the others of its apply.
 
     was_seen: it failed before the newest release. volume: how hard its engine works, 1 to 11, as far as it was asked.
     """
@@ -138,6 +139,7 @@ class OperationRecord:
     volume: int | None = None
     doubt: Doubt = Doubt.NONE
     unanswered: int = 0
+    untaken_for_s: float | None = None
     """Dispatches in a row that its deployment's engine left without an answer; the next one waits for pauses_s."""
     pauses_s: float = 0.0
     outstanding: tuple[Outstanding, ...] = ()

@@ -332,9 +332,9 @@ def _blockers_of_pending(operation: OperationView) -> Iterator[Blocker]:
         elif hold.kind is HoldKind.STOP and operation.record.stop_in_force == "stop":
             command = f"tern start {operation.scope} --reason '…'"
             yield Blocker(name, hold.detail.split(";")[0], command, "lets it take its turn again")
-    due_for_s = operation.record.due_for_s
-    if not operation.holds and due_for_s is not None and due_for_s > UNTAKEN_AFTER_S:
-        what = f"due for {due_for_s:.0f} s, and no worker has taken it"
+    untaken_for_s = operation.record.untaken_for_s
+    if not operation.holds and untaken_for_s is not None and untaken_for_s > UNTAKEN_AFTER_S:
+        what = f"due for {untaken_for_s:.0f} s, and no worker has taken it"
         yield Blocker(name, what, "tern doctor", "says whether a worker runs")
 
 

@@ -248,13 +248,19 @@ def test_each_gauge_is_moved_by_what_it_is_about(
     }
     running(world, "A", "B", "C")
     for name, columns in (
-        ("A", "poll_failures = 10, next_attempt_at = tern_clock() - interval '50 s'"),
+        (
+            "A",
+            (
+                "poll_failures = 10, next_attempt_at = tern_clock() - interval '50.1 s',"
+                " first_rung_at = tern_clock() - interval '50 s'"
+            ),
+        ),
         ("B", "claim_token = 't', claim_owner = 'w', claim_expires_at = tern_clock() + interval '90 s'"),
         ("C", "claim_token = 't', claim_owner = 'w', claim_expires_at = tern_clock()"),
     ):
         world.write(
-            f"UPDATE apply_operations SET {columns}, next_poll_at = tern_clock() - interval '20 s'"
-            " WHERE deployment = :name",
+            f"UPDATE apply_operations SET {columns}, next_poll_at = tern_clock() - interval '20 s',"
+            " claim_began_at = tern_clock() - interval '1 hour' WHERE deployment = :name",
             name=name,
         )
     world.ask(Verb.STOP, "A")

@@ -172,9 +172,10 @@ def test_slots_of_a_parallel_order_are_counted() -> None:
 
 
 def test_a_due_one_that_nobody_takes_points_to_the_doctor() -> None:
-    view = apply_view(facts(record("a", due_for_s=40.0)))
+    view = apply_view(facts(record("a", due_for_s=50.0, untaken_for_s=40.0)))
     assert view.blockers[0].command == "tern doctor"
-    assert apply_view(facts(record("a", due_for_s=2.0))).blockers == ()
+    assert "40 s" in view.blockers[0].what
+    assert apply_view(facts(record("a", due_for_s=50.0, untaken_for_s=2.0))).blockers == ()
 
 
 def test_lost_contact_is_shown_with_its_words_and_keeps_the_last_known_state() -> None:

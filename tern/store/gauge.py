@@ -6,15 +6,37 @@ Its cost follows what is under way, never what is over: it reads live applies, d
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tern.domain.crowd import AHEAD_MOST, AHEAD_S
 from tern.domain.timing import LOST_CONTACT_AFTER
 from tern.store.database import Database
+from tern.store.notify import BUSY
 from tern.store.reading import snapshot
+from tern.store.silence import PAUSED
 from tern.store.sql import Connection, text
+from tern.store.step import NOW
 
 SWEEPS = ("reconcile", "progress")
 
+_FRONT = (
+    # What of an apply is due for its drivers, from its front; a silent engine's dispatches are held back on purpose.
+    "SELECT o.first_rung_at, o.next_attempt_at FROM apply_operations o WHERE o.apply_id = b.apply_id"
+    f" AND o.claim_token IS NULL AND o.next_attempt_at <= {NOW} AND NOT {PAUSED}"
+    f" ORDER BY o.next_attempt_at, o.id LIMIT {AHEAD_MOST}"
+)
+_TOLD_SINCE = (
+    # Since its front was notified; where nothing is, since somebody should have.
+    f"SELECT coalesce(min(w.first_rung_at) FILTER (WHERE w.first_rung_at BETWEEN w.next_attempt_at AND {NOW}),"
+    " greatest(min(w.next_attempt_at), (SELECT max(r.rung_at) FROM apply_operations r WHERE r.apply_id = b.apply_id"
+    f"   AND r.next_attempt_at IS NOT NULL AND r.rung_at <= {NOW}))) AS since FROM ({_FRONT}) w"
+)
+_UNTAKEN_SINCE = (
+    # As domain/crowd.py has it of one operation. Who was taken up last is looked for only where it may matter.
+    f"SELECT greatest(t.since, CASE WHEN t.since <= {NOW} - make_interval(secs => {AHEAD_S}) THEN"
+    " (SELECT max(c.claim_began_at) FROM apply_operations c WHERE c.apply_id = b.apply_id"
+    f"  AND c.claim_began_at <= {NOW}) END) AS since FROM ({_TOLD_SINCE}) t"
+)
 GAUGES = text(
-    "WITH live AS MATERIALIZED (SELECT id, state FROM applies"
+    f"{BUSY}, live AS MATERIALIZED (SELECT id, state FROM applies"
     "   WHERE state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped')),"
     " open AS MATERIALIZED (SELECT verb, created_at FROM control_deliveries WHERE state IN ('pending', 'sent'))"
     " SELECT 'applies' AS what, state AS label, count(*)::float AS value FROM live GROUP BY state"
@@ -22,9 +44,8 @@ GAUGES = text(
     "   CROSS JOIN LATERAL (SELECT state FROM apply_operations WHERE apply_id = live.id) o GROUP BY o.state"
     " UNION ALL SELECT 'out_of_contact', '', count(*) FROM apply_operations"
     f"   WHERE poll_failures >= {LOST_CONTACT_AFTER} AND next_poll_at IS NOT NULL"
-    " UNION ALL (SELECT 'due', 'dispatch', extract(epoch FROM (SELECT tern_clock()) - next_attempt_at)"
-    "   FROM apply_operations WHERE next_attempt_at IS NOT NULL AND claim_token IS NULL"
-    "   ORDER BY next_attempt_at LIMIT 1)"
+    " UNION ALL SELECT 'due', 'dispatch', extract(epoch FROM (SELECT tern_clock()) - min(u.since))"
+    f"   FROM busy b CROSS JOIN LATERAL ({_UNTAKEN_SINCE}) u WHERE b.apply_id IS NOT NULL"
     " UNION ALL (SELECT 'due', 'control', extract(epoch FROM (SELECT tern_clock()) - next_attempt_at)"
     "   FROM control_deliveries WHERE state IN ('pending', 'sent') AND next_attempt_at IS NOT NULL"
     "   ORDER BY next_attempt_at LIMIT 1)"
@@ -48,7 +69,7 @@ class Gauges:
     """One look. Ages and waits in seconds; what is not there has no entry.
 
     operations: of applies that are under way, by state. oldest_due_s: by how much the oldest work of a kind is
-    overdue, 0 where none is.
+    overdue, 0 where none is. A dispatch that waits for its turn among those of its apply is not.
     """
 
     applies: Mapping[str, int]

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from tern.domain.control import Delivery, Verb
+from tern.domain.crowd import Front
 from tern.domain.doubt import Doubt
 from tern.domain.drift import Foretold, Look
 from tern.domain.errors import NotFound
@@ -63,12 +64,17 @@ _OPERATIONS = text(
     "   tern_clock()) - o.started_at)::float AS worked_s,"
     " extract(epoch FROM tern_clock() - o.sampled_at)::float AS sampled_age_s,"
     " extract(epoch FROM o.next_attempt_at - tern_clock())::float AS wait_s,"
-    f" {CLAIMED_FOR_S} AS claimed_for_s"
+    f" {CLAIMED_FOR_S} AS claimed_for_s,"
+    " CASE WHEN o.claim_token IS NULL AND o.first_rung_at BETWEEN o.next_attempt_at AND tern_clock()"
+    "   THEN extract(epoch FROM tern_clock() - o.first_rung_at)::float END AS told_for_s,"
+    " extract(epoch FROM tern_clock() - o.rung_at)::float AS rung_for_s,"
+    " extract(epoch FROM tern_clock() - o.claim_began_at)::float AS taken_for_s"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     " LEFT JOIN deployments n ON n.name = o.deployment"
     " LEFT JOIN deployment_silences q ON q.deployment = o.deployment AND q.kind = 'dispatch'"
     " WHERE o.apply_id = :id ORDER BY o.position"
 )
+_AGES_OF_FRONT = ("told_for_s", "rung_for_s", "taken_for_s")
 _TABLES = text(
     "SELECT operation_id, namespace, table_name, ddl, action, unsafe_reason, state, rows_copied, rows_total, percent,"
     " eta_seconds, detail, error, settled_by FROM table_changes WHERE apply_id = :id ORDER BY operation_id, ordinal"
@@ -144,16 +150,19 @@ class Reading:
                 )
                 for each in tx.execute(_STRAYED, {"id": row["id"]})
             }
+            found = tx.execute(_OPERATIONS, {"id": row["id"], "release": row["release"]}).mappings().all()
+            front = Front.of(*([each[age] for each in found] for age in _AGES_OF_FRONT))
             operations = tuple(
                 _operation(
                     each,
                     self._lease_s,
+                    front,
                     tables[each["id"]],
                     wishes[each["id"]],
                     strayed.get(each["deployment"]),
                     outstanding[each["id"]],
                 )
-                for each in tx.execute(_OPERATIONS, {"id": row["id"], "release": row["release"]}).mappings()
+                for each in found
             )
         return ApplyFacts(
             apply_id=ApplyId(row["apply_identifier"]),
@@ -333,6 +342,7 @@ def _wish(row: RowMapping) -> WishFacts:
 def _operation(
     row: RowMapping,
     lease_s: float,
+    front: Front,
     tables: tuple[TableFacts, ...],
     wishes: tuple[WishFacts, ...],
     foretold: Foretold | None,
@@ -342,6 +352,7 @@ def _operation(
     left_s = row["wait_s"]
     wait_s = due_in_s(left_s, longest_dispatch_wait_s(lease_s))
     claimed_for_s = max(0.0, row["claimed_for_s"] or 0.0) if row["claim_token"] is not None else 0.0
+    due_for_s = None if left_s is None or claimed_for_s else max(0.0, -left_s) - wait_s
     return OperationRecord(
         operation_id=row["id"],
         deployment=row["deployment"],
@@ -366,7 +377,8 @@ def _operation(
         stop_in_force=row["stop_in_force"],
         # Only a retry waits for a moment; a pending one's time is the moment of its admission.
         wait_s=wait_s if state in {State.FAILED_RETRYABLE, State.PENDING} else 0.0,
-        due_for_s=None if left_s is None or claimed_for_s else max(0.0, -left_s) - wait_s,
+        due_for_s=due_for_s,
+        untaken_for_s=front.untaken_for_s(due_for_s, row["told_for_s"]),
         claimed_for_s=claimed_for_s,
         drained=row["drained"],
         blocked_by=holding_in(row["blocked_by"]),

@@ -10,6 +10,9 @@ import pytest
 from tern.domain.crowd import AHEAD_MOST, in_turn, room_for
 from tern.domain.policy import Policy
 from tern.flows.sweep import reconcile
+from tern.store.gauge import read_gauges
+from tern.store.reading import Reading
+from tern.view import UNTAKEN_AFTER_S, apply_view
 from tests.e2e.test_crowd import widen
 from tests.flows.steps import PARALLEL, methods
 from tests.world import World
@@ -130,6 +133,66 @@ def test_those_that_waited_long_for_their_turn_are_found_as_soon(crowd: World) -
     reconcile("beat", crowd.ports)
     assert len(rung(crowd)) >= min(AHEAD_MOST, WIDE - before)
     assert set(rung(crowd)) <= set(names)
+
+
+def untaken(world: World) -> list[str]:
+    """Of which deployments a person is told that no worker takes them."""
+    view = apply_view(Reading(world.database).apply(world.last))
+    return [blocker.deployment for blocker in view.blockers if "no worker" in blocker.what]
+
+
+def overdue_s(world: World) -> float:
+    """What `tern doctor` and the alert are told of dispatches."""
+    return read_gauges(world.database).oldest_due_s["dispatch"]
+
+
+@pytest.mark.parametrize("each_second", [9, 3], ids=["quick", "slow"])
+def test_of_what_waits_for_its_turn_nobody_says_that_no_worker_takes_it(
+    crowd: World, each_second: int
+) -> None:
+    """Workers are busy with its siblings: neither is it a blocker, nor is anything wrong with the house."""
+    wide(crowd)
+    for _ in range(20):
+        crowd.pass_time(1)
+        heard = sent(crowd) + each_second
+        while sent(crowd) < heard:
+            crowd.answer_one()
+    assert sent(crowd) < WIDE
+    assert untaken(crowd) == []
+    assert overdue_s(crowd) < UNTAKEN_AFTER_S
+
+
+def test_what_was_notified_and_nobody_takes_is_told(crowd: World) -> None:
+    """All its drivers are gone: those at the front speak for the rest, whoever notifies them again and again."""
+    names = wide(crowd)
+    for _ in range(6):
+        crowd.forget_bells()
+        crowd.pass_time(6)
+        reconcile("beat", crowd.ports)
+    assert untaken(crowd)[:AHEAD_MOST] == names[:AHEAD_MOST]
+    assert len(untaken(crowd)) < WIDE
+    assert 36 <= overdue_s(crowd) < 50
+
+
+def test_what_nobody_even_notifies_is_told(crowd: World) -> None:
+    """Nobody sweeps: it was made due and its messages were never written down."""
+    names = wide(crowd)
+    crowd.write("UPDATE apply_operations SET rung_at = NULL, first_rung_at = NULL")
+    crowd.pass_time(40)
+    assert untaken(crowd) == names
+    assert 40 <= overdue_s(crowd) < 50
+
+
+def test_a_stamp_that_lies_ahead_tells_nothing(crowd: World) -> None:
+    """The clock was set back since it was notified."""
+    names = wide(crowd)
+    crowd.pass_time(40)
+    crowd.write(
+        "UPDATE apply_operations SET rung_at = rung_at + interval '1 hour', first_rung_at = NULL,"
+        " claim_began_at = tern_clock() + interval '1 hour'"
+    )
+    assert set(names[:AHEAD_MOST]) <= set(untaken(crowd))
+    assert overdue_s(crowd) >= 40
 
 
 def test_a_tick_that_claims_nothing_notifies_the_next_too(crowd: World) -> None:

@@ -168,7 +168,7 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
         {
             "applies_live",
             "apply_operations_by_state|apply_operations_one_per_deployment|apply_operations_one_per_position",
-            "apply_operations_due_for_dispatch",
+            "apply_operations_due_of_apply",
             "apply_operations_due_for_poll",
             "apply_operations_claimed",
             "control_deliveries_due|control_deliveries_open_of_apply",

@@ -192,7 +192,7 @@ MUTANTS = (
         "what a stop found unanswered is not looked at by its key",
         f"{_EVIDENCE}a_dispatch_that_a_stop_found_unanswered_is_looked_at_by_its_key",
         S_ANSWER,
-        "next_attempt_at = NULL, next_poll_at = {LOOK_BY_KEY}, error_reason",
-        "next_attempt_at = NULL, error_reason",
+        "next_poll_at = coalesce({LOOK_BY_KEY}, tern_clock()",
+        "next_poll_at = coalesce(tern_clock()",
     ),
 )

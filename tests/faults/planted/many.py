@@ -143,4 +143,20 @@ MUTANTS = (
         "writes=not unreadable",
         "writes=True",
     ),
+    mutant(
+        "G15",
+        "what waits for its turn is taken by nobody",
+        "tests/flows/test_crowd.py -k waits_for_its_turn",
+        "tern/domain/crowd.py",
+        "        return min(self.last_taken_s, min(due_for_s, self.last_told_s) if",
+        "        return min(due_for_s, min(due_for_s, self.last_told_s) if",
+    ),
+    mutant(
+        "G11",
+        "a scrape takes what waits for its turn for overdue",
+        "tests/flows/test_crowd.py -k waits_for_its_turn",
+        "tern/store/gauge.py",
+        "SELECT greatest(t.since, CASE WHEN t.since <=",
+        "SELECT greatest(t.since, CASE WHEN NULL <=",
+    ),
 )
