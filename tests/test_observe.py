@@ -94,6 +94,12 @@ MORE_DDL = (
     "GRANT SELECT ON canary TO eve",
     "comment on column orders.note is 'canary'",
     "UPDATE orders SET note = 'canary'",
+    "TRUNCATE TABLE canary",
+    "reindex index concurrently canary",
+    "REFRESH MATERIALIZED VIEW canary",
+    "INSERT INTO canary VALUES (1)",
+    "DELETE FROM canary",
+    "REVOKE ALL ON canary FROM eve",
 )
 
 

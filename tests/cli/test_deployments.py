@@ -1,6 +1,7 @@
 """The register of deployments: an engine is asked first, and nothing secret is written down."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -207,6 +208,38 @@ def test_import_asks_no_engine_and_leaves_what_was_found_out(tern: Tern) -> None
         each for each in tern("deployments", "ls", "--json").data["deployments"] if each["name"] == "eu"
     ]
     assert (found["capabilities"]["resolve"], found["deduplicates"]) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"environment": "staging"},
+        {"database": "store"},
+        {"address": "grpcs://h:2"},
+        {"target": "u"},
+        {"labels": {"region": "eu"}},
+        {"position": 7},
+        {"credentials": {"token": "env:ANOTHER"}},
+        {"credentials": {"tls_ca": "file:/ca.pem"}},
+    ],
+    ids=lambda said: next(iter(said)),
+)
+def test_import_overwrites_nothing_that_differs(said: dict[str, Any], world: World, tern: Tern) -> None:
+    """Whatever a person says of a deployment: what the register holds stays, unless --replace is said as well."""
+    first = {**GOOD, "address": "grpcs://h:1", "credentials": {"token": "env:ONE"}}
+    other = json.dumps([{**first, **said}])
+
+    def held() -> object:
+        return world.one("SELECT * FROM deployments WHERE name = 'a'")._mapping
+
+    assert tern(*IMPORT, stdin=json.dumps([first])).code == 0
+    before = held()
+    refused = tern(*IMPORT, stdin=other)
+    assert (refused.code, "--replace takes its place" in refused.err) == (5, True)
+    assert f"({next(iter(said))}: " in refused.err
+    assert held() == before
+    assert tern(*IMPORT, "--replace", stdin=other).code == 0
+    assert held() != before
 
 
 def test_import_replaces_nothing_that_an_apply_needs(world: World, tern: Tern) -> None:

@@ -8,6 +8,8 @@ from tern.domain.errors import Refused
 ADDS = ForetoldChange("public", "orders", "metadata", "add_column")
 NOTHING = ForetoldChange("public", "orders", "metadata", "nothing_to_do")
 SCANS = ForetoldChange("public", "orders", "scan", "validate")
+BUILDS = ForetoldChange("public", "orders", "index_build", "build_index")
+CHECKS = ForetoldChange("public", "orders", "fk_scan", "validate_foreign_key")
 
 
 def seen(name: str, *changes: ForetoldChange) -> Foretold:
@@ -50,8 +52,11 @@ def test_a_dearer_change_than_was_reviewed_is_refused_unless_that_is_accepted() 
     refuse_drift(found, accepted=True)
 
 
-def test_a_cheaper_one_is_told_and_goes() -> None:
-    found = compared([seen("A", ADDS)], {"A": seen("A", SCANS)})
+@pytest.mark.parametrize("now", [ADDS, BUILDS, CHECKS])
+def test_one_that_costs_no_more_is_told_and_goes(now: ForetoldChange) -> None:
+    """Cheaper, or done otherwise at the same price: it reads every row, as the reviewed one would have."""
+    found = compared([seen("A", now)], {"A": seen("A", SCANS)})
+    assert not found[0].is_dearer
     refuse_drift(found, accepted=False)
     assert len(warnings(found)) == 1
 

@@ -162,6 +162,31 @@ def test_a_stop_withdraws_the_cutover(db: Database, other: Database, driver: Dri
     driver.wait(job, "COMPLETED")
 
 
+def test_a_cutover_that_was_stopped_half_way_is_asked_for_again(
+    db: Database, driver: Driver, table: str
+) -> None:
+    """What the application sees is half there; the step that follows is none of that kind, and waits all the same."""
+    db.execute(
+        "CREATE FUNCTION slow(int) RETURNS bool LANGUAGE sql VOLATILE AS 'SELECT pg_sleep(0.1) IS NOT NULL'"
+    )
+    job = driver.apply("ALTER TABLE t ADD CONSTRAINT sluggish CHECK (slow(a))", options=DEFER)
+    driver.wait(job, "WAITING_FOR_CUTOVER")
+    driver.cutover(job)
+    eventually(lambda: driver.progress(job).tables[0].status == "validating")
+    driver.stop(job)
+    driver.wait(job, "STOPPED")
+    half = "SELECT convalidated FROM pg_constraint WHERE conname = 'sluggish'"
+    assert db.execute(half).fetchone() == (False,)
+    driver.start(job)
+    driver.wait(job, "WAITING_FOR_CUTOVER")
+    assert db.execute(half).fetchone() == (False,)
+    driver.cutover(job)
+    driver.wait(job, "CUTTING_OVER")
+    driver.cancel(job)
+    driver.wait(job, "CANCELLED")
+    assert db.execute(half).fetchone() is None
+
+
 def test_a_start_withdraws_a_stop_that_nobody_has_seen(
     database_url: str, db: Database, make_engine: Callable[..., EngineService], table: str
 ) -> None:

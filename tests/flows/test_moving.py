@@ -12,7 +12,8 @@ from tern.domain.model import Deployment
 from tern.domain.moving import DeploymentChange
 from tern.moving import change_deployment
 from tern.store.sql import text
-from tests.faults.behaviour import fail, hang, lose_answer
+from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
+from tests.faults.behaviour import Behaviour, altered, fail, hang, lose_answer
 from tests.faults.fake_engine import FakeEngine
 from tests.flows.steps import (
     MANUAL,
@@ -148,11 +149,24 @@ def test_an_engine_that_does_not_answer_there_is_refused(world: World) -> None:
     assert "does not answer at grpc://127.0.0.1:1" in refused.what
 
 
-def test_an_id_that_is_not_known_there_is_uncertain(world: World, open_engine: OpenEngine) -> None:
-    """The same engine, and it has lost its memory of this job: nothing is concluded from that."""
+@pytest.mark.parametrize(
+    "says",
+    [
+        fail("NOT_FOUND"),
+        altered(state=tern_v1.STATE_NO_ACTIVE_CHANGE),
+        altered(state=77),
+        fail("UNAVAILABLE"),
+        fail("FAILED_PRECONDITION"),
+    ],
+    ids=["not there", "no active change", "a state without a meaning", "no answer", "a refusal"],
+)
+def test_an_id_that_is_not_known_there_is_uncertain(
+    world: World, open_engine: OpenEngine, says: Behaviour
+) -> None:
+    """The same engine, and it has lost its memory of this job, or can't say: nothing is concluded from that."""
     remote_id = in_use_everywhere(world)
     new = moved(world, "A", open_engine)
-    new.always("Progress", fail("NOT_FOUND"))
+    new.always("Progress", says)
     change(world, address=new.address)
     assert world.state("A") == "uncertain"
     assert f"does not know {remote_id}" in world.operation("A").error_message

@@ -4,6 +4,7 @@ import pytest
 from google.protobuf.message import Message
 
 from tern.domain.choice import Choice
+from tern.domain.control import Verb
 from tern.domain.drift import Foretold, ForetoldChange, Look
 from tern.domain.enqueue import Enqueue, NewChange
 from tern.domain.errors import Refused
@@ -14,7 +15,7 @@ from tern.flows.accept import enqueue
 from tern.ports import Enqueued
 from tern.store.sql import text
 from tests.faults.behaviour import Turn, answer, behave, fail
-from tests.flows.steps import running
+from tests.flows.steps import running, settle
 from tests.world import CHANGE, World
 
 ADDS = {
@@ -143,7 +144,14 @@ def test_a_dearer_change_than_was_reviewed_is_refused(world: World) -> None:
         ask(world, plan.plan_id)
     assert refused.value.reason == "DRIFTED"
     assert refused.value.why == ("B: change 1 was reviewed as add_column (metadata), now validate (scan)",)
-    assert ask(world, plan.plan_id, accept_drift=True).is_new
+    world.last = ask(world, plan.plan_id, accept_drift=True).apply_id
+    world.ask(Verb.CANCEL)
+    settle(world)
+    assert world.apply_row().state == "cancelled"
+    # What a rollout was told, and somebody agreed to for it, is no review: the next one is asked the same again.
+    with pytest.raises(Refused) as again:
+        ask(world, plan.plan_id, key="k2")
+    assert (again.value.reason, again.value.why) == (refused.value.reason, refused.value.why)
 
 
 def test_what_was_foretold_is_kept_with_the_rollout(world: World) -> None:
@@ -225,9 +233,6 @@ def test_what_is_about_to_be_sent_is_compared_with_what_was_accepted(statement: 
 
 def test_a_dispatched_operation_is_stopped_whatever_its_rows_say(world: World) -> None:
     """G9: a halt never fails on what only a dispatch has to compare."""
-    from tern.domain.control import Verb  # noqa: PLC0415
-    from tests.flows.steps import settle  # noqa: PLC0415
-
     running(world, "A")
     with world.database.begin() as tx:
         tx.execute(text("SET LOCAL session_replication_role = replica"))

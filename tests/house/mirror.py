@@ -30,7 +30,6 @@ ELSEWHERE = {
     "tests/engine/test_crash.py": (
         "tern/engine/job tern/engine/reconcile tern/engine/runner tern/engine/tenure"
     ),
-    "tests/engine/test_locks.py": "tern/engine/failure",
     "tests/engine/test_oracle.py": "tern/engine/clones tern/engine/judge tern/engine/trial",
     "tests/engine/test_progress.py": "tern/engine/sampling",
     "tests/engine/test_recipes.py": (
