@@ -1,5 +1,6 @@
 """What a look amounts to: headline, blockers, holds, percent, exit code. Pure; rows are not needed."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -206,6 +207,119 @@ def test_rows_are_those_of_the_statement_under_way_and_never_counted_twice() -> 
     done = tuple(replace(each, state="completed", rows_copied=900) for each in tables)
     operation = apply_view(facts(record("a", State.COMPLETED, tables=done))).operation("a")
     assert (operation.rows_copied, operation.rows_total) == (900, 900)
+
+
+def test_each_field_of_the_document_says_what_its_name_says() -> None:
+    """Every one has a value of its own, so that two that change places, or one that tells another's, are seen."""
+    statement = table(
+        "running",
+        41,
+        rows_copied=42,
+        rows_total=43,
+        eta_s=44,
+        unsafe_reason="of the table: unsafe",
+        detail="of the table: detail",
+        error="of the table: error",
+    )
+    asked = WishFacts(7, Verb.STOP, Delivery.SENT, "bob", "late", 8, "of the wish: words", 9.0)
+    failed = record(
+        "a",
+        State.FAILED,
+        attempt=11,
+        state_age_s=12.0,
+        worked_s=13.0,
+        sampled_age_s=14.0,
+        volume=5,
+        summary="of the operation: summary",
+        error_message="of the operation: error",
+        error_reason="OF_THE_OPERATION",
+        tables=(statement,),
+        wishes=(asked,),
+    )
+    whole = replace(
+        facts(failed, state=ApplyState.FAILED),
+        error_message="of the apply: error",
+        age_s=15.0,
+        state_age_s=16.0,
+        took_s=17.0,
+    )
+    told = apply_view(whole).as_json()
+    (operation,) = told["operations"]  # type: ignore[misc] # what a reader of the document finds there
+    _say(
+        operation["tables"][0],
+        {
+            "namespace": "public",
+            "table": "orders",
+            "ddl": "ALTER TABLE orders ADD x int",
+            "action": "alter",
+            "unsafe_reason": "of the table: unsafe",
+            "state": "running",
+            "percent": 41,
+            "rows_copied": 42,
+            "rows_total": 43,
+            "eta_s": 44,
+            "detail": "of the table: detail",
+            "error": "of the table: error",
+        },
+    )
+    _say(
+        operation["wishes"][0],
+        {
+            "request_id": 7,
+            "verb": "stop",
+            "state": "sent",
+            "caller": "bob",
+            "reason": "late",
+            "attempts": 8,
+            "engine_words": "of the wish: words",
+            "age_s": 9.0,
+        },
+    )
+    of_operation = {
+        "scope": "apl-1/a",
+        "deployment": "a",
+        "position": 0,
+        "wave": None,
+        "target": "target-a",
+        "state": "failed",
+        "state_age_s": 12.0,
+        "remote_id": "job-a",
+        "attempt": 11,
+        "rows_copied": 42,
+        "rows_total": 43,
+        "volume": 5,
+        "worked_s": 13.0,
+        "sampled_age_s": 14.0,
+        "lost_contact": False,
+        "summary": "of the operation: summary",
+        "error": "of the operation: error",
+        "error_reason": "OF_THE_OPERATION",
+        "preview": None,
+    }
+    _say(operation, of_operation)
+    of_apply = {
+        "apply_id": "apl-1",
+        "plan_id": "pln-1",
+        "state": "failed",
+        "environment": "test",
+        "database": "shop",
+        "caller": "ann",
+        "reason": "because",
+        "created_at": "2026-01-01T00:00:00+00:00",
+        "age_s": 15.0,
+        "state_age_s": 16.0,
+        "took_s": 17.0,
+        "operation_count": 1,
+        "counts": {"failed": 1},
+        "error": "of the apply: error",
+        "revision": 3,
+    }
+    _say(told, of_apply)
+
+
+def _say(told: Mapping[str, object], wanted: Mapping[str, object]) -> None:
+    """Fields may be added, so only those that are wanted are looked at."""
+    assert {name: told.get(name) for name in wanted} == wanted
 
 
 def test_json_has_the_documented_fields() -> None:

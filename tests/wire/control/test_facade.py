@@ -17,6 +17,7 @@ from tern.ports import StorageUnavailable
 from tern.wire.control.server import ControlServer
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
 from tern.wire.routing import EngineDirectory
+from tern.wire.translation import STATES
 from tern.wire.transport import Metadata
 from tests.doors.calling import ACT, DEADLINE_S, READ, Stubs, bearer, call, ended, refused
 from tests.wire.conftest import NAME, accepted, call_for, claim_on, deployment_at, scope_at
@@ -150,6 +151,25 @@ def test_a_single_apply_is_its_one_operation(world: World, stubs: Stubs) -> None
     world.run(until=lambda: world.state("A") == "cancelled")
     seen = call(stubs.tern.Progress, tern_v1.ProgressRequest(apply_id=f"{apply_id}/A"), READ)
     assert (seen.state, bool(seen.completed_at)) == (tern_v1.STATE_CANCELLED, True)
+
+
+@pytest.mark.parametrize("state", State)
+def test_nothing_is_told_as_over_that_may_run(state: State, world: World, stubs: Stubs) -> None:
+    """G10: whoever reads the contract, such as another Tern, takes the words of an end for one."""
+    apply_id = world.apply("A", "B")
+    world.answer_bells()
+    world.write(
+        "UPDATE apply_operations SET state = :state, completed_at = CASE WHEN :is_over THEN tern_clock() END"
+        " WHERE deployment = 'A'",
+        state=state.value,
+        is_over=state.is_finished,
+    )
+    seen = call(stubs.tern.Progress, tern_v1.ProgressRequest(apply_id=f"{apply_id}/A"), READ)
+    read = STATES[seen.state]
+    assert (read.is_finished, read.is_settled) == (state.is_finished, state.is_settled)
+    assert seen.metadata["state"] == state.value
+    own_word = dict(tern_v1.State.items()).get(f"STATE_{state.name}", seen.state)
+    assert seen.state == own_word
 
 
 def test_what_an_operation_does_not_welcome_is_an_answer_and_no_error(world: World, stubs: Stubs) -> None:
