@@ -23,6 +23,7 @@ from tern.domain.model import (
 )
 from tern.domain.outcome import Outcome
 from tern.domain.policy import Policy
+from tern.domain.rest import Rest
 from tern.domain.samples import Sample
 from tern.domain.selection import Member
 from tern.domain.work import (
@@ -44,6 +45,7 @@ from tern.domain.work import (
     LogLine,
     Looked,
     NewApply,
+    NewRest,
     NotClaimed,
     Poll,
     Resolved,
@@ -242,6 +244,17 @@ class ApplyStore(Protocol):
     def accept_apply(self, new: NewApply) -> AcceptedApply:
         """Apply, operations, table changes and reservations in one transaction; raises Refused, NotFound."""
 
+    def rest(self, new: NewRest) -> Rest:
+        """What is left of an apply over all that carries it on; writes nothing. Raises NotFound, Refused."""
+
+    def accept_rest(self, new: NewRest) -> AcceptedApply:
+        """The group of the rest that the digest names, as a new apply: computed again under the locks of all that could
+        make it live, in the transaction that accepts it. Raises Refused with what has changed, NotFound.
+        """
+
+    def accepted_as(self, apply_id: ApplyId) -> Enqueued:
+        """An apply that was accepted, as its asker is answered; raises NotFound."""
+
     def advance_apply(self, apply_id: ApplyId) -> tuple[Due | DueControl, ...]:
         """Settles undispatched operations under a stop, projects the parent, and returns what the policy makes due."""
 
@@ -385,6 +398,7 @@ __all__ = [
     "Looked",
     "Member",
     "NewApply",
+    "NewRest",
     "NotClaimed",
     "Poll",
     "Ports",

@@ -5,28 +5,31 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from rich.text import Text
 
 from tern.cli import reach
+from tern.cli.accepted import accepted_picture
 from tern.cli.choosing import change_options, read_change, read_choice, target_options
 from tern.cli.envelope import json_option, write_document
 from tern.cli.picture import show
-from tern.cli.policy import policy_options, policy_words, said_policy, wave_words
-from tern.cli.words import one_line, plural
-from tern.domain.choice import shortened
+from tern.cli.policy import policy_options, said_policy, typed_again
+from tern.cli.rest import RestChoice, carry_on, read_rest
 from tern.domain.enqueue import Enqueue, NewChange
 from tern.domain.errors import UsageError
 from tern.domain.identity import PlanId
-from tern.domain.policy import Copy
-from tern.ports import Enqueued
-
-MOST_NAMED = 8
 
 
 @click.command()
+@click.option(
+    "--rest-of",
+    default="",
+    metavar="AP[/DEPLOYMENT]",
+    help="Show what is left of an apply; with --digest, carry one of the groups on.",
+)
 @click.option("--plan", "plan_id", default="", metavar="ID", help="A change that `tern plan` kept.")
 @click.option(
-    "--digest", default="", help="Of that plan, as its reviewer was shown it; another one is refused."
+    "--digest",
+    default="",
+    help="Of that plan, or group of a rest, as it was shown; another one is refused.",
 )
 @change_options
 @target_options
@@ -49,10 +52,11 @@ MOST_NAMED = 8
 @click.option(
     "--key", default=None, help="Idempotency key: the same key and request is the same apply, for ever."
 )
-@click.option("--reason", required=True, help="Why; it stands in the record.")
+@click.option("--reason", default="", help="Why; it stands in the record.")
 @click.option("--watch", "watches", is_flag=True, help="Follow it until it settles or needs you.")
 @json_option
 def apply(
+    rest_of: str,
     plan_id: str,
     *,
     digest: str,
@@ -79,7 +83,25 @@ def apply(
     A plan that was reviewed for its targets and its policy needs neither here, and bears no others.
     Prints the apply's id as soon as it is written down; `tern watch` follows it. With --watch the exit code is the
     outcome's.
+
+    --rest-of AP prints what is left of an apply, in groups with a digest each, and sends nothing without --digest.
     """
+    if rest_of:
+        if plan_id or ddl_file or changes_file or environment or database or first:
+            what = "what is left of an apply is its own plan, at its own place"
+            raise UsageError(what, next_step="Say --rest-of with selectors, policy and --digest alone.")
+        rest = RestChoice(rest_of, names, labels, excepted, everywhere, typed_again(policy))
+        asked_rest = read_rest(
+            rest,
+            digest=digest,
+            policy=said_policy(policy),
+            allow_unsafe=allow_unsafe,
+            previews=not no_preview,
+            accept_drift=accept_drift,
+            key=key,
+            reason=reason,
+        )
+        return carry_on(asked_rest, rest, watches=watches, as_json=as_json)
     choice = read_choice(names, labels, excepted, first, everywhere=everywhere)
     if watches and as_json:
         what = "--watch draws and --json writes one document"
@@ -109,39 +131,9 @@ def apply(
     if as_json:
         write_document("apply_accepted", enqueued.as_json(), warnings=enqueued.warnings)
         return 0
-    show(_picture(enqueued), wraps=True)
+    show(accepted_picture(enqueued), wraps=True)
     if not watches:
         return 0
     from tern.cli.watch import follow  # noqa: PLC0415
 
     return follow(enqueued.apply_id)
-
-
-def _picture(enqueued: Enqueued) -> list[Text]:
-    word = "accepted" if enqueued.is_new else "accepted before, under the same key"
-    named = list(enqueued.deployments[:MOST_NAMED])
-    if len(enqueued.deployments) > MOST_NAMED:
-        named.append(f"{len(enqueued.deployments) - MOST_NAMED} more")
-    policy = enqueued.policy
-    arrow = ", " if policy.copy is Copy.PARALLEL and not policy.waves else " → "
-    lines = [
-        Text.assemble(
-            ("✔ ", "green"),
-            (enqueued.apply_id, "bold"),
-            f"  {word}: {plural(len(enqueued.deployments), 'deployment')}, {', '.join(policy_words(policy))}",
-        )
-    ]
-    lines.append(Text("  " + arrow.join(named), "dim"))
-    lines += [
-        Text(f"  wave {number}: {wave_words(wave)}", "dim")
-        for number, wave in enumerate(policy.waves, start=1)
-    ]
-    lines += [Text(f"  ! {one_line(words)}", "yellow") for words in shortened(enqueued.warnings)]
-    lines += [
-        Text(),
-        Text.assemble(
-            ("  tern watch " + enqueued.apply_id, "bold"),
-            ("   follows it; Ctrl-C leaves the rollout alone", "dim"),
-        ),
-    ]
-    return lines

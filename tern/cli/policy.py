@@ -1,6 +1,7 @@
 """The options that say how a rollout goes, and a rollout's policy in words."""
 
 from collections.abc import Callable, Iterator, Mapping
+from shlex import quote
 from typing import Any
 
 import click
@@ -93,6 +94,25 @@ def said_policy(options: Mapping[str, Any]) -> Policy | None:
     context = click.get_current_context()
     said = (context.get_parameter_source(name) for name in options)
     return None if all(source is ParameterSource.DEFAULT for source in said) else read_policy(options)
+
+
+def typed_again(options: Mapping[str, Any]) -> str:
+    """What was typed of it, to be copied behind a command; empty where nothing was."""
+    context = click.get_current_context()
+    words: list[str] = []
+    for name, value in options.items():
+        if context.get_parameter_source(name) is ParameterSource.DEFAULT:
+            continue
+        option = {"enable_revert": "--revert-window", "waves": "--wave"}.get(
+            name, f"--{name.replace('_', '-')}"
+        )
+        if isinstance(value, bool):
+            words += [option] if value else []
+        else:
+            words += [
+                f"{option} {quote(str(each))}" for each in (value if isinstance(value, tuple) else (value,))
+            ]
+    return " ".join(words)
 
 
 def policy_words(policy: Policy) -> Iterator[str]:

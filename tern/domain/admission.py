@@ -57,16 +57,11 @@ class AdmissionFacts:
     """All that is on its way."""
     target_holder: str | None = None
     """Another apply that holds the target, where this one no longer does."""
+    carried_on_by: str | None = None
+    """The follow-up that does its rest, and may act or has completed."""
     comes_before: str = ""
     """The operations whose cutovers come before its own, in words, where cutovers follow an order."""
-    rollout_is_over: bool = True
-    """It holds its targets no more, so that another one may have them."""
     scope: str = ""
-    plan_id: str = ""
-    reviewed_together: int = 0
-    """How many targets the plan was reviewed for; such a plan goes to no other set of them. 0 for any."""
-    place: str = ""
-    """Environment and database, as options of the command line."""
 
     @property
     def is_revived(self) -> bool:
@@ -227,6 +222,9 @@ def _unmet(verb: Verb, facts: AdmissionFacts) -> list[_Against]:
         against.append(_Against(f"it is {state}, not {_said(MOMENT[verb])}"))
     if verb is Verb.CUTOVER and facts.comes_before:
         against.append(_Against(f"cutovers follow the order, and before it come {facts.comes_before}"))
+    if verb in _REVIVALS and facts.carried_on_by is not None:
+        how = f"`tern explain {facts.carried_on_by}` says how far that is"
+        against.append(_Against(f"it is carried on by {facts.carried_on_by}, and {how}"))
     if verb in _REVIVALS and facts.target_holder is not None:
         against.append(_Against(f"its target is held by {facts.target_holder}"))
     if verb is Verb.START and facts.drained and state is State.STOPPED:
@@ -285,21 +283,10 @@ def _against_a_retry(facts: AdmissionFacts) -> list[_Against]:
         case State.STOPPED:
             return [_Against("it is stopped", (_Way(Verb.START, "{command} resumes it"),))]
         case _ if facts.has_remote_id:
-            when = "" if facts.rollout_is_over else "once this rollout is over, "
-            return [_Against(f"it has a remote id, which is never replaced; {when}{_new_apply(facts)}")]
+            rest = f"`tern apply --rest-of {facts.scope}` carries on what is left there"
+            return [_Against(f"it has a remote id, which is never replaced; {rest}")]
         case _:
             return []
-
-
-def _new_apply(facts: AdmissionFacts) -> str:
-    """What leads to the same change at that deployment alone, ready to copy."""
-    again = f"--deployments {facts.deployment} --reason 'again after {facts.scope}'"
-    if facts.reviewed_together > 1:
-        return (
-            f"its plan was reviewed for {facts.reviewed_together} targets together, so plan the change for it alone"
-            f" (`tern get {facts.scope}` shows the statements): tern apply --ddl FILE {facts.place} {again}"
-        )
-    return f"a new apply does it: tern apply --plan {facts.plan_id} {again}"
 
 
 def _against_a_skip(facts: AdmissionFacts) -> list[_Against]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tern.domain.difference import differences
@@ -28,6 +29,14 @@ from tern.store.step import Steps, lock_apply
 from tern.store.twin import one_target
 
 
+@dataclass(frozen=True, slots=True)
+class CarriesOn:
+    """What an operation carries on: the one before it, and which statements of the first its own are, in order."""
+
+    operation_id: int
+    origins: tuple[int, ...]
+
+
 class ApplySteps(Steps):
     """ports.ApplyStore on PostgreSQL."""
 
@@ -35,18 +44,18 @@ class ApplySteps(Steps):
         """See ports.ApplyStore."""
         body = request_body(new)
         with transaction(self.engine) as tx:
-            if _key_is_used(tx, new):
-                return _same_request(tx, new, body)
+            if key_is_used(tx, new):
+                return same_request(tx, new, body)
             plan_pk, plan = load_plan(tx, new.plan_id)
-            places, targets = _check(tx, new, plan)
+            places, targets = check(tx, new, plan)
             apply_id = ApplyId(new_identifier("apl"))
-            apply_pk = _insert_apply(tx, new, plan_pk, plan, apply_id, body)
+            apply_pk = insert_apply(tx, new, plan_pk, plan, apply_id, body)
             if apply_pk is None:
-                return _same_request(tx, new, body)
-            _insert_operations(tx, apply_pk, plan_pk, places, _shares(new, plan, targets))
+                return same_request(tx, new, body)
+            insert_operations(tx, apply_pk, plan_pk, places, shares(new, plan, targets))
             insert_previews(tx, plan_pk, apply_pk, new.foretold, new.caller)
             if held := take_all(tx, apply_pk):
-                raise _target_refusal(held)
+                raise target_refusal(held)
             detail = {"plan": new.plan_id, "digest": plan.digest, "operations": len(new.deployments)}
             append(tx, Happening(apply_pk, "accepted", new.caller, None, new.reason, detail=detail))
             due = project_parent(tx, apply_pk, new.caller, rings=True)
@@ -64,7 +73,7 @@ class ApplySteps(Steps):
         with transaction(self.engine) as tx:
             held = holders(tx, environment, database, deployments)
         if held:
-            raise _target_refusal(held)
+            raise target_refusal(held)
 
     def advance_apply(self, apply_id: ApplyId) -> tuple[Due | DueControl, ...]:
         """See ports.ApplyStore."""
@@ -117,7 +126,7 @@ def request_body(new: NewApply) -> dict[str, object]:
     }
 
 
-def _check(tx: Connection, new: NewApply, plan: Plan) -> tuple[Sequence[Place], Mapping[str, str]]:
+def check(tx: Connection, new: NewApply, plan: Plan) -> tuple[Sequence[Place], Mapping[str, str]]:
     """Every reason against the request at once; returns the rollout in its order and the target of each deployment."""
     why = list(new.policy.contradictions())
     if not new.deployments:
@@ -167,9 +176,10 @@ def _check(tx: Connection, new: NewApply, plan: Plan) -> tuple[Sequence[Place], 
     return division.places, {name: deployment.target for name, deployment in found.items()}
 
 
-def _insert_apply(
+def insert_apply(
     tx: Connection, new: NewApply, plan_pk: int, plan: Plan, apply_id: ApplyId, body: Mapping[str, object]
 ) -> int | None:
+    """Its key; None where another request with the same idempotency key was faster."""
     return tx.execute(
         text(
             "INSERT INTO applies (apply_identifier, plan_id, environment, database, operation_count, options,"
@@ -196,7 +206,7 @@ def _insert_apply(
     ).scalar_one_or_none()
 
 
-def _shares(new: NewApply, plan: Plan, targets: Mapping[str, str]) -> Mapping[str, tuple[str, str]]:
+def shares(new: NewApply, plan: Plan, targets: Mapping[str, str]) -> Mapping[str, tuple[str, str]]:
     """Each deployment's target, and the digest of what its engine may be sent."""
     options = sent_options(new.policy, allow_unsafe=new.allow_unsafe)
     changes = changes_digest((c.namespace, c.table_name, c.ddl, c.action.value) for c in plan.changes)
@@ -216,19 +226,22 @@ def _shares(new: NewApply, plan: Plan, targets: Mapping[str, str]) -> Mapping[st
     }
 
 
-def _insert_operations(
+def insert_operations(
     tx: Connection,
     apply_pk: int,
     plan_pk: int,
     places: Sequence[Place],
     shares: Mapping[str, tuple[str, str]],
+    carried_on: Mapping[str, CarriesOn] | None = None,
 ) -> None:
+    """The operations with their statements; of a follow-up with what each carries on."""
+    links = carried_on or {}
     tx.execute(
         text(
-            "INSERT INTO apply_operations (apply_id, deployment, position, wave, target, change_digest)"
-            " SELECT :apply, name, position, wave, target, digest FROM unnest(CAST(:names AS text[]),"
+            "INSERT INTO apply_operations (apply_id, deployment, position, wave, target, change_digest, carries_on)"
+            " SELECT :apply, name, position, wave, target, digest, tip FROM unnest(CAST(:names AS text[]),"
             " CAST(:positions AS integer[]), CAST(:waves AS integer[]), CAST(:targets AS text[]),"
-            " CAST(:digests AS text[])) AS wanted(name, position, wave, target, digest)"
+            " CAST(:digests AS text[]), CAST(:tips AS bigint[])) AS wanted(name, position, wave, target, digest, tip)"
         ),
         {
             "apply": apply_pk,
@@ -237,26 +250,39 @@ def _insert_operations(
             "waves": [place.wave for place in places],
             "targets": [shares[place.deployment][0] for place in places],
             "digests": [shares[place.deployment][1] for place in places],
+            "tips": [
+                links[place.deployment].operation_id if place.deployment in links else None
+                for place in places
+            ],
         },
     )
     tx.execute(
         text(
             "INSERT INTO table_changes"
-            " (operation_id, apply_id, ordinal, namespace, table_name, ddl, action, unsafe_reason)"
-            " SELECT o.id, o.apply_id, c.ordinal, c.namespace, c.table_name, c.ddl, c.action, c.unsafe_reason"
-            " FROM apply_operations o CROSS JOIN plan_changes c WHERE o.apply_id = :apply AND c.plan_id = :plan"
+            " (operation_id, apply_id, ordinal, namespace, table_name, ddl, action, unsafe_reason, origin_id)"
+            " SELECT o.id, o.apply_id, c.ordinal, c.namespace, c.table_name, c.ddl, c.action, c.unsafe_reason, l.origin"
+            " FROM apply_operations o CROSS JOIN plan_changes c"
+            " LEFT JOIN unnest(CAST(:names AS text[]), CAST(:ordinals AS integer[]), CAST(:origins AS bigint[]))"
+            "   AS l(name, ordinal, origin) ON l.name = o.deployment AND l.ordinal = c.ordinal"
+            " WHERE o.apply_id = :apply AND c.plan_id = :plan"
         ),
-        {"apply": apply_pk, "plan": plan_pk},
+        {
+            "apply": apply_pk,
+            "plan": plan_pk,
+            "names": [name for name, link in links.items() for _ in link.origins],
+            "ordinals": [ordinal for link in links.values() for ordinal, _ in enumerate(link.origins)],
+            "origins": [origin for link in links.values() for origin in link.origins],
+        },
     )
 
 
-def _key_is_used(tx: Connection, new: NewApply) -> bool:
+def key_is_used(tx: Connection, new: NewApply) -> bool:
     """Asked before the request is checked: what was accepted once is answered the same, whatever changed since."""
     statement = text("SELECT 1 FROM applies WHERE idempotency_key = :key")
     return tx.execute(statement, {"key": new.idempotency_key}).one_or_none() is not None
 
 
-def _same_request(tx: Connection, new: NewApply, body: Mapping[str, object]) -> AcceptedApply:
+def same_request(tx: Connection, new: NewApply, body: Mapping[str, object]) -> AcceptedApply:
     """The key was used before: the same request gets the same apply, another one is told the differences (ID1)."""
     row = tx.execute(
         text("SELECT apply_identifier, request_digest, options FROM applies WHERE idempotency_key = :key"),
@@ -270,7 +296,8 @@ def _same_request(tx: Connection, new: NewApply, body: Mapping[str, object]) -> 
     raise Refused(message, why=why, next_step="Use another --key for another rollout.", reason="KEY_REUSED")
 
 
-def _target_refusal(held: Sequence[tuple[Holding, str]]) -> Refused:
+def target_refusal(held: Sequence[tuple[Holding, str]]) -> Refused:
+    """Somebody else holds a target, by name."""
     first = held[0][0]
     step = f"Wait for it (tern explain {first.scope}), or end it: tern cancel {first.scope} --reason '…'"
     if first.state == State.STOPPED.value:

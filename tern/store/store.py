@@ -22,6 +22,7 @@ from tern.store.poll import PollSteps
 from tern.store.preview import PreviewSteps
 from tern.store.refusal import RefusalSteps
 from tern.store.resolve import ResolveSteps
+from tern.store.rest import RestSteps
 from tern.store.silence import SilenceSteps
 from tern.store.start import StartSteps
 from tern.store.statement_answer import StatementSteps
@@ -51,6 +52,7 @@ class PostgresStore(
     PlanSteps,
     PreviewSteps,
     ApplySteps,
+    RestSteps,
     RefusalSteps,
     DeploymentSteps,
     ImportingSteps,

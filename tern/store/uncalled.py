@@ -12,6 +12,7 @@ from tern.domain.control import Verb
 from tern.domain.errors import NotFound
 from tern.domain.identity import ApplyId
 from tern.domain.states import Event, State, advance
+from tern.store.carried import carried_on
 from tern.store.event import Happening, append_all
 from tern.store.halt import SUPERSEDED
 from tern.store.projection import close_fulfilled, project_parent
@@ -116,9 +117,41 @@ class UncalledSteps(Steps):
 
 def _withdraw(tx: Connection, apply_pk: int, most: int) -> int:
     rows = tx.execute(_WITHDRAWN, {"id": apply_pk, "most": most}).all()
-    after = {row.id: advance(State(row.state), WITHDRAWS[Verb(row.verb)]) for row in rows}
+    withdraw(
+        tx,
+        apply_pk,
+        [
+            Withdrawal(
+                row.id,
+                row.deployment,
+                State(row.state),
+                WITHDRAWS[Verb(row.verb)],
+                row.caller,
+                f"{row.verb} by {row.caller}; nothing runs on {row.deployment}: {row.reason}",
+            )
+            for row in rows
+        ],
+    )
+    return len(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """An operation of which nothing was ever sent is settled, by whose wish, and why."""
+
+    operation_id: int
+    deployment: str
+    state: State
+    event: Event
+    caller: str
+    why: str
+
+
+def withdraw(tx: Connection, apply_pk: int, withdrawals: Sequence[Withdrawal]) -> None:
+    """Settles operations whose rows the caller has locked, and has seen to be without id, live key and driver."""
+    after = {each.operation_id: advance(each.state, each.event) for each in withdrawals}
     if not after:
-        return 0
+        return
     tx.execute(_WITHDRAW, {"ids": list(after), "states": [state.value for state in after.values()]})
     for state in sorted(set(after.values())):
         of_state = [key for key, other in after.items() if other is state]
@@ -128,31 +161,32 @@ def _withdraw(tx: Connection, apply_pk: int, most: int) -> int:
         [
             Happening(
                 apply_pk,
-                WITHDRAWS[Verb(row.verb)].value,
-                row.caller,
-                row.id,
-                f"{row.verb} by {row.caller}; nothing runs on {row.deployment}: {row.reason}",
-                row.state,
-                after[row.id].value,
-                {"deployment": row.deployment, "operation": row.id},
+                each.event.value,
+                each.caller,
+                each.operation_id,
+                each.why,
+                each.state.value,
+                after[each.operation_id].value,
+                {"deployment": each.deployment, "operation": each.operation_id},
             )
-            for row in rows
+            for each in withdrawals
         ],
     )
     close_fulfilled(tx, apply_pk, after)
-    return len(after)
 
 
 def _revive(tx: Connection, apply_pk: int, most: int) -> int:
     rows = tx.execute(_REVIVABLE, {"id": apply_pk, "most": most}).all()
     if not rows:
         return 0
-    blocked = take(tx, [row.id for row in rows])
-    # A target that another apply has taken meanwhile is left to the driver of that wish, who names the holder.
+    carried = carried_on(tx, [row.id for row in rows])
+    blocked = take(tx, [row.id for row in rows if row.id not in carried])
+    # A target that another apply has taken meanwhile is left to the driver of that wish, who names the holder; and so
+    # is what a follow-up carries on.
     revivals = [
         Revival(row.id, State(row.state), Verb(row.verb), row.caller, row.reason)
         for row in rows
-        if row.id not in blocked
+        if row.id not in blocked and row.id not in carried
     ]
     put_back_in_line(tx, apply_pk, revivals)
     return len(revivals)

@@ -13,9 +13,10 @@ from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ScopeName
 from tern.domain.policy import Copy, Policy
 from tern.domain.selection import Member, refuse_unexpected
-from tern.domain.states import ApplyState, State
+from tern.domain.states import State
 from tern.domain.tally import UNPASSED
 from tern.ports import Asked, DueControl, WishReceipt
+from tern.store.carried import CARRIED_ON_BY
 from tern.store.halt import NO_CALL_IS_OUT, STOP_IN_FORCE
 from tern.store.outstanding_cancel import accept_outstanding_cancel
 from tern.store.receipt import outcomes
@@ -45,7 +46,8 @@ _CANDIDATES = text(
     f" (SELECT max(v.id) {_OPEN} AND v.id > own.id AND v.verb = ANY(CAST(:overtaking AS text[]))) AS overtaker,"
     f" coalesce((SELECT bool_and(v.refusals > 0 AND {NO_CALL_IS_OUT.format('v')}) {_OPEN} AND v.verb = 'cancel'),"
     "   false) AS cancel_was_refused,"
-    f" CASE WHEN :verb IN ('start', 'retry') THEN {BLOCKED_BY} END AS blocked_by"
+    f" CASE WHEN :verb IN ('start', 'retry') THEN {BLOCKED_BY} END AS blocked_by,"
+    f" CASE WHEN :verb IN ('start', 'retry', 'stop', 'cancel', 'skip') THEN {CARRIED_ON_BY} END AS carried_on_by"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id LEFT JOIN deployments n ON n.name = o.deployment"
     f" LEFT JOIN LATERAL (SELECT v.id, v.request_id, v.although_foreign {_OPEN} AND v.verb = :verb"
     "   ORDER BY v.id DESC LIMIT 1) own ON true"
@@ -70,11 +72,7 @@ class WishSteps(Steps):
         verb = asked.verb
         with transaction(self.engine) as tx:
             apply = tx.execute(
-                text(
-                    "SELECT a.id, a.state, a.policy, a.environment, a.database, p.plan_identifier,"
-                    " jsonb_array_length(p.targets) AS reviewed_together"
-                    " FROM applies a JOIN plans p ON p.id = a.plan_id WHERE a.apply_identifier = :id"
-                ),
+                text("SELECT id, policy FROM applies WHERE apply_identifier = :id"),
                 {"id": asked.apply_id},
             ).one_or_none()
             if apply is None:
@@ -193,14 +191,14 @@ def _answers(
 ) -> list[tuple[Row, ReceiptLine]]:
     """Each selected operation's answer, in rollout order."""
     if asked.verb is not Verb.CUTOVER or Policy.from_json(apply.policy).copy is not Copy.BARRIER:
-        return [(row, _answer(asked, row, apply)) for row in rows]
+        return [(row, _answer(asked, row)) for row in rows]
     chosen = {row.id for row in rows}
     answers: list[tuple[Row, ReceiptLine]] = []
     ahead: list[str] = []
     for row in candidates:
         goes = row.open_request is not None or row.state == State.CUTTING_OVER
         if row.id in chosen:
-            line = _answer(asked, row, apply, comes_before=_named(ahead))
+            line = _answer(asked, row, comes_before=_named(ahead))
             answers.append((row, line))
             goes = goes or line.outcome is Receipt.ACCEPTED
         # What is cut over by this wish, or by an open one, is waited for; anything else has to be through.
@@ -215,7 +213,7 @@ def _named(operations: Sequence[str]) -> str:
     return f"{named} and {more} more" if more > 0 else named
 
 
-def _answer(asked: Asked, row: Row, apply: Row, *, comes_before: str = "") -> ReceiptLine:
+def _answer(asked: Asked, row: Row, *, comes_before: str = "") -> ReceiptLine:
     holder = holding_in(row.blocked_by)
     facts = AdmissionFacts(
         state=State(row.state),
@@ -236,12 +234,9 @@ def _answer(asked: Asked, row: Row, apply: Row, *, comes_before: str = "") -> Re
         open_volume=row.open_volume,
         open_verbs=frozenset(map(Verb, row.open_verbs or ())),
         target_holder=None if holder is None else holder.words,
+        carried_on_by=row.carried_on_by,
         comes_before=comes_before,
         scope=str(ScopeName(asked.apply_id, row.deployment)),
-        rollout_is_over=ApplyState(apply.state).is_settled,
-        plan_id=apply.plan_identifier,
-        reviewed_together=apply.reviewed_together,
-        place=f"--environment {apply.environment} --database {apply.database}",
     )
     return admit(asked.verb, facts, asked.volume)
 

@@ -96,7 +96,7 @@ def test_what_can_not_be_read_is_told_so(verb: str, words: tuple[str, ...], worl
 
 
 def test_a_retry_is_accepted_partly_and_says_why_not(world: World, tern: Tern) -> None:
-    """Exit 6: one outcome per operation; the one that has an id is told the command for a new apply."""
+    """Exit 6: one outcome per operation; the one that has an id is told the command for its rest."""
     world.engines["A"].script("Apply", fail("FAILED_PRECONDITION"))
     apply_id = world.apply(policy=PARALLEL)
     world.answer_bells()
@@ -104,7 +104,7 @@ def test_a_retry_is_accepted_partly_and_says_why_not(world: World, tern: Tern) -
     done = tern("retry", apply_id, "--state", "failed", *WHY, "--json")
     assert done.code == 6
     assert outcomes(done.data) == {"A": "accepted", "B": "refused"}
-    assert "tern apply --plan pln-" in done.data["targets"][1]["reason"]
+    assert f"tern apply --rest-of {apply_id}/B" in done.data["targets"][1]["reason"]
     world.run(until=lambda: world.state("A") == "running", rounds=3)
     again = tern("retry", f"{apply_id}/A", *WHY)
     assert (again.code, "already: it is running" in again.out) == (0, True)
@@ -117,8 +117,9 @@ def test_the_command_for_a_new_apply_can_be_copied_as_it_stands(world: World, te
     engine_says(world, "A", "failed", error="disk full")
     world.sweep()
     (target,) = tern("retry", apply_id, *WHY, "--json").data["targets"]
-    command = shlex.split(target["reason"].partition("tern apply")[2])
-    done = tern("apply", *command, "--json")
+    command = shlex.split(target["reason"].partition("`tern ")[2].partition("`")[0])
+    (group,) = tern(*command, "--json").data["groups"]
+    done = tern(*shlex.split(group["command"].replace("'…'", "mended"))[1:], "--json")
     assert (done.code, done.data["deployments"]) == (0, ["A"])
     assert done.data["apply_id"] != apply_id
 

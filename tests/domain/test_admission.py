@@ -46,7 +46,6 @@ def every_fact(*, open_request: int | None = None) -> Iterator[AdmissionFacts]:
             open_verbs=on_its_way,
             target_holder=holder,
             scope="apl-1/A",
-            plan_id="pln-1",
         )
 
 
@@ -115,13 +114,21 @@ def test_a_retry_is_for_what_failed_without_an_id() -> None:
             assert (facts.state, facts.has_remote_id) == (State.FAILED, False)
         if facts.state is State.FAILED and facts.has_remote_id:
             assert line.outcome is Receipt.REFUSED
-            command = "tern apply --plan pln-1 --deployments A --reason 'again after apl-1/A'"
-            assert command in line.reason
-            together = replace(facts, reviewed_together=3, place="--environment e --database d")
-            alone = "tern apply --ddl FILE --environment e --database d --deployments A --reason"
-            assert alone in admit(Verb.RETRY, together).reason
+            assert "tern apply --rest-of apl-1/A" in line.reason
         if facts.state is State.UNCERTAIN:
             assert "tern resolve apl-1/A" in line.reason
+
+
+def test_what_is_carried_on_is_neither_tried_again_nor_started() -> None:
+    """Its follow-up is named; every other verb is answered as before."""
+    for verb, facts in itertools.product(OF_OPERATIONS, every_fact()):
+        carried = admit(verb, replace(facts, carried_on_by="apl-2/A"), level(verb))
+        if verb not in {Verb.RETRY, Verb.START}:
+            assert carried.outcome is admit(verb, facts, level(verb)).outcome
+            continue
+        assert carried.outcome is not Receipt.ACCEPTED
+        if carried.outcome is Receipt.REFUSED and facts.open_request is None:
+            assert "apl-2/A" in carried.reason
 
 
 def test_a_skip_is_for_what_was_never_at_its_engine() -> None:

@@ -102,15 +102,14 @@ def test_a_retry_makes_the_rollout_live_again_and_takes_the_target_again(world: 
     assert [event.after for event in world.events() if event.event == "summary"] == ["failed", "completed"]
 
 
-def test_d18_one_with_an_id_is_refused_with_the_command_for_a_new_rollout(world: World) -> None:
+def test_d18_one_with_an_id_is_refused_with_the_command_for_its_rest(world: World) -> None:
     """D18, G5: an id is never replaced."""
     running(world, "A", "B")
     engine_says(world, "A", "failed", error="disk full")
     receipt = world.ask(Verb.RETRY, "A")
     (line,) = receipt.lines
     assert line.outcome is Receipt.REFUSED
-    plan = world.one("SELECT plan_identifier FROM plans").plan_identifier
-    assert f"tern apply --plan {plan} --deployments A --reason" in line.reason
+    assert f"tern apply --rest-of {world.name('A')}" in line.reason
     assert receipt.request_id is None
     settle(world)
     assert methods(world, "A") == ["Apply"]

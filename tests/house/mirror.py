@@ -1,7 +1,7 @@
 """Where a module's tests stand that has no test file of the mirrored path: in the story that it is a part of."""
 
 ELSEWHERE = {
-    "tests/cli/test_apply.py": "tern/cli/choosing tern/cli/policy",
+    "tests/cli/test_apply.py": "tern/cli/accepted tern/cli/choosing tern/cli/policy",
     "tests/cli/test_audit.py": "tern/cli/past tern/doors/record",
     "tests/cli/test_control.py": "tern/cli/receipt tern/cli/selection tern/domain/selection",
     "tests/cli/test_db.py": "tern/wiring",
@@ -63,6 +63,9 @@ ELSEWHERE = {
     "tests/flows/test_refusals.py": "tern/domain/outcome",
     "tests/flows/test_release.py": "tern/store/release",
     "tests/flows/test_resolve.py": "tern/store/resolve",
+    "tests/flows/test_rest.py": (
+        "tern/domain/rest tern/domain/rest_digest tern/store/carried tern/store/chain tern/store/rest"
+    ),
     "tests/flows/test_review.py": "tern/domain/choice tern/store/preview",
     "tests/flows/test_same_target.py": "tern/store/twin",
     "tests/flows/test_scope.py": "tern/domain/model tern/store/scope",

@@ -1,0 +1,42 @@
+"""A rollout that was accepted, as lines of text."""
+
+from rich.text import Text
+
+from tern.cli.policy import policy_words, wave_words
+from tern.cli.words import one_line, plural
+from tern.domain.choice import shortened
+from tern.domain.policy import Copy
+from tern.ports import Enqueued
+
+MOST_NAMED = 8
+
+
+def accepted_picture(enqueued: Enqueued) -> list[Text]:
+    """What was accepted, in a few lines."""
+    word = "accepted" if enqueued.is_new else "accepted before, under the same key"
+    named = list(enqueued.deployments[:MOST_NAMED])
+    if len(enqueued.deployments) > MOST_NAMED:
+        named.append(f"{len(enqueued.deployments) - MOST_NAMED} more")
+    policy = enqueued.policy
+    arrow = ", " if policy.copy is Copy.PARALLEL and not policy.waves else " → "
+    lines = [
+        Text.assemble(
+            ("✔ ", "green"),
+            (enqueued.apply_id, "bold"),
+            f"  {word}: {plural(len(enqueued.deployments), 'deployment')}, {', '.join(policy_words(policy))}",
+        )
+    ]
+    lines.append(Text("  " + arrow.join(named), "dim"))
+    lines += [
+        Text(f"  wave {number}: {wave_words(wave)}", "dim")
+        for number, wave in enumerate(policy.waves, start=1)
+    ]
+    lines += [Text(f"  ! {one_line(words)}", "yellow") for words in shortened(enqueued.warnings)]
+    lines += [
+        Text(),
+        Text.assemble(
+            ("  tern watch " + enqueued.apply_id, "bold"),
+            ("   follows it; Ctrl-C leaves the rollout alone", "dim"),
+        ),
+    ]
+    return lines

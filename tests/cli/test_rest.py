@@ -1,0 +1,123 @@
+"""`tern apply --rest-of`: what is printed is what works."""
+
+import re
+import shlex
+from dataclasses import replace
+
+import pytest
+
+from tern.domain.policy import Copy, OnFailure, Policy
+from tern.domain.states import State
+from tests.cli.conftest import Tern
+from tests.flows.test_effect import STATEMENTS, told
+from tests.world import World
+
+WHY = ("--reason", "the data is mended")
+ALL_FAIL = Policy(copy=Copy.PARALLEL, on_failure=OnFailure.CONTINUE)
+
+
+def printed(out: str, begins: str) -> list[str]:
+    """The command as it is printed, ready to be run: with a reason, and without the name of the program."""
+    (line,) = [line.strip() for line in out.splitlines() if line.strip().startswith(begins)]
+    words = shlex.split(line.replace("'…'", "'the data is mended'"))
+    assert words[0] == "tern"
+    return words[1:]
+
+
+@pytest.fixture
+def half_done(world: World) -> str:
+    world.apply("A", "B", policy=ALL_FAIL, changes=STATEMENTS)
+    world.answer_bells()
+    for name in ("A", "B"):
+        told(world, State.FAILED, "completed", "failed", "pending", name=name)
+    return str(world.last)
+
+
+def test_what_is_printed_is_what_is_sent(half_done: str, world: World, tern: Tern) -> None:
+    done = tern("apply", "--rest-of", half_done)
+    assert done.code == 0
+    assert "2 deployments: A (failed), B (failed)" in done.out
+    assert "statement 2  ALTER TABLE orders ADD COLUMN two text" in done.out
+    assert "statement 1" not in done.out
+    assert "begins anew" in done.out
+    assert world.one("SELECT count(*) AS n FROM applies").n == 1
+    words = printed(done.out, "tern apply --rest-of")
+    assert tern(*words, "--json").data["deployments"] == ["A", "B"]
+    again = tern(*words, "--json")
+    assert (again.code, again.data["is_new"]) == (0, False)
+    follow_up = again.data["apply_id"]
+    shown = tern("apply", "--rest-of", half_done)
+    assert shown.code == 5
+    assert f"it is carried on by {follow_up}/A" in shown.out
+
+
+def test_the_document_says_all_of_it(half_done: str, tern: Tern) -> None:
+    found = tern("apply", "--rest-of", f"{half_done}/A", "--json").data
+    (group,) = found["groups"]
+    assert [each["number"] for each in group["statements"]] == [2, 3]
+    assert group["deployments"] == [
+        {"deployment": "A", "carries_on": f"{half_done}/A", "state": "failed", "becomes_cancelled": False}
+    ]
+    assert (group["consent"], group["allow_unsafe"]) == ([], False)
+    assert group["digest"] in group["command"]
+    assert found["left_out"] == []
+
+
+def test_policy_selectors_and_consent_are_in_the_command_that_is_printed(world: World, tern: Tern) -> None:
+    unsafe = replace(STATEMENTS[1], unsafe_reason="it loses x")
+    world.apply("A", "B", policy=ALL_FAIL, changes=(STATEMENTS[0], unsafe), allow_unsafe=True)
+    world.answer_bells()
+    for name in ("A", "B"):
+        told(world, State.FAILED, "completed", "failed", name=name)
+    chosen = ("--deployments", "A,B", "--copy", "parallel", "--max-parallel", "1", "--on-failure", "pause")
+    done = tern("apply", "--rest-of", str(world.last), *chosen)
+    assert "needs consent: statement 2, public.orders: it loses x" in done.out
+    words = printed(done.out, "tern apply --rest-of")
+    assert "--allow-unsafe" in words
+    refused = tern(*[word for word in words if word != "--allow-unsafe"])
+    assert refused.code == 5
+    assert "it loses x" in refused.err
+    sent = tern(*words, "--json").data
+    assert (sent["policy"]["copy"], sent["policy"]["max_parallel"]) == ("parallel", 1)
+
+
+def test_what_is_not_carried_on_is_named_with_the_command_that_leads_on(world: World, tern: Tern) -> None:
+    world.apply("A", "B", "C", policy=ALL_FAIL, changes=STATEMENTS)
+    world.answer_bells()
+    apply_id = str(world.last)
+    told(world, State.FAILED, "completed", "running", "pending", name="A")
+    told(world, State.CANCELLED, "completed", "cancelled", "cancelled", name="B")
+    done = tern("apply", "--rest-of", apply_id)
+    assert done.code == 5
+    settle = printed(done.out, "tern resolve")
+    assert settle[:2] == ["resolve", f"{apply_id}/A"]
+    settle[settle.index("2=done|not-done")] = "2=not-done"
+    assert tern(*settle).code == 0
+    named = printed(done.out, f"tern apply --rest-of {apply_id}/B")
+    assert tern(*named).code == 0
+    done = tern("apply", "--rest-of", apply_id)
+    assert done.code == 0
+    assert "1 deployment: A" in done.out
+    assert re.search(r"C\s+.*is running, so it may still act", done.out)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--plan", "pln-1"),
+        ("--environment", "test"),
+        ("--watch",),
+        ("--deployments", "A", "--all"),
+        ("--digest", "x"),
+        ("--digest", "x", *WHY, "--key", ""),
+    ],
+)
+def test_what_makes_no_sense_beside_it_is_refused(words: tuple[str, ...], half_done: str, tern: Tern) -> None:
+    assert tern("apply", "--rest-of", half_done, *words).code == 2
+
+
+def test_an_operation_takes_no_selector_and_must_be_there(half_done: str, tern: Tern) -> None:
+    assert tern("apply", "--rest-of", f"{half_done}/A", "--deployments", "B").code == 2
+    assert tern("apply", "--rest-of", f"{half_done}/Z").code == 3
+    assert tern("apply", "--rest-of", "apl-0000000000000000").code == 3
+    assert tern("apply", "--rest-of", half_done, "--digest", "x", *WHY).code == 5
