@@ -130,6 +130,7 @@ class World:
         changes: Iterable[PlannedChange] = (CHANGE,),
         key: str = "",
         allow_unsafe: bool = False,
+        accept_drift: bool = False,
     ) -> ApplyId:
         plan = self.store.save_plan(
             environment="test",
@@ -147,6 +148,7 @@ class World:
             "because",
             key or f"key-{next(self._keys)}",
             allow_unsafe,
+            accept_drift=accept_drift,
         )
         self.last = accept_apply(new, self.ports).apply_id
         return self.last

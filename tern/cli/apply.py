@@ -47,7 +47,8 @@ from tern.domain.identity import PlanId
 @click.option(
     "--accept-drift",
     is_flag=True,
-    help="Begin although an engine refuses, can't be asked, or would do more than was reviewed.",
+    help="Begin although an engine refuses, can't be asked, would do more than was reviewed, or the last change there"
+    " was left half done.",
 )
 @click.option(
     "--key", default=None, help="Idempotency key: the same key and request is the same apply, for ever."

@@ -170,6 +170,8 @@ class NewApply:
     """How the deployments were chosen, where it was not by their names: a repeated request is compared by it."""
     known_as: str = ""
     """The operation that its asker calls it, where that is another Tern."""
+    accept_drift: bool = False
+    """It begins although the last change was left half done at a target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +212,8 @@ class AcceptedApply:
     apply_id: ApplyId
     is_new: bool
     first: tuple[Due, ...] = ()
+    told: tuple[str, ...] = ()
+    """What its asker should know, of what was found when it was accepted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,6 +258,7 @@ def _accept(
         foretold=foretold,
         choice=choice,
         known_as=asked.known_as,
+        accept_drift=asked.accept_drift,
     )
     accepted = accept_apply(new, ports)
     if not accepted.is_new or policy.waves:
@@ -274,7 +275,7 @@ def _accept(
         idempotency_key=asked.key,
         caller=asked.caller,
         reason=asked.reason,
-        warnings=told,
+        warnings=(*accepted.told, *told),
     )
 
 

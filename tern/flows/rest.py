@@ -42,7 +42,7 @@ def send(new: NewRest, ports: Ports) -> Enqueued:
         ports.bells.dispatch(due)
     # What was never sent has become cancelled there.
     ports.bells.advance(new.apply_id)
-    return _answer(new, accepted.apply_id, ports, told, is_new=accepted.is_new)
+    return _answer(new, accepted.apply_id, ports, (*accepted.told, *told), is_new=accepted.is_new)
 
 
 def _looked(new: NewRest, group: Group, ports: Ports) -> tuple[NewRest, tuple[str, ...]]:

@@ -18,6 +18,7 @@ from tern.domain.waves import Place, divide
 from tern.ports import AcceptedApply, Due, DueControl, NewApply
 from tern.store.deployment import load_named
 from tern.store.event import Happening, append
+from tern.store.half_done import half_done, refuse_half_done
 from tern.store.plan import load_plan, new_identifier
 from tern.store.preview import insert_previews
 from tern.store.projection import project_parent
@@ -56,11 +57,15 @@ class ApplySteps(Steps):
             insert_previews(tx, plan_pk, apply_pk, new.foretold, new.caller)
             if held := take_all(tx, apply_pk):
                 raise target_refusal(held)
+            # Now that the targets are ours nobody leaves anything there any more.
+            left = half_done(tx, new.deployments)
+            if not new.accept_drift:
+                refuse_half_done(left)
             detail = {"plan": new.plan_id, "digest": plan.digest, "operations": len(new.deployments)}
             append(tx, Happening(apply_pk, "accepted", new.caller, None, new.reason, detail=detail))
             due = project_parent(tx, apply_pk, new.caller, rings=True)
             first = tuple(each for each in due if isinstance(each, Due))
-            return AcceptedApply(apply_id, is_new=True, first=first)
+            return AcceptedApply(apply_id, is_new=True, first=first, told=tuple(each.words for each in left))
 
     def knows_key(self, idempotency_key: str) -> bool:
         """See ports.ApplyStore."""

@@ -26,6 +26,7 @@ from tern.store.apply import (
 )
 from tern.store.chain import Family, load_family, lock_family
 from tern.store.event import Happening, append
+from tern.store.half_done import half_done, refuse_half_done
 from tern.store.plan import UnkeptPlan, check_size, keep_plan, load_plan, new_identifier
 from tern.store.preview import insert_previews
 from tern.store.projection import project_parent
@@ -124,6 +125,11 @@ class RestSteps(Steps):
         tx.execute(_LET_GO, {"ids": [link.operation_id for link in group.withdrawn]})
         if held := take_all(tx, apply_pk):
             raise target_refusal(held)
+        # What the chains themselves left half done is what is carried on; what somebody else left there since is not.
+        known = {link.operation_id for chain in group.chains for link in chain.links}
+        left = half_done(tx, group.deployments, known)
+        if not new.accept_drift:
+            refuse_half_done(left)
         detail = {
             "plan": plan.plan_id,
             "digest": plan.digest,
@@ -143,7 +149,7 @@ class RestSteps(Steps):
             )
         due = project_parent(tx, apply_pk, new.caller, rings=True)
         first = tuple(each for each in due if isinstance(each, Due))
-        return AcceptedApply(apply_id, is_new=True, first=first)
+        return AcceptedApply(apply_id, is_new=True, first=first, told=tuple(each.words for each in left))
 
 
 def rest_body(new: NewRest) -> dict[str, object]:

@@ -47,6 +47,7 @@ ELSEWHERE = {
     "tests/flows/test_crowd.py": "tern/domain/crowd tern/store/notify",
     "tests/flows/test_dispatch.py": "tern/domain/work tern/store/dispatch",
     "tests/flows/test_drained.py": "tern/store/withdraw",
+    "tests/flows/test_half_done.py": "tern/domain/half_done tern/store/half_done",
     "tests/flows/test_effect.py": "tern/store/statement tern/store/statement_answer",
     "tests/flows/test_evidence.py": "tern/flows/keep tern/store/identity tern/store/doubt tern/store/outstanding",
     "tests/flows/test_gone.py": (

@@ -207,12 +207,14 @@ AWAITED = {
     "apply_operations_unanswered": "the sweep looks at calls without an answer",
     "applies_by_remote_id": "an answer asks whether another operation has its id already",
     "apply_operations_by_remote_id": "the same, of an operation among several",
-    "apply_operations_finished_of_deployment": "a new rollout asks what was done last at its deployments",
     "applies_verdict_effects_due": "a sweep finds verdicts whose effects nobody has driven",
     "control_deliveries_open_of_apply": "what needs no call is carried out for a whole apply",
 }
 # What a trigger says is heard by nobody: it is said here once more.
 TRIGGERED = {
+    "apply_operations_finished_of_deployment": (
+        "SELECT 1 FROM apply_operations WHERE deployment = 'd7' AND completed_at IS NOT NULL ORDER BY id DESC LIMIT 1"
+    ),
     "apply_operations_carrying_on": "SELECT tern_carried_on_by(7)",
     "table_changes_by_origin": "SELECT 1 FROM table_changes WHERE origin_id = 7",
     "same_targets_by_other": "SELECT 1 FROM same_targets WHERE one = 'x7' OR other = 'x7'",

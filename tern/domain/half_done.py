@@ -1,0 +1,32 @@
+"""A change that was left half done at a target, in words for whoever begins another one there. Pure."""
+
+from dataclasses import dataclass
+
+from tern.domain.effect import Effect, effect_of
+
+
+@dataclass(frozen=True, slots=True)
+class HalfDone:
+    """The last operation that touched a deployment's target, how it ended, and what became of its statements."""
+
+    deployment: str
+    scope: str
+    state: str
+    statements: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """Which of its statements are in, and of which nobody can tell."""
+        of = {
+            effect: [
+                str(number) for number, word in enumerate(self.statements, 1) if effect_of(word) is effect
+            ]
+            for effect in (Effect.DONE, Effect.UNKNOWN)
+        }
+        told = [
+            f"{name} {', '.join(of[effect])}"
+            for effect, name in ((Effect.DONE, "in is"), (Effect.UNKNOWN, "unknown is"))
+            if of[effect]
+        ]
+        left = f"of its {len(self.statements)} statements {', '.join(told)}"
+        return f"{self.deployment}: its last change, {self.scope}, was {self.state} half done: {left}"

@@ -1,0 +1,105 @@
+"""A new rollout to a target at which the last change was left half done begins only if its asker knows."""
+
+import pytest
+
+from tern.domain.choice import Choice
+from tern.domain.control import Verb
+from tern.domain.effect import Effect
+from tern.domain.enqueue import Enqueue, NewChange
+from tern.domain.errors import Refused
+from tern.domain.statement import StatementAnswer
+from tern.domain.states import State
+from tern.flows.accept import enqueue, settle_statements
+from tern.store.sql import text
+from tests.flows.steps import engine_says, settle
+from tests.flows.test_effect import STATEMENTS, begun, told
+from tests.flows.test_rest import carried, half_done, told_of
+from tests.world import CHANGE, World
+
+
+def refused(world: World, *names: str) -> Refused:
+    with pytest.raises(Refused) as refusal:
+        world.apply(*(names or ("A",)))
+    assert refusal.value.reason == "HALF_DONE"
+    return refusal.value
+
+
+def test_a_new_rollout_is_told_and_needs_consent(world: World) -> None:
+    source = half_done(world, "A", "B")
+    before = world.one("SELECT count(*) AS n FROM applies").n
+    refusal = refused(world, "A", "C")
+    words = f"A: its last change, {source}/A, was failed half done: of its 3 statements in is 1"
+    assert refusal.why == (words,)
+    assert f"tern apply --rest-of {source}/A" in (refusal.next_step or "")
+    assert world.one("SELECT count(*) AS n FROM applies").n == before
+    world.apply("C")
+    asked = Enqueue(
+        change=NewChange("test", "shop", "postgres", (CHANGE,)),
+        choice=Choice(("A",)),
+        caller="ann",
+        reason="because",
+        key="k",
+        accept_drift=True,
+    )
+    assert words in enqueue(asked, world.ports).warnings
+
+
+def test_a_statement_of_unknown_effect_is_half_done(world: World) -> None:
+    begun(world)
+    told(world, State.FAILED, "failed", "running", "pending")
+    name = world.name("A")
+    assert "unknown is 2" in refused(world).why[0]
+    settle_statements(StatementAnswer(name, {2: Effect.NOT_DONE}, "eve", "I looked"), world.ports)
+    world.apply("A")
+
+
+def test_what_has_changed_nothing_is_in_nobodys_way(world: World) -> None:
+    world.apply("A", changes=STATEMENTS)
+    world.answer_bells()
+    told(world, State.FAILED, "failed", "pending", "pending")
+    world.apply("A")
+    world.answer_bells()
+    engine_says(world, "A", "completed")
+    world.apply("A")
+
+
+def test_what_was_carried_on_to_its_end_is_half_done_no_more(world: World) -> None:
+    half_done(world)
+    follow_up = carried(world)
+    world.answer_bells()
+    told_of(world, follow_up, State.FAILED, "completed", "failed")
+    assert f"{follow_up}/A" in refused(world).why[0]
+    third = carried(world, apply_id=follow_up)
+    world.answer_bells()
+    told_of(world, third, State.COMPLETED, "completed")
+    world.apply("A")
+
+
+def test_the_last_change_counts_and_what_was_never_sent_is_none(world: World) -> None:
+    source = half_done(world)
+    world.apply("A", accept_drift=True)
+    world.ask(Verb.CANCEL)
+    settle(world)
+    assert f"{source}/A" in refused(world).why[0]
+    world.apply("A", accept_drift=True)
+    world.answer_bells()
+    engine_says(world, "A", "completed")
+    world.apply("A")
+
+
+def test_a_target_under_another_name_is_the_same_target(world: World) -> None:
+    half_done(world)
+    world.write("INSERT INTO same_targets (one, other, finding, identity) VALUES ('A', 'B', 'same', 'x')")
+    assert refused(world, "B").why[0].startswith("B: its last change")
+
+
+def test_what_is_left_half_done_at_this_very_instant_counts(world: World) -> None:
+    """Its target is held until then, so it is asked about under the reservation."""
+    begun(world)
+    with world.database.begin() as tx:
+        assert tx.execute(text("SELECT count(*) FROM target_reservations")).scalar_one() == 1
+    with pytest.raises(Refused) as refusal:
+        world.apply("A")
+    assert refusal.value.reason == "TARGET_HELD"
+    told(world, State.FAILED, "completed", "failed", "pending")
+    refused(world)
