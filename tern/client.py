@@ -35,13 +35,28 @@ from tern.domain.subject import Subject
 from tern.doors.answers import Apply, Event, Explanation, KeyFate, Receipt, Summary
 from tern.doors.door import Door
 from tern.doors.record import Verification
-from tern.doors.request import EnqueueRequest, read_answered, read_asked, read_statement_answer
-from tern.ports import Bells, Enqueued, Resolved, StorageUnavailable
+from tern.doors.request import EnqueueRequest, read_answered, read_asked, read_rest, read_statement_answer
+from tern.doors.rest import RestShown
+from tern.ports import Bells, Enqueued, NewRest, Resolved, StorageUnavailable
 
 ADDRESS = "TERN_CONTROL_ADDRESS"
 TOKEN = "TERN_CONTROL_TOKEN"  # noqa: S105 - the name of a variable
 AUTHORITY = "TERN_CONTROL_CA"
 Answer = TypeVar("Answer")
+
+
+class RestOptions(TypedDict, total=False):
+    """Of which operations what is left is meant, by selectors, and how it is carried on: as on the command line."""
+
+    deployments: Sequence[str]
+    labels: Mapping[str, str]
+    everywhere: bool
+    excepted: Sequence[str]
+    policy: Policy
+    allow_unsafe: bool
+    previews: bool
+    accept_drift: bool
+    key: str
 
 
 class Selectors(TypedDict, total=False):
@@ -324,6 +339,24 @@ class Client:
         said = {"subject": subject, "statements": statements, "caller": self._caller}
         answer = read_statement_answer({**said, "reason": reason, "dry_run": dry_run})
         return _told(lambda: self._door.settle_statements(answer))
+
+    def rest(self, subject: str, **how: Unpack[RestOptions]) -> RestShown:
+        """What is left of an apply over all that carries it on, in groups with a digest each; sends nothing."""
+        return _told(lambda: self._door.rest(self._new_rest(subject, "", "", how)))
+
+    def carry_on(self, subject: str, digest: str, reason: str, **how: Unpack[RestOptions]) -> Enqueued:
+        """Carries the group on that was shown under the digest, as it was asked for then. Sent twice it is one."""
+        return _told(lambda: self._door.carry_on(self._new_rest(subject, digest, reason, how)))
+
+    def _new_rest(self, subject: str, digest: str, reason: str, how: RestOptions) -> NewRest:
+        policy = how.get("policy")
+        named = {
+            "deployments": _listed(how.get("deployments", ())),
+            "excepted": _listed(how.get("excepted", ())),
+        }
+        said = {**how, **named, "policy": None if policy is None else policy.as_json()}
+        asked = {"subject": subject, "digest": digest, "reason": reason, "caller": self._caller}
+        return read_rest({**said, **asked})
 
     def _ask(
         self,

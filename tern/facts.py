@@ -139,15 +139,21 @@ class OperationRecord:
     volume: int | None = None
     doubt: Doubt = Doubt.NONE
     unanswered: int = 0
-    untaken_for_s: float | None = None
     """Dispatches in a row that its deployment's engine left without an answer; the next one waits for pauses_s."""
     pauses_s: float = 0.0
+    untaken_for_s: float | None = None
     outstanding: tuple[Outstanding, ...] = ()
     """What of it was sent and may still act although it follows it no more."""
     held_by: Outstanding | None = None
     """What may still act at its target, of whatever operation."""
     unheard: Silent = field(default_factory=Silent)
     """The calls in a row that its engine gave no usable answer."""
+    carries_on: str | None = None
+    """The operation whose rest it does."""
+    carried_on_by: str | None = None
+    """The follow-up that does its rest, and may act, has completed or has left something behind."""
+    follow_ups: tuple[str, ...] = ()
+    """All that ever followed it directly, those that came to nothing included."""
     foretold: Foretold | None = None
     """What its engine said before the rollout began, where that strays or is missing."""
 
@@ -214,6 +220,10 @@ class ApplyLine:
     reason: str
     age_s: float
     created_at: datetime
+    carries_on: str | None = None
+    """The apply whose rest it does."""
+    follow_ups: tuple[str, ...] = ()
+    """Those that do its own rest."""
 
 
 @dataclass(frozen=True, slots=True)

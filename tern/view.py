@@ -19,6 +19,7 @@ from tern.domain.timing import LOST_CONTACT_AFTER
 from tern.domain.work import Resolved
 from tern.facts import ApplyFacts, OperationRecord, TableFacts
 from tern.holding import held
+from tern.leftover import ways_on
 from tern.wave import WaveView, waves_of
 
 UNTAKEN_AFTER_S = 15.0
@@ -164,6 +165,9 @@ class OperationView:
             "unheard_tries": record.unheard.tries,
             "unheard_for_s": round(record.unheard.for_s, 1) if record.unheard.tries else None,
             "preview": None if record.foretold is None else _foretold_json(record.foretold),
+            "carries_on": record.carries_on,
+            "carried_on_by": record.carried_on_by,
+            "follow_ups": list(record.follow_ups),
             "wishes": [wish.as_json() for wish in record.wishes],
             "tables": [table.as_json() for table in record.tables],
         }
@@ -275,6 +279,10 @@ def _blockers(facts: ApplyFacts, operations: tuple[OperationView, ...]) -> Itera
             yield Blocker(name, "its deployment is drained", command, "lets what waits there begin")
         yield from blockers_of_outstanding(operation.record)
         yield from blockers_of_silence(operation.record, operation.scope, lost_contact=operation.lost_contact)
+        if operation.state.is_finished:
+            is_over = facts.state.is_settled
+            ways = ways_on(operation.scope, operation.record, is_over=is_over)
+            yield from (Blocker(name, *way) for way in ways)
         if operation.lost_contact:
             words = operation.record.poll_error or "its engine does not answer"
             yield Blocker(name, f"lost contact: {words}", f"tern deployments check {name}", "asks its engine")

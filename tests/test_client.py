@@ -20,13 +20,14 @@ from tern.domain.errors import (
     Unreachable,
     UsageError,
 )
-from tern.domain.policy import Copy, Cutover, Policy, Wave
+from tern.domain.policy import Copy, Cutover, OnFailure, Policy, Wave
 from tern.domain.states import ApplyState, State
 from tern.ports import Resolved
 from tern.store.database import Database
 from tern.wire.control.server import ControlServer
 from tests.doors.calling import ACT, READ
 from tests.doors.conftest import channel, database, desk, make_world, server, stubs, world
+from tests.flows.test_effect import STATEMENTS, told
 from tests.world import World
 
 __all__ = ["channel", "database", "desk", "make_world", "server", "stubs", "world"]
@@ -212,3 +213,43 @@ def test_an_address_that_can_t_be_used_is_said_before_anything_is_sent(
         Client(address, **given)
     assert trouble.value.reason == reason
     assert "secret" not in str(trouble.value)
+
+
+def test_what_is_left_is_shown_and_carried_on_by_every_client(
+    world: World, migrated_url: str, server: ControlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same groups, the same digests; and the same digest sent by another door is the same follow-up."""
+    world.apply(
+        "A", "B", policy=Policy(copy=Copy.PARALLEL, on_failure=OnFailure.CONTINUE), changes=STATEMENTS
+    )
+    world.answer_bells()
+    told(world, State.FAILED, "completed", "failed", "pending", name="A")
+    told(world, State.FAILED, "running", name="B")
+    source = str(world.last)
+    monkeypatch.setenv("ACT_TOKEN", ACT)
+    with (
+        Client(database_url=migrated_url, caller="ann@desk") as direct,
+        Client(f"grpc://127.0.0.1:{server.port}", token="env:ACT_TOKEN") as remote,
+    ):
+        assert direct.rest(source) == remote.rest(source)
+        (group,) = remote.rest(source).groups
+        assert [each.number for each in group.statements] == [2, 3]
+        assert [each.carries_on for each in group.deployments] == [f"{source}/A"]
+        (other,) = remote.rest(source).left_out
+        assert f"tern resolve {source}/B --statement 1=done|not-done" in other.command
+        with pytest.raises(Refused, match="not what was shown"):
+            remote.carry_on(source, "nonsense", "mended")
+        with pytest.raises(UsageError):
+            remote.carry_on(source, group.digest, " ")
+        first = remote.carry_on(source, group.digest, "mended")
+        again = direct.carry_on(source, group.digest, "mended")
+        assert (first.is_new, again.is_new, again.apply_id) == (True, False, first.apply_id)
+        for client in (direct, remote):
+            operation = client.get(source).operation("A")
+            assert (operation.carried_on_by, operation.follow_ups) == (
+                f"{first.apply_id}/A",
+                (f"{first.apply_id}/A",),
+            )
+            assert client.get(first.apply_id).operation("A").carries_on == f"{source}/A"
+            newest, oldest = client.applies()
+            assert (newest.carries_on, oldest.follow_ups) == (source, (first.apply_id,))

@@ -18,6 +18,9 @@ COLUMNS = """
 ALTER TABLE table_changes ADD COLUMN settled_by text NOT NULL DEFAULT '',
     ADD COLUMN origin_id bigint REFERENCES table_changes (id);
 ALTER TABLE apply_operations ADD COLUMN carries_on bigint REFERENCES apply_operations (id);
+-- Of a follow-up the first apply, for whoever lists them.
+ALTER TABLE applies ADD COLUMN carries_on bigint REFERENCES applies (id);
+CREATE INDEX applies_carrying_on ON applies (carries_on) WHERE carries_on IS NOT NULL;
 -- Who carries an operation on is asked before it may run again; and which of an operation's statements were done since.
 CREATE INDEX apply_operations_carrying_on ON apply_operations (carries_on) WHERE carries_on IS NOT NULL;
 CREATE INDEX table_changes_by_origin ON table_changes (origin_id) WHERE origin_id IS NOT NULL;
@@ -27,6 +30,8 @@ CREATE INDEX apply_operations_finished_of_deployment ON apply_operations (deploy
 
 -- What carries on what is written once (G15).
 CREATE TRIGGER apply_operations_carries_on_stays BEFORE UPDATE OF carries_on ON apply_operations
+    FOR EACH ROW WHEN (NEW.carries_on IS DISTINCT FROM OLD.carries_on) EXECUTE FUNCTION rows_are_append_only();
+CREATE TRIGGER applies_carries_on_stays BEFORE UPDATE OF carries_on ON applies
     FOR EACH ROW WHEN (NEW.carries_on IS DISTINCT FROM OLD.carries_on) EXECUTE FUNCTION rows_are_append_only();
 CREATE TRIGGER table_changes_origin_stays BEFORE UPDATE OF origin_id ON table_changes
     FOR EACH ROW WHEN (NEW.origin_id IS DISTINCT FROM OLD.origin_id) EXECUTE FUNCTION rows_are_append_only();
@@ -134,6 +139,7 @@ def downgrade() -> None:
         DROP TRIGGER apply_operations_are_carried_on_once ON apply_operations;
         DROP TRIGGER table_changes_origin_stays ON table_changes;
         DROP TRIGGER apply_operations_carries_on_stays ON apply_operations;
+        DROP TRIGGER applies_carries_on_stays ON applies;
         DROP FUNCTION apply_operations_wait_again, table_changes_keep_to_evidence,
             apply_operations_are_carried_on_once, tern_carried_on_by, tern_nothing_began;
         -- Each statement shares the end of its operation again.
@@ -143,6 +149,7 @@ def downgrade() -> None:
                 OR c.state = 'pending' AND o.state = 'stopped');
         DROP INDEX apply_operations_finished_of_deployment, table_changes_by_origin, apply_operations_carrying_on;
         ALTER TABLE apply_operations DROP COLUMN carries_on;
+        ALTER TABLE applies DROP COLUMN carries_on;
         ALTER TABLE table_changes DROP COLUMN origin_id, DROP COLUMN settled_by;
         """
     )

@@ -53,6 +53,8 @@ def _json(line: ApplyLine) -> dict[str, object]:
         "reason": line.reason,
         "created_at": line.created_at.isoformat(),
         "age_s": round(line.age_s, 1),
+        "carries_on": line.carries_on,
+        "follow_ups": list(line.follow_ups),
     }
 
 

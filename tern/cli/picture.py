@@ -290,6 +290,8 @@ def _next_steps(view: ApplyView) -> list[Text]:
             if any(each.state is State.FAILED and not each.record.remote_id for each in view.operations):
                 command = f"tern retry {apply_id} --state failed --reason '…'"
                 steps.append((command, "tries again what no engine gave an id"))
+            if any(each.state is State.FAILED and each.record.remote_id for each in view.operations):
+                steps.append((f"tern apply --rest-of {apply_id}", "shows what is left; sends nothing"))
         case ApplyState.STOPPED:
             steps.append((f"tern start {apply_id} --all --reason '…'", "resumes every stopped deployment"))
         case ApplyState.CANCELLED | ApplyState.REVERTED:

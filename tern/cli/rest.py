@@ -19,7 +19,7 @@ from tern.domain.policy import Policy
 from tern.domain.rest import Group, Rest
 from tern.domain.selection import Selection
 from tern.domain.subject import Subject
-from tern.domain.work import NewRest
+from tern.domain.work import NewRest, rest_key
 
 MOST_NAMED = 8
 MOST_LEFT_OUT = 20
@@ -79,7 +79,7 @@ def read_rest(
         reach.caller(),
         digest=digest,
         reason=reason,
-        idempotency_key=(f"rest {digest}" if digest else "") if key is None else key,
+        idempotency_key=rest_key(digest) if key is None else key,
         policy=policy,
         allow_unsafe=allow_unsafe,
         previews=previews,

@@ -12,7 +12,7 @@ from tern.domain.control import Delivery
 from tern.domain.drift import warnings
 from tern.domain.moment import read_moment
 from tern.domain.subject import Subject
-from tern.facts import WishFacts
+from tern.facts import OperationRecord, WishFacts
 from tern.view import ApplyView, OperationView, apply_view
 
 
@@ -53,6 +53,12 @@ def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:
         ("in this state", duration(record.state_age_s)),
         ("last seen", "never" if record.sampled_age_s is None else ago(record.sampled_age_s)),
     ]
+    if record.carries_on:
+        facts.append(("carries on", record.carries_on))
+    if record.follow_ups:
+        facts.append(
+            ("carried on", f"by {record.carried_on_by}" if record.carried_on_by else _in_vain(record))
+        )
     if record.volume is not None:
         facts.append(("volume", str(record.volume)))
     if record.error_message:
@@ -71,6 +77,10 @@ def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:
         for hold in operation.holds
     ]
     return lines
+
+
+def _in_vain(record: OperationRecord) -> str:
+    return f"in vain by {', '.join(record.follow_ups)}"
 
 
 def _asked_for(wish: WishFacts) -> str:

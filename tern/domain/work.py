@@ -174,6 +174,11 @@ class NewApply:
     """It begins although the last change was left half done at a target."""
 
 
+def rest_key(digest: str) -> str:
+    """The key of a rest whose asker says none: the same digest sent twice is the same follow-up. Empty without one."""
+    return f"rest {digest}" if digest else ""
+
+
 @dataclass(frozen=True, slots=True)
 class NewRest:
     """What is left of an apply, to be shown or, with the digest of what was shown, to be carried on.

@@ -99,6 +99,12 @@ class Operation:
     state_age_s: float = field(compare=False)
     worked_s: float | None = field(compare=False)
     sampled_age_s: float | None = field(compare=False)
+    carries_on: str = ""
+    """The operation whose rest it does; empty for none."""
+    carried_on_by: str = ""
+    """The follow-up that does its rest, and may act, has completed or has left something behind; empty for none."""
+    follow_ups: tuple[str, ...] = ()
+    """All that ever followed it directly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +157,10 @@ class Summary:
     caller: str
     reason: str
     created_at: datetime
+    carries_on: str = ""
+    """The apply whose rest it does; empty for none."""
+    follow_ups: tuple[str, ...] = ()
+    """Those that do its own rest."""
 
 
 @dataclass(frozen=True, slots=True)

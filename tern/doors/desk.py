@@ -31,9 +31,11 @@ from tern.doors.answers import (
 )
 from tern.doors.record import Verified
 from tern.doors.request import EnqueueRequest
+from tern.doors.rest import RestShown, shown
 from tern.doors.watching import INTERVAL_S, MOST_WATCHERS, Watching
 from tern.flows import accept
-from tern.ports import Answered, Asked, Enqueued, Ports
+from tern.flows import rest as rest_flow
+from tern.ports import Answered, Asked, Enqueued, NewRest, Ports
 from tern.store.paging import Paging
 from tern.store.record import Record
 from tern.view import ApplyView, OperationView, apply_view
@@ -86,6 +88,14 @@ class Desk:
     def settle_statements(self, answer: StatementAnswer) -> Receipt:
         """See Door."""
         return Receipt(None, (accept.settle_statements(answer, self._ports),))
+
+    def rest(self, new: NewRest) -> RestShown:
+        """See Door."""
+        return shown(rest_flow.show(new, self._ports))
+
+    def carry_on(self, new: NewRest) -> Enqueued:
+        """See Door."""
+        return rest_flow.send(new, self._ports)
 
     def get(self, apply_id: ApplyId) -> Apply:
         """See Door."""
@@ -306,6 +316,9 @@ def _operation(view: OperationView) -> Operation:
         state_age_s=record.state_age_s,
         worked_s=record.worked_s,
         sampled_age_s=record.sampled_age_s,
+        carries_on=record.carries_on or "",
+        carried_on_by=record.carried_on_by or "",
+        follow_ups=record.follow_ups,
     )
 
 

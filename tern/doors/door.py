@@ -15,7 +15,8 @@ from tern.domain.subject import Subject
 from tern.doors.answers import Apply, Event, Explanation, KeyFate, Progress, Receipt, Summary
 from tern.doors.record import Verified
 from tern.doors.request import EnqueueRequest
-from tern.ports import Answered, Asked, Enqueued
+from tern.doors.rest import RestShown
+from tern.ports import Answered, Asked, Enqueued, NewRest
 
 
 class Door(Protocol):
@@ -35,6 +36,12 @@ class Door(Protocol):
 
     def settle_statements(self, answer: StatementAnswer) -> Receipt:
         """Says whether single statements of one operation are in, of which nobody could know: all of it or nothing."""
+
+    def rest(self, new: NewRest) -> RestShown:
+        """What is left of an apply over all that carries it on, in groups with a digest each; writes nothing."""
+
+    def carry_on(self, new: NewRest) -> Enqueued:
+        """The group that the digest names, as a new apply, or the one that the same key made before."""
 
     def get(self, apply_id: ApplyId) -> Apply:
         """One apply with all of its operations."""

@@ -22,8 +22,9 @@ from tern.domain.statement import StatementAnswer, read_statements
 from tern.domain.states import State
 from tern.domain.subject import Subject
 from tern.domain.text import is_storable
+from tern.domain.work import rest_key
 from tern.doors.change import POSTGRES, from_ddl, from_entries
-from tern.ports import Answered, Asked, Resolved
+from tern.ports import Answered, Asked, NewRest, Resolved
 
 LONGEST_DDL = 1_000_000
 LONGEST_TEXT = 10_000
@@ -188,6 +189,34 @@ def read_statement_answer(message: Mapping[str, object]) -> StatementAnswer:
     dry_run = fields.flag("dry_run")
     fields.end()
     return StatementAnswer(Subject.read_operation(subject), read_statements(said), caller, reason, dry_run)
+
+
+def read_rest(message: Mapping[str, object]) -> NewRest:
+    """What is left of an apply, to be shown or carried on; raises UsageError, and ScopeRefused for a malformed
+    operation.
+
+    What _chosen() says; policy; allow_unsafe, previews, accept_drift; digest, reason, key (the digest where it is
+    empty); caller.
+    """
+    fields = _Fields(message)
+    digest, key = fields.text("digest").strip(), fields.text("key")
+    policy, allow_unsafe = fields.policy("policy"), fields.flag("allow_unsafe")
+    previews, accept_drift = fields.flag("previews", default=True), fields.flag("accept_drift")
+    caller, reason, choose = fields.text("caller"), fields.text("reason"), _chosen(fields)
+    fields.end()
+    apply_id, selection = choose()
+    return NewRest(
+        apply_id,
+        selection,
+        caller,
+        digest=digest,
+        reason=reason,
+        idempotency_key=key or rest_key(digest),
+        policy=policy,
+        allow_unsafe=allow_unsafe,
+        previews=previews,
+        accept_drift=accept_drift,
+    )
 
 
 class _Rest(TypedDict):

@@ -182,15 +182,21 @@ def check(tx: Connection, new: NewApply, plan: Plan) -> tuple[Sequence[Place], M
 
 
 def insert_apply(
-    tx: Connection, new: NewApply, plan_pk: int, plan: Plan, apply_id: ApplyId, body: Mapping[str, object]
+    tx: Connection,
+    new: NewApply,
+    plan_pk: int,
+    plan: Plan,
+    apply_id: ApplyId,
+    body: Mapping[str, object],
+    carries_on: int | None = None,
 ) -> int | None:
     """Its key; None where another request with the same idempotency key was faster."""
     return tx.execute(
         text(
             "INSERT INTO applies (apply_identifier, plan_id, environment, database, operation_count, options,"
-            " policy, idempotency_key, request_digest, caller, reason)"
+            " policy, idempotency_key, request_digest, caller, reason, carries_on)"
             " VALUES (:identifier, :plan, :environment, :database, :count, CAST(:options AS jsonb),"
-            " CAST(:policy AS jsonb), :key, :digest, :caller, :reason)"
+            " CAST(:policy AS jsonb), :key, :digest, :caller, :reason, :carries_on)"
             " ON CONFLICT (idempotency_key) DO NOTHING RETURNING id"
         ),
         {
@@ -207,6 +213,7 @@ def insert_apply(
             "digest": _digest(body),
             "caller": new.caller,
             "reason": new.reason,
+            "carries_on": carries_on,
         },
     ).scalar_one_or_none()
 

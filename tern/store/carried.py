@@ -13,6 +13,12 @@ CARRIED_ON_BY: Final = (
 )
 """The name of the follow-up that carries operation o on; NULL for none."""
 
+CHAINED: Final = (
+    "(SELECT s.apply_identifier FROM applies s WHERE s.id = a.carries_on) AS source,"
+    " (SELECT array_agg(f.apply_identifier ORDER BY f.id) FROM applies f WHERE f.carries_on = a.id) AS follow_ups"
+)
+"""Which apply's rest apply a does, and which applies do its own; NULL for none."""
+
 _CARRIED = text(
     f"SELECT o.id, {CARRIED_ON_BY} AS by FROM apply_operations o WHERE o.id = ANY(:ids)"
     " AND EXISTS (SELECT FROM apply_operations f WHERE f.carries_on = o.id)"

@@ -70,6 +70,8 @@ class Family:
     members: tuple[Member, ...]
     applies: Mapping[int, int]
     """The apply of each operation in the chains."""
+    first: int
+    """The apply with which all of them begin."""
 
 
 def lock_family(tx: Connection, apply_id: ApplyId) -> None:
@@ -119,7 +121,7 @@ def load_family(tx: Connection, apply_id: ApplyId) -> Family:
         {row.apply_identifier: row.revision for row in links},
         chains,
     )
-    return Family(source, members, {row.id: row.apply_id for row in links})
+    return Family(source, members, {row.id: row.apply_id for row in links}, first.id)
 
 
 def _chain(

@@ -12,6 +12,7 @@ from tern.domain.model import Action
 from tern.domain.states import ApplyState, State
 from tern.domain.timing import LOST_CONTACT_AFTER
 from tern.doors.answers import Event, KeyFate, Progress, Refusal, Summary, TableChange
+from tern.store.carried import CHAINED
 from tern.store.reading import Reading, snapshot
 from tern.store.scope import REMOTE_ID
 from tern.store.sql import RowMapping, text
@@ -19,7 +20,8 @@ from tern.store.sql import RowMapping, text
 MOST_REFUSALS = 20
 
 _APPLIES = text(
-    "SELECT a.*, c.counts FROM (SELECT * FROM applies a WHERE (:environment = '' OR a.environment = :environment)"
+    f"SELECT a.*, c.counts, {CHAINED} FROM ("
+    "   SELECT * FROM applies a WHERE (:environment = '' OR a.environment = :environment)"
     "   AND (CAST(:states AS text[]) IS NULL OR a.state = ANY(CAST(:states AS text[])))"
     "   AND (CAST(:before AS text) IS NULL"
     "     OR a.id < (SELECT b.id FROM applies b WHERE b.apply_identifier = :before))"
@@ -152,6 +154,8 @@ def _summary(row: RowMapping) -> Summary:
         caller=row["caller"],
         reason=row["reason"],
         created_at=row["created_at"],
+        carries_on=row["source"] or "",
+        follow_ups=tuple(row["follow_ups"] or ()),
     )
 
 
@@ -170,4 +174,5 @@ def _table(row: RowMapping) -> TableChange:
         eta_s=row["eta_seconds"],
         detail=row["detail"],
         error=row["error"],
+        settled_by=row["settled_by"],
     )

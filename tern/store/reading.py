@@ -23,6 +23,7 @@ from tern.domain.silence import LONGEST_PAUSE_S
 from tern.domain.states import ApplyState, State
 from tern.domain.timing import LEASE_S, due_in_s, longest_dispatch_wait_s
 from tern.facts import ApplyFacts, ApplyLine, Happened, Held, OperationRecord, TableFacts, WishFacts
+from tern.store.carried import CARRIED_ON_BY, CHAINED
 from tern.store.database import Database
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.outstanding_hold import OUTSTANDING_AT, SELECTED, outstanding_from
@@ -68,7 +69,13 @@ _OPERATIONS = text(
     " CASE WHEN o.claim_token IS NULL AND o.first_rung_at BETWEEN o.next_attempt_at AND tern_clock()"
     "   THEN extract(epoch FROM tern_clock() - o.first_rung_at)::float END AS told_for_s,"
     " extract(epoch FROM tern_clock() - o.rung_at)::float AS rung_for_s,"
-    " extract(epoch FROM tern_clock() - o.claim_began_at)::float AS taken_for_s"
+    " extract(epoch FROM tern_clock() - o.claim_began_at)::float AS taken_for_s,"
+    f" {CARRIED_ON_BY} AS carried_on_by,"
+    " CASE WHEN o.carries_on IS NOT NULL THEN (SELECT pa.apply_identifier || '/' || p.deployment"
+    "   FROM apply_operations p JOIN applies pa ON pa.id = p.apply_id WHERE p.id = o.carries_on) END AS carries_on,"
+    " CASE WHEN EXISTS (SELECT FROM apply_operations f WHERE f.carries_on = o.id) THEN ("
+    "   SELECT array_agg(fa.apply_identifier || '/' || f.deployment ORDER BY f.id) FROM apply_operations f"
+    "   JOIN applies fa ON fa.id = f.apply_id WHERE f.carries_on = o.id) END AS follow_ups"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     " LEFT JOIN deployments n ON n.name = o.deployment"
     " LEFT JOIN deployment_silences q ON q.deployment = o.deployment AND q.kind = 'dispatch'"
@@ -96,7 +103,7 @@ _STRAYED = text(
 )
 _LIST = text(
     "SELECT a.*, extract(epoch FROM tern_clock() - a.created_at)::float AS age_s, c.counts,"
-    " tern_clock() AS observed_at"
+    f" {CHAINED}, tern_clock() AS observed_at"
     " FROM (SELECT * FROM applies a WHERE (:environment = '' OR a.environment = :environment)"
     "   AND (CAST(:states AS text[]) IS NULL OR a.state = ANY(CAST(:states AS text[])))"
     "   ORDER BY a.id DESC LIMIT :limit) a"
@@ -213,6 +220,8 @@ class Reading:
                     reason=row["reason"],
                     age_s=row["age_s"],
                     created_at=row["created_at"],
+                    carries_on=row["source"],
+                    follow_ups=tuple(row["follow_ups"] or ()),
                 )
                 for row in rows
             )
@@ -392,5 +401,8 @@ def _operation(
         doubt=Doubt(row["doubt"]),
         unanswered=row["unanswered"],
         # A longer one was written under a clock that was set back since, and counts for nobody.
+        carries_on=row["carries_on"],
+        carried_on_by=row["carried_on_by"],
+        follow_ups=tuple(row["follow_ups"] or ()),
         pauses_s=row["pauses_s"] if row["pauses_s"] <= LONGEST_PAUSE_S else 0.0,
     )

@@ -116,7 +116,7 @@ class RestSteps(Steps):
         plan_pk, plan = load_plan(tx, keep_plan(tx, unkept, new.caller))
         apply = _as_new(new, plan.plan_id, plan.environment, group.deployments, group)
         places, targets = check(tx, apply, plan)
-        apply_pk = insert_apply(tx, apply, plan_pk, plan, apply_id, body)
+        apply_pk = insert_apply(tx, apply, plan_pk, plan, apply_id, body, family.first)
         if apply_pk is None:
             return same_request(tx, apply, body)
         insert_operations(tx, apply_pk, plan_pk, places, shares(apply, plan, targets), _links(group))

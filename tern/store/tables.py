@@ -91,6 +91,7 @@ class ApplyRow(Table):
 
     next_advance_at: when something about it comes due by itself, as the end of a wave's bake; NULL for nothing.
     advance_began_at: when that wait began; one that began later than now is counted anew.
+    carries_on: of a follow-up, the apply whose rest it does; NULL for none.
     """
 
     __tablename__ = "applies"
@@ -116,6 +117,7 @@ class ApplyRow(Table):
     created_at: Mapped[datetime]
     state_changed_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
+    carries_on: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class OperationRow(Table):

@@ -2,10 +2,15 @@
 
 import re
 import shlex
+import time
 from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from tern.domain.identity import ApplyId
+from tern.domain.model import Capabilities, Credentials, Deployment
 from tern.domain.policy import Copy, OnFailure, Policy
 from tern.domain.states import State
 from tests.cli.conftest import Tern
@@ -121,3 +126,89 @@ def test_an_operation_takes_no_selector_and_must_be_there(half_done: str, tern: 
     assert tern("apply", "--rest-of", f"{half_done}/Z").code == 3
     assert tern("apply", "--rest-of", "apl-0000000000000000").code == 3
     assert tern("apply", "--rest-of", half_done, "--digest", "x", *WHY).code == 5
+
+
+PLANS = {
+    "a column and a check": (
+        "ALTER TABLE orders ADD COLUMN one text",
+        "ALTER TABLE orders ADD CONSTRAINT positive CHECK (amount > 0)",
+        "ALTER TABLE orders ADD COLUMN three text",
+    ),
+    "an index and a unique one": (
+        "CREATE INDEX orders_by_amount ON orders (amount)",
+        "CREATE UNIQUE INDEX orders_once ON orders (amount)",
+        "ALTER TABLE orders ADD COLUMN three text",
+    ),
+    "a table and NOT NULL": (
+        "CREATE TABLE notes (id bigint PRIMARY KEY)",
+        "ALTER TABLE orders ALTER COLUMN amount SET NOT NULL",
+        "CREATE INDEX orders_by_amount ON orders (amount)",
+    ),
+    "a drop and a foreign key": (
+        "ALTER TABLE orders DROP COLUMN extra",
+        "ALTER TABLE orders ADD CONSTRAINT known FOREIGN KEY (amount) REFERENCES amounts (amount)",
+        "ALTER TABLE orders ADD COLUMN three text",
+    ),
+}
+
+
+@pytest.mark.parametrize("ddl", PLANS.values(), ids=list(PLANS))
+def test_after_a_partial_failure_what_explain_prints_works(
+    ddl: tuple[str, ...],
+    world: World,
+    tern: Tern,
+    migrated_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Our own engine: the first of three is in, the second fails, the data is mended, the printed command ends it."""
+    parts = urlsplit(migrated_url)
+    monkeypatch.setenv("TARGET_PASSWORD", parts.password or "")
+    world.write("CREATE TABLE amounts (amount int PRIMARY KEY)")
+    world.write("CREATE TABLE orders (id bigint PRIMARY KEY, amount int, extra text)")
+    # Negative, null, twice, and nowhere else: each of the plans stumbles over one of these.
+    world.write("INSERT INTO orders VALUES (1, -5), (2, NULL), (3, 7), (4, 7)")
+    world.store.save_deployment(
+        Deployment(
+            name="here",
+            environment="test",
+            database="shop",
+            address=f"local:postgresql://{parts.username}@{parts.hostname}:{parts.port}{parts.path}",
+            target="here",
+            credentials=Credentials(password="env:TARGET_PASSWORD"),
+            capabilities=Capabilities(resolve=True, batch_progress=True, preview=True),
+            idempotent_dispatch=True,
+        )
+    )
+    change = tmp_path / "change.sql"
+    change.write_text(";\n".join(ddl))
+    place = ("--environment", "test", "--database", "shop", "--deployments", "here")
+    done = tern("apply", "--ddl", str(change), *place, "--allow-unsafe", "--reason", "because", "--json")
+    world.last = ApplyId(done.data["apply_id"])
+    source = str(world.last)
+    driven(world, "failed")
+    states = [each["state"] for each in tern("get", f"{source}/here", "--json").data["tables"]]
+    assert states == ["completed", "failed", "skipped"]
+    world.write("DELETE FROM orders WHERE id <> 3")
+    world.write("INSERT INTO amounts VALUES (7)")
+    shown = printed(tern("explain", f"{source}/here").out, "tern apply --rest-of")
+    send = printed(tern(*shown).out, "tern apply --rest-of")
+    carried = tern(*send, "--json")
+    assert carried.code == 0, carried
+    world.last = ApplyId(carried.data["apply_id"])
+    driven(world, "completed")
+    assert "nothing moves it any more" in tern("explain", f"{source}/here").out
+    assert f"by {world.last}/here" in tern("get", f"{source}/here").out
+    assert f"{source}/here" in tern("get", f"{world.last}/here").out
+    assert tern("apply", "--rest-of", source).code == 5
+
+
+def driven(world: World, state: str) -> None:
+    """Bells and sweeps until the operation is there; the engine works in threads of this process."""
+    deadline = time.monotonic() + 30
+    while world.state("here") != state:
+        assert time.monotonic() < deadline, world.picture()
+        world.answer_bells()
+        world.sweep()
+        world.write("UPDATE apply_operations SET next_poll_at = tern_clock() WHERE next_poll_at IS NOT NULL")
+        time.sleep(0.05)

@@ -173,6 +173,9 @@ def trouble(day: Day, world: World) -> None:
     # Its deadline is over: nothing of the call can arrive any more.
     world.write("UPDATE apply_operations SET unanswered_since = unanswered_since - interval '1 minute'")
     day("resolve", "resolve", f"{apply_id}/A", "--as", "ended", *WHY)
+    day("rest-left-out", "apply", "--rest-of", apply_id)
+    day("statement-settled", "resolve", f"{apply_id}/A", "--statement", "1=not-done", *WHY)
+    day("rest", "apply", "--rest-of", apply_id)
     given_up_and_found_again(day, world)
     world.apply("B", policy=Policy(waves=(Wave(deployments=("B",)),)))
     day("refused-target-held", "apply", "--ddl", "-", *PLACE, "--deployments", "B", *WHY, stdin=DDL)

@@ -106,6 +106,7 @@ def test_every_answer_of_the_control_service_is_filled_in_as_promised(world: Wor
     failed = world.apply("B")
     world.answer_bells()
     ask("GetApply", control_v1.GetApplyRequest(subject=failed), suffix="-failed")
+    ask("CarryOn", control_v1.CarryOnRequest(subject=failed))
     made = ask(
         "Enqueue",
         control_v1.EnqueueRequest(

@@ -81,10 +81,10 @@ ELSEWHERE = {
     "tests/store/test_reading.py": "tern/store/database tern/store/sql",
     "tests/store/test_record.py": "tern/domain/chain",
     "tests/tasks/test_names.py": "tasks/config tasks/routing",
-    "tests/test_client.py": "tern/__init__",
+    "tests/test_client.py": "tern/doors/rest tern/wire/control/resting tern/__init__",
     "tests/test_exporter.py": "tern/store/counted tern/store/gauge",
     "tests/test_proving.py": "tern/domain/targets",
-    "tests/test_view.py": "tern/facts tern/wave",
+    "tests/test_view.py": "tern/facts tern/leftover tern/wave",
     "tests/wire/test_engine_client.py": "tern/wire/asking",
     "tests/wire/control/test_service.py": (
         "tern/wire/control/adapter tern/wire/control/asking tern/wire/control/words tern/wire/control/writing"

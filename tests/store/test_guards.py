@@ -16,6 +16,7 @@ GUARDED = {
     "applies": {
         "applies_are_frozen": "apply_identifier operation_count plan_id policy",
         "applies_remote_id_is_final": "external_id",
+        "applies_is_append_only": "carries_on",
     },
     "apply_operations": {
         "apply_operations_stay_where_they_are": "apply_id change_digest deployment target",

@@ -215,6 +215,7 @@ TRIGGERED = {
     "apply_operations_finished_of_deployment": (
         "SELECT 1 FROM apply_operations WHERE deployment = 'd7' AND completed_at IS NOT NULL ORDER BY id DESC LIMIT 1"
     ),
+    "applies_carrying_on": "SELECT 1 FROM applies WHERE carries_on = 7",
     "apply_operations_carrying_on": "SELECT tern_carried_on_by(7)",
     "table_changes_by_origin": "SELECT 1 FROM table_changes WHERE origin_id = 7",
     "same_targets_by_other": "SELECT 1 FROM same_targets WHERE one = 'x7' OR other = 'x7'",

@@ -50,7 +50,7 @@ def read_enqueue(said: control_v1.EnqueueRequest, caller: str) -> EnqueueRequest
             "everywhere": said.targets.all,
             "excepted": tuple(said.targets.excepted),
             "first": tuple(said.targets.first),
-            "policy": _policy(said.policy) if said.HasField("policy") else None,
+            "policy": read_policy(said.policy) if said.HasField("policy") else None,
             "caller": caller,
             "reason": said.reason,
             "key": said.idempotency_key,
@@ -124,19 +124,25 @@ def statement_message(answer: StatementAnswer) -> control_v1.ResolveRequest:
 def _operations(
     said: control_v1.ControlRequest | control_v1.ResolveRequest, caller: str
 ) -> Mapping[str, object]:
-    selection = said.selection
     return {
         "subject": said.subject,
+        **selectors(said.selection),
+        "caller": caller,
+        "reason": said.reason,
+        "dry_run": said.dry_run,
+        "expected": said.expect if said.HasField("expect") else None,
+    }
+
+
+def selectors(selection: control_v1.Selection) -> Mapping[str, object]:
+    """Which operations are meant, as every request says it."""
+    return {
         "deployments": tuple(selection.deployments),
         "labels": dict(selection.labels),
         "states": tuple(OPERATION_STATES.said(state) or "nothing" for state in selection.states),
         "wave": selection.wave if selection.HasField("wave") else None,
         "everywhere": selection.all,
         "excepted": tuple(selection.excepted),
-        "caller": caller,
-        "reason": said.reason,
-        "dry_run": said.dry_run,
-        "expected": said.expect if said.HasField("expect") else None,
     }
 
 
@@ -188,7 +194,7 @@ def control_message(asked: Asked) -> control_v1.ControlRequest:
     return control_v1.ControlRequest(
         verb=VERBS.number(asked.verb),
         subject=asked.apply_id,
-        selection=_selection(asked.selection),
+        selection=selection_message(asked.selection),
         reason=asked.reason,
         dry_run=asked.dry_run,
         expect=asked.expected,
@@ -203,7 +209,7 @@ def resolve_message(answered: Answered) -> control_v1.ResolveRequest:
     """An answer as it travels; the caller is whom the token names."""
     return control_v1.ResolveRequest(
         subject=answered.apply_id,
-        selection=_selection(answered.selection),
+        selection=selection_message(answered.selection),
         finding=FINDINGS.number(answered.found),
         remote_id=answered.remote_id or "",
         taken_from="" if answered.taken_from is None else str(answered.taken_from),
@@ -214,7 +220,8 @@ def resolve_message(answered: Answered) -> control_v1.ResolveRequest:
     )
 
 
-def _selection(selection: Selection) -> control_v1.Selection:
+def selection_message(selection: Selection) -> control_v1.Selection:
+    """Which operations, as it travels."""
     return control_v1.Selection(
         deployments=selection.deployments,
         labels=dict(selection.labels),
@@ -256,7 +263,7 @@ def _entry(said: control_v1.NewTableChange) -> Mapping[str, object]:
     }
 
 
-def _policy(said: policy_pb2.Policy) -> Mapping[str, object]:
+def read_policy(said: policy_pb2.Policy) -> Mapping[str, object]:
     """What was said of it; the rest has the defaults of every door."""
     policy: dict[str, object] = {
         "copy": COPIES.said(said.copy),

@@ -1,6 +1,7 @@
 """The door over gRPC: a ControlService somewhere, asked with a token. Errors come back as the server raised them."""
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
@@ -15,9 +16,10 @@ from tern.domain.subject import Subject
 from tern.doors.answers import Apply, Event, Explanation, KeyFate, Operation, Receipt, Summary
 from tern.doors.record import Verified
 from tern.doors.request import EnqueueRequest
-from tern.ports import Answered, Asked, Enqueued
+from tern.doors.rest import RestShown
+from tern.ports import Answered, Asked, Enqueued, NewRest
 from tern.wire.channels import Channels
-from tern.wire.control import asking, reading
+from tern.wire.control import asking, reading, resting
 from tern.wire.control.status import error_of
 from tern.wire.control.words import APPLY_STATES
 from tern.wire.credentials import Endpoint, check_plaintext, parse_address, read_secrets
@@ -51,19 +53,18 @@ class RemoteDesk:
         answer = self._call(
             lambda stub: stub.Enqueue, asking.enqueue_message(request), deadline_s=ENQUEUE_DEADLINE_S
         )
-        return Enqueued(
-            apply_id=ApplyId(answer.apply_id),
-            is_new=answer.is_new,
-            plan_id=PlanId(answer.plan_id),
-            environment=answer.environment,
-            database=answer.database,
-            deployments=tuple(answer.deployments),
-            policy=reading.policy(answer.policy),
-            idempotency_key=request.key,
-            caller=answer.caller,
-            reason=request.reason,
-            warnings=tuple(answer.warnings),
-        )
+        return _enqueued(answer, request.key, request.reason)
+
+    def rest(self, new: NewRest) -> RestShown:
+        """See Door."""
+        asked = resting.carry_on_message(replace(new, digest=""))
+        return resting.read_shown(self._call(lambda stub: stub.CarryOn, asked))
+
+    def carry_on(self, new: NewRest) -> Enqueued:
+        """See Door."""
+        asked = resting.carry_on_message(new)
+        answer = self._call(lambda stub: stub.CarryOn, asked, deadline_s=ENQUEUE_DEADLINE_S)
+        return _enqueued(answer.accepted, new.idempotency_key, new.reason)
 
     def enqueued(self, key: str) -> KeyFate:
         """See Door."""
@@ -234,3 +235,19 @@ def _sendable(make: Callable[[], Answer]) -> Answer:
     except CallFailed as closed:
         what = "this client is closed"
         raise Misconfigured(what, reason=closed.reason) from None
+
+
+def _enqueued(answer: control_v1.EnqueueResponse, key: str, reason: str) -> Enqueued:
+    return Enqueued(
+        apply_id=ApplyId(answer.apply_id),
+        is_new=answer.is_new,
+        plan_id=PlanId(answer.plan_id),
+        environment=answer.environment,
+        database=answer.database,
+        deployments=tuple(answer.deployments),
+        policy=reading.policy(answer.policy),
+        idempotency_key=key,
+        caller=answer.caller,
+        reason=reason,
+        warnings=tuple(answer.warnings),
+    )

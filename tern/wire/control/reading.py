@@ -94,6 +94,9 @@ def operation(said: apply_pb2.Operation) -> Operation:
         state_age_s=said.state_age_seconds,
         worked_s=_number(said, "worked_seconds"),
         sampled_age_s=_number(said, "sampled_age_seconds"),
+        carries_on=said.carries_on,
+        carried_on_by=said.carried_on_by,
+        follow_ups=tuple(said.follow_ups),
     )
 
 
@@ -109,6 +112,8 @@ def summary(said: apply_pb2.ApplySummary) -> Summary:
         caller=said.caller,
         reason=said.reason,
         created_at=moment(said.created_at),
+        carries_on=said.carries_on,
+        follow_ups=tuple(said.follow_ups),
     )
 
 

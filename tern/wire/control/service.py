@@ -9,7 +9,7 @@ from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
 from tern.doors.answers import Apply, Operation
 from tern.doors.door import Door
-from tern.wire.control import asking, writing
+from tern.wire.control import asking, resting, writing
 from tern.wire.control.adapter import Call, Rpc
 from tern.wire.control.paging import Looks, number
 from tern.wire.control.tokens import Capability
@@ -42,6 +42,7 @@ class ControlService:
             "VerifyRecords": Rpc(read, self.verify_records, control_v1.VerifyRecordsRequest, is_stream=True),
             "Control": Rpc(act, self.control, control_v1.ControlRequest),
             "Resolve": Rpc(act, self.resolve, control_v1.ResolveRequest),
+            "CarryOn": Rpc(act, self.carry_on, control_v1.CarryOnRequest),
         }
 
     def enqueue(self, request: control_v1.EnqueueRequest, call: Call) -> control_v1.EnqueueResponse:
@@ -156,6 +157,13 @@ class ControlService:
         else:
             receipt = self._door.resolve(asking.read_resolve(request, call.caller))
         return control_v1.ResolveResponse(outcomes=writing.outcomes(receipt))
+
+    def carry_on(self, request: control_v1.CarryOnRequest, call: Call) -> control_v1.CarryOnResponse:
+        """What is left of an apply; with a digest, one group of it is taken in."""
+        new = resting.read_carry_on(request, call.caller)
+        if not new.digest:
+            return resting.rest_message(self._door.rest(new))
+        return control_v1.CarryOnResponse(accepted=writing.enqueued(self._door.carry_on(new)))
 
 
 def _messages(apply: Apply, changed: Sequence[Operation]) -> Iterator[control_v1.WatchApplyResponse]:

@@ -89,6 +89,9 @@ def operation(answer: Operation) -> apply_pb2.Operation:
         table_changes=[_table(each) for each in answer.tables],
         wave=answer.wave,
         volume=answer.volume,
+        carries_on=answer.carries_on,
+        carried_on_by=answer.carried_on_by,
+        follow_ups=answer.follow_ups,
     )
 
 
@@ -104,6 +107,8 @@ def summary(answer: Summary) -> apply_pb2.ApplySummary:
         caller=answer.caller,
         reason=answer.reason,
         created_at=moment(answer.created_at),
+        carries_on=answer.carries_on,
+        follow_ups=answer.follow_ups,
     )
 
 

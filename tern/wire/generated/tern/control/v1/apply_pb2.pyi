@@ -365,6 +365,9 @@ class Operation(_message.Message):
     TABLE_CHANGES_FIELD_NUMBER: _builtins.int
     WAVE_FIELD_NUMBER: _builtins.int
     VOLUME_FIELD_NUMBER: _builtins.int
+    CARRIES_ON_FIELD_NUMBER: _builtins.int
+    CARRIED_ON_BY_FIELD_NUMBER: _builtins.int
+    FOLLOW_UPS_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """`apl-…/DEPLOYMENT`."""
     deployment: _builtins.str
@@ -392,6 +395,10 @@ class Operation(_message.Message):
     """Counted from 1; 0 in a rollout without waves."""
     volume: _builtins.int
     """How hard its engine works, 1 to 11; absent until it was asked to change that."""
+    carries_on: _builtins.str
+    """The operation `apl-…/DEPLOYMENT` whose rest it does; empty for none."""
+    carried_on_by: _builtins.str
+    """The follow-up that does its own rest, and may act, has completed or has left something behind; empty for none."""
     @_builtins.property
     def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hold]:
         """Every reason why it does not move."""
@@ -400,6 +407,10 @@ class Operation(_message.Message):
     def wishes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wish]: ...
     @_builtins.property
     def table_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableChange]: ...
+    @_builtins.property
+    def follow_ups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All that ever followed it directly, the oldest first."""
+
     def __init__(
         self,
         *,
@@ -426,10 +437,13 @@ class Operation(_message.Message):
         table_changes: _abc.Iterable[Global___TableChange] | None = ...,
         wave: _builtins.int = ...,
         volume: _builtins.int | None = ...,
+        carries_on: _builtins.str = ...,
+        carried_on_by: _builtins.str = ...,
+        follow_ups: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "_sampled_age_seconds", b"_sampled_age_seconds", "_volume", b"_volume", "_worked_seconds", b"_worked_seconds", "eta_seconds", b"eta_seconds", "rows_copied", b"rows_copied", "rows_total", b"rows_total", "sampled_age_seconds", b"sampled_age_seconds", "volume", b"volume", "worked_seconds", b"worked_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "_sampled_age_seconds", b"_sampled_age_seconds", "_volume", b"_volume", "_worked_seconds", b"_worked_seconds", "attempt", b"attempt", "deployment", b"deployment", "error_message", b"error_message", "error_reason", b"error_reason", "eta_seconds", b"eta_seconds", "holds", b"holds", "lost_contact", b"lost_contact", "percent", b"percent", "position", b"position", "remote_id", b"remote_id", "rows_copied", b"rows_copied", "rows_total", b"rows_total", "sampled_age_seconds", b"sampled_age_seconds", "scope", b"scope", "state", b"state", "state_age_seconds", b"state_age_seconds", "summary", b"summary", "table_changes", b"table_changes", "target", b"target", "volume", b"volume", "wave", b"wave", "wishes", b"wishes", "worked_seconds", b"worked_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "_sampled_age_seconds", b"_sampled_age_seconds", "_volume", b"_volume", "_worked_seconds", b"_worked_seconds", "attempt", b"attempt", "carried_on_by", b"carried_on_by", "carries_on", b"carries_on", "deployment", b"deployment", "error_message", b"error_message", "error_reason", b"error_reason", "eta_seconds", b"eta_seconds", "follow_ups", b"follow_ups", "holds", b"holds", "lost_contact", b"lost_contact", "percent", b"percent", "position", b"position", "remote_id", b"remote_id", "rows_copied", b"rows_copied", "rows_total", b"rows_total", "sampled_age_seconds", b"sampled_age_seconds", "scope", b"scope", "state", b"state", "state_age_seconds", b"state_age_seconds", "summary", b"summary", "table_changes", b"table_changes", "target", b"target", "volume", b"volume", "wave", b"wave", "wishes", b"wishes", "worked_seconds", b"worked_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eta_seconds: _TypeAlias = _typing.Literal["eta_seconds"]  # noqa: Y015
     _WhichOneofArgType__eta_seconds: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds"]  # noqa: Y015
@@ -619,6 +633,8 @@ class ApplySummary(_message.Message):
     CALLER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    CARRIES_ON_FIELD_NUMBER: _builtins.int
+    FOLLOW_UPS_FIELD_NUMBER: _builtins.int
     apply_id: _builtins.str
     environment: _builtins.str
     database: _builtins.str
@@ -626,10 +642,16 @@ class ApplySummary(_message.Message):
     operation_count: _builtins.int
     caller: _builtins.str
     reason: _builtins.str
+    carries_on: _builtins.str
+    """The apply whose rest it does; empty for none."""
     @_builtins.property
     def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StateCount]: ...
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def follow_ups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that do its own rest, the oldest first."""
+
     def __init__(
         self,
         *,
@@ -642,10 +664,12 @@ class ApplySummary(_message.Message):
         caller: _builtins.str = ...,
         reason: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        carries_on: _builtins.str = ...,
+        follow_ups: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_id", b"apply_id", "caller", b"caller", "counts", b"counts", "created_at", b"created_at", "database", b"database", "environment", b"environment", "operation_count", b"operation_count", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_id", b"apply_id", "caller", b"caller", "carries_on", b"carries_on", "counts", b"counts", "created_at", b"created_at", "database", b"database", "environment", b"environment", "follow_ups", b"follow_ups", "operation_count", b"operation_count", "reason", b"reason", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1116,3 +1116,226 @@ class ResolveResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolveResponse: _TypeAlias = ResolveResponse  # noqa: Y015
+
+@_typing.final
+class CarryOnRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    SELECTION_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    ALLOW_UNSAFE_FIELD_NUMBER: _builtins.int
+    SKIP_PREVIEW_FIELD_NUMBER: _builtins.int
+    ACCEPT_DRIFT_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """`apl-…`, or `apl-…/DEPLOYMENT` for one operation."""
+    allow_unsafe: _builtins.bool
+    """Agrees to what the statements that are left lose."""
+    skip_preview: _builtins.bool
+    """Doesn't ask the engines first; each decides when its turn comes."""
+    accept_drift: _builtins.bool
+    """Begins although an engine refuses, can't be asked, or would do it at a higher price than was reviewed."""
+    digest: _builtins.str
+    """Of the group that is carried on. Empty: nothing is sent."""
+    reason: _builtins.str
+    """Why; it stands in the record. Required with a digest."""
+    idempotency_key: _builtins.str
+    """Empty: the digest is the key, so that the same one sent twice is the same follow-up."""
+    @_builtins.property
+    def selection(self) -> Global___Selection:
+        """What a person skipped, and what is cancelled or reverted, is taken only where `deployments` or subject name it."""
+
+    @_builtins.property
+    def policy(self) -> _policy_pb2.Policy:
+        """Absent: that of the first apply, without the waves that have nobody left."""
+
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        selection: Global___Selection | None = ...,
+        policy: _policy_pb2.Policy | None = ...,
+        allow_unsafe: _builtins.bool = ...,
+        skip_preview: _builtins.bool = ...,
+        accept_drift: _builtins.bool = ...,
+        digest: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "selection", b"selection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_drift", b"accept_drift", "allow_unsafe", b"allow_unsafe", "digest", b"digest", "idempotency_key", b"idempotency_key", "policy", b"policy", "reason", b"reason", "selection", b"selection", "skip_preview", b"skip_preview", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CarryOnRequest: _TypeAlias = CarryOnRequest  # noqa: Y015
+
+@_typing.final
+class CarryOnResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLY_ID_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    apply_id: _builtins.str
+    """The apply that the chains begin with."""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___RestGroup]: ...
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___RestLeftOut]:
+        """Deployments that go in no group, and what leads on there."""
+
+    @_builtins.property
+    def accepted(self) -> Global___EnqueueResponse:
+        """Set where a digest was sent, and then alone."""
+
+    def __init__(
+        self,
+        *,
+        apply_id: _builtins.str = ...,
+        groups: _abc.Iterable[Global___RestGroup] | None = ...,
+        left_out: _abc.Iterable[Global___RestLeftOut] | None = ...,
+        accepted: Global___EnqueueResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "apply_id", b"apply_id", "groups", b"groups", "left_out", b"left_out"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CarryOnResponse: _TypeAlias = CarryOnResponse  # noqa: Y015
+
+@_typing.final
+class RestGroup(_message.Message):
+    """Deployments at which the same statements are left: one follow-up, with one plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    STATEMENTS_FIELD_NUMBER: _builtins.int
+    DEPLOYMENTS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    CONSENT_FIELD_NUMBER: _builtins.int
+    ALLOW_UNSAFE_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    allow_unsafe: _builtins.bool
+    """With what consent the digest was made."""
+    @_builtins.property
+    def statements(self) -> _containers.RepeatedCompositeFieldContainer[Global___RestStatement]: ...
+    @_builtins.property
+    def deployments(self) -> _containers.RepeatedCompositeFieldContainer[Global___RestOperation]: ...
+    @_builtins.property
+    def policy(self) -> _policy_pb2.Policy: ...
+    @_builtins.property
+    def consent(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the statements lose, which is agreed to again."""
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        statements: _abc.Iterable[Global___RestStatement] | None = ...,
+        deployments: _abc.Iterable[Global___RestOperation] | None = ...,
+        policy: _policy_pb2.Policy | None = ...,
+        consent: _abc.Iterable[_builtins.str] | None = ...,
+        allow_unsafe: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_unsafe", b"allow_unsafe", "consent", b"consent", "deployments", b"deployments", "digest", b"digest", "policy", b"policy", "statements", b"statements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestGroup: _TypeAlias = RestGroup  # noqa: Y015
+
+@_typing.final
+class RestStatement(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    DDL_FIELD_NUMBER: _builtins.int
+    UNSAFE_REASON_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """In the first apply, counted from 1."""
+    namespace: _builtins.str
+    table: _builtins.str
+    ddl: _builtins.str
+    unsafe_reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        namespace: _builtins.str = ...,
+        table: _builtins.str = ...,
+        ddl: _builtins.str = ...,
+        unsafe_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ddl", b"ddl", "namespace", b"namespace", "number", b"number", "table", b"table", "unsafe_reason", b"unsafe_reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestStatement: _TypeAlias = RestStatement  # noqa: Y015
+
+@_typing.final
+class RestOperation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    CARRIES_ON_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    BECOMES_CANCELLED_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    carries_on: _builtins.str
+    """The operation after which the follow-up begins."""
+    state: _apply_pb2.OperationState.ValueType
+    becomes_cancelled: _builtins.bool
+    """Nothing of it was ever sent: it becomes cancelled where the follow-up is accepted."""
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        carries_on: _builtins.str = ...,
+        state: _apply_pb2.OperationState.ValueType = ...,
+        becomes_cancelled: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["becomes_cancelled", b"becomes_cancelled", "carries_on", b"carries_on", "deployment", b"deployment", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestOperation: _TypeAlias = RestOperation  # noqa: Y015
+
+@_typing.final
+class RestLeftOut(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    why: _builtins.str
+    command: _builtins.str
+    """Empty where none leads on."""
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        why: _builtins.str = ...,
+        command: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "deployment", b"deployment", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestLeftOut: _TypeAlias = RestLeftOut  # noqa: Y015

@@ -84,6 +84,11 @@ class ControlServiceStub:
                 request_serializer=tern_dot_control_dot_v1_dot_control__service__pb2.ResolveRequest.SerializeToString,
                 response_deserializer=tern_dot_control_dot_v1_dot_control__service__pb2.ResolveResponse.FromString,
                 _registered_method=True)
+        self.CarryOn = channel.unary_unary(
+                '/tern.control.v1.ControlService/CarryOn',
+                request_serializer=tern_dot_control_dot_v1_dot_control__service__pb2.CarryOnRequest.SerializeToString,
+                response_deserializer=tern_dot_control_dot_v1_dot_control__service__pb2.CarryOnResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServiceServicer:
@@ -160,6 +165,13 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CarryOn(self, request, context):
+        """What is left of an apply over all that carries it on, in groups; with the digest of one of them, carries that on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -212,6 +224,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.Resolve,
                     request_deserializer=tern_dot_control_dot_v1_dot_control__service__pb2.ResolveRequest.FromString,
                     response_serializer=tern_dot_control_dot_v1_dot_control__service__pb2.ResolveResponse.SerializeToString,
+            ),
+            'CarryOn': grpc.unary_unary_rpc_method_handler(
+                    servicer.CarryOn,
+                    request_deserializer=tern_dot_control_dot_v1_dot_control__service__pb2.CarryOnRequest.FromString,
+                    response_serializer=tern_dot_control_dot_v1_dot_control__service__pb2.CarryOnResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -484,6 +501,33 @@ class ControlService:
             '/tern.control.v1.ControlService/Resolve',
             tern_dot_control_dot_v1_dot_control__service__pb2.ResolveRequest.SerializeToString,
             tern_dot_control_dot_v1_dot_control__service__pb2.ResolveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CarryOn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tern.control.v1.ControlService/CarryOn',
+            tern_dot_control_dot_v1_dot_control__service__pb2.CarryOnRequest.SerializeToString,
+            tern_dot_control_dot_v1_dot_control__service__pb2.CarryOnResponse.FromString,
             options,
             channel_credentials,
             insecure,

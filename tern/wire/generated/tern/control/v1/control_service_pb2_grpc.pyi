@@ -58,6 +58,8 @@ class ControlServiceStub:
     """Asks something of operations: stop, start, cutover, … One outcome per operation."""
     Resolve: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.ResolveRequest, _control_service_pb2.ResolveResponse]
     """Says what became of uncertain operations, by somebody who looked at the engine. One outcome per operation."""
+    CarryOn: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.CarryOnRequest, _control_service_pb2.CarryOnResponse]
+    """What is left of an apply over all that carries it on, in groups; with the digest of one of them, carries that on."""
 
 @_typing.type_check_only
 class ControlServiceAsyncStub(ControlServiceStub):
@@ -84,6 +86,8 @@ class ControlServiceAsyncStub(ControlServiceStub):
     """Asks something of operations: stop, start, cutover, … One outcome per operation."""
     Resolve: _aio.UnaryUnaryMultiCallable[_control_service_pb2.ResolveRequest, _control_service_pb2.ResolveResponse]  # type: ignore[assignment]
     """Says what became of uncertain operations, by somebody who looked at the engine. One outcome per operation."""
+    CarryOn: _aio.UnaryUnaryMultiCallable[_control_service_pb2.CarryOnRequest, _control_service_pb2.CarryOnResponse]  # type: ignore[assignment]
+    """What is left of an apply over all that carries it on, in groups; with the digest of one of them, carries that on."""
 
 class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -167,5 +171,13 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_service_pb2.ResolveResponse, _abc.Awaitable[_control_service_pb2.ResolveResponse]]:
         """Says what became of uncertain operations, by somebody who looked at the engine. One outcome per operation."""
+
+    @_abc_1.abstractmethod
+    def CarryOn(
+        self,
+        request: _control_service_pb2.CarryOnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_service_pb2.CarryOnResponse, _abc.Awaitable[_control_service_pb2.CarryOnResponse]]:
+        """What is left of an apply over all that carries it on, in groups; with the digest of one of them, carries that on."""
 
 def add_ControlServiceServicer_to_server(servicer: ControlServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
