@@ -231,7 +231,9 @@ class OutstandingLookSteps(Steps):
             ),
             {"old": line.id, "new": call_id},
         )
-        tell(tx, line, "outstanding_found", f"engine:{line.deployment}", words, call_id)
+        detail = {"outstanding": call_id, "remote_id": remote_id, "key": line.dispatch_key}
+        who = f"engine:{line.deployment}"
+        append(tx, Happening(line.apply_id, "remote_id_kept", who, line.operation_id, words, detail=detail))
 
     def record_outstanding_call(self, call_id: int, words: str) -> None:
         """See outstanding_port.OutstandingStore."""

@@ -41,7 +41,7 @@ def drivers_write_under_their_claim(history: History) -> Iterator[str]:
     for event in history.events:
         if event.event == "remote_id_stored" and "generation" in event.detail:
             owner = _owner_at(history, event)
-            if owner != event.who:
+            if owner != event.who and not _was_kept(history, event):
                 yield f"operation {event.operation_id}: id stored by {event.who}, the claim was {owner}'s"
 
 
