@@ -19,7 +19,7 @@ from tests.world import CHANGE, World
 
 def refused(world: World, *names: str) -> Refused:
     with pytest.raises(Refused) as refusal:
-        world.apply(*(names or ("A",)))
+        world.apply(*(names or ("A",)), accept_drift=False)
     assert refusal.value.reason == "HALF_DONE"
     return refusal.value
 
@@ -32,7 +32,7 @@ def test_a_new_rollout_is_told_and_needs_consent(world: World) -> None:
     assert refusal.why == (words,)
     assert f"tern apply --rest-of {source}/A" in (refusal.next_step or "")
     assert world.one("SELECT count(*) AS n FROM applies").n == before
-    world.apply("C")
+    world.apply("C", accept_drift=False)
     asked = Enqueue(
         change=NewChange("test", "shop", "postgres", (CHANGE,)),
         choice=Choice(("A",)),
@@ -50,17 +50,17 @@ def test_a_statement_of_unknown_effect_is_half_done(world: World) -> None:
     name = world.name("A")
     assert "unknown is 2" in refused(world).why[0]
     settle_statements(StatementAnswer(name, {2: Effect.NOT_DONE}, "eve", "I looked"), world.ports)
-    world.apply("A")
+    world.apply("A", accept_drift=False)
 
 
 def test_what_has_changed_nothing_is_in_nobodys_way(world: World) -> None:
     world.apply("A", changes=STATEMENTS)
     world.answer_bells()
     told(world, State.FAILED, "failed", "pending", "pending")
-    world.apply("A")
+    world.apply("A", accept_drift=False)
     world.answer_bells()
     engine_says(world, "A", "completed")
-    world.apply("A")
+    world.apply("A", accept_drift=False)
 
 
 def test_what_was_carried_on_to_its_end_is_half_done_no_more(world: World) -> None:
@@ -72,7 +72,7 @@ def test_what_was_carried_on_to_its_end_is_half_done_no_more(world: World) -> No
     third = carried(world, apply_id=follow_up)
     world.answer_bells()
     told_of(world, third, State.COMPLETED, "completed")
-    world.apply("A")
+    world.apply("A", accept_drift=False)
 
 
 def test_the_last_change_counts_and_what_was_never_sent_is_none(world: World) -> None:
@@ -84,7 +84,7 @@ def test_the_last_change_counts_and_what_was_never_sent_is_none(world: World) ->
     world.apply("A", accept_drift=True)
     world.answer_bells()
     engine_says(world, "A", "completed")
-    world.apply("A")
+    world.apply("A", accept_drift=False)
 
 
 def test_a_target_under_another_name_is_the_same_target(world: World) -> None:
@@ -99,7 +99,7 @@ def test_what_is_left_half_done_at_this_very_instant_counts(world: World) -> Non
     with world.database.begin() as tx:
         assert tx.execute(text("SELECT count(*) FROM target_reservations")).scalar_one() == 1
     with pytest.raises(Refused) as refusal:
-        world.apply("A")
+        world.apply("A", accept_drift=False)
     assert refusal.value.reason == "TARGET_HELD"
     told(world, State.FAILED, "completed", "failed", "pending")
     refused(world)

@@ -6,6 +6,7 @@ from tests.faults.planted import (
     dispatching,
     doors,
     driving,
+    effects,
     engine,
     evidence,
     gone,
@@ -38,4 +39,5 @@ MUTANTS = (
     *many.MUTANTS,
     *targets.MUTANTS,
     *gone.MUTANTS,
+    *effects.MUTANTS,
 )
