@@ -24,7 +24,7 @@ MUTANTS = (
         "the same key makes a second rollout",
         f"{FLOWS}accept.py -k id1",
         S_APPLY,
-        "            if _key_is_used(tx, new):\n",
+        "            if key_is_used(tx, new):\n",
         "            if False:\n",
         S_APPLY,
         ' ON CONFLICT (idempotency_key) DO NOTHING RETURNING id"',
