@@ -13,7 +13,7 @@ from tern.domain.model import Capabilities
 from tern.domain.timing import ANSWERED_ATTEMPTS_MAX, FRESHNESS_S, UNANSWERED_S
 from tern.ports import Fenced, Resolved, StorageUnavailable
 from tern.store.sql import text
-from tests.faults.behaviour import altered, answer, fail, hang, lose_answer
+from tests.faults.behaviour import Behaviour, altered, answer, behave, fail, hang, lose_answer, not_accepted
 from tests.flows.steps import (
     MANUAL,
     PARALLEL,
@@ -21,6 +21,7 @@ from tests.flows.steps import (
     dispatch,
     drive,
     engine_says,
+    held_targets,
     look,
     meanwhile,
     methods,
@@ -663,6 +664,27 @@ def test_after_an_unanswered_cutover_it_is_looked_at_every_second_whatever_its_s
     assert looks(world, "A") == before
 
 
+@pytest.mark.parametrize("pace", ["what a person moves on", "what does not answer"])
+def test_after_an_unanswered_cutover_no_other_pace_of_looks_counts(world: World, pace: str) -> None:
+    """One that waits for a person is looked at rarely, and one out of contact ever more rarely: not this minute."""
+    running(world, "A", "B", policy=MANUAL)
+    engine_says(world, "A", "waiting_for_cutover")
+    if pace == "what does not answer":
+        for method in ("BatchProgress", "Progress"):
+            world.engines["A"].always(method, fail("UNAVAILABLE"))
+        world.write("UPDATE apply_operations SET poll_failures = 20 WHERE deployment = 'A'")
+    world.write("UPDATE apply_operations SET unanswered_call = 'cutover', unanswered_since = tern_clock()")
+    world.write("UPDATE apply_operations SET next_poll_at = tern_clock() + interval '30 s'")
+    before = looks(world, "A")
+    look_for(world, 10)
+    assert looks(world, "A") - before >= 8
+    world.pass_time(UNANSWERED_S)
+    world.sweep()
+    before = looks(world, "A")
+    look_for(world, 10)
+    assert looks(world, "A") - before <= 2
+
+
 def test_what_is_finished_and_works_again_is_outstanding(world: World) -> None:
     """A call that acts late: its job is followed by no operation, and nobody is told that all is well."""
     unanswered_cutover(world)
@@ -676,12 +698,27 @@ def test_what_is_finished_and_works_again_is_outstanding(world: World) -> None:
     assert [event.event for event in world.events("A")].count("contradicted") == 1
 
 
-def test_an_answered_call_leaves_nothing(world: World) -> None:
-    running(world, "A", "B", policy=MANUAL)
-    engine_says(world, "A", "waiting_for_cutover")
-    world.ask(Verb.CUTOVER, "A")
-    drive(world, Verb.CUTOVER, "A")
-    assert world.operation("A").unanswered_since is None
+@pytest.mark.parametrize("verb", [Verb.CUTOVER, Verb.START])
+@pytest.mark.parametrize(
+    "said",
+    [behave(), not_accepted("not now"), fail("FAILED_PRECONDITION")],
+    ids=["taken", "not taken", "refused"],
+)
+def test_an_answered_call_leaves_nothing(world: World, verb: Verb, said: Behaviour) -> None:
+    """G10: a refusal is an answer too. Nothing of the call acts late, so nobody waits for it and no target is kept."""
+    if verb is Verb.CUTOVER:
+        running(world, "A", "B", policy=MANUAL)
+        engine_says(world, "A", "waiting_for_cutover")
+    else:
+        stopped(world, "A", "B")
+    world.engines["A"].script(verb.value.capitalize(), said)
+    world.ask(verb, "A")
+    drive(world, verb, "A")
+    assert methods(world, "A")[-1] == verb.value.capitalize()
+    operation = world.operation("A")
+    assert (operation.unanswered_call, operation.unanswered_since) == ("", None)
+    engine_says(world, "A", "cancelled")
+    assert (world.state("A"), held_targets(world)) == ("cancelled", {"B"})
 
 
 def test_a_start_without_an_answer_is_not_forgotten_by_the_answer_to_the_next(world: World) -> None:

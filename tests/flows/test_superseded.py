@@ -80,6 +80,19 @@ def test_a_stop_refused_while_terns_own_cutover_is_claimed_already(world: World)
     assert methods(world, "A", ["Cutover"]) == ["Cutover"]
 
 
+def test_a_cancel_that_its_engine_refuses_keeps_no_stop_waiting(world: World) -> None:
+    """G9, §11: it is repeated with growing pauses; what can be had in the meantime is had, and it stays open."""
+    running(world, "A", "B")
+    refused_once(world, Verb.CANCEL)
+    world.ask(Verb.STOP, "A")
+    world.run(until=lambda: world.state("A") == "stopped", rounds=5)
+    assert methods(world, "A").count("Stop") == 1
+    assert wishes(world) == [("A", "cancel", "pending"), ("A", "stop", "acknowledged")]
+    world.engines["A"].always("Cancel", None)
+    world.run(until=lambda: world.state("A") == "cancelled")
+    assert wishes(world)[0] == ("A", "cancel", "acknowledged")
+
+
 @pytest.mark.parametrize("verb", [Verb.STOP, Verb.CANCEL])
 def test_what_was_acknowledged_covers_all_the_same(world: World, verb: Verb) -> None:
     """§11: acknowledged ends only the repeating; and a wish that it covers ends, instead of being tried for ever."""
