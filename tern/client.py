@@ -23,14 +23,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import Self, TypedDict, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack
 
+from tern.client_options import RestOptions, Selectors
 from tern.domain.control import Verb
 from tern.domain.errors import UsageError, storage_unavailable
 from tern.domain.identity import ApplyId
 from tern.domain.model import Credentials
 from tern.domain.policy import Policy
-from tern.domain.states import ApplyState, State
+from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
 from tern.doors.answers import Apply, Event, Explanation, KeyFate, Receipt, Summary
 from tern.doors.door import Door
@@ -43,37 +44,6 @@ ADDRESS = "TERN_CONTROL_ADDRESS"
 TOKEN = "TERN_CONTROL_TOKEN"  # noqa: S105 - the name of a variable
 AUTHORITY = "TERN_CONTROL_CA"
 Answer = TypeVar("Answer")
-
-
-class RestOptions(TypedDict, total=False):
-    """Of which operations what is left is meant, by selectors, and how it is carried on: as on the command line."""
-
-    deployments: Sequence[str]
-    labels: Mapping[str, str]
-    everywhere: bool
-    excepted: Sequence[str]
-    policy: Policy
-    allow_unsafe: bool
-    previews: bool
-    accept_drift: bool
-    key: str
-
-
-class Selectors(TypedDict, total=False):
-    """Which operations, and how. Selectors of several kinds narrow each other down, as on the command line.
-
-    deployments, labels, states; wave, counted from 1; everywhere: every operation, explicitly; excepted: but not
-    these. dry_run: answer for each operation and write nothing. expected: refuse unless it is accepted for so many.
-    """
-
-    deployments: Sequence[str]
-    labels: Mapping[str, str]
-    states: Sequence[State]
-    wave: int
-    everywhere: bool
-    excepted: Sequence[str]
-    dry_run: bool
-    expected: int
 
 
 class Client:

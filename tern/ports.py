@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tern.bells import Bells, Chance
 from tern.domain.control import Verb
 from tern.domain.drift import Foretold
 from tern.domain.enqueue import NewChange
@@ -24,6 +25,7 @@ from tern.domain.model import (
 from tern.domain.outcome import Outcome
 from tern.domain.policy import Policy
 from tern.domain.rest import Rest
+from tern.domain.rest_asked import NewRest
 from tern.domain.samples import Sample
 from tern.domain.selection import Member
 from tern.domain.work import (
@@ -45,7 +47,6 @@ from tern.domain.work import (
     LogLine,
     Looked,
     NewApply,
-    NewRest,
     NotClaimed,
     Poll,
     Resolved,
@@ -338,32 +339,6 @@ class Engines(Protocol):
         """Its client; one whose every call is Refused with the reason where none can be made (S10)."""
 
 
-class Bells(Protocol):
-    """Rings for work that is already committed. Best effort: never raises, loses are found by the sweeps (G11)."""
-
-    def dispatch(self, due: Due) -> None:
-        """tern.operation.dispatch."""
-
-    def control(self, due: DueControl) -> None:
-        """tern.operation.VERB, then its progress."""
-
-    def progress(self, due: Due) -> None:
-        """tern.operation.progress."""
-
-    def poll(self, deployment: str) -> None:
-        """tern.deployment.poll."""
-
-    def advance(self, apply_id: ApplyId) -> None:
-        """tern.apply.advance."""
-
-
-class Chance(Protocol):
-    """Spreads what would otherwise come all at once."""
-
-    def jitter(self) -> float:
-        """In [0, 1)."""
-
-
 @dataclass(frozen=True, slots=True)
 class Ports:
     """The parts that a process has."""
@@ -380,6 +355,7 @@ __all__ = [
     "Answered",
     "Asked",
     "Bells",
+    "Chance",
     "ChangePreview",
     "Cursor",
     "DeliveryClaimed",

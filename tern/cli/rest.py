@@ -17,9 +17,9 @@ from tern.domain.ending import NONE_DONE
 from tern.domain.errors import UsageError
 from tern.domain.policy import Policy
 from tern.domain.rest import Group, Rest
+from tern.domain.rest_asked import NewRest, rest_key
 from tern.domain.selection import Selection
 from tern.domain.subject import Subject
-from tern.domain.work import NewRest, rest_key
 
 MOST_NAMED = 8
 MOST_LEFT_OUT = 20

@@ -174,42 +174,6 @@ class NewApply:
     """It begins although the last change was left half done at a target."""
 
 
-def rest_key(digest: str) -> str:
-    """The key of a rest whose asker says none: the same digest sent twice is the same follow-up. Empty without one."""
-    return f"rest {digest}" if digest else ""
-
-
-@dataclass(frozen=True, slots=True)
-class NewRest:
-    """What is left of an apply, to be shown or, with the digest of what was shown, to be carried on.
-
-    Raises UsageError for one that is to be sent without a reason or a key. policy: None for that of the first apply.
-    """
-
-    apply_id: ApplyId
-    selection: Selection
-    caller: str
-    digest: str = ""
-    reason: str = ""
-    idempotency_key: str = ""
-    policy: Policy | None = None
-    allow_unsafe: bool = False
-    previews: bool = True
-    accept_drift: bool = False
-    foretold: tuple[Foretold, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.digest and not self.reason.strip():
-            what = "a rollout needs a reason"
-            raise UsageError(what, next_step="Say why; it stands in the record.")
-        if self.digest and not self.idempotency_key.strip():
-            what = "a rollout needs an idempotency key"
-            raise UsageError(what, next_step="Leave --key out: then the digest is the key.")
-        if self.policy is not None and (contradictions := self.policy.contradictions()):
-            what = "the rollout policy contradicts itself"
-            raise UsageError(what, why=contradictions)
-
-
 @dataclass(frozen=True, slots=True)
 class AcceptedApply:
     """The rollout exists. is_new is False where the same key had made it before (ID1)."""

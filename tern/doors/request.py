@@ -17,12 +17,12 @@ from tern.domain.errors import UsageError
 from tern.domain.identity import ApplyId, PlanId, RemoteId, ScopeName
 from tern.domain.model import PlannedChange
 from tern.domain.policy import Policy
+from tern.domain.rest_asked import rest_key
 from tern.domain.selection import Selection
 from tern.domain.statement import StatementAnswer, read_statements
 from tern.domain.states import State
 from tern.domain.subject import Subject
 from tern.domain.text import is_storable
-from tern.domain.work import rest_key
 from tern.doors.change import POSTGRES, from_ddl, from_entries
 from tern.ports import Answered, Asked, NewRest, Resolved
 

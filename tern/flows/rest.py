@@ -9,8 +9,9 @@ from tern.domain.errors import Refused
 from tern.domain.identity import ApplyId
 from tern.domain.model import Deployment
 from tern.domain.rest import Group, Rest
+from tern.domain.rest_asked import NewRest
 from tern.domain.rest_digest import group_of
-from tern.domain.work import Enqueued, NewRest
+from tern.domain.work import Enqueued
 from tern.ports import Ports
 from tern.probing import look, offered, probe
 from tern.proving import prove_targets, same_places

@@ -4,33 +4,27 @@ Every look is one read-only snapshot, so that what it shows belongs together. Wh
 facts go to the same domain functions that admission uses.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
 
-from tern.domain.control import Delivery, Verb
 from tern.domain.crowd import Front
-from tern.domain.doubt import Doubt
 from tern.domain.drift import Foretold, Look
 from tern.domain.errors import NotFound
-from tern.domain.identity import ApplyId, PlanId, RemoteId, ScopeName
-from tern.domain.model import Action
-from tern.domain.outstanding import Outstanding, Silent
+from tern.domain.identity import ApplyId, PlanId, ScopeName
 from tern.domain.policy import Policy
-from tern.domain.silence import LONGEST_PAUSE_S
 from tern.domain.states import ApplyState, State
-from tern.domain.timing import LEASE_S, due_in_s, longest_dispatch_wait_s
-from tern.facts import ApplyFacts, ApplyLine, Happened, Held, OperationRecord, TableFacts, WishFacts
+from tern.domain.timing import LEASE_S
+from tern.facts import ApplyFacts, ApplyLine, Happened, Held
 from tern.store.carried import CARRIED_ON_BY, CHAINED
 from tern.store.database import Database
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.outstanding_hold import OUTSTANDING_AT, SELECTED, outstanding_from
-from tern.store.reservation import BLOCKED_BY, holding_in
+from tern.store.reading_rows import grouped, operation_in, table_in, wish_in
+from tern.store.reservation import BLOCKED_BY
 from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
-from tern.store.sql import Connection, RowMapping, TextClause, text
+from tern.store.sql import Connection, RowMapping, text
 from tern.store.step import CLAIMED_FOR_S, NOW
 
 _APPLY = text(
@@ -148,9 +142,9 @@ class Reading:
         """One apply with everything below it: six statements, however many operations."""
         with snapshot(self._engine) as tx:
             row = find_apply(tx, apply_id)
-            tables = _grouped(tx, _TABLES, row["id"], _table)
-            wishes = _grouped(tx, _WISHES, row["id"], _wish)
-            outstanding = _grouped(tx, _OUTSTANDING, row["id"], outstanding_from)
+            tables = grouped(tx, _TABLES, row["id"], table_in)
+            wishes = grouped(tx, _WISHES, row["id"], wish_in)
+            outstanding = grouped(tx, _OUTSTANDING, row["id"], outstanding_from)
             strayed = {
                 each.deployment: Foretold(
                     each.deployment, Look(each.outcome), each.words, drift=tuple(each.drift)
@@ -160,7 +154,7 @@ class Reading:
             found = tx.execute(_OPERATIONS, {"id": row["id"], "release": row["release"]}).mappings().all()
             front = Front.of(*([each[age] for each in found] for age in _AGES_OF_FRONT))
             operations = tuple(
-                _operation(
+                operation_in(
                     each,
                     self._lease_s,
                     front,
@@ -303,106 +297,3 @@ def find_apply(tx: Connection, apply_id: ApplyId) -> RowMapping:
         what = f"there is no apply {apply_id}"
         raise NotFound(what, next_step="`tern ls` shows the newest ones.")
     return row
-
-
-def _grouped(
-    tx: Connection, statement: TextClause, apply_pk: int, read: Callable[[RowMapping], Any]
-) -> Mapping[int, tuple[Any, ...]]:
-    found: dict[int, tuple[Any, ...]] = defaultdict(tuple)
-    for row in tx.execute(statement, {"id": apply_pk}).mappings():
-        found[row["operation_id"]] += (read(row),)
-    return found
-
-
-def _table(row: RowMapping) -> TableFacts:
-    return TableFacts(
-        namespace=row["namespace"],
-        table_name=row["table_name"],
-        ddl=row["ddl"],
-        action=Action(row["action"]),
-        unsafe_reason=row["unsafe_reason"],
-        state=row["state"],
-        rows_copied=row["rows_copied"],
-        rows_total=row["rows_total"],
-        percent=row["percent"],
-        eta_s=row["eta_seconds"],
-        detail=row["detail"],
-        error=row["error"],
-        settled_by=row["settled_by"],
-    )
-
-
-def _wish(row: RowMapping) -> WishFacts:
-    return WishFacts(
-        request_id=row["request_id"],
-        verb=Verb(row["verb"]),
-        fate=Delivery(row["state"]),
-        caller=row["caller"],
-        reason=row["reason"],
-        attempts=row["attempts"],
-        engine_words=row["engine_words"],
-        age_s=row["age_s"],
-        closed_s_ago=row["closed_s_ago"],
-        waits=row["next_attempt_at"] is None and Delivery(row["state"]).is_open,
-        was_refused=row["refusals"] > 0 and row["attempts"] == row["refused_attempt"],
-    )
-
-
-def _operation(
-    row: RowMapping,
-    lease_s: float,
-    front: Front,
-    tables: tuple[TableFacts, ...],
-    wishes: tuple[WishFacts, ...],
-    foretold: Foretold | None,
-    outstanding: tuple[Outstanding, ...],
-) -> OperationRecord:
-    state = State(row["state"])
-    left_s = row["wait_s"]
-    wait_s = due_in_s(left_s, longest_dispatch_wait_s(lease_s))
-    claimed_for_s = max(0.0, row["claimed_for_s"] or 0.0) if row["claim_token"] is not None else 0.0
-    due_for_s = None if left_s is None or claimed_for_s else max(0.0, -left_s) - wait_s
-    return OperationRecord(
-        operation_id=row["id"],
-        deployment=row["deployment"],
-        position=row["position"],
-        wave=row["wave"],
-        target=row["target"],
-        state=state,
-        remote_id=RemoteId(row["remote_id"]) if row["remote_id"] else None,
-        attempt=row["attempt"],
-        fence=row["fence"],
-        is_admitted=row["is_admitted"],
-        state_age_s=row["state_age_s"],
-        ended_s_ago=row["ended_s_ago"],
-        was_seen=row["was_seen"],
-        worked_s=row["worked_s"],
-        sampled_age_s=row["sampled_age_s"],
-        poll_failures=row["poll_failures"],
-        poll_error=row["poll_error"],
-        summary=row["summary"],
-        error_reason=row["error_reason"],
-        error_message=row["error_message"],
-        stop_in_force=row["stop_in_force"],
-        # Only a retry waits for a moment; a pending one's time is the moment of its admission.
-        wait_s=wait_s if state in {State.FAILED_RETRYABLE, State.PENDING} else 0.0,
-        due_for_s=due_for_s,
-        untaken_for_s=front.untaken_for_s(due_for_s, row["told_for_s"]),
-        claimed_for_s=claimed_for_s,
-        drained=row["drained"],
-        blocked_by=holding_in(row["blocked_by"]),
-        tables=tables,
-        wishes=wishes,
-        foretold=foretold,
-        outstanding=outstanding,
-        held_by=None if row["held_by"] is None else outstanding_from(row["held_by"]),
-        unheard=Silent(row["unheard_tries"], row["unheard_for_s"] or 0.0, row["poll_error"]),
-        volume=row["volume"],
-        doubt=Doubt(row["doubt"]),
-        unanswered=row["unanswered"],
-        # A longer one was written under a clock that was set back since, and counts for nobody.
-        carries_on=row["carries_on"],
-        carried_on_by=row["carried_on_by"],
-        follow_ups=tuple(row["follow_ups"] or ()),
-        pauses_s=row["pauses_s"] if row["pauses_s"] <= LONGEST_PAUSE_S else 0.0,
-    )

@@ -10,10 +10,11 @@ from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ApplyId, PlanId
 from tern.domain.policy import Policy
 from tern.domain.rest import Group, Rest, rest_of
+from tern.domain.rest_asked import NewRest
 from tern.domain.rest_digest import group_of
 from tern.domain.selection import Selection
 from tern.domain.states import Event
-from tern.domain.work import AcceptedApply, Due, Enqueued, NewApply, NewRest
+from tern.domain.work import AcceptedApply, Due, Enqueued, NewApply
 from tern.store.apply import (
     CarriesOn,
     check,

@@ -14,11 +14,12 @@ from tern.domain.identity import ApplyId, RemoteId
 from tern.domain.outcome import Ok
 from tern.domain.policy import Copy, OnFailure, Policy, Wave
 from tern.domain.rest import Rest
+from tern.domain.rest_asked import NewRest
 from tern.domain.samples import Sample, TableSample
 from tern.domain.selection import Selection
 from tern.domain.statement import StatementAnswer
 from tern.domain.states import State
-from tern.domain.work import Enqueued, NewRest
+from tern.domain.work import Enqueued
 from tern.flows.accept import settle_statements
 from tern.flows.rest import send, show
 from tern.ports import Looked, Poll

@@ -1,7 +1,7 @@
 """What is left of an apply, and carrying it on, between messages and plain values; a caller is judged elsewhere."""
 
 from tern.domain.rest import LeftOut
-from tern.domain.work import NewRest
+from tern.domain.rest_asked import NewRest
 from tern.doors.request import read_rest
 from tern.doors.rest import RestGroup, RestOperation, RestShown, RestStatement
 from tern.wire.control import asking, reading, writing
