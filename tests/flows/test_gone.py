@@ -218,7 +218,7 @@ def test_one_that_only_a_person_decides_is_asked_whether_its_engine_is_there(
     """Nothing is called for it any more, no id is there, and its engine offers no Resolve: it could never be gone."""
     world = make_world("A", offers_engine_service=False)
     world.engines["A"].script("Apply", lose_answer())
-    world.apply("A")
+    world.apply("A", accept_drift=True)
     world.answer_bells()
     assert world.state("A") == "uncertain"
     if verb is not None:
@@ -239,7 +239,7 @@ def test_one_that_waits_at_a_drained_deployment_as_well(make_world: Callable[...
     world = make_world("A", offers_engine_service=False)
     world.write("UPDATE deployments SET deduplicates = true, idempotent_dispatch = true")
     world.engines["A"].script("Apply", lose_answer())
-    world.apply("A")
+    world.apply("A", accept_drift=True)
     world.answer_bells()
     world.store.set_drained("A", drained=True)
     goes(world, "A")
@@ -252,7 +252,7 @@ def test_one_that_waits_at_a_drained_deployment_as_well(make_world: Callable[...
 def test_a_single_apply(make_world: Callable[..., World]) -> None:
     """G1: its id has another home."""
     world = make_world("A")
-    world.apply("A")
+    world.apply("A", accept_drift=True)
     world.answer_bells()
     remote_id = given_up(world, "A")
     assert [line.remote_id for line in unsettled(world)] == [remote_id]
@@ -325,7 +325,7 @@ def test_a_new_apply_is_held_until_it_is_settled_and_then_goes(world: World) -> 
     running(world, "A", "B")
     first = world.last
     remote_id = given_up(world, "A")
-    second = world.apply("A")
+    second = world.apply("A", accept_drift=True)
     look_again(world)
     assert (world.state("A"), holds_of(world, "A")) == ("pending", {HoldKind.OUTSTANDING})
     assert methods(world, "A") == ["Apply"]
@@ -345,7 +345,7 @@ def test_an_engine_that_comes_back_with_its_job_running_is_known_and_holds(world
     running(world, "A", "B")
     first = world.last
     given_up(world, "A")
-    second = world.apply("A")
+    second = world.apply("A", accept_drift=True)
     comes_back(world, "A")
     look_again(world)
     (line,) = unsettled(world)
@@ -359,7 +359,7 @@ def test_an_engine_that_comes_back_with_its_job_running_is_known_and_holds(world
 def test_an_engine_that_comes_back_and_does_not_know_the_id(world: World) -> None:
     running(world, "A", "B")
     given_up(world, "A")
-    world.apply("A")
+    world.apply("A", accept_drift=True)
     comes_back(world, "A")
     world.engines["A"].forget()
     look_again(world)
@@ -378,7 +378,7 @@ def test_a_key_whose_apply_never_arrived_is_forbidden(world: World) -> None:
     assert world.operation("A").dispatch_key_is_dead is False
     # So long the last Apply may still act, as far as its target goes.
     world.pass_time(61)
-    second = world.apply("A")
+    second = world.apply("A", accept_drift=True)
     comes_back(world, "A")
     look_again(world)
     assert [(line.dispatch_key, line.settled_as) for line in lines(world)] == [(key, "forbidden")]
@@ -396,7 +396,7 @@ def test_a_key_whose_apply_arrives_late_becomes_an_id(world: World) -> None:
     pass_long(world)
     give_up(world, "A")
     world.pass_time(61)
-    second = world.apply("A")
+    second = world.apply("A", accept_drift=True)
     comes_back(world, "A")
     look_again(world)
     first, later = lines(world)
@@ -435,7 +435,7 @@ def test_the_database_refuses_a_first_dispatch_of_whatever_version(world: World)
     """A worker of the version before looks for nothing outstanding; and one that looked a moment ago claims nothing."""
     running(world, "A", "B")
     given_up(world, "A")
-    world.apply("A")
+    world.apply("A", accept_drift=True)
     with pytest.raises(IntegrityError) as refused:
         world.write(
             "UPDATE apply_operations SET state = 'running', dispatch_key = 'k', dispatch_intent_at = tern_clock(),"
@@ -485,7 +485,7 @@ def test_the_last_look_finds_it(world: World) -> None:
     running(world, "A", "B")
     first = world.operation("A")
     engine_says(world, "A", "completed")
-    world.apply("A")
+    world.apply("A", accept_drift=True)
     world.forget_bells()
 
     def found() -> None:
@@ -518,7 +518,7 @@ def test_what_an_engine_ended_after_we_let_go_is_watched_and_holds_again_if_it_w
     comes_back(world, "A")
     world.engines["A"].set_state(remote_id, "failed")
     look_again(world)
-    second = world.apply("A")
+    second = world.apply("A", accept_drift=True)
     world.answer_bells()
     assert world.state("A", second) == "running"
     world.engines["A"].jobs.by_id[remote_id].state = "running"
@@ -565,7 +565,7 @@ def test_it_is_watched_for_ten_minutes_and_then_its_id_is_free(world: World) -> 
 def test_a_black_hole_is_gone_as_well(make_world: Callable[..., World]) -> None:
     """It answers nothing at all; each call costs its deadline."""
     world = make_world("A")
-    world.apply("A")
+    world.apply("A", accept_drift=True)
     world.answer_bells()
     world.engines["A"].always("BatchProgress", hang(5))
     world.engines["A"].always("Progress", hang(5))

@@ -43,7 +43,7 @@ def live_again(world: World) -> tuple[str, str, str]:
     running(world, "A", "B")
     first = world.last
     remote_id = given_up(world, "A")
-    second = world.apply("A")
+    second = world.apply("A", accept_drift=True)
     comes_back(world, "A")
     look_again(world)
     assert [line.last_seen for line in unsettled(world)] == ["running"]
@@ -186,7 +186,7 @@ def test_a_second_word_frees_the_target_and_stands_in_both_records(
     running(world, "A", "B")
     first = world.last
     given_up(world, "A")
-    second = world.apply("A")
+    second = world.apply("A", accept_drift=True)
     world.answer_bells()
     new = open_engine("A-new")
     change = DeploymentChange("A", "bob", "a new machine", address=new.address, same_engine=True)
@@ -308,7 +308,7 @@ def test_one_that_is_gone_is_replaced_for_the_same_target_and_for_no_other(
     with pytest.raises(Refused):
         world.store.replace_deployment(replace(before, address=new.address, target="another"))
     world.store.replace_deployment(replace(before, address=new.address))
-    second = world.apply("A")
+    second = world.apply("A", accept_drift=True)
     look_again(world)
     assert (world.state("A", second), holds_of(world, "A")) == ("pending", {HoldKind.OUTSTANDING})
     settle_outstanding("A", "eve", "it burned down", world.ports)
@@ -322,7 +322,7 @@ def test_a_target_of_two_names_is_held_under_both(world: World) -> None:
     running(world, "A", "B")
     first = world.last
     remote_id = given_up(world, "A")
-    world.apply("C")
+    world.apply("C", accept_drift=True)
     look_again(world)
     assert (world.state("C"), holds_of(world, "C")) == ("pending", {HoldKind.OUTSTANDING})
     assert methods(world, "C") == []

@@ -189,13 +189,13 @@ def trouble(day: Day, world: World) -> None:
 
 def given_up_and_found_again(day: Day, world: World) -> None:
     """An engine that is gone for long, what is outstanding there then, and how it ends."""
-    first = world.apply("A", policy=FREE)
+    first = world.apply("A", policy=FREE, accept_drift=True)
     world.run(until=lambda: world.state("A") == "running")
     goes(world, "A")
     pass_long(world)
     day("get-gone", "get", first)
     day("resolve-gone", "resolve", f"{first}/A", "--as", "ended", "--engine-is-gone", *WHY)
-    second = world.apply("A", policy=FREE)
+    second = world.apply("A", policy=FREE, accept_drift=True)
     comes_back(world, "A")
     look_again(world)
     day("get-outstanding", "get", first)

@@ -32,7 +32,8 @@ def enqueue(
             plan = ports.store.save_plan(
                 environment="test", database="shop", database_type="postgres", changes=(CHANGE,), caller="ann"
             )
-            new = NewApply(plan.plan_id, "test", tuple(deployments), policy, "ann", "because", key)
+            names = tuple(deployments)
+            new = NewApply(plan.plan_id, "test", names, policy, "ann", "because", key, accept_drift=True)
             with suppress(Refused):
                 told("apply", accept_apply(new, ports).apply_id)
             return

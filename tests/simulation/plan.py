@@ -199,7 +199,10 @@ whole apply; with -first it is driven before the call goes on.
 
 ASKS = ("stop", "cancel", "start", "cutover", "retry", "skip", "release", "drain", "undrain")
 
-NOT_YET: Mapping[str, str] = {}
+NOT_YET: Mapping[str, str] = {
+    "starts-over": "the judge counts a key that its engine forgot and then forbade as work that was started",
+    "replaced": "the judge knows nothing of what a person declared of the engine before",
+}
 """Kinds that Tern does not stand yet, with the reason. They are played when asked for by name (`--kinds`) only; whoever
 builds the rule takes its kind off the list.
 """
