@@ -11,6 +11,7 @@ from tern.domain.control import Delivery, Verb
 from tern.domain.doubt import Doubt
 from tern.domain.drift import Foretold
 from tern.domain.effect import Effect, effect_of
+from tern.domain.ending import Released
 from tern.domain.holds import Holding
 from tern.domain.identity import ApplyId, PlanId, RemoteId
 from tern.domain.model import Action
@@ -204,6 +205,7 @@ class ApplyFacts:
     operations: tuple[OperationRecord, ...]
     released: int | None = None
     """How many failures the newest release opened; None when nothing was ever released."""
+    release: Released | None = None
 
 
 @dataclass(frozen=True, slots=True)

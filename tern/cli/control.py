@@ -18,7 +18,7 @@ from tern.cli.seconds import Seconds
 from tern.cli.selection import expect_option, read_selection, selection_options
 from tern.cli.words import plural
 from tern.domain.control import VOLUMES, Receipt, Verb
-from tern.domain.ending import Ending, Seen, answered, ending, exit_code, is_followed
+from tern.domain.ending import Ending, Seen, answered, ending, exit_code, is_followed, release_ending
 from tern.domain.errors import UsageError
 from tern.domain.selection import Selection
 from tern.domain.states import ApplyState
@@ -212,7 +212,10 @@ def _look(verb: Verb, facts: ApplyFacts, receipt: WishReceipt) -> _Waited | None
     endings = {line.deployment: answered(verb, line) for line in receipt.lines}
     followed = {line.deployment for line in receipt.lines if is_followed(verb, line)}
     if verb is Verb.RELEASE:
-        return None if followed and facts.state is ApplyState.PAUSED else _Waited({}, endings)
+        found = release_ending(receipt.request_id, facts.state, facts.release) if followed else None
+        if found is not None:
+            endings |= dict.fromkeys(followed, found)
+        return None if followed and found is None else _Waited({}, endings)
     is_held = facts.state is ApplyState.PAUSED or facts.state.is_settled
     fates: dict[str, str] = {}
     for record in facts.operations:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from tern.domain.control import Delivery, Receipt, ReceiptLine, Verb
-from tern.domain.states import State
+from tern.domain.states import ApplyState, State
 
 NONE_DONE = 5
 PARTLY_DONE = 6
@@ -53,6 +53,32 @@ def ending(verb: Verb, seen: Seen) -> Ending | None:
     if _goes_on(verb, seen):
         return None
     return Ending.NOT_DONE
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The newest release of an apply, and the newest one that was taken up. has_moved: since that was, the apply has
+    been in another state.
+    """
+
+    request_id: int
+    heard_id: int | None = None
+    has_moved: bool = False
+
+
+def release_ending(request_id: int | None, state: ApplyState, newest: Released | None) -> Ending | None:
+    """What a release came to; None while nobody has taken it up. What was opened and is paused again was opened all the
+    same: the next failure may be quicker than any look. request_id: None where an earlier one is waited for.
+    """
+    waits = state in {ApplyState.PAUSED, ApplyState.RUNNING_DEGRADED}
+    if newest is None:
+        return None if waits else Ending.DONE
+    wanted = newest.request_id if request_id is None else request_id
+    if newest.heard_id is None or newest.heard_id < wanted:
+        return None if waits else Ending.DONE
+    # A failure that was committed while it was asked for was not counted, so it opened nothing.
+    opened_nothing = state is ApplyState.PAUSED and newest.heard_id == wanted and not newest.has_moved
+    return Ending.NOT_DONE if opened_nothing else Ending.DONE
 
 
 def answered(verb: Verb, line: ReceiptLine) -> Ending:

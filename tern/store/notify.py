@@ -45,6 +45,15 @@ IS_WAITING = (
 )
 """Operation o is due, and nobody was told, or too long ago; and its engine is not one that answers nothing."""
 
+FRONT_AGES = ("told_for_s", "rung_for_s", "taken_for_s")
+AGES_OF_FRONT = (
+    "CASE WHEN o.claim_token IS NULL AND o.first_rung_at BETWEEN o.next_attempt_at AND tern_clock()"
+    " THEN extract(epoch FROM tern_clock() - o.first_rung_at)::float END AS told_for_s,"
+    " extract(epoch FROM tern_clock() - o.rung_at)::float AS rung_for_s,"
+    " extract(epoch FROM tern_clock() - o.claim_began_at)::float AS taken_for_s"
+)
+"""Of operation o, what domain/crowd.py asks: since when it waits notified, its last notification, its last claim."""
+
 _FAR_AHEAD = (
     f"o.next_attempt_at > {NOW} + make_interval(secs => {longest_dispatch_wait_s(LEASE_S)})"
     f" AND (o.rung_at IS NULL OR o.rung_at <= {NOW} - {_AGAIN} OR o.rung_at > {NOW}) AND NOT {PAUSED}"

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from tern.domain.crowd import Front
 from tern.domain.drift import Foretold, Look
+from tern.domain.ending import Released
 from tern.domain.errors import NotFound
 from tern.domain.identity import ApplyId, PlanId, ScopeName
 from tern.domain.policy import Policy
@@ -19,8 +20,10 @@ from tern.facts import ApplyFacts, ApplyLine, Happened, Held
 from tern.store.carried import CARRIED_ON_BY, CHAINED
 from tern.store.database import Database
 from tern.store.halt import STOP_IN_FORCE
+from tern.store.notify import AGES_OF_FRONT, FRONT_AGES
 from tern.store.outstanding_hold import OUTSTANDING_AT, SELECTED, outstanding_from
 from tern.store.reading_rows import grouped, operation_in, table_in, wish_in
+from tern.store.release import NEWEST_HEARD
 from tern.store.reservation import BLOCKED_BY
 from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
@@ -32,10 +35,11 @@ _APPLY = text(
     " extract(epoch FROM tern_clock() - a.created_at)::float AS age_s,"
     " extract(epoch FROM tern_clock() - a.state_changed_at)::float AS state_age_s,"
     " extract(epoch FROM a.completed_at - a.created_at)::float AS took_s,"
-    " r.failures_released, r.id AS release"
+    " r.failures_released, r.id AS release, h.heard, h.has_moved"
     " FROM applies a JOIN plans p ON p.id = a.plan_id"
     " LEFT JOIN LATERAL (SELECT failures_released, id FROM control_requests"
     "   WHERE apply_id = a.id AND verb = 'release' ORDER BY id DESC LIMIT 1) r ON true"
+    f" LEFT JOIN LATERAL ({NEWEST_HEARD}) h ON true"
     " WHERE a.apply_identifier = :apply"
 )
 _OPERATIONS = text(
@@ -60,10 +64,7 @@ _OPERATIONS = text(
     " extract(epoch FROM tern_clock() - o.sampled_at)::float AS sampled_age_s,"
     " extract(epoch FROM o.next_attempt_at - tern_clock())::float AS wait_s,"
     f" {CLAIMED_FOR_S} AS claimed_for_s,"
-    " CASE WHEN o.claim_token IS NULL AND o.first_rung_at BETWEEN o.next_attempt_at AND tern_clock()"
-    "   THEN extract(epoch FROM tern_clock() - o.first_rung_at)::float END AS told_for_s,"
-    " extract(epoch FROM tern_clock() - o.rung_at)::float AS rung_for_s,"
-    " extract(epoch FROM tern_clock() - o.claim_began_at)::float AS taken_for_s,"
+    f" {AGES_OF_FRONT},"
     f" {CARRIED_ON_BY} AS carried_on_by,"
     " CASE WHEN o.carries_on IS NOT NULL THEN (SELECT pa.apply_identifier || '/' || p.deployment"
     "   FROM apply_operations p JOIN applies pa ON pa.id = p.apply_id WHERE p.id = o.carries_on) END AS carries_on,"
@@ -75,7 +76,6 @@ _OPERATIONS = text(
     " LEFT JOIN deployment_silences q ON q.deployment = o.deployment AND q.kind = 'dispatch'"
     " WHERE o.apply_id = :id ORDER BY o.position"
 )
-_AGES_OF_FRONT = ("told_for_s", "rung_for_s", "taken_for_s")
 _TABLES = text(
     "SELECT operation_id, namespace, table_name, ddl, action, unsafe_reason, state, rows_copied, rows_total, percent,"
     " eta_seconds, detail, error, settled_by FROM table_changes WHERE apply_id = :id ORDER BY operation_id, ordinal"
@@ -152,7 +152,7 @@ class Reading:
                 for each in tx.execute(_STRAYED, {"id": row["id"]})
             }
             found = tx.execute(_OPERATIONS, {"id": row["id"], "release": row["release"]}).mappings().all()
-            front = Front.of(*([each[age] for each in found] for age in _AGES_OF_FRONT))
+            front = Front.of(*([each[age] for each in found] for age in FRONT_AGES))
             operations = tuple(
                 operation_in(
                     each,
@@ -184,6 +184,9 @@ class Reading:
             observed_at=row["observed_at"],
             operations=operations,
             released=row["failures_released"],
+            release=Released(row["release"], row["heard"], bool(row["has_moved"]))
+            if row["release"]
+            else None,
         )
 
     def operation(self, name: ScopeName) -> ApplyFacts:

@@ -26,6 +26,15 @@ _UNHEARD = text(
     " ORDER BY r.id"
 )
 
+NEWEST_HEARD = (
+    "SELECT CAST(e.detail ->> 'request' AS bigint) AS heard, EXISTS (SELECT 1 FROM apply_events p"
+    "   WHERE p.apply_id = a.id AND p.operation_id IS NULL AND p.number > e.number"
+    "   AND p.event IN ('projected', 'verdict')) AS has_moved"
+    " FROM apply_events e WHERE e.apply_id = a.id AND e.operation_id IS NULL AND e.event = 'released'"
+    " AND r.id IS NOT NULL ORDER BY e.number DESC LIMIT 1"
+)
+"""Of apply a, whose newest release is r: the newest that was taken up, and whether the apply has moved on since."""
+
 
 def accept_release(tx: Connection, asked: Asked, apply_pk: int) -> WishReceipt:
     """The answer for the apply as a whole. Only a release that opens something is written down: the newest one counts,

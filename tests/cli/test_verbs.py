@@ -2,9 +2,12 @@
 
 import shlex
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 
+from tern.cli import control
 from tern.domain.control import Verb
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy, Wave
 from tests.cli.conftest import Tern
@@ -165,6 +168,26 @@ def test_a_release_is_answered_for_the_whole_apply(world: World, tern: Tern) -> 
     again = tern("release", apply_id, *WHY)
     assert (again.code, "already: that pause has been released" in again.out) == (0, True)
     assert tern("release", f"{apply_id}/A", *WHY).code == 5
+
+
+def test_a_release_whose_pause_is_followed_by_the_next_is_done(
+    world: World, tern: Tern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It opened that one; the next operation failed between two looks, and the rollout is paused once more."""
+    for name in "AB":
+        world.engines[name].script("Apply", fail("FAILED_PRECONDITION"))
+    apply_id = world.apply("A", "B", "C", policy=Policy(copy=Copy.ROLLING, on_failure=OnFailure.PAUSE))
+    world.answer_bells()
+    world.sweep()
+
+    def between_two_looks(_seconds: float) -> None:
+        world.sweep()
+        assert (world.state("B"), world.apply_row().state) == ("failed", "paused")
+
+    monkeypatch.setattr(control, "time", SimpleNamespace(monotonic=time.monotonic, sleep=between_two_looks))
+    assert world.apply_row().state == "paused"
+    assert tern("release", apply_id, *WHY, "--wait", "--timeout", "9").code == 0
+    assert world.apply_row().state == "paused"
 
 
 def test_a_revert_and_a_volume_reach_their_engine(world: World, tern: Tern) -> None:

@@ -5,8 +5,17 @@ import itertools
 import pytest
 
 from tern.domain.control import Delivery, Receipt, ReceiptLine, Verb
-from tern.domain.ending import Ending, Seen, answered, ending, exit_code, is_followed
-from tern.domain.states import State
+from tern.domain.ending import (
+    Ending,
+    Released,
+    Seen,
+    answered,
+    ending,
+    exit_code,
+    is_followed,
+    release_ending,
+)
+from tern.domain.states import ApplyState, State
 
 DONE, NOT_DONE, UNKNOWN = Ending.DONE, Ending.NOT_DONE, Ending.UNKNOWN
 ACKNOWLEDGED, TOO_LATE, MOOT, FAILED = (
@@ -154,3 +163,31 @@ def test_whom_a_command_waits_for() -> None:
 )
 def test_the_exit_code(endings: list[Ending], code: int) -> None:
     assert exit_code(endings) == code
+
+
+@pytest.mark.parametrize(
+    ("state", "newest", "ends"),
+    [
+        (ApplyState.PAUSED, Released(7), None),
+        (ApplyState.PAUSED, Released(7, 6, has_moved=True), None),
+        # Others still work, and what it opens is not under way yet.
+        (ApplyState.RUNNING_DEGRADED, Released(7), None),
+        (ApplyState.RUNNING_DEGRADED, Released(7, 7), DONE),
+        # The next failure was quicker than the look.
+        (ApplyState.PAUSED, Released(7, 7, has_moved=True), DONE),
+        (ApplyState.PAUSED, Released(9, 9), DONE),
+        # A failure came while it was asked for.
+        (ApplyState.PAUSED, Released(7, 7), NOT_DONE),
+        (ApplyState.FAILED, Released(7, 7, has_moved=True), DONE),
+        (ApplyState.FAILED, Released(7), DONE),
+    ],
+)
+def test_a_release_is_over_once_it_was_taken_up(
+    state: ApplyState, newest: Released, ends: Ending | None
+) -> None:
+    assert release_ending(7, state, newest) is ends
+
+
+def test_a_release_that_was_asked_for_already_is_over_with_the_newest() -> None:
+    assert release_ending(None, ApplyState.PAUSED, Released(7, 6, has_moved=True)) is None
+    assert release_ending(None, ApplyState.PAUSED, Released(7, 7, has_moved=True)) is DONE

@@ -54,4 +54,12 @@ MUTANTS = (
         "    \" WHERE a.state IN ('paused', 'running_degraded') AND NOT EXISTS",
         "    \" WHERE a.state IN ('nothing') AND NOT EXISTS",
     ),
+    mutant(
+        "G14",
+        "a release is waited for while the apply is paused",
+        "tests/cli/test_verbs.py -k followed_by_the_next",
+        "tern/domain/ending.py",
+        "    opened_nothing = state is ApplyState.PAUSED and newest",
+        "    if state is ApplyState.PAUSED:\n        return None\n    opened_nothing = newest",
+    ),
 )
