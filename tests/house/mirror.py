@@ -65,7 +65,7 @@ ELSEWHERE = {
     "tests/flows/test_release.py": "tern/store/release",
     "tests/flows/test_resolve.py": "tern/store/resolve",
     "tests/flows/test_rest.py": (
-        "tern/domain/rest tern/domain/rest_digest tern/store/carried tern/store/chain tern/store/rest"
+        "tern/domain/rest_asked tern/domain/rest tern/domain/rest_digest tern/store/carried tern/store/chain tern/store/rest"
     ),
     "tests/flows/test_review.py": "tern/domain/choice tern/store/preview",
     "tests/flows/test_same_target.py": "tern/store/twin",
