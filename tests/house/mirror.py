@@ -65,7 +65,8 @@ ELSEWHERE = {
     "tests/flows/test_release.py": "tern/store/release",
     "tests/flows/test_resolve.py": "tern/store/resolve",
     "tests/flows/test_rest.py": (
-        "tern/domain/rest_asked tern/domain/rest tern/domain/rest_digest tern/store/carried tern/store/chain tern/store/rest"
+        "tern/domain/rest tern/domain/rest_asked tern/domain/rest_digest tern/store/carried tern/store/chain"
+        " tern/store/rest"
     ),
     "tests/flows/test_review.py": "tern/domain/choice tern/store/preview",
     "tests/flows/test_same_target.py": "tern/store/twin",
@@ -77,6 +78,7 @@ ELSEWHERE = {
     "tests/local/test_account.py": "tern/local/launching",
     "tests/store/test_event.py": "tern/store/session",
     "tests/store/test_gate.py": "tern/holding",
+    "tests/store/test_reading.py": "tern/store/reading_rows",
     "tests/store/test_race.py": "tern/store/step tern/store/store",
     "tests/store/test_reading.py": "tern/store/database tern/store/sql",
     "tests/store/test_record.py": "tern/domain/chain",
