@@ -11,6 +11,7 @@ from tests.faults.planted import (
     evidence,
     gone,
     halting,
+    lived,
     many,
     overlooked,
     own_work,
@@ -40,4 +41,5 @@ MUTANTS = (
     *targets.MUTANTS,
     *gone.MUTANTS,
     *effects.MUTANTS,
+    *lived.MUTANTS,
 )
