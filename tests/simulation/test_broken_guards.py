@@ -67,12 +67,15 @@ def _random_key(patch: pytest.MonkeyPatch) -> None:
 
 
 def _state_before_id(patch: pytest.MonkeyPatch) -> None:
-    """The claim is given back before the id is there (G3)."""
+    """That it is followed, and nothing of it unanswered, is written before the id is there (G3)."""
     real = dispatch_flow._record_id
 
     def too_early(claimed: Any, remote_id: Any, ports: Any) -> None:
-        give_back = "UPDATE apply_operations SET next_attempt_at = NULL WHERE id = :id"
-        _write(ports.store._inner, give_back, id=claimed.claim.operation_id)
+        follow = (
+            "UPDATE apply_operations SET next_attempt_at = NULL, unanswered_call = '', unanswered_since = NULL"
+            " WHERE id = :id"
+        )
+        _write(ports.store._inner, follow, id=claimed.claim.operation_id)
         real(claimed, remote_id, ports)
 
     patch.setattr(dispatch_flow, "_record_id", too_early)
