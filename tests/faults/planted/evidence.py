@@ -6,6 +6,11 @@ _EVIDENCE = "tests/flows/test_evidence.py::test_"
 _MIGRATION = "migrations/versions/0006_evidence.py"
 _DOMAIN = "tern/domain/evidence.py"
 
+# As they stand on the way up, and not on the way down.
+_LET_GO = "migrations/versions/0009_outstanding.py"
+_FINISHED = "WHERE r.operation_id = operation AND o.id = operation\n        AND o.completed_at IS NOT NULL"
+_NOT_KEPT = "        AND NOT EXISTS (SELECT FROM target_reservations t WHERE t.operation_id = operation)\n"
+
 MUTANTS = (
     mutant(
         "G4",
@@ -103,9 +108,9 @@ MUTANTS = (
         "G2",
         "an id is let go with its operation though its call may act",
         f"{_EVIDENCE}after_an_unanswered_cutover_it_is_looked_at_every_second_whatever_its_state",
-        _MIGRATION,
-        "AND o.completed_at IS NOT NULL AND o.unanswered_since IS NULL\n",
-        "AND o.completed_at IS NOT NULL\n",
+        _LET_GO,
+        f"{_FINISHED} AND o.unanswered_since IS NULL\n{_NOT_KEPT}",
+        f"{_FINISHED}\n{_NOT_KEPT}",
     ),
     mutant(
         "G2",

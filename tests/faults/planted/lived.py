@@ -142,6 +142,14 @@ MUTANTS = (
         '_NEVER_FALLING = frozenset({"percent", "rows_total"})',
     ),
     mutant(
+        "G10",
+        "a refused cutover stays unanswered",
+        "tests/flows/test_evidence.py -k answered_call_leaves",
+        "tern/store/answer.py",
+        "                release(tx, held, is_answered=is_answered, is_heard=True)\n",
+        "                release(tx, held, is_answered=False, is_heard=True)\n",
+    ),
+    mutant(
         "G9",
         "a cancel that its engine refuses keeps a stop waiting",
         "tests/flows/test_superseded.py -k keeps_no_stop_waiting",
