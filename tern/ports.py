@@ -168,7 +168,9 @@ class PollStore(Protocol):
         """A lease on the deployment's polling and the operations that are due."""
 
     def record_looks(self, poll: Poll, looks: Sequence[Looked]) -> tuple[Due | DueControl, ...]:
-        """What was seen, each row only if id and fence are still those asked for; returns what became due by it."""
+        """What was seen, each row only if id and fence are still those asked for, no other look was written since, and
+        the lease is still this poll's; returns what became due by it.
+        """
 
     def expedite_retries(self, deployment: str) -> None:
         """The engine's Health answers again: waiting retries come due, spread by jitter."""

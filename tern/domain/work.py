@@ -95,11 +95,20 @@ class DeliverySettled:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """One operation to look at: the call that asks, and the revision last seen."""
+    """One operation to look at: the call that asks, and the revision last seen. looks: how many looks had been written
+    when this one began; None where that is not known.
+    """
 
     operation_id: int
     call: RemoteCall
     revision: int
+    looks: int | None = None
+
+    def is_overtaken(self, looks: int) -> bool:
+        """Another look was written since this one began: which of the two was answered later is not known, so the one
+        that stands stays. looks: how many have been written by now.
+        """
+        return self.looks is not None and self.looks != looks
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Durable steps of polling: a deployment's cursors, and what was seen, written set-based (G2, G10, G12).
 
 A poll holds a lease on the deployment, never a claim on an operation: a control may come between the question and
-the answer. Each row is therefore written only if remote id and fence are still those that were asked for.
+the answer, and so may another poll, if this one is frozen for longer than its lease. Each row is therefore written only
+if remote id and fence are still those that were asked for, the lease is ours, and no other look was written since.
 """
 
 import json
@@ -40,7 +41,7 @@ FULL_READ_S = 30
 _BATCH = 500
 
 _CURSORS = text(
-    f"SELECT o.id, o.deployment, o.fence, {REMOTE_ID} AS remote_id, a.apply_identifier,"
+    f"SELECT o.id, o.deployment, o.fence, o.looks, {REMOTE_ID} AS remote_id, a.apply_identifier,"
     # The first look in every half minute reads in full, whatever the engine thinks that we know; each operation
     # has half minutes of its own, so that not all are read in full at once.
     f" CASE WHEN floor((extract(epoch FROM {NOW}) + o.id) / {FULL_READ_S})"
@@ -176,7 +177,7 @@ class PollSteps(SweepSteps):
         if State(row.state).is_finished and not (row.unanswered_since is not None and row.is_held):
             return NotClaimed(f"it is {row.state}")
         call = RemoteCall(name, scope.remote_id, scope.environment, row.fence)
-        cursor = Cursor(operation_id, call, int(row.progress_revision))
+        cursor = Cursor(operation_id, call, int(row.progress_revision), row.looks)
         return Poll(scope.deployment, "", (cursor,), has_retryable=False)
 
     def record_looks(self, poll: Poll, looks: Sequence[Looked]) -> tuple[Due | DueControl, ...]:
@@ -361,7 +362,7 @@ def _sent(row: Row) -> Sent:
 def _cursor(row: Row) -> Cursor:
     name = _name_of(row)
     call = RemoteCall(name, RemoteId(row.remote_id), row.environment, row.fence)
-    return Cursor(row.id, call, int(row.progress_revision))
+    return Cursor(row.id, call, int(row.progress_revision), row.looks)
 
 
 def _name_of(row: Row) -> ScopeName:

@@ -31,6 +31,7 @@ from tern.store.sql import Connection, Row, text
 
 _SEEN = (
     f"SELECT o.id, o.apply_id, o.deployment, o.state, o.fence, o.attempt, o.poll_failures, {REMOTE_ID} AS remote_id,"
+    " o.looks,"
     " extract(epoch FROM tern_clock() - o.state_changed_at)::float AS state_age_s,"
     " o.runs_though_stopped, extract(epoch FROM tern_clock() - o.start_sent_at)::float AS start_age_s,"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent'))"
@@ -56,7 +57,10 @@ _SEEN = (
     " o.engine_number, o.dispatched_to,"
     " o.dispatch_generation, a.environment, coalesce(n.address, '') AS address"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id JOIN plans p ON p.id = a.plan_id"
-    " LEFT JOIN deployments n ON n.name = o.deployment WHERE o.id = ANY(:ids) ORDER BY o.id"
+    " LEFT JOIN deployments n ON n.name = o.deployment WHERE o.id = ANY(:ids)"
+    # Each write proves the lease of its poll: one that was frozen meanwhile knows less than the one that took it over.
+    " AND (CAST(:lease AS text) = '' OR EXISTS (SELECT 1 FROM sweep_leases l"
+    "   WHERE l.name = 'poll:' || CAST(:polled AS text) AND l.owner = CAST(:lease AS text))) ORDER BY o.id"
 )
 _SEEN_NOW = text(_SEEN)
 _SEEN_LOCKED = text(f"{_SEEN} FOR NO KEY UPDATE OF o SKIP LOCKED")
@@ -305,20 +309,21 @@ def load_seen(
     judge: Judge,
     applies: Sequence[int] | None = None,
 ) -> list[Seen]:
-    """The polled operations as they are now, without those that another id or fence has overtaken; with `applies`,
-    under the locks of these and their own, in order. A row that a driver holds just now is left to the next poll rather
-    than waited for.
+    """The polled operations as they are now, without those that another id, fence or look has overtaken, and none
+    where another poll has taken the lease over; with `applies`, under the locks of these and their own, in order. A row
+    that a driver holds just now is left to the next poll rather than waited for.
     """
     cursors = {cursor.operation_id: cursor for cursor in poll.cursors}
-    ids = {"ids": sorted(cursors)}
+    given = {"ids": sorted(cursors), "lease": poll.owner, "polled": poll.deployment.name}
     with tx.together():
         if applies:
             tx.execute(_LOCK_APPLIES, {"applies": list(applies)})
-        found = tx.execute(_SEEN_NOW if applies is None else _SEEN_LOCKED, ids)
+        found = tx.execute(_SEEN_NOW if applies is None else _SEEN_LOCKED, given)
     return [
         Seen(row, cursors[row.id], look, *_weighed(tx, row, look, judge))
         for row in found
         if row.remote_id == cursors[row.id].call.remote_id and row.fence == cursors[row.id].call.fence
+        if not cursors[row.id].is_overtaken(row.looks)
         for look in (answers.get(row.id),)
     ]
 

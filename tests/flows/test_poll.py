@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -397,6 +398,76 @@ def test_a_poll_that_was_given_up_does_not_give_back_another_s_lease(world: Worl
     assert isinstance(world.worker("w2").store.begin_poll("A"), Poll)
     world.store.record_looks(frozen, [])
     assert isinstance(world.worker("w3").store.begin_poll("A"), NotClaimed)
+
+
+def copied(world: World, rows: int) -> Ok[Sample]:
+    return sample(
+        world, "A", State.RUNNING, tables=(statement(rows_copied=rows, rows_total=1000),), revision=rows
+    )
+
+
+def kept(world: World) -> tuple[Any, ...]:
+    """What an older sample must not take back."""
+    operation, found = world.operation("A"), change(world, "A")
+    return operation.progress_revision, operation.sampled_at, operation.next_poll_at, found.rows_copied
+
+
+def test_a_poll_that_was_frozen_writes_nothing_over_the_next_one(world: World) -> None:
+    """§11, Many: each write proves the lease; here its holder wakes up with an older answer."""
+    running(world, "A", "B")
+    world.pass_time(3)
+    frozen = world.store.begin_poll("A")
+    assert isinstance(frozen, Poll)
+    world.pass_time(16)
+    begun = world.worker("w2").store.begin_poll("A")
+    assert isinstance(begun, Poll)
+    world.worker("w2").store.record_looks(begun, [Looked(begun.cursors[0], copied(world, 900))])
+    before = kept(world)
+    # Nothing but its lease tells it from the other.
+    (cursor,) = (replace(each, looks=None) for each in frozen.cursors)
+    late = replace(frozen, cursors=(cursor,))
+    assert world.store.record_looks(late, [Looked(cursor, copied(world, 100))]) == ()
+    assert kept(world) == before
+    assert before[3] == 900
+
+
+def test_what_a_frozen_poll_has_seen_moves_nothing(world: World) -> None:
+    """Not an operation's state either, and no target is given back by it."""
+    running(world, "A", "B")
+    world.pass_time(3)
+    frozen = world.store.begin_poll("A")
+    assert isinstance(frozen, Poll)
+    world.pass_time(16)
+    assert isinstance(world.worker("w2").store.begin_poll("A"), Poll)
+    world.store.record_looks(frozen, [Looked(frozen.cursors[0], sample(world, "A", State.FAILED))])
+    assert world.state("A") == "running"
+
+
+def test_a_poll_whose_lease_is_over_and_was_taken_by_nobody_still_counts(world: World) -> None:
+    """A definite answer is always written (G10)."""
+    running(world, "A", "B")
+    world.pass_time(3)
+    late = world.store.begin_poll("A")
+    assert isinstance(late, Poll)
+    world.pass_time(16)
+    world.store.record_looks(late, [Looked(late.cursors[0], copied(world, 100))])
+    assert change(world, "A").rows_copied == 100
+
+
+@pytest.mark.parametrize("first", ["poll", "look"])
+def test_of_two_looks_at_once_the_first_that_is_written_stays(world: World, first: str) -> None:
+    """Which of them was answered later nobody knows; the one after a call needs no lease."""
+    running(world, "A", "B")
+    world.pass_time(3)
+    polled = world.store.begin_poll("A")
+    looked = world.store.begin_look(world.operation("A").id, world.name("A"))
+    assert isinstance(polled, Poll)
+    assert isinstance(looked, Poll)
+    order = (polled, looked) if first == "poll" else (looked, polled)
+    world.store.record_looks(order[0], [Looked(order[0].cursors[0], copied(world, 900))])
+    before = kept(world)
+    world.store.record_looks(order[1], [Looked(order[1].cursors[0], copied(world, 100))])
+    assert kept(world) == before
 
 
 def test_an_engine_that_is_back_is_not_met_by_a_herd(world: World) -> None:

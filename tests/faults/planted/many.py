@@ -159,4 +159,20 @@ MUTANTS = (
         "SELECT greatest(t.since, CASE WHEN t.since <=",
         "SELECT greatest(t.since, CASE WHEN NULL <=",
     ),
+    mutant(
+        "G12",
+        "a poll that was frozen writes over the one that took its lease",
+        "tests/flows/test_poll.py -k frozen",
+        "tern/store/seen.py",
+        "l.owner = CAST(:lease AS text)))",
+        "l.owner <> ''))",
+    ),
+    mutant(
+        "G12",
+        "of two looks at once the older one may be written last",
+        "tests/flows/test_poll.py -k two_looks_at_once",
+        "tern/domain/work.py",
+        "return self.looks is not None and self.looks != looks",
+        "return False",
+    ),
 )
