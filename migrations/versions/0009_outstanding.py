@@ -23,16 +23,16 @@ ALTER TABLE apply_operations
     ADD COLUMN unheard_look bigint NOT NULL DEFAULT 0;
 
 -- proven_address: where the same engine was proven to be since, by a key; silent_looks: looks in a row without a usable
--- answer; cancel_…: who wants it ended, and what came of the calls.
+-- answer; cancel_…: who wants it ended, and what came of the calls. What is there already was left by the way down.
 ALTER TABLE outstanding_calls
-    ADD COLUMN proven_address text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS proven_address text NOT NULL DEFAULT '',
     ADD COLUMN silent_looks integer NOT NULL DEFAULT 0,
-    ADD COLUMN settled_reason text NOT NULL DEFAULT '',
-    ADD COLUMN cancel_asked_at timestamptz,
-    ADD COLUMN cancel_caller text NOT NULL DEFAULT '',
-    ADD COLUMN cancel_reason text NOT NULL DEFAULT '',
-    ADD COLUMN cancel_calls integer NOT NULL DEFAULT 0,
-    ADD COLUMN cancel_words text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS settled_reason text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS cancel_asked_at timestamptz,
+    ADD COLUMN IF NOT EXISTS cancel_caller text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS cancel_reason text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS cancel_calls integer NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS cancel_words text NOT NULL DEFAULT '',
     DROP CONSTRAINT outstanding_calls_why_is_known,
     ADD CONSTRAINT outstanding_calls_why_is_known
         CHECK (why IN ('given_up', 'not_stored', 'contradicted', 'address_changed', 'let_go'));
@@ -54,7 +54,7 @@ COMMENT ON FUNCTION tern_outstanding IS
 settled, no Apply and no Start leaves for that target.';
 
 -- Whoever claims a first dispatch, in whatever version: workers of the version before look for nothing outstanding.
-CREATE FUNCTION apply_operations_begin_nothing() RETURNS trigger LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION apply_operations_begin_nothing() RETURNS trigger LANGUAGE plpgsql
     SET enable_seqscan = off AS $$
 BEGIN
     IF EXISTS (SELECT FROM applies a CROSS JOIN LATERAL tern_outstanding(a.environment, a.database, NEW.deployment)
@@ -64,7 +64,7 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
-CREATE TRIGGER apply_operations_begin_nothing BEFORE UPDATE OF dispatch_key ON apply_operations
+CREATE OR REPLACE TRIGGER apply_operations_begin_nothing BEFORE UPDATE OF dispatch_key ON apply_operations
     FOR EACH ROW WHEN (OLD.dispatch_key IS NULL AND NEW.dispatch_key IS NOT NULL)
     EXECUTE FUNCTION apply_operations_begin_nothing();
 
@@ -120,6 +120,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # A person's words and proofs stay with their lines, and so does what keeps a first dispatch from a target that was
+    # freed by such a word: in the version before nobody looks at what was given up there.
     op.get_bind().exec_driver_sql(
         """
         DROP TRIGGER remote_ids_are_let_go ON outstanding_calls;
@@ -167,12 +169,21 @@ def downgrade() -> None:
         END $$;
         CREATE TRIGGER outstanding_calls_are_kept BEFORE UPDATE OR DELETE ON outstanding_calls
             FOR EACH ROW EXECUTE FUNCTION outstanding_calls_are_kept();
-        DROP TRIGGER apply_operations_begin_nothing ON apply_operations;
-        DROP FUNCTION apply_operations_begin_nothing, tern_outstanding;
+        CREATE OR REPLACE FUNCTION apply_operations_begin_nothing() RETURNS trigger LANGUAGE plpgsql
+            SET enable_seqscan = off AS $$
+        BEGIN
+            -- Ids that could not be stored are not among it: the version before leaves those for ever, and goes on.
+            IF EXISTS (SELECT FROM applies a JOIN outstanding_calls c ON c.environment = a.environment
+                    AND c.database = a.database AND c.deployment = NEW.deployment AND c.settled_at IS NULL
+                    WHERE a.id = NEW.apply_id AND c.why = 'given_up') THEN
+                RAISE EXCEPTION 'something that was given up may still act at the target of %%', NEW.deployment
+                    USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'apply_operations_begin_nothing';
+            END IF;
+            RETURN NEW;
+        END $$;
+        DROP FUNCTION tern_outstanding;
         DROP INDEX outstanding_calls_of_operation;
-        ALTER TABLE outstanding_calls DROP COLUMN proven_address, DROP COLUMN silent_looks, DROP COLUMN settled_reason,
-            DROP COLUMN cancel_asked_at, DROP COLUMN cancel_caller, DROP COLUMN cancel_reason,
-            DROP COLUMN cancel_calls, DROP COLUMN cancel_words,
+        ALTER TABLE outstanding_calls DROP COLUMN silent_looks,
             DROP CONSTRAINT outstanding_calls_why_is_known,
             ADD CONSTRAINT outstanding_calls_why_is_known
                 CHECK (why IN ('given_up', 'not_stored', 'contradicted', 'address_changed'));

@@ -15,25 +15,26 @@ branch_labels = None
 depends_on = None
 
 COLUMNS = """
+-- What is there already was left by the way down.
 ALTER TABLE table_changes ADD COLUMN settled_by text NOT NULL DEFAULT '',
-    ADD COLUMN origin_id bigint REFERENCES table_changes (id);
-ALTER TABLE apply_operations ADD COLUMN carries_on bigint REFERENCES apply_operations (id);
+    ADD COLUMN IF NOT EXISTS origin_id bigint REFERENCES table_changes (id);
+ALTER TABLE apply_operations ADD COLUMN IF NOT EXISTS carries_on bigint REFERENCES apply_operations (id);
 -- Of a follow-up the first apply, for whoever lists them.
-ALTER TABLE applies ADD COLUMN carries_on bigint REFERENCES applies (id);
-CREATE INDEX applies_carrying_on ON applies (carries_on) WHERE carries_on IS NOT NULL;
+ALTER TABLE applies ADD COLUMN IF NOT EXISTS carries_on bigint REFERENCES applies (id);
+CREATE INDEX IF NOT EXISTS applies_carrying_on ON applies (carries_on) WHERE carries_on IS NOT NULL;
 -- Who carries an operation on is asked before it may run again; and which of an operation's statements were done since.
-CREATE INDEX apply_operations_carrying_on ON apply_operations (carries_on) WHERE carries_on IS NOT NULL;
+CREATE INDEX IF NOT EXISTS apply_operations_carrying_on ON apply_operations (carries_on) WHERE carries_on IS NOT NULL;
 CREATE INDEX table_changes_by_origin ON table_changes (origin_id) WHERE origin_id IS NOT NULL;
 -- A new rollout asks what was done last at each of its deployments.
 CREATE INDEX apply_operations_finished_of_deployment ON apply_operations (deployment, id)
     WHERE completed_at IS NOT NULL;
 
 -- What carries on what is written once (G15).
-CREATE TRIGGER apply_operations_carries_on_stays BEFORE UPDATE OF carries_on ON apply_operations
+CREATE OR REPLACE TRIGGER apply_operations_carries_on_stays BEFORE UPDATE OF carries_on ON apply_operations
     FOR EACH ROW WHEN (NEW.carries_on IS DISTINCT FROM OLD.carries_on) EXECUTE FUNCTION rows_are_append_only();
-CREATE TRIGGER applies_carries_on_stays BEFORE UPDATE OF carries_on ON applies
+CREATE OR REPLACE TRIGGER applies_carries_on_stays BEFORE UPDATE OF carries_on ON applies
     FOR EACH ROW WHEN (NEW.carries_on IS DISTINCT FROM OLD.carries_on) EXECUTE FUNCTION rows_are_append_only();
-CREATE TRIGGER table_changes_origin_stays BEFORE UPDATE OF origin_id ON table_changes
+CREATE OR REPLACE TRIGGER table_changes_origin_stays BEFORE UPDATE OF origin_id ON table_changes
     FOR EACH ROW WHEN (NEW.origin_id IS DISTINCT FROM OLD.origin_id) EXECUTE FUNCTION rows_are_append_only();
 """
 
@@ -45,7 +46,7 @@ $$;
 COMMENT ON FUNCTION tern_nothing_began IS
     'Of an operation that is settled: it has no work at its engine, and nobody but the engine or Tern itself says so.';
 
-CREATE FUNCTION tern_carried_on_by(operation bigint) RETURNS bigint LANGUAGE sql STABLE PARALLEL SAFE AS $$
+CREATE OR REPLACE FUNCTION tern_carried_on_by(operation bigint) RETURNS bigint LANGUAGE sql STABLE PARALLEL SAFE AS $$
     WITH RECURSIVE following (id) AS (
         SELECT o.id FROM apply_operations o WHERE o.carries_on = $1
         UNION
@@ -61,7 +62,7 @@ COMMENT ON FUNCTION tern_carried_on_by IS
 as long as there is one, the operation is not run again.';
 
 -- A worker of the version before drives a retry or a start of what was carried on elsewhere.
-CREATE FUNCTION apply_operations_are_carried_on_once() RETURNS trigger LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION apply_operations_are_carried_on_once() RETURNS trigger LANGUAGE plpgsql
     SET enable_seqscan = off AS $$
 BEGIN
     IF EXISTS (SELECT FROM apply_operations WHERE carries_on = NEW.id)
@@ -71,7 +72,7 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
-CREATE TRIGGER apply_operations_are_carried_on_once BEFORE UPDATE OF state ON apply_operations FOR EACH ROW
+CREATE OR REPLACE TRIGGER apply_operations_are_carried_on_once BEFORE UPDATE OF state ON apply_operations FOR EACH ROW
     WHEN (OLD.state IN ('failed', 'stopped') AND NEW.state IN ('pending', 'resuming'))
     EXECUTE FUNCTION apply_operations_are_carried_on_once();
 """
@@ -132,24 +133,20 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # What carries on what stays, and so does the guard that reads it: the version before knows of no follow-up, and
+    # would run again what one has done. What was said of a single statement goes, but for that it is completed: on the
+    # way up again the others are of unknown effect, and a person is asked once more.
     op.get_bind().exec_driver_sql(
         """
         DROP TRIGGER apply_operations_wait_again ON apply_operations;
         DROP TRIGGER table_changes_keep_to_evidence ON table_changes;
-        DROP TRIGGER apply_operations_are_carried_on_once ON apply_operations;
-        DROP TRIGGER table_changes_origin_stays ON table_changes;
-        DROP TRIGGER apply_operations_carries_on_stays ON apply_operations;
-        DROP TRIGGER applies_carries_on_stays ON applies;
-        DROP FUNCTION apply_operations_wait_again, table_changes_keep_to_evidence,
-            apply_operations_are_carried_on_once, tern_carried_on_by, tern_nothing_began;
+        DROP FUNCTION apply_operations_wait_again, table_changes_keep_to_evidence, tern_nothing_began;
         -- Each statement shares the end of its operation again.
         UPDATE table_changes c SET state = o.state FROM apply_operations o
             WHERE o.id = c.operation_id AND (c.state = 'unknown' AND o.completed_at IS NOT NULL
                 OR c.state = 'skipped' AND o.state <> 'skipped' AND o.completed_at IS NOT NULL
                 OR c.state = 'pending' AND o.state = 'stopped');
-        DROP INDEX apply_operations_finished_of_deployment, table_changes_by_origin, apply_operations_carrying_on;
-        ALTER TABLE apply_operations DROP COLUMN carries_on;
-        ALTER TABLE applies DROP COLUMN carries_on;
-        ALTER TABLE table_changes DROP COLUMN origin_id, DROP COLUMN settled_by;
+        DROP INDEX apply_operations_finished_of_deployment, table_changes_by_origin;
+        ALTER TABLE table_changes DROP COLUMN settled_by;
         """
     )

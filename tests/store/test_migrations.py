@@ -4,18 +4,35 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from alembic.script import ScriptDirectory
+from psycopg import Error
 
 from tern.domain.control import Verb
+from tern.domain.effect import Effect
+from tern.domain.holds import HoldKind
 from tern.domain.policy import Copy, OnFailure, Policy
+from tern.domain.selection import Selection
+from tern.domain.statement import StatementAnswer
 from tern.domain.states import State
+from tern.flows.accept import settle_statements
 from tern.store.database import Database
 from tern.store.schema import alembic_config, migrate
 from tern.store.session import connect
 from tern.store.sql import text
 from tests.faults.behaviour import not_accepted
 from tests.faults.fake_engine import FakeEngine
-from tests.flows.steps import engine_says, running, settle, stopped
+from tests.flows.gone import comes_back, given_up, lines, look_again
+from tests.flows.steps import PARALLEL, engine_says, holds_of, running, settle, stopped
 from tests.flows.test_effect import STATEMENTS, told
+from tests.flows.test_rest import (
+    carried,
+    fates,
+    half_done,
+    late_retry,
+    out,
+    refused_operation,
+    shown,
+    told_of,
+)
 from tests.invariants import assert_safe
 from tests.world import World
 
@@ -125,4 +142,139 @@ def test_what_nobody_can_know_of_an_older_statement_is_unknown(make_world: Calla
     world.ask(Verb.START, "D")
     settle(world)
     assert (world.state("C"), world.state("D")) == ("completed", "running")
+    assert_safe(world)
+
+
+def kept(world: World) -> list[tuple[object, ...]]:
+    """Of each line all that a person or an engine has said of it."""
+    return [
+        (
+            *(line.id, line.remote_id, line.dispatch_key, line.fence, line.address, line.proven_address),
+            *(line.settled_as, line.settled_reason, line.cancel_caller, line.cancel_asked_at, line.last_seen),
+        )
+        for line in lines(world)
+    ]
+
+
+def guarded_by(world: World, statement: str, **given: object) -> str:
+    """The name of what refuses the write of a worker of the version before."""
+    with pytest.raises(Error) as refused:
+        world.write(statement, **given)
+    return str(refused.value.diag.constraint_name)
+
+
+FIRST_CLAIM = (
+    "UPDATE apply_operations SET state = 'running', dispatch_key = 'k', dispatch_intent_at = tern_clock(),"
+    " claim_token = 't', claim_owner = 'old', claim_expires_at = tern_clock() + interval '30 s' WHERE id = :id"
+)
+
+
+def test_what_is_outstanding_holds_its_target_on_the_way_down_and_up(
+    make_world: Callable[..., World],
+) -> None:
+    """One line is live and is to be ended, one waits for an engine that is silent still, one is settled and watched;
+    two applies wait behind the open ones, and one that has nothing to do with them runs.
+    """
+    world = make_world("A", "B", "C", "D")
+    running(world, "A", "B", "C")
+    first, ids = world.last, {name: given_up(world, name) for name in "ABC"}
+    comes_back(world, "A", "C")
+    world.engines["C"].set_state(ids["C"], "completed")
+    look_again(world)
+    world.engines["A"].ignore("Cancel")
+    world.ask_for(Verb.CANCEL, Selection(("A",)), outstanding=True)
+    world.answer_bells()
+    beside = {name: running(world, name)[name] for name in "CD"}
+    waiting = {name: world.apply(name, policy=PARALLEL) for name in "AB"}
+    world.answer_bells()
+    before = kept(world)
+    assert [line.settled_at is None for line in lines(world)] == [True, True, False]
+    migrate(world.database, below("0009"))
+    # The version before asks nobody; what it does not know of keeps it from beginning anything beside it.
+    for name, apply_id in waiting.items():
+        assert guarded_by(world, FIRST_CLAIM, id=world.operation(name, apply_id).id) == (
+            "apply_operations_begin_nothing"
+        )
+        assert world.state(name, apply_id) == "pending"
+    migrate(world.database)
+    assert kept(world) == before
+    world.last = waiting["B"]
+    assert HoldKind.OUTSTANDING in holds_of(world, "B")
+    look_again(world)
+    assert [line.settled_as for line in lines(world)] == ["", "", "completed"]
+    # The cancel that was asked for on the way is carried out, and the other line is found again.
+    world.engines["A"].ignore()
+    comes_back(world, "B")
+    world.engines["B"].set_state(ids["B"], "failed")
+    look_again(world)
+    assert [line.settled_as for line in lines(world)] == ["cancelled", "failed", "completed"]
+    assert {name: world.state(name, apply_id) for name, apply_id in waiting.items()} == {
+        "A": "running",
+        "B": "running",
+    }
+    assert {world.state(name, first) for name in "ABC"} == {"failed"}
+    for name, remote_id in beside.items():
+        assert world.engines[name].job(remote_id).state == "running"
+    assert_safe(world)
+
+
+def test_what_is_carried_on_is_run_by_its_follow_up_alone_on_the_way_down_and_up(
+    make_world: Callable[..., World],
+) -> None:
+    """A's engine refused it, and a live follow-up has it; of B one statement was settled by a person; C's follow-up has
+    completed, D's second statement is of unknown effect.
+    """
+    world = make_world("A", "B", "C", "D")
+    sources = {"A": refused_operation(world)}
+    follow_ups = {"A": carried(world)}
+    world.answer_bells()
+    for name in "CD":
+        sources[name] = half_done(world, name)
+    sources["B"] = world.apply("B", changes=STATEMENTS)
+    world.answer_bells()
+    told(world, State.FAILED, "completed", name="B")
+    settle_statements(
+        StatementAnswer(
+            world.name("B", sources["B"]), {2: Effect.NOT_DONE, 3: Effect.DONE}, "eve", "I looked"
+        ),
+        world.ports,
+    )
+    follow_ups["C"] = carried(world, "C", apply_id=sources["C"])
+    world.answer_bells()
+    engine_says(world, "C", "completed")
+    world.write(
+        "UPDATE table_changes SET state = 'unknown' WHERE ordinal = 2 AND operation_id = :id",
+        id=world.operation("D", sources["D"]).id,
+    )
+    late_retry(world, sources["A"])
+    migrate(world.database, below("0010"))
+    # A worker of the version before drives a retry that was asked for then, or is asked for now.
+    refused = guarded_by(
+        world,
+        "UPDATE apply_operations SET state = 'pending', completed_at = NULL WHERE id = :id",
+        id=world.operation("A", sources["A"]).id,
+    )
+    assert refused == "apply_operations_are_carried_on_once"
+    migrate(world.database, below("0009"))
+    refused = guarded_by(
+        world,
+        "UPDATE apply_operations SET state = 'pending', completed_at = NULL WHERE id = :id",
+        id=world.operation("A", sources["A"]).id,
+    )
+    assert refused == "apply_operations_are_carried_on_once"
+    migrate(world.database)
+    world.do("retry", world.operation("A", sources["A"]).id, str(world.name("A", sources["A"])))
+    by = f"it is carried on by {follow_ups['A']}/A"
+    assert fates(world, "A", sources["A"]) == [("retry", "failed", by)]
+    assert out(shown(world, apply_id=sources["A"]))["A"][0].startswith(by)
+    assert out(shown(world, apply_id=sources["C"]))["C"][0] == (
+        f"it is carried on by {follow_ups['C']}/C, which has completed"
+    )
+    # That a statement is done stands, whoever said so; of the others a person is asked once more.
+    for name, unknown in (("B", "2=done|not-done --reason"), ("D", "2=done|not-done --statement 3=")):
+        assert unknown in out(shown(world, apply_id=sources[name]))[name][1]
+    told_of(world, follow_ups["A"], State.FAILED, "completed", "failed", "pending")
+    (group,) = shown(world, apply_id=sources["A"]).groups
+    assert group.numbers == (2, 3)
+    assert world.state("A", sources["A"]) == "failed"
     assert_safe(world)
