@@ -266,6 +266,8 @@ def _seal(row: RowMapping) -> RequestSeal:
         reason=row["reason"],
         outcomes=row["told"],
         hash=bytes(row["hash"]),
+        volume=row["volume"],
+        failures_released=row["failures_released"],
     )
 
 

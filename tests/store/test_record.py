@@ -5,17 +5,20 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tern.domain.chain import Fault
+from tern.domain.chain import Fault, RequestSeal, request_hash
 from tern.domain.control import Verb
 from tern.domain.errors import NotFound, UsageError
 from tern.domain.identity import RemoteId
+from tern.domain.policy import Copy, OnFailure, Policy
 from tern.doors.record import PastOperation, Verified
 from tern.ports import Resolved
-from tern.store.record import Record
+from tern.store.record import Record, _seal
+from tern.store.schema import migrate
 from tern.store.sql import text
 from tests.faults.behaviour import fail, lose_answer
 from tests.flows.steps import PARALLEL, Frozen, dispatch, engine_says, running, settle, sighting, stopped
 from tests.invariants import assert_safe
+from tests.store.test_migrations import below
 from tests.world import World
 
 A = "(SELECT id FROM apply_operations WHERE deployment = 'A')"
@@ -177,6 +180,62 @@ def test_tampering_is_found_where_it_was_done(how: str, world: World) -> None:
     found = verify(world)
     assert {finding.fault for _, finding in found.findings} == faults, found.findings
     assert {place for place, _ in found.findings} == {chain}
+
+
+def asked(world: World) -> None:
+    """A volume, and a release of a rollout that one failure has paused."""
+    world.engines["A"].script("Apply", fail("FAILED_PRECONDITION"))
+    world.apply("A", "B", "C", policy=Policy(copy=Copy.ROLLING, on_failure=OnFailure.PAUSE))
+    world.answer_bells()
+    world.sweep()
+    world.ask(Verb.RELEASE)
+    world.answer_bells()
+    world.ask(Verb.VOLUME, "B", volume=3)
+
+
+@pytest.mark.parametrize("column", ["volume", "failures_released"])
+@pytest.mark.parametrize("written", ["11", "NULL"])
+def test_all_that_a_request_asks_for_is_in_its_hash(column: str, written: str, world: World) -> None:
+    """G15: how hard an engine works, and how many failures a person has accepted."""
+    asked(world)
+    assert verify(world).findings == ()
+    # Past the table's own rules too, as somebody may who owns it.
+    for name in ("control_requests_volumes_are_named", "control_requests_releases_say_how_much"):
+        tamper(world, f"ALTER TABLE control_requests DROP CONSTRAINT IF EXISTS {name}")
+    tamper(world, f"UPDATE control_requests SET {column} = {written} WHERE {column} IS NOT NULL")
+    ((_, finding),) = verify(world).findings
+    assert finding.fault is Fault.CHANGED
+
+
+def test_requests_of_the_version_before_stay_as_they_were_written(world: World) -> None:
+    """Up and down with live applies: whoever verifies finds each request whole, by the hash that was made of it."""
+    migrate(world.database, below("0011"))
+    asked(world)
+    migrate(world.database)
+    assert verify(world).findings == ()
+    world.ask(Verb.VOLUME, "B", volume=5)
+    assert verify(world).findings == ()
+    old, new = (
+        f"SELECT encode(hash, 'hex') AS hash FROM control_requests WHERE volume = {n}" for n in (3, 5)
+    )
+    before = (world.one(old).hash, world.one(new).hash)
+    migrate(world.database, below("0011"))
+    assert world.one(old).hash == before[0]
+    assert world.one(new).hash != before[1]
+    seals = _seals(world)
+    assert {request_hash(seal, in_full=False) == seal.hash for seal in seals} == {True}
+    migrate(world.database)
+    tamper(world, "UPDATE control_requests SET reason = 'by mistake' WHERE volume = 5")
+    ((_, finding),) = verify(world).findings
+    assert finding.fault is Fault.CHANGED
+
+
+def _seals(world: World) -> list[RequestSeal]:
+    with world.database.begin() as tx:
+        return [
+            _seal(row)
+            for row in tx.execute(text("SELECT *, outcomes::text AS told FROM control_requests")).mappings()
+        ]
 
 
 def test_a_fault_names_its_event(world: World) -> None:

@@ -92,4 +92,20 @@ MUTANTS = (
         "            why=_overtaken(row),\n",
         "",
     ),
+    mutant(
+        "G15",
+        "a request's hash leaves out what it asks for",
+        "tests/store/test_record.py -k asks_for_is_in_its_hash",
+        "migrations/versions/0011_hashes.py",
+        '_HASHED.format(line=_OLD.format(row="NEW") + _MORE)',
+        '_HASHED.format(line=_OLD.format(row="NEW"))',
+    ),
+    mutant(
+        "G15",
+        "requests of the version before are called changed",
+        "tests/store/test_record.py -k requests_of_the_version_before",
+        "tern/domain/chain.py",
+        "not in {request_hash(seal), request_hash(seal, in_full=False)}:",
+        "!= request_hash(seal):",
+    ),
 )
