@@ -31,6 +31,7 @@ LOOKED_AT = (
         "claims",
         "wishes",
         "uncertain",
+        "outstanding",
         "rollouts",
         "silent engines",
         "engines",
