@@ -28,8 +28,8 @@ class OutstandingStore(Protocol):
     def record_outstanding(self, call_id: int, found: Found) -> tuple[ApplyId, ...]:
         """What a look found: settled, at work, or nothing new. Returns the applies that may go on by it."""
 
-    def record_outstanding_sample(self, call_id: int, outcome: Outcome[Sample]) -> tuple[ApplyId, ...]:
-        """The same of a look at a job, which is judged like any look."""
+    def refuting_outstanding(self, call_id: int, outcome: Outcome[Sample]) -> tuple[str, ...]:
+        """Why a look at a job is about other work, or another engine's; it is judged like any look. Empty for ours."""
 
     def record_outstanding_call(self, call_id: int, words: str) -> None:
         """A cancel of the job was sent; what its engine said, '' where it took it. Only a look acknowledges it."""

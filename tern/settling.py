@@ -51,15 +51,6 @@ def settle_outstanding(deployment: str, caller: str, reason: str, ports: Ports) 
     for line in before:
         look_at_outstanding(line.call_id, ports)
     left = ports.store.outstanding_at(deployment)
-    if live := [line for line in left if line.is_live and not line.silent_looks]:
-        raise Refused(
-            message,
-            why=tuple(line.words for line in live),
-            unchanged="A word does not stand against an answer.",
-            next_step="; ".join(command for line in live for command, _ in line.ways)
-            or "Wait until it has ended.",
-            reason="OUTSTANDING_LIVE",
-        )
     waiting: tuple[ApplyId, ...] = ()
     if left:
         waiting = ports.store.settle_by_word(deployment, [line.call_id for line in left], caller, reason)

@@ -2,6 +2,7 @@
 of an engine that is gone (G4, G10).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
@@ -154,11 +155,13 @@ def found_by_key(outcome: Outcome[Resolution]) -> Found:
 
 
 def found_by_id(outcome: Outcome[Sample], against: tuple[str, ...]) -> Found:
-    """What a look at the job says. against: why it is about other work."""
+    """What a look at the job says. against: why it is about other work, or comes from another engine, whose no is none
+    of ours.
+    """
+    if against and not isinstance(outcome, Unknown):
+        return Found(Fate.TOLD, f"other work is there under its id: {'; '.join(against)}"[:500])
     match outcome:
         case Ok(sample):
-            if against:
-                return Found(Fate.TOLD, f"other work is there under its id: {'; '.join(against)}")
             if sample.state is None:
                 return Found(Fate.SILENT, f"the engine says {sample.said}, which has no meaning here")
             fate = Fate.SETTLED if sample.state.is_finished else Fate.LIVE
@@ -277,3 +280,18 @@ class Outstanding:
             "age_s": round(self.age_s, 1),
             "cancel_asked": self.cancel_asked,
         }
+
+
+def refuse_live(deployment: str, lines: Sequence[Outstanding]) -> None:
+    """Raises Refused where one was seen at work by the last look: a person's word does not stand against an answer."""
+    live = [line for line in lines if line.is_live and not line.silent_looks]
+    if not live:
+        return
+    raise WordRefused(
+        f"what is outstanding at {deployment} was not settled",
+        why=tuple(line.words for line in live),
+        unchanged="A word does not stand against an answer.",
+        next_step="; ".join(command for line in live for command, _ in line.ways)
+        or "Wait until it has ended.",
+        reason="OUTSTANDING_LIVE",
+    )

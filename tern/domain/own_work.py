@@ -137,11 +137,7 @@ class Evidence:
 
 def weigh(kept: Kept, work: Work, sample: Sample, read: Reader) -> Evidence:
     """All that speaks against a look, and whether anything speaks for it."""
-    against: list[str] = []
-    if kept.identity and sample.identity and kept.identity != sample.identity:
-        against.append(
-            f"the engine works at the database {sample.identity}, and this work was at {kept.identity}"
-        )
+    against = list(against_identity(kept.identity, sample.identity))
     confirms = False
     if kept.started_at and sample.started_at:
         confirms = is_same_moment(kept.started_at, sample.started_at)
@@ -160,6 +156,13 @@ def weigh(kept: Kept, work: Work, sample: Sample, read: Reader) -> Evidence:
                 "the id is that of work that is finished, and nothing shows that new work has it now"
             )
     return Evidence(tuple(against), confirms or seen.names_tables)
+
+
+def against_identity(kept: str, said: str) -> tuple[str, ...]:
+    """What an answer's trailer says against it, an error's too; nothing where either side names no database."""
+    if not kept or not said or kept == said:
+        return ()
+    return (f"the engine works at the database {said}, and this work was at {kept}",)
 
 
 def is_same_moment(one: str, other: str) -> bool:

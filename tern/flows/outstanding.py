@@ -26,16 +26,19 @@ def _looked(look: OutstandingLook, ports: Ports) -> tuple[ApplyId, ...]:
         return ports.store.record_outstanding(look.call_id, found)
     assert look.call is not None  # noqa: S101 - the other kind of line
     outcome = engine.progress(look.call)
-    if found_by_id(outcome, ()).fate is Fate.LIVE and look.ends:
+    against = ports.store.refuting_outstanding(look.call_id, outcome)
+    if look.ends and found_by_id(outcome, against).fate is Fate.LIVE:
         _end(look, ports)
         # What came of it is looked at once more, which alone acknowledges it.
         outcome = engine.progress(look.call)
-    if isinstance(outcome, Ok) and outcome.value.state is not None:
+        against = ports.store.refuting_outstanding(look.call_id, outcome)
+    found = found_by_id(outcome, against)
+    if found.fate in {Fate.LIVE, Fate.SETTLED} and isinstance(outcome, Ok):
         # Its operation may have no id, and miss just this one.
         adopted = ports.store.adopt_kept(look.call_id)
         if adopted is Fenced.DONE:
             return (look.call.name.apply_id,)
-    return ports.store.record_outstanding_sample(look.call_id, outcome)
+    return ports.store.record_outstanding(look.call_id, found)
 
 
 def _end(look: OutstandingLook, ports: Ports) -> None:

@@ -11,7 +11,7 @@ from tern.domain.control import Delivery
 from tern.domain.errors import Refused
 from tern.domain.evidence import seconds_to_wait
 from tern.domain.identity import ApplyId, ScopeName
-from tern.domain.outstanding import Outstanding, Silent, refuse_unless_gone
+from tern.domain.outstanding import Outstanding, Silent, refuse_live, refuse_unless_gone
 from tern.domain.states import Event, State
 from tern.ports import Resolved
 from tern.store.doubt import lock_operations
@@ -141,6 +141,11 @@ class GoneSteps(Steps):
             lines = tx.execute(_LINES, given).all()
             if not lines:
                 return ()
+            # Under their locks: a look may have found one of them at work since the person's own.
+            said_of = set(call_ids)
+            refuse_live(
+                deployment, [outstanding_in(row) for row in tx.execute(_AT, given) if row.id in said_of]
+            )
             settle(tx, lines, as_="said", who=caller, reason=reason, is_watched=True)
             # In the record of those who waited for it as well: it is by this word that they go.
             words = f"what was outstanding at {deployment} is settled by the word of {caller}: {reason}"

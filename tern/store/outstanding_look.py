@@ -15,10 +15,10 @@ from tern.domain.outstanding import (
     Fate,
     Found,
     OutstandingLook,
-    found_by_id,
     look_pause_s,
     works_again,
 )
+from tern.domain.own_work import against_identity
 from tern.domain.samples import Sample
 from tern.domain.timing import OUTSTANDING_LOOK_MOST_S, WATCHED_S
 from tern.ports import NotClaimed
@@ -81,6 +81,11 @@ _KEY_IS_DEAD = text(
     " dispatch_generation = dispatch_generation + CAST(state = 'pending' AS integer)"
     " WHERE id = :operation_id AND dispatch_key = :key AND claim_token IS NULL"
     " AND (completed_at IS NOT NULL OR state = 'pending')"
+)
+_IS_WHERE = text(
+    # Where its engine was proven to be since is proven of all that was sent to it.
+    "UPDATE outstanding_calls n SET proven_address = c.proven_address FROM outstanding_calls c"
+    " WHERE c.id = :old AND n.id = :new"
 )
 _WEIGHED = text(
     f"SELECT o.id, {evidence_columns(':remote_id')} FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
@@ -159,17 +164,16 @@ class OutstandingLookSteps(Steps):
             )
             return OutstandingLook(call_id, deployment, scope=scope, claim=claim)
 
-    def record_outstanding_sample(self, call_id: int, outcome: Outcome[Sample]) -> tuple[ApplyId, ...]:
+    def refuting_outstanding(self, call_id: int, outcome: Outcome[Sample]) -> tuple[str, ...]:
         """See outstanding_port.OutstandingStore."""
         # What an engine wrote is read before anybody's lock is taken.
         judge = Judge((outcome.value,) if isinstance(outcome, Ok) else ())
-        against: tuple[str, ...] = ()
-        if isinstance(outcome, Ok):
-            with transaction(self.engine) as tx:
-                line = tx.execute(_LINE_OF, {"id": call_id}).one()
-                weighed = tx.execute(_WEIGHED, {"id": line.operation_id, "remote_id": line.remote_id}).one()
-                against = judge.weigh(tx, weighed, outcome.value).against
-        return self.record_outstanding(call_id, found_by_id(outcome, against))
+        with transaction(self.engine) as tx:
+            line = tx.execute(_LINE_OF, {"id": call_id}).one()
+            weighed = tx.execute(_WEIGHED, {"id": line.operation_id, "remote_id": line.remote_id}).one()
+            if isinstance(outcome, Ok):
+                return judge.weigh(tx, weighed, outcome.value).against
+            return against_identity(weighed.remote_identity, outcome.identity)
 
     def record_outstanding(self, call_id: int, found: Found) -> tuple[ApplyId, ...]:
         """See outstanding_port.OutstandingStore."""
@@ -214,6 +218,7 @@ class OutstandingLookSteps(Steps):
         else:
             words = f"it was let go, and the engine at {line.asked_at} says {found.words}"
             call_id = open_outstanding(tx, _sent(line), why=Why.CONTRADICTED, caller=self.owner, reason=words)
+            tx.execute(_IS_WHERE, {"old": line.id, "new": call_id})
             tell(tx, line, "contradicted", who, words, call_id)
         tx.execute(text("UPDATE outstanding_calls SET next_look_at = NULL WHERE id = :id"), {"id": line.id})
 

@@ -118,17 +118,17 @@ def test_what_is_found_at_an_old_address_is_not_followed_at_the_new_one(
 
 def test_not_found_by_another_engine_at_the_same_address_settles_nothing(world: World) -> None:
     """Its answers name the database that it works at, errors too: another one knows nothing of our work."""
-    world.engines["A"].identity = "one"
+    world.engines["A"].identity = "1/1"
     running(world, "A", "B")
     world.sweep()
-    assert world.operation("A").remote_identity == "one"
+    assert world.operation("A").remote_identity == "1/1"
     given_up(world, "A")
-    world.engines["A"].identity = "two"
+    world.engines["A"].identity = "2/2"
     world.engines["A"].forget()
     comes_back(world, "A")
     look_again(world)
     assert len(unsettled(world)) == 1
-    world.engines["A"].identity = "one"
+    world.engines["A"].identity = "1/1"
     look_again(world)
     assert [line.settled_as for line in lines(world)] == ["not_found"]
 

@@ -4,7 +4,7 @@ from tests.faults.planted.mutant import FLOWS, mutant
 
 _GONE, _LOOK, _HOLD = "tern/store/gone.py", "tern/store/outstanding_look.py", "tern/store/outstanding_hold.py"
 _DOMAIN, _RULES = "tern/domain/outstanding.py", "migrations/versions/0009_outstanding.py"
-_G, _O = f"{FLOWS}gone.py", f"{FLOWS}outstanding.py"
+_G, _O, _P = f"{FLOWS}gone.py", f"{FLOWS}outstanding.py", f"{FLOWS}outstanding_proof.py"
 
 MUTANTS = (
     mutant(
@@ -125,8 +125,8 @@ MUTANTS = (
         "other work under its id settles it",
         f"{_O} -k other_work",
         _DOMAIN,
-        "            if against:\n",
-        "            if False:\n",
+        "    if against and not isinstance(outcome, Unknown):\n",
+        "    if False:\n",
     ),
     mutant(
         "G2",
@@ -173,9 +173,9 @@ MUTANTS = (
         "G10",
         "a second word is taken against an answer",
         f"{_O} -k against_an_answer",
-        "tern/settling.py",
-        "    if live := [",
-        "    if live := [] and [",
+        _GONE,
+        "            refuse_live(deployment, ",
+        "            _ = (deployment, ",
     ),
     mutant(
         "G10",
@@ -240,5 +240,53 @@ MUTANTS = (
         "tern/store/deployment.py",
         '            _refuse_while_outstanding(tx, name, "removed")\n',
         "",
+    ),
+    mutant(
+        "G2",
+        "other work under the id of what is outstanding is ended",
+        f"{_P} -k never_ends_other",
+        "tern/flows/outstanding.py",
+        "    if look.ends and found_by_id(outcome, against)",
+        "    if look.ends and found_by_id(outcome, ())",
+    ),
+    mutant(
+        "G2",
+        "other work under a kept id is adopted",
+        f"{_P} -k not_adopted",
+        "tern/flows/outstanding.py",
+        "    if found.fate in {Fate.LIVE, Fate.SETTLED} and isinstance(outcome, Ok):\n",
+        "    if isinstance(outcome, Ok):\n",
+    ),
+    mutant(
+        "G2",
+        "an id of the old address is followed at the new one",
+        f"{_P} -k old_address",
+        "tern/store/outstanding.py",
+        "                or now.asked_at != row.called_at\n",
+        "",
+    ),
+    mutant(
+        "G10",
+        "the no of another engine settles what is outstanding",
+        f"{_P} -k another_engine",
+        _LOOK,
+        "            return against_identity(weighed.remote_identity, outcome.identity)\n",
+        "            return ()\n",
+    ),
+    mutant(
+        "G13",
+        "what works again is looked for where its engine was before",
+        f"{_P} -k proven_move",
+        _LOOK,
+        '            tx.execute(_IS_WHERE, {"old": line.id, "new": call_id})\n',
+        "",
+    ),
+    mutant(
+        "G13",
+        "what is watched stays behind at the old address",
+        f"{_P} -k is_watched",
+        "tern/store/moving.py",
+        '    " AND (settled_at IS NULL OR next_look_at IS NOT NULL)"\n',
+        '    " AND settled_at IS NULL"\n',
     ),
 )

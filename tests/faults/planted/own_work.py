@@ -52,8 +52,8 @@ MUTANTS = (
         "another database is no matter",
         f"{OF_LOOKS} {D_LOOKS}",
         OWN_WORK,
-        "if kept.identity and sample.identity and kept.identity != sample.identity:",
-        "if False:",
+        "    if not kept or not said or kept == said:\n",
+        "    if True:\n",
     ),
     mutant(
         "G2",
