@@ -13,6 +13,7 @@ from tern.domain.timing import OUTSTANDING_LOOK_S
 from tern.ports import Fenced, Kept
 from tern.store.doubt import doubt, holder_of_id, lock_operations
 from tern.store.event import Happening, append
+from tern.store.outstanding_hold import WHERE_ASKED
 from tern.store.projection import move, project_parent
 from tern.store.scope import store_remote_id
 from tern.store.session import transaction
@@ -29,6 +30,10 @@ _OPENED = text(
     "SELECT id FROM outstanding_calls WHERE operation_id = :operation_id AND address = :address"
     " AND settled_at IS NULL AND coalesce(dispatch_key, '') = coalesce(CAST(:dispatch_key AS text), '')"
     " AND coalesce(remote_id, '') = coalesce(CAST(:remote_id AS text), '')"
+)
+_STANDS = text(
+    f"SELECT c.settled_at IS NULL AS is_open, {WHERE_ASKED} AS asked_at FROM outstanding_calls c WHERE c.id = :id"
+    " FOR NO KEY UPDATE"
 )
 _GUARD = text(
     "INSERT INTO remote_ids (engine_number, remote_id, operation_id) VALUES (:engine_number, :remote_id, :operation_id)"
@@ -177,12 +182,11 @@ class OutstandingSteps(Steps):
             row = lock_operations(tx, [call.operation_id])[call.operation_id]
             was_sent_again = row.dispatch_generation != call.generation or row.dispatch_key is None
             holder = holder_of_id(tx, row.engine_number, call.remote_id)
-            is_open = tx.execute(
-                text("SELECT settled_at IS NULL FROM outstanding_calls WHERE id = :id FOR NO KEY UPDATE"),
-                {"id": call_id},
-            ).scalar_one()
+            now = tx.execute(_STANDS, {"id": call_id}).one()
             if (
-                not is_open
+                not now.is_open
+                # From then on it is looked at where its deployment is, which a person may only have said is the same.
+                or now.asked_at != row.called_at
                 or holder != row.id
                 or not may_be_adopted(_facts(row, was_sent_again=was_sent_again))
             ):
