@@ -73,7 +73,9 @@ _DUE_AGAIN = text(
 _IS_THERE_NOW = text(
     # By a key, and by nothing else: what was sent to this engine may be asked about where it is by now.
     "UPDATE outstanding_calls SET proven_address = :address, next_look_at = tern_clock() WHERE deployment = :name"
-    " AND settled_at IS NULL AND coalesce(nullif(proven_address, ''), address) = :before"
+    # What was let go, and is looked at for a while all the same, too.
+    " AND (settled_at IS NULL OR next_look_at IS NOT NULL)"
+    " AND coalesce(nullif(proven_address, ''), address) = :before"
 )
 _OUTSTANDING = text(
     "INSERT INTO outstanding_calls (apply_id, operation_id, environment, database, deployment, dispatch_key, remote_id,"
