@@ -1,6 +1,7 @@
 """Carrying on what is left of an apply, and never making live again what is carried on elsewhere."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,7 @@ from tests.faults.behaviour import not_accepted
 from tests.flows.steps import PARALLEL, settle
 from tests.flows.test_effect import STATEMENTS, begun, told
 from tests.invariants import assert_safe
+from tests.store.conftest import waiting
 from tests.world import World
 
 ALL_FAIL = Policy(copy=Copy.PARALLEL, on_failure=OnFailure.CONTINUE)
@@ -395,6 +397,24 @@ def test_a_retry_that_is_driven_at_the_same_instant(world: World) -> None:
         world.run(until=lambda: world.state("A") == "cancelled")
         world.pass_time(61)
         world.sweep()
+
+
+def test_a_rest_waits_for_whoever_is_just_writing_about_its_source(world: World) -> None:
+    """A person's word that the second statement is in is not committed yet: what was read before it is done twice."""
+    half_done(world)
+    (group,) = shown(world).groups
+    new = asked(world, digest=group.digest, reason="because", idempotency_key="k", previews=False)
+    with ThreadPoolExecutor(1) as threads:
+        with world.database.begin() as tx:
+            tx.execute(text("SELECT 1 FROM applies ORDER BY id FOR NO KEY UPDATE"))
+            tx.execute(text("UPDATE table_changes SET state = 'completed' WHERE ordinal = 2"))
+            accepted = threads.submit(world.store.accept_rest, new)
+            while not waiting(world) and not accepted.done():
+                pass
+        with pytest.raises(Refused) as refusal:
+            accepted.result(timeout=20)
+    assert refusal.value.reason == "REST_DIFFERS"
+    assert world.one("SELECT count(*) AS n FROM applies").n == 1
 
 
 def test_a_start_is_refused_and_a_late_one_fails_by_name(world: World) -> None:
