@@ -1,6 +1,5 @@
 """Of all operations that share a first one, none runs again what another of them has done, or does (G4, G13)."""
 
-import threading
 from typing import Any
 
 import pytest
@@ -13,20 +12,19 @@ from tern.domain.statement import StatementAnswer
 from tern.domain.states import State
 from tern.flows.accept import settle_statements
 from tern.moving import change_deployment
-from tern.ports import Resolved, StorageUnavailable
+from tern.ports import Resolved
 from tests.faults.behaviour import fail, lose_answer, not_accepted
+from tests.faults.fake_engine import FakeEngine
 from tests.flows.gone import given_up
-from tests.flows.steps import PARALLEL, engine_says, running, settle
+from tests.flows.steps import engine_says, running, settle
 from tests.flows.test_effect import STATEMENTS, told
 from tests.flows.test_rest import (
     ALL_FAIL,
-    asked,
     carried,
     fates,
     half_done,
     late_retry,
     refused_operation,
-    shown,
     told_of,
 )
 from tests.invariants import assert_safe
@@ -138,9 +136,7 @@ def test_what_was_left_half_done_last_is_what_ended_last(world: World) -> None:
 def test_a_moved_name_of_a_target_stays_a_name_of_it(world: World) -> None:
     """What is outstanding under one name holds the other, also after that one's engine has moved."""
     world.write("UPDATE deployments SET engine_identity = '1/1'")
-    world.write(
-        "INSERT INTO same_targets (one, other, finding, identity) VALUES ('A', 'C', 'same', '1/1')"
-    )
+    world.write("INSERT INTO same_targets (one, other, finding, identity) VALUES ('A', 'C', 'same', '1/1')")
     for name in ("A", "C"):
         world.engines[name].identity = "1/1"
     running(world, "A", "B")
@@ -148,8 +144,6 @@ def test_a_moved_name_of_a_target_stays_a_name_of_it(world: World) -> None:
     world.apply("C", accept_drift=True)
     world.answer_bells()
     assert world.state("C") == "pending"
-    from tests.faults.fake_engine import FakeEngine
-
     with FakeEngine("C-new", identity="1/1") as new:
         new.jobs = world.engines["C"].jobs
         change_deployment(DeploymentChange("C", "bob", "elsewhere", address=new.address), world.ports)

@@ -174,8 +174,8 @@ MUTANTS = (
         "a second word is taken against an answer",
         f"{_O} -k against_an_answer",
         _GONE,
-        "            refuse_live(deployment, ",
-        "            _ = (deployment, ",
+        "            refuse_live(\n",
+        "            _ = (\n",
     ),
     mutant(
         "G10",
