@@ -46,11 +46,20 @@ _TAKE = (
     " SELECT n.environment, n.database, n.deployment, o.apply_id, o.id FROM apply_operations o"
     " JOIN applies a ON a.id = o.apply_id"
     " CROSS JOIN LATERAL tern_targets(a.environment, a.database, o.deployment) n"
-    " WHERE {which} ORDER BY n.environment, n.database, n.deployment, o.position ON CONFLICT DO NOTHING"
+    " WHERE {which} ORDER BY n.environment, n.database, n.deployment, o.position ON CONFLICT {then}"
 )
 _TAKE_SOME, _TAKE_ALL = (
-    text(_TAKE.format(which="o.id = ANY(:ids)")),
-    text(_TAKE.format(which="o.apply_id = :apply")),
+    text(_TAKE.format(which=which, then="DO NOTHING"))
+    for which in ("o.id = ANY(:ids)", "o.apply_id = :apply")
+)
+_TAKE_OVER = text(
+    # In the same pass: who gave these back first would have the last of them while he waits for the first.
+    _TAKE.format(
+        which="o.apply_id = :apply",
+        then="(environment, database, deployment) DO UPDATE SET apply_id = excluded.apply_id,"
+        " operation_id = excluded.operation_id, held_since = NULL, held_for_s = NULL"
+        " WHERE target_reservations.operation_id = ANY(:from_ids)",
+    )
 )
 _BLOCKED = text(
     f"SELECT o.id, {BLOCKED_BY} AS blocked_by FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
@@ -115,11 +124,17 @@ def take(tx: Connection, operation_ids: Sequence[int]) -> dict[int, Holding]:
     return {**kept_from, **lost}
 
 
-def take_all(tx: Connection, apply_pk: int) -> tuple[tuple[Holding, str], ...]:
-    """Takes the targets of all operations of a new apply, as far as nobody else holds them. Returns the others that
-    hold one, with a sentence about each: the caller rolls back.
+def take_all(
+    tx: Connection, apply_pk: int, take_over_from: Sequence[int] = ()
+) -> tuple[tuple[Holding, str], ...]:
+    """Takes the targets of all operations of a new apply, as far as nobody else holds them; those of the operations
+    take_over_from, which nothing was sent of, are theirs no longer. Returns the others that hold one, with a sentence
+    about each: the caller rolls back.
     """
-    tx.execute(_TAKE_ALL, {"apply": apply_pk})
+    if take_over_from:
+        tx.execute(_TAKE_OVER, {"apply": apply_pk, "from_ids": list(take_over_from)})
+    else:
+        tx.execute(_TAKE_ALL, {"apply": apply_pk})
     return tuple(_told(row) for row in tx.execute(_HELD_FROM, {"apply": apply_pk}))
 
 

@@ -37,9 +37,6 @@ from tern.store.sql import Connection, text
 from tern.store.step import Steps
 from tern.store.uncalled import Withdrawal, withdraw
 
-_LET_GO = text("DELETE FROM target_reservations WHERE operation_id = ANY(:ids)")
-
-
 _ACCEPTED = text(
     "SELECT p.plan_identifier, a.environment, a.database, a.policy, a.idempotency_key, a.caller, a.reason,"
     " (SELECT array_agg(o.deployment ORDER BY o.position) FROM apply_operations o WHERE o.apply_id = a.id)"
@@ -123,8 +120,7 @@ class RestSteps(Steps):
         insert_operations(tx, apply_pk, plan_pk, places, shares(apply, plan, targets), _links(group))
         insert_previews(tx, plan_pk, apply_pk, new.foretold, new.caller)
         # Last in the order of locks. What was never sent gives its target to whoever carries it on.
-        tx.execute(_LET_GO, {"ids": [link.operation_id for link in group.withdrawn]})
-        if held := take_all(tx, apply_pk):
+        if held := take_all(tx, apply_pk, [link.operation_id for link in group.withdrawn]):
             raise target_refusal(held)
         # What the chains themselves left half done is what is carried on; what somebody else left there since is not.
         known = {link.operation_id for chain in group.chains for link in chain.links}
