@@ -59,6 +59,8 @@ class AdmissionFacts:
     """Another apply that holds the target, where this one no longer does."""
     carried_on_by: str | None = None
     """The follow-up that does its rest, and may act or has completed."""
+    is_partly_done: bool = False
+    """It has failed, and a person who looked has said that some of its statements are in."""
     comes_before: str = ""
     """The operations whose cutovers come before its own, in words, where cutovers follow an order."""
     scope: str = ""
@@ -285,6 +287,9 @@ def _against_a_retry(facts: AdmissionFacts) -> list[_Against]:
         case _ if facts.has_remote_id:
             rest = f"`tern apply --rest-of {facts.scope}` carries on what is left there"
             return [_Against(f"it has a remote id, which is never replaced; {rest}")]
+        case _ if facts.is_partly_done:
+            rest = f"`tern apply --rest-of {facts.scope}` carries on what is left there"
+            return [_Against(f"some of its statements are done, and a retry would run all of them; {rest}")]
         case _:
             return []
 

@@ -1,17 +1,26 @@
-"""Whether an operation is carried on elsewhere: then it is never made live again, whoever asked for that and when."""
+"""Whether an operation is carried on elsewhere, or partly done: then it is never made live again, whoever asked for
+that and when.
+"""
 
 from collections.abc import Sequence
 from typing import Final
 
 from tern.store.sql import Connection, text
 
+_IS_CHAINED = (
+    "(o.carries_on IS NOT NULL OR EXISTS (SELECT FROM apply_operations f WHERE f.carries_on = o.id))"
+)
+
 CARRIED_ON_BY: Final = (
-    # Most operations are carried on by nobody, which one look into an index says.
-    "(CASE WHEN EXISTS (SELECT FROM apply_operations f WHERE f.carries_on = o.id) THEN ("
+    # Most operations are in no chain, which one look into an index says.
+    f"(CASE WHEN {_IS_CHAINED} THEN ("
     "SELECT fa.apply_identifier || '/' || f.deployment FROM apply_operations f JOIN applies fa ON fa.id = f.apply_id"
     " WHERE f.id = tern_carried_on_by(o.id)) END)"
 )
-"""The name of the follow-up that carries operation o on; NULL for none."""
+"""The name of whoever of the same chain does, or has done, something of operation o; NULL for nobody."""
+
+IS_PARTLY_DONE: Final = "(o.state = 'failed' AND EXISTS (SELECT FROM table_changes c WHERE c.operation_id = o.id AND c.state = 'completed'))"
+"""A retry of operation o would run again what is in: it sends all of its statements."""
 
 CHAINED: Final = (
     "(SELECT s.apply_identifier FROM applies s WHERE s.id = a.carries_on) AS source,"
@@ -20,19 +29,17 @@ CHAINED: Final = (
 """Which apply's rest apply a does, and which applies do its own; NULL for none."""
 
 _CARRIED = text(
-    f"SELECT o.id, {CARRIED_ON_BY} AS by FROM apply_operations o WHERE o.id = ANY(:ids)"
-    " AND EXISTS (SELECT FROM apply_operations f WHERE f.carries_on = o.id)"
+    f"SELECT o.id, {CARRIED_ON_BY} AS by FROM apply_operations o WHERE o.id = ANY(:ids) AND {_IS_CHAINED}"
 )
+_PARTLY_DONE = text(f"SELECT o.id FROM apply_operations o WHERE o.id = ANY(:ids) AND {IS_PARTLY_DONE}")
 
 
-def carried_on(tx: Connection, operation_ids: Sequence[int]) -> dict[int, str]:
-    """Who carries these operations on, of those that are. Asked under the lock of their apply, in a statement of its
-    own: whoever accepts a follow-up holds that lock too.
+def kept_from_running_again(tx: Connection, operation_ids: Sequence[int]) -> dict[int, str]:
+    """Why those of these operations that must not be made live again must not. Asked under the lock of their apply, in
+    a statement of its own: whoever accepts a follow-up, or says what is done, holds that lock too.
     """
-    rows = tx.execute(_CARRIED, {"ids": list(operation_ids)})
-    return {row.id: row.by for row in rows if row.by is not None}
-
-
-def carried_words(name: str) -> str:
-    """Why it is not made live again."""
-    return f"it is carried on by {name}"
+    given = {"ids": list(operation_ids)}
+    words = "some of its statements are done, and all of them would run"
+    kept = {row.id: words for row in tx.execute(_PARTLY_DONE, given)}
+    carried = [row for row in tx.execute(_CARRIED, given) if row.by is not None]
+    return kept | {row.id: f"it is carried on by {row.by}" for row in carried}

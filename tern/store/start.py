@@ -9,7 +9,7 @@ from tern.domain.states import Event, State
 from tern.domain.timing import START_LOOKS_MAX
 from tern.ports import Fenced
 from tern.store.answer import RELEASE, close_wish, locked_wish, release, tell_once
-from tern.store.carried import carried_on, carried_words
+from tern.store.carried import kept_from_running_again
 from tern.store.projection import move, project_parent
 from tern.store.reservation import take
 from tern.store.session import transaction
@@ -169,10 +169,9 @@ class StartSteps(Steps):
 
 def retake(tx: Connection, held: HeldOperation, verb: Verb, wish: Row) -> str | None:
     """Takes the target again in the transaction that makes the apply live. Another holder refuses, and ends the wish
-    with the words that are returned (SA3, G13); so does whoever carries the operation on.
+    with the words that are returned (SA3, G13); so does whoever carries the operation on, and what is done of it.
     """
-    if (by := carried_on(tx, [held.operation_id]).get(held.operation_id)) is not None:
-        words = carried_words(by)
+    if (words := kept_from_running_again(tx, [held.operation_id]).get(held.operation_id)) is not None:
         close_wish(tx, held, wish, verb, Delivery.FAILED, words)
         return words
     holder = take(tx, [held.operation_id]).get(held.operation_id)

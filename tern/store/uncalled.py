@@ -12,7 +12,7 @@ from tern.domain.control import Verb
 from tern.domain.errors import NotFound
 from tern.domain.identity import ApplyId
 from tern.domain.states import Event, State, advance
-from tern.store.carried import carried_on
+from tern.store.carried import kept_from_running_again
 from tern.store.event import Happening, append_all
 from tern.store.halt import SUPERSEDED
 from tern.store.projection import close_fulfilled, project_parent
@@ -179,14 +179,14 @@ def _revive(tx: Connection, apply_pk: int, most: int) -> int:
     rows = tx.execute(_REVIVABLE, {"id": apply_pk, "most": most}).all()
     if not rows:
         return 0
-    carried = carried_on(tx, [row.id for row in rows])
-    blocked = take(tx, [row.id for row in rows if row.id not in carried])
+    kept = kept_from_running_again(tx, [row.id for row in rows])
+    blocked = take(tx, [row.id for row in rows if row.id not in kept])
     # A target that another apply has taken meanwhile is left to the driver of that wish, who names the holder; and so
-    # is what a follow-up carries on.
+    # is what a follow-up carries on, or what is partly done.
     revivals = [
         Revival(row.id, State(row.state), Verb(row.verb), row.caller, row.reason)
         for row in rows
-        if row.id not in blocked and row.id not in carried
+        if row.id not in blocked and row.id not in kept
     ]
     put_back_in_line(tx, apply_pk, revivals)
     return len(revivals)

@@ -16,7 +16,7 @@ from tern.domain.selection import Member, refuse_unexpected
 from tern.domain.states import State
 from tern.domain.tally import UNPASSED
 from tern.ports import Asked, DueControl, WishReceipt
-from tern.store.carried import CARRIED_ON_BY
+from tern.store.carried import CARRIED_ON_BY, IS_PARTLY_DONE
 from tern.store.halt import NO_CALL_IS_OUT, STOP_IN_FORCE
 from tern.store.outstanding_cancel import accept_outstanding_cancel
 from tern.store.receipt import outcomes
@@ -47,7 +47,8 @@ _CANDIDATES = text(
     f" coalesce((SELECT bool_and(v.refusals > 0 AND {NO_CALL_IS_OUT.format('v')}) {_OPEN} AND v.verb = 'cancel'),"
     "   false) AS cancel_was_refused,"
     f" CASE WHEN :verb IN ('start', 'retry') THEN {BLOCKED_BY} END AS blocked_by,"
-    f" CASE WHEN :verb IN ('start', 'retry', 'stop', 'cancel', 'skip') THEN {CARRIED_ON_BY} END AS carried_on_by"
+    f" CASE WHEN :verb IN ('start', 'retry', 'stop', 'cancel', 'skip') THEN {CARRIED_ON_BY} END AS carried_on_by,"
+    f" CASE WHEN :verb IN ('retry', 'skip') THEN {IS_PARTLY_DONE} ELSE false END AS is_partly_done"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id LEFT JOIN deployments n ON n.name = o.deployment"
     f" LEFT JOIN LATERAL (SELECT v.id, v.request_id, v.although_foreign {_OPEN} AND v.verb = :verb"
     "   ORDER BY v.id DESC LIMIT 1) own ON true"
@@ -235,6 +236,7 @@ def _answer(asked: Asked, row: Row, *, comes_before: str = "") -> ReceiptLine:
         open_verbs=frozenset(map(Verb, row.open_verbs or ())),
         target_holder=None if holder is None else holder.words,
         carried_on_by=row.carried_on_by,
+        is_partly_done=row.is_partly_done,
         comes_before=comes_before,
         scope=str(ScopeName(asked.apply_id, row.deployment)),
     )

@@ -1,5 +1,6 @@
 """Of all operations that share a first one, none runs again what another of them has done, or does (G4, G13)."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -8,23 +9,27 @@ from tern.domain.control import Receipt, Verb
 from tern.domain.effect import Effect
 from tern.domain.errors import Refused
 from tern.domain.moving import DeploymentChange
+from tern.domain.policy import OnFailure, Policy
 from tern.domain.statement import StatementAnswer
 from tern.domain.states import State
 from tern.flows.accept import settle_statements
 from tern.moving import change_deployment
 from tern.ports import Resolved
+from tern.store.sql import text
 from tests.faults.behaviour import fail, lose_answer, not_accepted
 from tests.faults.fake_engine import FakeEngine
 from tests.flows.gone import given_up
-from tests.flows.steps import engine_says, running, settle
+from tests.flows.steps import drive, engine_says, running
 from tests.flows.test_effect import STATEMENTS, told
 from tests.flows.test_rest import (
     ALL_FAIL,
+    asked,
     carried,
     fates,
     half_done,
     late_retry,
     refused_operation,
+    shown,
     told_of,
 )
 from tests.invariants import assert_safe
@@ -101,19 +106,51 @@ def test_a_retry_does_not_run_a_statement_that_a_person_has_seen_done(world: Wor
     (line,) = world.ask(Verb.RETRY, "A").lines
     assert line.outcome is Receipt.REFUSED
     assert f"tern apply --rest-of {world.name('A')}" in line.reason
+    late_retry(world, world.last)
+    world.store.settle_uncalled(world.last, 10)
+    drive(world, Verb.RETRY, "A")
+    assert fates(world, "A", world.last)[-1][:2] == ("retry", "failed")
+    assert world.state("A") == "failed"
 
 
-def test_a_rest_and_a_new_rollout_at_the_same_instant_wait_for_each_other_never(world: World) -> None:
-    """Both take targets in one order: one is accepted, and the other is told who holds them."""
-    for _ in range(4):
-        world.engines["A"].script("Apply", not_accepted())
-        world.apply("A", "B", policy=ALL_FAIL, changes=STATEMENTS)
-        world.answer_bells()
-        source = world.last
-        if world.state("B") != "pending":
-            world.ask(Verb.CANCEL)
-            settle(world)
-    assert source
+def test_a_rest_takes_targets_in_the_order_of_all_others(world: World) -> None:
+    """What it takes over from its source included: it never has the second while it waits for whoever has the first."""
+    world.engines["A"].script("Apply", not_accepted())
+    source = world.apply("A", "B", policy=Policy(on_failure=OnFailure.CONTINUE), changes=STATEMENTS)
+    world.answer_one()
+    assert (world.state("A"), world.state("B")) == ("failed", "pending")
+    world.forget_bells()
+    (group,) = shown(world).groups
+    assert group.deployments == ("A", "B")
+    world.apply("C")
+    other = world.operation("C")
+    said: list[Refused] = []
+
+    def accept() -> None:
+        new = asked(world, apply_id=source, digest=group.digest, reason="because", idempotency_key="k")
+        with pytest.raises(Refused) as refusal:
+            world.store.accept_rest(new)
+        said.append(refusal.value)
+
+    thread = threading.Thread(target=accept)
+    with world.database.begin() as tx:
+        take = (
+            "INSERT INTO target_reservations (environment, database, deployment, apply_id, operation_id)"
+            " VALUES ('test', 'shop', :name, :apply, :id) ON CONFLICT DO NOTHING"
+        )
+        given = {"apply": other.apply_id, "id": other.id}
+        tx.execute(text(take), {"name": "A", **given})
+        thread.start()
+        waiting = (
+            "SELECT count(*) AS n FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        while not world.one(waiting).n:
+            assert thread.is_alive()
+        tx.execute(text(take), {"name": "B", **given})
+    thread.join()
+    assert "A" in " ".join(said[0].why)
+    assert world.state("B", source) == "pending"
 
 
 def test_what_was_left_half_done_last_is_what_ended_last(world: World) -> None:
@@ -135,7 +172,10 @@ def test_what_was_left_half_done_last_is_what_ended_last(world: World) -> None:
 
 def test_a_moved_name_of_a_target_stays_a_name_of_it(world: World) -> None:
     """What is outstanding under one name holds the other, also after that one's engine has moved."""
-    world.write("UPDATE deployments SET engine_identity = '1/1'")
+    world.write(
+        "UPDATE deployments SET engine_identity = '1/1', capabilities ="
+        " jsonb_set(capabilities, '{identity}', '\"1/1\"')"
+    )
     world.write("INSERT INTO same_targets (one, other, finding, identity) VALUES ('A', 'C', 'same', '1/1')")
     for name in ("A", "C"):
         world.engines[name].identity = "1/1"

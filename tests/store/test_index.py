@@ -213,7 +213,8 @@ AWAITED = {
 # What a trigger says is heard by nobody: it is said here once more.
 TRIGGERED = {
     "apply_operations_finished_of_deployment": (
-        "SELECT 1 FROM apply_operations WHERE deployment = 'd7' AND completed_at IS NOT NULL ORDER BY id DESC LIMIT 1"
+        "SELECT 1 FROM apply_operations WHERE deployment = 'd7' AND completed_at IS NOT NULL"
+        " ORDER BY completed_at DESC, id DESC LIMIT 1"
     ),
     "applies_carrying_on": "SELECT 1 FROM applies WHERE carries_on = 7",
     "apply_operations_carrying_on": "SELECT tern_carried_on_by(7)",

@@ -164,7 +164,7 @@ MUTANTS = (
         "a retry does not take its target again",
         f"{FLOWS}retry.py",
         S_UNCALLED,
-        "if row.id not in blocked and row.id not in carried",
-        "if row.id not in carried",
+        "if row.id not in blocked and row.id not in kept",
+        "if row.id not in kept",
     ),
 )

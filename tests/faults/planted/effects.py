@@ -3,6 +3,7 @@
 from tests.faults.planted.mutant import FLOWS, S_START, S_UNCALLED, mutant
 
 EFFECT, REST, HALF = f"{FLOWS}effect.py", f"{FLOWS}rest.py", f"{FLOWS}half_done.py"
+FAMILY, FAMILY_RULES = f"{FLOWS}rest_family.py", "migrations/versions/0012_family.py"
 D_REST, S_REST, D_EFFECT = "tern/domain/rest.py", "tern/store/rest.py", "tern/domain/effect.py"
 
 MUTANTS = (
@@ -28,15 +29,15 @@ MUTANTS = (
         "a late retry revives what is carried on, one by one",
         REST,
         S_START,
-        "if (by := carried_on(tx, [held.operation_id]).get(held.operation_id)) is not None:",
-        "if (by := None) is not None:",
+        "if (words := kept_from_running_again(tx, [held.operation_id]).get(held.operation_id)) is not None:",
+        "if (words := None) is not None:",
     ),
     mutant(
         "G4",
         "a late retry revives what is carried on, all at once",
         REST,
         S_UNCALLED,
-        "if row.id not in blocked and row.id not in carried",
+        "if row.id not in blocked and row.id not in kept",
         "if row.id not in blocked",
     ),
     mutant(
@@ -78,5 +79,45 @@ MUTANTS = (
         "tern/store/apply.py",
         "if not new.accept_drift:\n                refuse_half_done(left)",
         "if False:\n                refuse_half_done(left)",
+    ),
+    mutant(
+        "G4",
+        "of two follow-ups the refused one runs again what the other has done",
+        FAMILY,
+        FAMILY_RULES,
+        "        SELECT a.id FROM above a WHERE a.up IS NULL\n        UNION\n",
+        "        SELECT CAST($1 AS bigint)\n        UNION\n",
+    ),
+    mutant(
+        "G4",
+        "a retry runs a statement that a person has seen done",
+        FAMILY,
+        "tern/domain/admission.py",
+        "        case _ if facts.is_partly_done:\n",
+        "        case _ if False:\n",
+    ),
+    mutant(
+        "G4",
+        "a late retry runs a statement that a person has seen done",
+        FAMILY,
+        "tern/store/carried.py",
+        "    kept = {row.id: words for row in tx.execute(_PARTLY_DONE, given)}\n",
+        "    kept: dict[int, str] = {}\n",
+    ),
+    mutant(
+        "G7",
+        "the last change at a target is the rollout that was accepted last",
+        FAMILY,
+        "tern/store/half_done.py",
+        "ORDER BY f.completed_at DESC, f.id DESC LIMIT 1) o",
+        "ORDER BY f.id DESC LIMIT 1) o",
+    ),
+    mutant(
+        "G13",
+        "a name of a target that moves is none any more",
+        f"{FAMILY} -k moved_name",
+        FAMILY_RULES,
+        "        AND (finding = 'two' OR NEW.engine_identity <> OLD.engine_identity);\n    UPDATE",
+        "        AND true;\n    UPDATE",
     ),
 )
