@@ -19,7 +19,10 @@ CARRIED_ON_BY: Final = (
 )
 """The name of whoever of the same chain does, or has done, something of operation o; NULL for nobody."""
 
-IS_PARTLY_DONE: Final = "(o.state = 'failed' AND EXISTS (SELECT FROM table_changes c WHERE c.operation_id = o.id AND c.state = 'completed'))"
+IS_PARTLY_DONE: Final = (
+    "(o.state = 'failed' AND EXISTS (SELECT FROM table_changes c"
+    " WHERE c.operation_id = o.id AND c.state = 'completed'))"
+)
 """A retry of operation o would run again what is in: it sends all of its statements."""
 
 CHAINED: Final = (
