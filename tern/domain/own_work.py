@@ -41,11 +41,14 @@ Reader = Callable[[str, str], Statement | None]
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One of our statements: its table, its text, and what else an engine may call what it is about."""
+    """One of our statements: its table, its text, and what else an engine may call what it is about. parts: what it
+    amounts to; none where it can't be read.
+    """
 
     table: Name
     text: str
     names: frozenset[Name] = frozenset()
+    parts: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,10 @@ class Work:
             names.add((namespace, table))
             texts.add((namespace, plain(ddl)))
             statement = read(ddl, namespace)
-            also = frozenset() if statement is None else statement.names
-            statements.append(Sent((namespace, table), plain(ddl), also))
+            also, own = (
+                (frozenset(), frozenset()) if statement is None else (statement.names, statement.parts)
+            )
+            statements.append(Sent((namespace, table), plain(ddl), also, own))
             if statement is None:
                 is_read = False
                 words.update(_WORD.findall(ddl))

@@ -71,7 +71,9 @@ class Judge:
 
     def told(self, tx: Connection, row: Row, sample: Sample) -> tuple[TableSample | None, ...]:
         """What a look says of each statement of the operation whose row has evidence_columns(), in their order."""
-        return entries_by_statement(self._work(tx, row), sample.tables) if sample.tables else ()
+        if not sample.tables:
+            return ()
+        return entries_by_statement(self._work(tx, row), sample.tables, self._read_theirs)
 
     def _work(self, tx: Connection, row: Row) -> Work:
         """By the digest of the plan: all operations of a rollout have the same statements, which never change."""

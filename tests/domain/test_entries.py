@@ -24,7 +24,7 @@ def entry(
 
 def told(entries: list[TableSample], ours: Work | None = None) -> list[tuple[str, int] | None]:
     """Status and percent of each statement."""
-    found = entries_by_statement(ours or work(), entries)
+    found = entries_by_statement(ours or work(), entries, STATEMENTS.read)
     return [None if each is None else (each.status, each.percent or 0) for each in found]
 
 
@@ -48,6 +48,26 @@ def test_one_entry_for_a_table_stands_for_all_its_statements() -> None:
     assert told([entry("a", "", "completed", 100)])[:2] == [("completed", 100)] * 2
 
 
+def test_a_statement_spelled_anew_stands_for_none_beside_it() -> None:
+    """The first is in, the second was never begun, and the engine speaks of what it has begun alone."""
+    assert told([entry("a", "ALTER TABLE public.a ADD COLUMN x integer", "completed", 100)])[:2] == [
+        ("completed", 100),
+        None,
+    ]
+    assert told([entry("a", "ALTER TABLE public.a ADD COLUMN y integer", "completed", 100)])[:2] == [
+        None,
+        ("completed", 100),
+    ]
+
+
+def test_statements_spelled_anew_are_told_apart_by_what_they_do() -> None:
+    again = [
+        entry("a", "ALTER TABLE public.a ADD COLUMN y integer", "failed"),
+        entry("a", "ALTER TABLE public.a ADD COLUMN x integer", "completed", 100),
+    ]
+    assert told(again)[:2] == [("completed", 100), ("failed", 0)]
+
+
 @pytest.mark.parametrize("word", ["failed", "cancelled", "reverted"])
 def test_the_ending_of_several_is_that_of_none(word: str) -> None:
     """One of them may be in all the same, and nobody would look at it again."""
@@ -67,6 +87,14 @@ def test_the_least_advanced_part_of_a_statement_tells_of_it() -> None:
     seen = [entry("b", "first half", "completed", 100), entry("b", "second half", "running", 5)]
     assert told(seen)[2] == ("running", 5)
     assert told(list(reversed(seen)))[2] == ("running", 5)
+
+
+def test_a_part_of_a_statement_that_is_through_is_not_the_whole() -> None:
+    ours = work(("a", "ALTER TABLE a ADD COLUMN x int, ADD COLUMN y int"))
+    half = [entry("a", "ALTER TABLE public.a ADD COLUMN x integer", "completed", 100)]
+    assert told(half, ours) == [("", 100)]
+    other = entry("a", "ALTER TABLE public.a ADD COLUMN y integer", "completed", 100)
+    assert told([*half, other], ours) == [("completed", 100)]
 
 
 def test_another_namespace_is_another_table_and_none_is_the_default_one() -> None:

@@ -111,7 +111,7 @@ MUTANTS = (
         "an entry is about the statement that stands where it stands",
         "tests/flows/test_poll.py -k whatever_order",
         "tern/store/own_work.py",
-        "        return entries_by_statement(self._work(tx, row), sample.tables) if sample.tables else ()",
+        "        return entries_by_statement(self._work(tx, row), sample.tables, self._read_theirs)",
         "        return sample.tables",
     ),
     mutant(
@@ -121,5 +121,21 @@ MUTANTS = (
         "tern/domain/entries.py",
         '    return replace(entry, status="") if entry.status in _ENDINGS else entry',
         "    return entry",
+    ),
+    mutant(
+        "G10",
+        "a statement that is told of in other words stands for those beside it",
+        "tests/domain/test_entries.py -k spelled_anew",
+        "tern/domain/entries.py",
+        "            parts = frozenset() if statement is None else statement.parts\n",
+        "            parts: frozenset[str] = frozenset()\n",
+    ),
+    mutant(
+        "G10",
+        "a part of a statement that is through stands for the whole",
+        "tests/domain/test_entries.py -k part_of_a_statement",
+        "tern/domain/entries.py",
+        '    if least.status == "completed" and not whole <= ',
+        '    if least.status == "" and not whole <= ',
     ),
 )
