@@ -71,6 +71,13 @@ _GIVEN_UP = text(
     "SELECT DISTINCT a.apply_identifier || '/' || o.deployment FROM apply_events e"
     " JOIN apply_operations o ON o.id = e.operation_id JOIN applies a ON a.id = o.apply_id WHERE e.event = 'given_up'"
 )
+_CHAINS = text(
+    "WITH RECURSIVE chain (id, first) AS (SELECT id, id FROM apply_operations WHERE carries_on IS NULL"
+    "   UNION ALL SELECT o.id, c.first FROM chain c JOIN apply_operations o ON o.carries_on = c.id)"
+    " SELECT a.apply_identifier || '/' || o.deployment AS scope, fa.apply_identifier || '/' || f.deployment AS first"
+    " FROM chain c JOIN apply_operations o ON o.id = c.id JOIN applies a ON a.id = o.apply_id"
+    " JOIN apply_operations f ON f.id = c.first JOIN applies fa ON fa.id = f.apply_id"
+)
 _VACUUM_EVERY = 50
 _NEVER = float("inf")
 
@@ -296,6 +303,11 @@ class Backend:
         """The operations of which a person has said that their engines are gone, or what became of them."""
         with self._database.begin() as tx:
             return frozenset(tx.execute(_GIVEN_UP).scalars())
+
+    def chains(self) -> dict[str, str]:
+        """Of each operation the one with which its chain of follow-ups begins."""
+        with self.database.begin() as tx:
+            return {row.scope: row.first for row in tx.execute(_CHAINS)}
 
     def situation(self) -> str:
         """What the rows look like, without times, numbers of tries and everything that only grows."""

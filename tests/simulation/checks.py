@@ -2,13 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tests.faults.history import History, Job
 from tests.faults.invariants import violations
 
 if TYPE_CHECKING:
+    from tests.simulation.engines import SimEngine
     from tests.simulation.run import Result, Run
 
 REST_S = 330.0
@@ -36,6 +37,7 @@ def check(run: "Run", result: "Result", *, at_rest: bool) -> None:
     ]
     result.wrong += new_work_while_drained(run.drains, history)
     result.wrong += new_work_beside_outstanding(history)
+    result.wrong += done_twice(run.backend.chains(), run.engines)
     if result.rest_s > REST_S:
         result.wrong.append(f"liveness: at rest {result.rest_s:.0f} s after the end of all trouble")
     if not result.plan and result.states != dict(result.scenario.ends):
@@ -112,6 +114,19 @@ def new_work_beside_outstanding(history: History) -> Iterator[str]:
                     f"outstanding: {call.method} of {call.operation} began {call.at - begun:.3f} s after"
                     f" {remote_id or 'a key'} was"
                 )
+
+
+def done_twice(chains: Mapping[str, str], engines: Mapping[str, "SimEngine"]) -> Iterator[str]:
+    """No statement of an operation is done by it and by a follow-up, or by two of those. chains: of each operation the
+    one with which its chain begins.
+    """
+    for engine in engines.values():
+        done = Counter((chains.get(operation, operation), ddl) for operation, ddl in engine.statements)
+        yield from (
+            f"carried on: at {engine.name} {ddl!r} of {first} was done {count} times"
+            for (first, ddl), count in done.items()
+            if count > 1
+        )
 
 
 def timeline(history: History) -> list[str]:

@@ -33,8 +33,10 @@ class EngineKind:
 
     works_s: how long a job runs. stops_s, starts_s: how long a stop or start takes to come through. window_s: how long
     a revert window stands open, 0 for none. refuses_first, swallows, misses: so many of an operation's first Applies
-    are refused, done without an answer, or never arrive. fences: it knows operations and their fences, and refuses a
-    call for another one's job. lends_ids: each new key is answered with the first id that it has given out.
+    are refused, done without an answer, or never arrive. refuses_any, breaks: so many of the first Applies here,
+    whosever they are, are refused; of the first jobs here, fail at their last statement, when the others are in.
+    fences: it knows operations and their fences, and refuses a call for another one's job. lends_ids: each new key is
+    answered with the first id that it has given out.
     """
 
     deduplicates: bool = True
@@ -51,6 +53,8 @@ class EngineKind:
     swallows: int = 0
     misses: int = 0
     lends_ids: bool = False
+    refuses_any: int = 0
+    breaks: int = 0
 
 
 @dataclass(slots=True)
@@ -71,6 +75,8 @@ class Job:
     """Of a stopped job: what is still to be done."""
     stops_at: float | None = None
     volume: int = 0
+    breaks: bool = False
+    """It fails at its last statement."""
 
 
 @dataclass
@@ -88,6 +94,8 @@ class SimEngine:
     calls: list[Asked] = field(default_factory=list)
     effects: list[Done] = field(default_factory=list)
     forgotten: list[Job] = field(default_factory=list)
+    statements: list[tuple[str, str]] = field(default_factory=list)
+    """Operation and DDL of each statement that is in, as often as it was done."""
     prefix: str = ""
     """Of its ids, behind its name: another engine at the same address has another one."""
     last_number: int = 0
@@ -106,7 +114,8 @@ class SimEngine:
         heard = sum(one.method == "Apply" and one.operation == operation for one in self.calls)
         if heard <= self.kind.misses:
             return Unknown("connection refused", "", "UNAVAILABLE")
-        if self.kind.refuses or heard <= self.kind.refuses_first:
+        asked = sum(one.method == "Apply" for one in self.calls)
+        if self.kind.refuses or heard <= self.kind.refuses_first or asked <= self.kind.refuses_any:
             return Refused("no such table", "", "INVALID_ARGUMENT")
         known = self.by_key.get(claim.key) if self.kind.deduplicates else None
         if known is not None:
@@ -122,6 +131,7 @@ class SimEngine:
             defers_cutover=scope.policy.defers_cutover,
             tables=tuple((c.change.namespace, c.change.table_name, c.change.ddl) for c in scope.changes),
             due_at=self.clock.elapsed + self.kind.works_s,
+            breaks=self.last_number <= self.kind.breaks,
         )
         self.jobs[job.remote_id] = job
         self.by_key.setdefault(job.key, job)
@@ -212,6 +222,8 @@ class SimEngine:
     def move(self, job: Job, state: str, due_in: float | None = None) -> None:
         """The job is in that state now."""
         job.state = state
+        if state == "completed":
+            self.statements += [(job.operation, ddl) for _, _, ddl in job.tables]
         job.revision += 1
         job.due_at = None if due_in is None else self.clock.elapsed + due_in
 
@@ -230,6 +242,10 @@ class SimEngine:
             match job.state:
                 case "running" if self.kind.fails:
                     job.error = "a duplicate key"
+                    self.move(job, "failed")
+                case "running" if job.breaks:
+                    job.error = "a duplicate key"
+                    self.statements += [(job.operation, ddl) for _, _, ddl in job.tables[:-1]]
                     self.move(job, "failed")
                 case "running" if job.defers_cutover:
                     self.move(job, "waiting_for_cutover")
@@ -251,8 +267,8 @@ class SimEngine:
         self._get_on(job)
         done = job.state == "completed"
         tables = tuple(
-            TableSample(namespace, name, ddl, job.state, 100 if done else 10, 1000 if done else 100, 1000)
-            for namespace, name, ddl in job.tables
+            TableSample(namespace, name, ddl, word, 100 if done else 10, 1000 if done else 100, 1000)
+            for (namespace, name, ddl), word in zip(job.tables, _words(job), strict=True)
         )
         summary = f"{len(tables)} changes, {job.state}"
         return Ok(
@@ -369,3 +385,10 @@ class SimEngine:
         self.effects.append(
             Done(self.instant(), self.name, kind, job.remote_id, job.key, job.operation, is_duplicate)
         )
+
+
+def _words(job: Job) -> list[str]:
+    """What is said of each statement."""
+    if job.breaks and job.state == "failed" and job.error:
+        return ["completed"] * (len(job.tables) - 1) + ["failed"]
+    return [job.state] * len(job.tables)

@@ -3,14 +3,17 @@
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from tern.domain.control import Verb
 from tern.domain.errors import NotFound, Refused, TryAgain
 from tern.domain.identity import ApplyId, RemoteId, ScopeName
 from tern.domain.model import Action, PlannedChange
 from tern.domain.policy import Policy
+from tern.domain.rest_asked import NewRest, rest_key
 from tern.domain.selection import Selection
 from tern.flows.accept import accept_apply, answer, ask
+from tern.flows.rest import send, show
 from tern.ports import Answered, Asked, NewApply, Ports, Resolved, StorageUnavailable
 from tests.simulation.backend import ApplyLook, OperationLook
 from tests.simulation.engines import SimEngine
@@ -24,13 +27,22 @@ _A_WHILE_S = 8.0
 
 
 def enqueue(
-    ports: Ports, deployments: Sequence[str], policy: Policy, key: str, told: Callable[[str, str], None]
+    ports: Ports,
+    deployments: Sequence[str],
+    policy: Policy,
+    key: str,
+    told: Callable[[str, str], None],
+    changes: Sequence[PlannedChange] = (CHANGE,),
 ) -> None:
     """A rollout; who gets no answer asks again with the same key (ID1)."""
     for _ in range(_PATIENCE):
         with suppress(StorageUnavailable):
             plan = ports.store.save_plan(
-                environment="test", database="shop", database_type="postgres", changes=(CHANGE,), caller="ann"
+                environment="test",
+                database="shop",
+                database_type="postgres",
+                changes=tuple(changes),
+                caller="ann",
             )
             names = tuple(deployments)
             new = NewApply(plan.plan_id, "test", names, policy, "ann", "because", key, accept_drift=True)
@@ -56,6 +68,27 @@ def wish(
                 receipt = ask(asked, ports)
                 if receipt.request_id is not None:
                     told("request", str(receipt.request_id))
+            return
+
+
+def carry_on(
+    ports: Ports, apply_id: str, deployments: Sequence[str], told: Callable[[str, str], None]
+) -> None:
+    """What is left of an apply is shown, and each group sent by its digest; who gets no answer sends it again."""
+    asked = NewRest(
+        ApplyId(apply_id), Selection(tuple(deployments)), "ann", previews=False, accept_drift=True
+    )
+    digests: list[str] | None = None
+    for _ in range(_PATIENCE):
+        with suppress(StorageUnavailable):
+            if digests is None:
+                digests = [group.digest for group in show(asked, ports).groups]
+            while digests:
+                with suppress(Refused, NotFound):
+                    key = rest_key(digests[0])
+                    new = replace(asked, digest=digests[0], reason="the data is mended", idempotency_key=key)
+                    told("apply", send(new, ports).apply_id)
+                digests.pop(0)
             return
 
 

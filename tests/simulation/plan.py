@@ -181,6 +181,8 @@ KINDS: Mapping[str, Callable[[Point], bool]] = {
     "drain": _work,
     "drain-first": _work,
     "undrain": _work,
+    "carry-on": _work,
+    "carry-on-first": _work,
 }
 """Each kind of fault, and where a single one makes a difference.
 
@@ -193,11 +195,11 @@ while; gone: for good; comes-back: gone until long after a person has given it u
 nothing. fails, stops, forgets: the job does so by itself. starts-over, replaced: the engine remembers nothing and
 gives its ids out again, or is another one that knows nothing and offers nothing. taken-id: a new key is answered with
 an id that was given out before. lose, double, race, postpone: of a message; the second copy of a race is worked on in
-step with the first. stop, cancel, start, cutover, retry, skip, release, drain, undrain: somebody asks for it, for the
-whole apply; with -first it is driven before the call goes on.
+step with the first. stop, cancel, start, cutover, retry, skip, release, drain, undrain, carry-on: somebody asks for
+it, for the whole apply; with -first it is driven before the call goes on.
 """
 
-ASKS = ("stop", "cancel", "start", "cutover", "retry", "skip", "release", "drain", "undrain")
+ASKS = ("stop", "cancel", "start", "cutover", "retry", "skip", "release", "drain", "undrain", "carry-on")
 
 NOT_YET: Mapping[str, str] = {
     "starts-over": "the judge counts a key that its engine forgot and then forbade as work that was started",

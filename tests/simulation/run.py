@@ -23,7 +23,7 @@ from tests.simulation.engines import EngineKind, SimEngine
 from tests.simulation.hub import Actor, Hub, Message
 from tests.simulation.plan import Plan, Point, write_plan
 from tests.simulation.ports import Circumstances, SimBells
-from tests.simulation.scenarios import Act, Ask, Drain, Enqueue, Scenario
+from tests.simulation.scenarios import Act, Ask, CarryOn, Drain, Enqueue, Scenario
 
 HORIZON_S = 1_500.0
 STEPS_MAX = 8_000
@@ -295,6 +295,9 @@ class Run:
                 self._person("person:apply", partial(self._enqueue, act.deployments, act.policy))
             case Drain():
                 self._drain(act.deployments, drained=act.drained)
+            case CarryOn():
+                who = partial(self._carry_on, looks[act.apply].apply_id, act.deployments)
+                self._person("person:carry-on", who)
 
     def _drain(self, names: Sequence[str], *, drained: bool) -> None:
         def work(actor: Actor) -> None:
@@ -311,6 +314,10 @@ class Run:
             first: ApplyLook = looks[0]
             if verb in {"drain", "undrain"}:
                 self._drain([one.deployment for one in first.operations], drained=verb == "drain")
+                return
+            if verb == "carry-on":
+                every = [one.deployment for one in first.operations]
+                self._person("person:carry-on", partial(self._carry_on, first.apply_id, every))
                 return
             names = None if verb == Verb.RELEASE else [one.deployment for one in first.operations]
             self._person(f"person:{verb}", partial(self._wish, Verb(verb), first.apply_id, names))
@@ -340,7 +347,17 @@ class Run:
 
     def _enqueue(self, deployments: Any, policy: Any, actor: Actor) -> None:
         key = f"key-{len(self.acknowledged)}"
-        people.enqueue(self._ports(actor), deployments, policy, key, self._told)
+        people.enqueue(
+            self._ports(actor), deployments, policy, key, self._told, changes=self.scenario.changes
+        )
+
+    def _carry_on(self, apply_id: str, names: Sequence[str], actor: Actor) -> None:
+        people.carry_on(self._ports(actor), apply_id, names, self._told_of_follow_up)
+
+    def _told_of_follow_up(self, kind: str, name: str) -> None:
+        # The same follow-up may be told of twice: a digest is sent once, however often it is said.
+        if (kind, name) not in self.acknowledged:
+            self._told(kind, name)
 
     def _wish(self, verb: Verb, apply_id: str, names: Any, actor: Actor) -> None:
         people.wish(self._ports(actor), verb, apply_id, names, self._told)

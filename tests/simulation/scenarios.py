@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tern.domain.control import Verb
+from tern.domain.model import Action, PlannedChange
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy, Wave
 from tests.simulation.backend import ApplyLook
 from tests.simulation.engines import EngineKind
+from tests.simulation.people import CHANGE
 
 When = Callable[[tuple[ApplyLook, ...]], bool]
 
@@ -43,7 +45,17 @@ class Drain:
     at_once: bool = False
 
 
-Act = Ask | Enqueue | Drain
+@dataclass(frozen=True)
+class CarryOn:
+    """What is left of an apply is sent, as it is shown just then."""
+
+    deployments: tuple[str, ...]
+    when: When
+    apply: int = 0
+    at_once: bool = False
+
+
+Act = Ask | Enqueue | Drain | CarryOn
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,7 @@ class Scenario:
     acts: tuple[Act, ...] = ()
     engines: Mapping[str, EngineKind] = field(default_factory=dict)
     beats: int = 1
+    changes: tuple[PlannedChange, ...] = (CHANGE,)
 
     @property
     def deployments(self) -> tuple[str, ...]:
@@ -71,12 +84,17 @@ class Scenario:
             found |= {"start", "start-first"}
         if self.policy.cutover is Cutover.AUTO:
             found |= {"cutover", "cutover-first"}
-        if not any(kind.fails or kind.refuses or kind.refuses_first for kind in self.engines.values()):
+        if not any(
+            kind.fails or kind.refuses or kind.refuses_first or kind.refuses_any or kind.breaks
+            for kind in self.engines.values()
+        ):
             found |= {"retry-first", "release-first"}
         if not any(isinstance(act, Drain) for act in self.acts):
             found |= {"undrain"}
         if len(self.ends) == 1:
             found |= {"skip-first"}
+        if not any(isinstance(act, CarryOn) for act in self.acts):
+            found |= {"carry-on", "carry-on-first"}
         return frozenset(found)
 
 
@@ -101,6 +119,11 @@ _MANUAL = Policy(copy=Copy.PARALLEL, cutover=Cutover.MANUAL)
 _BARRIER = Policy(copy=Copy.BARRIER)
 _SLOW = EngineKind(works_s=4.0, stops_s=2.0)
 _FAILS = EngineKind(fails=True)
+_CONTINUE = Policy(copy=Copy.PARALLEL, on_failure=OnFailure.CONTINUE)
+_TWO = tuple(
+    PlannedChange("public", "orders", f"ALTER TABLE orders ADD COLUMN {name} text", Action.ALTER)
+    for name in ("one", "two")
+)
 
 SCENARIOS: Mapping[str, Scenario] = {
     one.name: one
@@ -327,6 +350,51 @@ SCENARIOS: Mapping[str, Scenario] = {
             {"A": "completed"},
             acts=(Ask(Verb.VOLUME, _has_id("A")),),
             engines={"A": EngineKind(works_s=4.0)},
+        ),
+        Scenario(
+            # The first of two statements is in; its rest is done by a follow-up, and by nobody else.
+            "carry-on-what-is-half-done",
+            {"A": "failed", "B": "completed"},
+            _CONTINUE,
+            acts=(
+                CarryOn(("A",), _is("failed", "A")),
+                Ask(Verb.RETRY, _always, ("A",), at_once=True),
+            ),
+            engines={"A": EngineKind(breaks=1)},
+            changes=_TWO,
+        ),
+        Scenario(
+            "carry-on-just-before-a-retry",
+            {"A": "failed", "B": "completed"},
+            _CONTINUE,
+            acts=(
+                CarryOn(("A",), _is("failed", "A")),
+                Ask(Verb.RETRY, _always, ("A",), at_once=True),
+            ),
+            engines={"A": EngineKind(refuses_any=1)},
+            changes=_TWO,
+        ),
+        Scenario(
+            "carry-on-just-after-a-retry",
+            {"A": "completed", "B": "completed"},
+            _CONTINUE,
+            acts=(
+                Ask(Verb.RETRY, _is("failed", "A"), ("A",)),
+                CarryOn(("A",), _always, at_once=True),
+            ),
+            engines={"A": EngineKind(refuses_any=1)},
+            changes=_TWO,
+        ),
+        Scenario(
+            # B is carried on and becomes cancelled; A, which was sent, is started where it is.
+            "carry-on-what-was-never-sent-just-before-a-start",
+            {"A": "completed", "B": "cancelled"},
+            acts=(
+                Ask(Verb.STOP, _always),
+                CarryOn(("A", "B"), _is("stopped", "A", "B")),
+                Ask(Verb.START, _always, ("A", "B"), at_once=True),
+            ),
+            changes=_TWO,
         ),
     )
 }

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from tern.domain.identity import DispatchKey, ScopeName
 from tern.domain.states import State
 from tern.flows import dispatch as dispatch_flow
 from tern.ports import Fenced
-from tern.store import answer, delivery, gate, identity, projection, seen
+from tern.store import answer, chain, delivery, gate, identity, projection, seen, start, uncalled
 from tern.store import dispatch as dispatch_steps
 from tern.store.sql import text
 from tern.store.step import HeldOperation
@@ -171,6 +172,18 @@ def _gives_way_by_failing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(dispatch_flow, "_give_way", withdraw)
 
 
+def _retries_beside_a_follow_up(patch: pytest.MonkeyPatch) -> None:
+    """Neither whoever carries on nor whoever drives a retry looks for the other (G4)."""
+    real = chain._link
+
+    def careless(row: Any, statements: Any) -> Any:
+        return replace(real(row, statements), revival="")
+
+    patch.setattr(chain, "_link", careless)
+    for steps in (start, uncalled):
+        patch.setattr(steps, "carried_on", lambda *_: {})
+
+
 BROKEN: dict[str, tuple[Break, str]] = {
     "unfenced writes": (_unfenced_writes, "rolling"),
     "no last look": (_no_last_look, "rolling"),
@@ -185,6 +198,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "a start without grace": (_start_has_no_grace, "start-that-takes-its-time"),
     "a verdict told twice": (_verdicts_twice, "single"),
     "an intent withdrawn that may have been sent": (_gives_way_by_failing, "a-lost-answer"),
+    "a retry beside a follow-up": (_retries_beside_a_follow_up, "carry-on-just-after-a-retry"),
 }
 
 

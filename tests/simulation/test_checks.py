@@ -9,6 +9,8 @@ from tern.ports import DueWork
 from tern.store.store import PostgresStore
 from tests.simulation import checks
 from tests.simulation.backend import Backend
+from tests.simulation.clock import Clock
+from tests.simulation.engines import EngineKind, SimEngine
 from tests.simulation.plan import read_plan
 from tests.simulation.run import Run, play
 from tests.simulation.scenarios import SCENARIOS
@@ -64,6 +66,16 @@ def test_an_acknowledged_rollout_that_is_gone_is_told(
 def test_a_storage_error_ends_the_tick_and_nothing_else(backend: Backend) -> None:
     result = play(backend, SCENARIOS["single"], read_plan("4 database-down"))
     assert not result.wrong, str(result)
+
+
+def test_a_statement_that_a_follow_up_does_again_is_told() -> None:
+    clock = Clock()
+    engine = SimEngine("A", EngineKind(), clock, lambda: clock.elapsed)
+    engine.statements += [("apl-1/A", "one"), ("apl-1/A", "two"), ("apl-2/A", "two"), ("apl-3/A", "one")]
+    chains = {"apl-1/A": "apl-1/A", "apl-2/A": "apl-1/A", "apl-3/A": "apl-3/A"}
+    assert list(checks.done_twice(chains, {"A": engine})) == [
+        "carried on: at A 'two' of apl-1/A was done 2 times"
+    ]
 
 
 def test_a_failing_plan_shrinks_to_what_makes_it_fail() -> None:
