@@ -4,71 +4,34 @@ A story is played by whoever is alive: a worker process until it dies, then anot
 told about. All its conditions are rows, so that it does not matter who plays.
 """
 
-import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tern.domain.control import Verb
-from tern.domain.identity import ApplyId
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy
-from tern.ports import Ports, StorageUnavailable
-from tern.store.database import Database
-from tern.store.store import PostgresStore
-from tests.faults.behaviour import Turn, fail, lose_answer, not_accepted
-from tests.faults.boundaries import Boundaries, WatchedBells
+from tern.domain.rest_asked import NewRest, rest_key
+from tern.domain.selection import Selection
+from tern.flows.accept import answer
+from tern.flows.rest import send, show
+from tern.ports import Answered, Resolved, StorageUnavailable
+from tern.settling import settle_outstanding
 from tests.faults.fake_engine import FakeEngine
-from tests.world import Fixed, World
-
-LEASE_S = 30.0
-
-
-class Stage(World):
-    """A world in which the harness' own looks are no boundaries, and drivers survive a lost connection."""
-
-    def __init__(
-        self, database: Database, owner: str, boundaries: Boundaries | None = None, *, deaf: bool = False
-    ) -> None:
-        super().__init__(database, {}, lease_s=LEASE_S)
-        self.boundaries = boundaries or Boundaries()
-        self.deaf = deaf
-        self.store = PostgresStore(database, owner=owner, lease_s=LEASE_S)
-        self.bells = WatchedBells(self.boundaries)
-        self.ports = Ports(self.store, self.directory, self.bells, Fixed())
-        nobody = WatchedBells(self.boundaries, deaf=True)
-        self.unheard = Ports(self.store, self.directory, nobody, Fixed())
-
-    def do(self, kind: str, *given: Any, ports: Ports | None = None) -> None:
-        # Deaf: what a flow rings for is never heard; only the sweeps' own findings are worked on.
-        parts = self.unheard if self.deaf else (ports or self.ports)
-        with contextlib.suppress(StorageUnavailable):  # the tick ends, as a task does; the rows stay due
-            super().do(kind, *given, ports=parts)
-
-    def sweep(self, ports: Ports | None = None) -> None:
-        with contextlib.suppress(StorageUnavailable):
-            super().sweep(ports)
-
-    def lose_bells(self) -> None:
-        """What people's requests rang for is not heard either."""
-        if self.deaf:
-            self.forget_bells()
-
-    def pass_time(self, seconds: float) -> None:
-        with self.boundaries.hidden():
-            super().pass_time(seconds)
-
-    def one(self, statement: str, **values: Any) -> Any:
-        with self.boundaries.hidden():
-            return super().one(statement, **values)
-
-    def write(self, statement: str, **values: Any) -> None:
-        with self.boundaries.hidden():
-            super().write(statement, **values)
-
-    def first_apply(self) -> ApplyId | None:
-        """The only apply there is, if it is there already."""
-        found = self.one("SELECT min(apply_identifier) AS name FROM applies").name
-        return ApplyId(found) if found else None
+from tests.faults.stage import Stage
+from tests.faults.story_engines import (
+    answer_gets_lost_and_nothing_completes,
+    answers_get_lost,
+    completes,
+    completes_once_started,
+    first_fails,
+    first_is_gone_until_it_is_given_up,
+    first_is_refused,
+    first_is_refused_until_a_retry,
+    first_is_refused_until_it_is_carried_on,
+    loses_one_call_and_one_answer,
+    nothing_arrives_before_a_stop,
+    nothing_completes,
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +45,16 @@ class Ask:
 
 
 @dataclass(frozen=True)
+class Say:
+    """Something else that a person says, as soon as a condition holds. Whoever says it again, because nobody was told,
+    finds it said; returns what is reported.
+    """
+
+    what: Callable[[Stage], str]
+    when: Callable[[Stage], bool]
+
+
+@dataclass(frozen=True)
 class Story:
     """One rollout with all that people ask of it. `states` is how it must end."""
 
@@ -89,10 +62,12 @@ class Story:
     states: Mapping[str, tuple[str, ...]]
     apply_states: tuple[str, ...]
     policy: Policy = field(default_factory=Policy)
-    asks: tuple[Ask, ...] = ()
+    asks: tuple[Ask | Say, ...] = ()
     prepare: Callable[[Mapping[str, FakeEngine]], None] = lambda _engines: None
     declares: bool = True
     """A person has said of every engine that it runs a repeated Apply only once."""
+    applies: int = 1
+    """So many there are at the end, follow-ups included."""
 
     @property
     def deployments(self) -> tuple[str, ...]:
@@ -101,12 +76,11 @@ class Story:
 
     def is_over(self, stage: Stage) -> bool:
         """As far as Tern is concerned."""
-        settled = ("completed", "failed", "cancelled", "stopped")
-        row = stage.apply_row()
-        open_wishes = stage.one(
-            "SELECT count(*) AS n FROM control_deliveries WHERE state IN ('pending', 'sent')"
+        return not stage.one(
+            "SELECT (SELECT count(*) FROM control_deliveries WHERE state IN ('pending', 'sent'))"
+            " + (SELECT count(*) FROM applies WHERE verdict_effects_done_at IS NULL"
+            "   OR state NOT IN ('completed', 'failed', 'cancelled', 'stopped')) AS n"
         ).n
-        return row.state in settled and row.verdict_effects_done_at is not None and not open_wishes
 
 
 def play(story: Story, stage: Stage, told: int, report: Callable[[str], None]) -> None:
@@ -120,7 +94,11 @@ def play(story: Story, stage: Stage, told: int, report: Callable[[str], None]) -
         assert found is not None, "an acknowledged apply is gone"
         stage.last = found
     for ask in story.asks[max(0, told - 1) :]:
-        if ask.between:
+        if isinstance(ask, Say):
+            stage.run(until=lambda ask=ask: ask.when(stage))  # type: ignore[misc]
+            report(_insist(lambda ask=ask: ask.what(stage)))  # type: ignore[misc]
+            stage.lose_bells()
+        elif ask.between:
             _ask_in_between(stage, ask, report)
         else:
             stage.run(until=lambda ask=ask: ask.when(stage))  # type: ignore[misc]
@@ -134,7 +112,8 @@ def _ring_again(story: Story, stage: Stage) -> None:
     with stage.boundaries.hidden():
         for name in story.deployments:
             scope = str(stage.name(name))
-            for kind in ("dispatch", "progress", *(ask.verb.value for ask in story.asks)):
+            verbs = [ask.verb.value for ask in story.asks if isinstance(ask, Ask)]
+            for kind in ("dispatch", "progress", *verbs):
                 stage.do(kind, stage.operation(name).id, scope)
             stage.do("poll", name)
         stage.do("advance", stage.last)
@@ -191,95 +170,50 @@ def _always(stage: Stage) -> bool:
     return True
 
 
-def _loses_one_call_and_one_answer(engines: Mapping[str, FakeEngine]) -> None:
-    _completes(engines)
-    engines["A"].script("Apply", fail("UNAVAILABLE"))
-    engines["B"].script("Apply", lose_answer())
+def _gives_up(stage: Stage) -> str:
+    """Ten tries and ten minutes are not played, but written."""
+    if stage.state("A") != "failed":
+        stage.write(
+            "UPDATE apply_operations SET unheard_tries = 10, unheard_since = tern_clock() - interval '601 s'"
+            " WHERE id = :id",
+            id=stage.operation("A").id,
+        )
+        said = Answered(
+            stage.last, Selection(("A",)), Resolved.ENDED, None, "eve", "it burned down", engine_is_gone=True
+        )
+        answer(said, stage.ports)
+    return "request "
 
 
-def _completes(engines: Mapping[str, FakeEngine]) -> None:
-    for engine in engines.values():
-        engine.jobs._after_polls = 2
+def _was_silent(stage: Stage) -> bool:
+    return stage.operation("A").unheard_tries > 0 or stage.state("A") == "failed"
 
 
-def _completes_once_started(engines: Mapping[str, FakeEngine]) -> None:
-    """A runs until it is stopped, and completes after it has been started again; the others complete at once."""
-    for engine in engines.values():
-        for method in ("Progress", "BatchProgress"):
-            engine.always(method, _completing_after_start(engine))
+def _settles(stage: Stage) -> str:
+    if stage.one("SELECT count(*) AS n FROM outstanding_calls WHERE settled_at IS NULL").n:
+        settle_outstanding("A", "eve", "nothing of it is there", stage.ports)
+    return "request "
 
 
-def _completing_after_start(engine: FakeEngine) -> Callable[[Turn], Any]:
-    def run(turn: Turn) -> Any:
-        for job in list(engine.jobs.by_id.values()):
-            may_end = engine.name != "A" or engine.effects("start")
-            if job.state == "running" and may_end:
-                engine.jobs.set_state(job.remote_id, "completed")
-        return turn.perform()
-
-    return run
+def _is_looked_at(stage: Stage) -> bool:
+    """What is outstanding at A has been asked for, and its engine has answered."""
+    seen = "SELECT count(*) AS n FROM outstanding_calls WHERE last_seen <> '' OR settled_at IS NOT NULL"
+    return bool(stage.one(seen).n)
 
 
-def _first_fails(engines: Mapping[str, FakeEngine]) -> None:
-    """A's change fails while it is being watched."""
-    engine = engines["A"]
-
-    def run(turn: Turn) -> Any:
-        for job in list(engine.jobs.by_id.values()):
-            if job.state == "running":
-                engine.jobs.set_state(job.remote_id, "failed", error="a duplicate key")
-        return turn.perform()
-
-    _completes(engines)
-    engine.always("Progress", run)
-    engine.always("BatchProgress", run)
-
-
-def _first_is_refused(engines: Mapping[str, FakeEngine]) -> None:
-    _completes(engines)
-    engines["A"].always("Apply", not_accepted("no such table"))
-
-
-def _first_is_refused_until_a_retry(engines: Mapping[str, FakeEngine]) -> None:
-    """A refuses its change until somebody has mended what was wrong, and asks for a retry."""
-    _completes(engines)
-    ledger: Any = engines["A"].ledger
-
-    def run(turn: Turn) -> Any:
-        asked = ledger.look("SELECT count(*) AS n FROM control_requests WHERE verb = 'retry'").n
-        return turn.perform() if asked else not_accepted("no such table")(turn)
-
-    engines["A"].always("Apply", run)
-
-
-def _answers_get_lost(engines: Mapping[str, FakeEngine]) -> None:
-    _completes(engines)
-    engines["A"].script("Apply", lose_answer())
-
-
-def _answer_gets_lost_and_nothing_completes(engines: Mapping[str, FakeEngine]) -> None:
-    engines["A"].script("Apply", lose_answer())
-
-
-def _nothing_arrives_before_a_stop(engines: Mapping[str, FakeEngine]) -> None:
-    """Until its key is dead A is away."""
-    engine = engines["A"]
-
-    def run(turn: Turn) -> Any:
-        if not engine.effects("forbid"):
-            return fail("UNAVAILABLE")(turn)
-        return turn.perform()
-
-    engine.always("Apply", run)
-    _completes(engines)
-
-
-def _nothing_completes(engines: Mapping[str, FakeEngine]) -> None:
-    del engines
+def _carries_on(stage: Stage) -> str:
+    new = NewRest(stage.last, Selection(("A",)), "ann", accept_drift=True)
+    for group in show(new, stage.ports).groups:
+        key = rest_key(group.digest)
+        sent = replace(new, digest=group.digest, reason="it is mended", idempotency_key=key)
+        return f"apply {send(sent, stage.ports).apply_id}"
+    found = stage.one("SELECT apply_identifier AS name FROM applies WHERE carries_on IS NOT NULL")
+    return f"apply {found.name}"
 
 
 _MANUAL = Policy(cutover=Cutover.MANUAL)
 _PARALLEL = Policy(copy=Copy.PARALLEL)
+_CONTINUE = Policy(copy=Copy.PARALLEL, on_failure=OnFailure.CONTINUE)
 
 STORIES: Mapping[str, Story] = {
     story.name: story
@@ -288,7 +222,7 @@ STORIES: Mapping[str, Story] = {
             "plain",
             {"A": ("completed",), "B": ("completed",)},
             ("completed",),
-            prepare=_completes,
+            prepare=completes,
         ),
         Story(
             # Nobody declared anything: no key is sent twice, whoever dies where, and one whose call never came through
@@ -297,7 +231,7 @@ STORIES: Mapping[str, Story] = {
             {"A": ("completed",), "B": ("completed",)},
             ("completed",),
             policy=Policy(copy=Copy.PARALLEL),
-            prepare=_loses_one_call_and_one_answer,
+            prepare=loses_one_call_and_one_answer,
             declares=False,
         ),
         Story(
@@ -306,14 +240,14 @@ STORIES: Mapping[str, Story] = {
             {"A": ("stopped",)},
             ("stopped",),
             asks=(Ask(Verb.STOP, (), lambda stage: stage.state("A") != "pending", between=True),),
-            prepare=_nothing_completes,
+            prepare=nothing_completes,
         ),
         Story(
             "stop-after-dispatch",
             {"A": ("stopped",), "B": ("stopped",)},
             ("stopped",),
             asks=(Ask(Verb.STOP, (), _has_id("A")),),
-            prepare=_nothing_completes,
+            prepare=nothing_completes,
         ),
         Story(
             "start-after-stop",
@@ -323,7 +257,7 @@ STORIES: Mapping[str, Story] = {
                 Ask(Verb.STOP, (), _has_id("A")),
                 Ask(Verb.START, ("A", "B"), _is("stopped", "A", "B")),
             ),
-            prepare=_completes_once_started,
+            prepare=completes_once_started,
         ),
         Story(
             "manual-cutover",
@@ -334,7 +268,7 @@ STORIES: Mapping[str, Story] = {
                 Ask(Verb.CUTOVER, ("A",), _is("waiting_for_cutover", "A")),
                 Ask(Verb.CUTOVER, ("B",), _is("waiting_for_cutover", "B")),
             ),
-            prepare=_completes,
+            prepare=completes,
         ),
         Story(
             # Tern asks for each cutover by itself, one after the other, while both copies are done.
@@ -342,19 +276,19 @@ STORIES: Mapping[str, Story] = {
             {"A": ("completed",), "B": ("completed",)},
             ("completed",),
             policy=Policy(copy=Copy.BARRIER),
-            prepare=_completes,
+            prepare=completes,
         ),
         Story(
             "failure-and-halt",
             {"A": ("failed",), "B": ("skipped",)},
             ("failed",),
-            prepare=_first_fails,
+            prepare=first_fails,
         ),
         Story(
             "refusal-and-halt",
             {"A": ("failed",), "B": ("skipped",)},
             ("failed",),
-            prepare=_first_is_refused,
+            prepare=first_is_refused,
         ),
         Story(
             # The refusal holds the rollout; after a retry B is let in after all.
@@ -363,21 +297,21 @@ STORIES: Mapping[str, Story] = {
             ("completed",),
             policy=Policy(on_failure=OnFailure.PAUSE),
             asks=(Ask(Verb.RETRY, ("A",), _is("failed", "A")),),
-            prepare=_first_is_refused_until_a_retry,
+            prepare=first_is_refused_until_a_retry,
         ),
         Story(
             "cancel",
             {"A": ("cancelled",), "B": ("cancelled",)},
             ("cancelled",),
             asks=(Ask(Verb.CANCEL, (), _has_id("A")),),
-            prepare=_nothing_completes,
+            prepare=nothing_completes,
         ),
         Story(
             "parallel-with-a-lost-answer",
             {"A": ("completed",), "B": ("completed",)},
             ("completed",),
             policy=_PARALLEL,
-            prepare=_answers_get_lost,
+            prepare=answers_get_lost,
         ),
         Story(
             # The answer gets lost, and the stop comes between the claim and the look of the repetition.
@@ -385,7 +319,7 @@ STORIES: Mapping[str, Story] = {
             {"A": ("stopped",)},
             ("stopped",),
             asks=(Ask(Verb.STOP, (), lambda stage: stage.operation("A").attempt > 1, between=True),),
-            prepare=_answer_gets_lost_and_nothing_completes,
+            prepare=answer_gets_lost_and_nothing_completes,
         ),
         Story(
             # Nothing arrives, a stop kills the key, and a start begins the next generation.
@@ -396,7 +330,7 @@ STORIES: Mapping[str, Story] = {
                 Ask(Verb.STOP, (), _is("failed_retryable", "A")),
                 Ask(Verb.START, (), _is("stopped", "A")),
             ),
-            prepare=_nothing_arrives_before_a_stop,
+            prepare=nothing_arrives_before_a_stop,
         ),
         Story(
             # The stop meets an unanswered dispatch: it must be resolved first.
@@ -408,7 +342,26 @@ STORIES: Mapping[str, Story] = {
                     Verb.STOP, (), lambda stage: stage.state("A") == "failed_retryable" or _has_id("A")(stage)
                 ),
             ),
-            prepare=_answer_gets_lost_and_nothing_completes,
+            prepare=answer_gets_lost_and_nothing_completes,
+        ),
+        Story(
+            # Its engine is gone and given up; what was sent holds the target until a second word settles it.
+            "give-up-and-settle",
+            {"A": ("failed",), "B": ("completed",)},
+            ("failed",),
+            policy=_CONTINUE,
+            asks=(Say(_gives_up, _was_silent), Say(_settles, _is_looked_at)),
+            prepare=first_is_gone_until_it_is_given_up,
+        ),
+        Story(
+            # Refused, mended and carried on; a retry comes too late.
+            "carry-on-the-rest",
+            {"A": ("failed",), "B": ("completed",)},
+            ("failed",),
+            policy=_CONTINUE,
+            asks=(Say(_carries_on, _is("failed", "A")), Ask(Verb.RETRY, ("A",), _always)),
+            prepare=first_is_refused_until_it_is_carried_on,
+            applies=2,
         ),
     )
 }

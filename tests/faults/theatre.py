@@ -21,7 +21,8 @@ from tests.faults.fake_engine import FakeEngine
 from tests.faults.history import History, Job, from_ledger, install_audit, read_history
 from tests.faults.invariants import violations
 from tests.faults.ledger import Ledger
-from tests.faults.stories import LEASE_S, STORIES, Stage, Story, play
+from tests.faults.stage import LEASE_S, Stage
+from tests.faults.stories import STORIES, Story, play
 
 _ROOT = Path(__file__).parents[2]
 _TABLES = (
@@ -197,7 +198,7 @@ class Theatre:
                 wrong.append(f"{name} is {found[name]} and should be {' or '.join(allowed)}")
         if ended not in story.apply_states:
             wrong.append(f"the apply is {ended} and should be {' or '.join(story.apply_states)}")
-        if len(history.applies) != 1:
+        if len(history.applies) != story.applies:
             wrong.append(f"S13: there are {len(history.applies)} applies")
         assert not wrong, "\n".join([*wrong, stage.picture(), *_timeline(history)])
 

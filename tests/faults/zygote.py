@@ -13,7 +13,8 @@ from typing import Any
 
 from tern.store.session import connect
 from tests.faults.boundaries import Boundaries, watch
-from tests.faults.stories import LEASE_S, STORIES, Stage, play
+from tests.faults.stage import LEASE_S, Stage
+from tests.faults.stories import STORIES, play
 
 
 def serve() -> None:
