@@ -132,8 +132,15 @@ def answer(answered: Answered, ports: Ports) -> tuple[ReceiptLine, ...]:
         refuse_unexpected(answered.expected, [_outcome(rehearsed, each, ports) for each in chosen])
     if len(chosen) == 1 and not answered.dry_run:
         _answer_one(answered, chosen[0], ports)
-        return (ReceiptLine(chosen[0], Receipt.ACCEPTED),)
-    return tuple(_outcome(answered, deployment, ports) for deployment in chosen)
+        lines: tuple[ReceiptLine, ...] = (ReceiptLine(chosen[0], Receipt.ACCEPTED),)
+    else:
+        lines = tuple(_outcome(answered, deployment, ports) for deployment in chosen)
+    # Once, however many were answered for.
+    if not answered.dry_run and any(line.outcome is Receipt.ACCEPTED for line in lines):
+        ports.bells.advance(answered.apply_id)
+        if (other := answered.taken_from) is not None and other.apply_id != answered.apply_id:
+            ports.bells.advance(other.apply_id)
+    return lines
 
 
 def settle_statements(answer: StatementAnswer, ports: Ports) -> ReceiptLine:
@@ -156,8 +163,6 @@ def _answer_one(answered: Answered, deployment: str, ports: Ports) -> None:
     name = ScopeName(answered.apply_id, deployment)
     if answered.engine_is_gone:
         ports.store.give_up(name, answered.found, answered.caller, answered.reason, dry_run=answered.dry_run)
-        if not answered.dry_run:
-            ports.bells.advance(answered.apply_id)
         return
     sighting = _sighted(name, answered.remote_id, answered.taken_from, ports) if answered.remote_id else None
     ports.store.resolve_uncertain(
@@ -170,12 +175,6 @@ def _answer_one(answered: Answered, deployment: str, ports: Ports) -> None:
         dry_run=answered.dry_run,
         sighting=sighting,
     )
-    if not answered.dry_run:
-        for apply_id in {
-            answered.apply_id,
-            *([] if (other := answered.taken_from) is None else [other.apply_id]),
-        }:
-            ports.bells.advance(apply_id)
 
 
 def _sighted(name: ScopeName, remote_id: RemoteId, taken_from: ScopeName | None, ports: Ports) -> Sighting:

@@ -26,7 +26,7 @@ from tern.store.apply import (
     target_refusal,
 )
 from tern.store.chain import Family, load_family, lock_family
-from tern.store.event import Happening, append
+from tern.store.event import Happening, append, append_all
 from tern.store.half_done import half_done, refuse_half_done
 from tern.store.plan import UnkeptPlan, check_size, keep_plan, load_plan, new_identifier
 from tern.store.preview import insert_previews
@@ -135,15 +135,19 @@ class RestSteps(Steps):
             "shown_as": new.digest,
         }
         append(tx, Happening(apply_pk, "accepted", new.caller, None, new.reason, detail=detail))
-        for chain in group.chains:
-            tip = chain.tip
-            words = f"carried on by {apply_id}/{chain.deployment}: {new.reason}"
-            append(
-                tx,
+        append_all(
+            tx,
+            [
                 Happening(
-                    family.applies[tip.operation_id], "carried_on", new.caller, tip.operation_id, words
-                ),
-            )
+                    family.applies[chain.tip.operation_id],
+                    "carried_on",
+                    new.caller,
+                    chain.tip.operation_id,
+                    f"carried on by {apply_id}/{chain.deployment}: {new.reason}",
+                )
+                for chain in group.chains
+            ],
+        )
         due = project_parent(tx, apply_pk, new.caller, rings=True)
         first = tuple(each for each in due if isinstance(each, Due))
         return AcceptedApply(apply_id, is_new=True, first=first, told=tuple(each.words for each in left))

@@ -4,15 +4,22 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from tern.domain.crowd import AHEAD_MOST, in_turn, room_for
 from tern.domain.policy import Policy
+from tern.domain.rest_asked import NewRest, rest_key
+from tern.domain.selection import Selection
+from tern.flows.accept import answer
+from tern.flows.rest import send, show
 from tern.flows.sweep import reconcile
+from tern.ports import Answered, Resolved
 from tern.store.gauge import read_gauges
 from tern.store.reading import Reading
 from tern.view import UNTAKEN_AFTER_S, apply_view
+from tests.e2e.test_crowd import WIDE as WIDEST
 from tests.e2e.test_crowd import widen
 from tests.flows.steps import PARALLEL, methods
 from tests.world import World
@@ -265,3 +272,75 @@ def test_accepting_a_crowd_costs_the_same_whatever_the_statistics_say(
     astray = seconds(names[:half])
     world.write("ANALYZE")
     assert astray < 5 * seconds(names[half:])
+
+
+@pytest.fixture
+def many(make_world: Callable[..., World]) -> tuple[World, list[str]]:
+    """Two thousand deployments, with an apply over the first fifth of them, and one over all the others."""
+    world = make_world("E")
+    return world, widen(world)
+
+
+def test_carrying_on_a_crowd_costs_as_much_for_each(many: tuple[World, list[str]]) -> None:
+    """Of four times as many, what is left is shown and accepted in about four times the time."""
+    world, names = many
+
+    def seconds(some: list[str]) -> float:
+        source = world.apply(*some, policy=PARALLEL)
+        world.write(
+            "UPDATE table_changes SET state = 'failed' WHERE apply_id = (SELECT id FROM applies"
+            " WHERE apply_identifier = :apply)",
+            apply=source,
+        )
+        new = NewRest(source, Selection(), "ann", previews=False)
+        began = time.monotonic()
+        (group,) = show(new, world.ports).groups
+        key = rest_key(group.digest)
+        accepted = send(replace(new, digest=group.digest, reason="because", idempotency_key=key), world.ports)
+        took = time.monotonic() - began
+        assert len(accepted.deployments) == len(some)
+        assert world.apply_row(accepted.apply_id).operation_count == len(some)
+        assert world.apply_row(source).state == "cancelled"
+        world.forget_bells()
+        return took
+
+    few = seconds(names[: WIDEST // 5])
+    assert seconds(names[WIDEST // 5 :]) < 4 * 2.5 * few
+
+
+def test_giving_a_crowd_up_costs_as_much_for_each(many: tuple[World, list[str]]) -> None:
+    """One word for all of a site's engines, with the number that it is meant for."""
+    world, names = many
+
+    def seconds(some: list[str]) -> float:
+        world.apply(*some, policy=PARALLEL)
+        world.forget_bells()
+        world.write(
+            "UPDATE apply_operations SET state = 'running', started_at = tern_clock(), unheard_tries = 10,"
+            " engine_resume_context = 'R' || id, next_attempt_at = NULL,"
+            " unheard_since = tern_clock() - interval '601 s' WHERE state = 'pending'"
+        )
+        said = Answered(
+            world.last,
+            Selection(everywhere=True),
+            Resolved.ENDED,
+            None,
+            "eve",
+            "the site burned down",
+            expected=len(some),
+            engine_is_gone=True,
+        )
+        began = time.monotonic()
+        answer(said, world.ports)
+        took = time.monotonic() - began
+        ended = world.one(
+            "SELECT count(*) FILTER (WHERE state = 'failed') AS n FROM apply_operations WHERE apply_id ="
+            " (SELECT id FROM applies WHERE apply_identifier = :apply)",
+            apply=world.last,
+        )
+        assert ended.n == len(some)
+        assert [kind for kind, _ in world.bells.queue] == ["advance"]
+        return took
+
+    few = seconds(names[:100])
+    assert seconds(names[100:600]) < 5 * 2.5 * few

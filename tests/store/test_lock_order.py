@@ -15,16 +15,22 @@ import psycopg
 import pytest
 
 from tern.domain.control import Verb
+from tern.domain.effect import Effect
 from tern.domain.errors import Refused
-from tern.domain.identity import RemoteId
+from tern.domain.identity import ApplyId, RemoteId
 from tern.domain.outcome import Ok
-from tern.domain.policy import Copy, Policy
+from tern.domain.outstanding import Fate, Found
+from tern.domain.policy import Copy, OnFailure, Policy
+from tern.domain.rest_asked import NewRest
 from tern.domain.samples import Sample
 from tern.domain.selection import Selection
+from tern.domain.statement import StatementAnswer
 from tern.domain.states import State
-from tern.ports import DeliveryClaimed, DispatchClaimed, Looked, Poll, Resolved
+from tern.ports import Asked, DeliveryClaimed, DispatchClaimed, Looked, Poll, Resolved
 from tern.store.sql import text
+from tests.faults.behaviour import not_accepted
 from tests.flows.steps import PARALLEL, running, settle
+from tests.invariants import assert_safe
 from tests.store.conftest import QueueBehind, held, waiting
 from tests.world import World
 
@@ -188,16 +194,81 @@ def effects(world: World) -> Call:
     return lambda: world.store.claim_verdict_effects(world.last)
 
 
+def a_rest(world: World) -> Call:
+    """B was never sent, and gives its target to the follow-up."""
+    world.apply("A", "B")
+    world.answer_bells()
+    assert (world.state("A"), world.state("B")) == ("running", "pending")
+    return carrying_on(world, world.last, "B")
+
+
+def carrying_on(world: World, apply_id: ApplyId, name: str) -> Call:
+    asked = NewRest(apply_id, Selection((name,)), "ann", accept_drift=True)
+    (group,) = world.store.rest(asked).groups
+    new = replace(asked, digest=group.digest, reason="because", idempotency_key=f"rest {group.digest}")
+    return lambda: world.store.accept_rest(new)
+
+
+def is_long_silent(world: World) -> None:
+    """As if there had been ten tries in ten minutes."""
+    world.write(
+        "UPDATE apply_operations SET unheard_tries = 10, unheard_since = tern_clock() - interval '601 s',"
+        " unheard_look = sampled_look"
+    )
+
+
+def given_up(world: World) -> Call:
+    """With a wish that is moot from then on."""
+    running(world, "A", "B")
+    world.ask(Verb.STOP)
+    world.forget_bells()
+    is_long_silent(world)
+    name = world.name("A")
+    return lambda: world.store.give_up(name, Resolved.ENDED, "eve", "it burned down")
+
+
+def settled(world: World) -> Call:
+    """Another apply waits for the target."""
+    given_up(world)()
+    world.apply("A", policy=PARALLEL, accept_drift=True)
+    world.forget_bells()
+    lines = [each.call_id for each in world.store.outstanding_at("A")]
+    return lambda: world.store.settle_by_word("A", lines, "eve", "nothing is there")
+
+
+def settled_by_a_look(world: World) -> Call:
+    settled(world)
+    (line,) = world.store.outstanding_at("A")
+    found = Found(Fate.SETTLED, "not_found")
+    return lambda: world.store.record_outstanding(line.call_id, found)
+
+
+def a_statement_s_word(world: World) -> Call:
+    running(world, "A", "B")
+    world.write("UPDATE table_changes SET state = 'unknown'")
+    world.write("UPDATE apply_operations SET state = 'failed', completed_at = tern_clock()")
+    answer = StatementAnswer(world.name("A"), {1: Effect.DONE}, "eve", "I looked")
+    return lambda: world.store.settle_statements(answer)
+
+
+def an_end_of_what_is_outstanding(world: World) -> Call:
+    given_up(world)()
+    apply_id = world.last
+    wanted = Asked(Verb.CANCEL, apply_id, Selection(("A",)), "bob", "enough", outstanding=True)
+    return lambda: world.store.accept_wish(wanted)
+
+
 STEPS = {
     step.__name__: step
     for step in (
         a_claim, a_withdrawal, dispatched, refused, unanswered, held_uncertain, resolved, a_look, a_wish_s_claim,
-        a_wish_sent, a_wish_undelivered, a_wish_refused, many_wishes, many_starts, an_advance, effects,
+        a_wish_sent, a_wish_undelivered, a_wish_refused, many_wishes, many_starts, an_advance, effects, a_rest,
+        given_up, settled, settled_by_a_look, a_statement_s_word, an_end_of_what_is_outstanding,
     )
 }  # fmt: skip
 
-ALONE = {"dispatched"}
-"""These change no state, only who drives the operation: nobody has to wait for the apply."""
+ALONE = {"dispatched", "an_end_of_what_is_outstanding"}
+"""These change no state, only who drives the operation or what is wanted: nobody has to wait for the apply."""
 
 
 def _everything() -> Selection:
@@ -281,6 +352,68 @@ def test_two_rollouts_over_the_same_targets_never_deadlock(world: World) -> None
         world.last = world.one("SELECT max(apply_identifier) AS it FROM applies WHERE state = 'pending'").it
         world.ask(Verb.CANCEL)
         settle(world)
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_what_is_said_of_one_apply_at_once_never_deadlocks(world: World, turn: int) -> None:
+    """A is given up, and another apply waits for it; B can be given up; C, which was refused, is carried on and tried
+    again. All of it at the same instant, each time begun by another one: some are refused, and nobody is thrown out.
+    """
+    world.engines["C"].script("Apply", not_accepted())
+    world.apply(policy=Policy(copy=Copy.PARALLEL, on_failure=OnFailure.CONTINUE))
+    world.answer_bells()
+    source = world.last
+    assert {name: world.state(name) for name in "ABC"} == {"A": "running", "B": "running", "C": "failed"}
+    is_long_silent(world)
+    world.store.give_up(world.name("A"), Resolved.ENDED, "eve", "it burned down")
+    world.apply("A", policy=PARALLEL)
+    world.forget_bells()
+    lines = [each.call_id for each in world.store.outstanding_at("A")]
+
+    def safely(call: Call) -> Call:
+        def run() -> str:
+            try:
+                call()
+            except Refused as refusal:
+                return refusal.reason
+            return ""
+
+        return run
+
+    key, name = world.operation("C", source).id, world.name("C", source)
+    calls: list[Call] = [
+        carrying_on(world, source, "C"),
+        lambda: world.store.give_up(world.name("B", source), Resolved.ENDED, "eve", "it burned down"),
+        lambda: world.store.settle_by_word("A", lines, "eve", "nothing is there"),
+        lambda: world.ask_for(Verb.CANCEL, Selection(("A",)), apply_id=source, outstanding=True),
+        lambda: world.ask(Verb.STOP, apply_id=source),
+        lambda: world.store.settle_uncalled(source, 10),
+        lambda: (world.ask(Verb.RETRY, "C", apply_id=source), world.do("retry", key, str(name))),
+        lambda: world.apply("C", "A", "B", policy=PARALLEL),
+    ]
+    calls = [safely(call) for call in (*calls[turn:], *calls[:turn])]
+    before = deadlocks(world)
+    with ThreadPoolExecutor(len(calls)) as threads:
+        with held(world, LEVELS["applies"]):
+            futures = [threads.submit(call) for call in calls]
+            while sum(each.done() for each in futures) + waiting(world) < len(calls):
+                pass
+        said = [future.result(timeout=20) for future in futures]
+    assert "" in said
+    assert deadlocks(world) == before
+    live = world.one(
+        "SELECT count(*) AS n FROM apply_operations WHERE deployment = 'C' AND completed_at IS NULL"
+    )
+    assert live.n <= 1
+    assert_safe(world)
+
+
+def deadlocks(world: World) -> int:
+    """How many transactions of this database were thrown out because two waited for each other."""
+    with world.database.begin() as tx:
+        tx.execute(text("SELECT pg_stat_force_next_flush()"))
+    found = world.one("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    return int(found.deadlocks)
 
 
 def test_deployments_are_held_in_one_order(world: World) -> None:
