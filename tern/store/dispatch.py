@@ -121,7 +121,9 @@ class DispatchSteps(WithdrawSteps):
             has_remote_id=scope.remote_id is not None,
             has_earlier_intent=row.dispatch_key is not None,
             may_be_repeated=scope.deployment.idempotent_dispatch or row.repeat_is_safe,
-            is_same_engine=row.engine_number in {None, scope.deployment.engine_number},
+            # What was asked before is no word about a database that its engine was found at only since.
+            is_same_engine=row.engine_number in {None, scope.deployment.engine_number}
+            and not scope.deployment.names_another_database,
             offers_resolve=bool(scope.deployment.capabilities.resolve),
             begins_nothing=is_held,
         )

@@ -40,7 +40,7 @@ SCOPE_COLUMNS = (
     "   ORDER BY c.ordinal) FROM table_changes c WHERE c.operation_id = o.id) AS changes,"
     " d.name AS d_name, d.environment AS d_environment, d.database AS d_database, d.address, d.labels,"
     " d.position AS d_position, d.credentials, d.capabilities, d.deduplicates, d.engine_number AS d_engine_number,"
-    " d.probe_is_old, coalesce(d.drained, false) AS drained,"
+    " d.probe_is_old, d.engine_identity, coalesce(d.drained, false) AS drained,"
     # For what is finished nothing is sent any more, so its scope is a whole one without.
     f" o.completed_at IS NOT NULL OR {HOLDS_ITS_ID} AS holds_remote_id"
 )
@@ -110,6 +110,7 @@ def found_in(row: Row) -> FoundOperation:
             drained=row.drained,
             engine_number=row.d_engine_number,
             probe_is_old=row.probe_is_old,
+            engine_identity=row.engine_identity,
         )
     return FoundOperation(
         operation_id=row.id,

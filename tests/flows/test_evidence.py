@@ -211,6 +211,32 @@ def test_a_key_is_not_asked_about_at_another_engine(world: World) -> None:
     assert not world.engines["C"].calls("Resolve")
 
 
+@pytest.mark.parametrize("declares", [True, False], ids=["declared", "undeclared"])
+def test_a_key_is_not_taken_to_an_engine_that_was_found_at_another_database(
+    world: World,
+    declares: bool,  # noqa: FBT001
+) -> None:
+    """Behind the same address: neither what was declared of the one before holds for it, nor what it says of a key."""
+    if not declares:
+        world.undeclared()
+    world.write("UPDATE deployments SET engine_identity = 'one' WHERE name = 'A'")
+    for method in ("Apply", "Resolve"):
+        world.engines["A"].always(method, fail("UNAVAILABLE"))
+    world.apply("A")
+    world.answer_bells()
+    assert world.state("A") == "failed_retryable"
+    for method in ("Apply", "Resolve"):
+        world.engines["A"].always(method, None)
+    sent = len(methods(world, "A", ("Apply", "Resolve")))
+    world.write(
+        "UPDATE deployments SET capabilities = capabilities || '{\"identity\"\\: \"another\"}' WHERE name = 'A'"
+    )
+    world.pass_time(60)
+    world.sweep()
+    assert world.state("A") == "uncertain"
+    assert len(methods(world, "A", ("Apply", "Resolve"))) == sent
+
+
 def test_a_finding_is_never_written_down_as_a_declaration(world: World) -> None:
     """What a probe finds stands beside what a person said, and a probe that failed makes it old."""
     world.store.record_probes({"A": EVERYTHING, "B": None})
