@@ -2,7 +2,7 @@
 although no operation follows it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tern.domain.identity import ApplyId, ScopeName
@@ -39,6 +39,11 @@ class OutstandingStore(Protocol):
 
     def outstanding_at(self, deployment: str) -> tuple[Outstanding, ...]:
         """What is not settled at the target of a deployment, under its own name."""
+
+    def outstanding_before(self, deployments: Sequence[str]) -> Mapping[str, Outstanding]:
+        """Of these, those at whose targets something is outstanding, under whatever name, and the first of it: nothing
+        is sent there before it is settled.
+        """
 
     def make_outstanding_due(self, deployment: str) -> None:
         """Somebody wants to know now: it is looked at whatever pause it has."""

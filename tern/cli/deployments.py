@@ -153,6 +153,7 @@ def ls(*, environment: str, labels: Sequence[str], as_json: bool) -> None:
     for quiet in reach.store().silences():
         silent.setdefault(quiet.deployment, []).append(quiet)
     compared = reach.store().findings()
+    outstanding = reach.store().outstanding_before([each.name for each in found])
     if as_json:
         listed = []
         for each in found:
@@ -164,6 +165,7 @@ def ls(*, environment: str, labels: Sequence[str], as_json: bool) -> None:
                     "held_by": holder.apply_id if holder else None,
                     "held_by_operation": holder.scope if holder else None,
                     "unanswered": unanswered,
+                    "outstanding": outstanding[each.name].as_json() if each.name in outstanding else None,
                     "same_targets": [
                         {"deployment": other, "finding": finding.value}
                         for other, finding in compared.get(each.name, {}).items()
@@ -184,6 +186,7 @@ def ls(*, environment: str, labels: Sequence[str], as_json: bool) -> None:
         lines.append(line)
         facts = ["drained" if each.drained else "", _offers(each)]
         facts.append(f"held by {holder.scope} ({holder.operation_state})" if holder else "")
+        facts += [outstanding[each.name].words] if each.name in outstanding else []
         facts += [silence_words(quiet) for quiet in silent.get(each.name, ())]
         facts += [
             f"{'same target as' if finding is Finding.SAME else 'perhaps the same target as'} {other}"

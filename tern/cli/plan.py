@@ -15,6 +15,7 @@ from tern.cli.words import count, duration, one_line, plural
 from tern.domain.drift import Foretold, Look, compared, warnings
 from tern.domain.enqueue import NewChange
 from tern.domain.model import Deployment, Plan, ReviewedTarget
+from tern.domain.outstanding import told_before
 from tern.probing import TargetPreview, preview
 
 REFUSED = 5
@@ -65,10 +66,13 @@ def plan(
     before = ports.store.reviewed_previews(kept.plan_id, [each.name for each in targets])
     foretold = compared([found.foretold() for found in previews], before)
     ports.store.record_previews(kept.plan_id, foretold, reach.caller())
+    waits = told_before(ports.store.outstanding_before([each.name for each in targets]))
     if as_json:
-        write_document("plan", _json(kept, previews, foretold), warnings=_warnings(kept, foretold))
+        told = [*_warnings(kept, foretold), *waits]
+        write_document("plan", _json(kept, previews, foretold), warnings=told)
     else:
-        show(_picture(kept, previews, foretold), wraps=True)
+        lines = _picture(kept, previews, foretold)
+        show([*lines, *(Text(f"  ! {words}", "yellow") for words in waits)], wraps=True)
     return REFUSED if any(found.look is Look.REFUSED for found in foretold) else 0
 
 

@@ -2,7 +2,7 @@
 of an engine that is gone (G4, G10).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
@@ -294,4 +294,12 @@ def refuse_live(deployment: str, lines: Sequence[Outstanding]) -> None:
         next_step="; ".join(command for line in live for command, _ in line.ways)
         or "Wait until it has ended.",
         reason="OUTSTANDING_LIVE",
+    )
+
+
+def told_before(found: Mapping[str, Outstanding]) -> tuple[str, ...]:
+    """What somebody is told who selects these deployments for a rollout: it is accepted, and waits."""
+    return tuple(
+        f"{name} waits until it is settled: {each.words}; {' or '.join(command for command, _ in each.ways)}"
+        for name, each in found.items()
     )

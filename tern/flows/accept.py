@@ -13,6 +13,7 @@ from tern.domain.identity import PlanId, RemoteId, ScopeName
 from tern.domain.model import Deployment, Plan, PlannedChange
 from tern.domain.outcome import Ok, Unknown
 from tern.domain.outcome import Refused as CallRefused
+from tern.domain.outstanding import told_before
 from tern.domain.policy import Policy
 from tern.domain.review import check_reviewed
 from tern.domain.selection import refuse_unexpected
@@ -68,7 +69,8 @@ def enqueue(asked: Enqueue, ports: Ports) -> Enqueued:
             changes=change.changes,
             caller=asked.caller,
         )
-    told = (*warnings(foretold), *same_places(targets, register))
+    waits = told_before(ports.store.outstanding_before(names))
+    told = (*waits, *warnings(foretold), *same_places(targets, register))
     return _accept(asked, change, plan.plan_id, choice, policy, names, ports, foretold, told)
 
 

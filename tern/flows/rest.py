@@ -8,6 +8,7 @@ from tern.domain.enqueue import refuse_unsafe
 from tern.domain.errors import Refused
 from tern.domain.identity import ApplyId
 from tern.domain.model import Deployment
+from tern.domain.outstanding import told_before
 from tern.domain.rest import Group, Rest
 from tern.domain.rest_asked import NewRest
 from tern.domain.rest_digest import group_of
@@ -60,7 +61,8 @@ def _looked(new: NewRest, group: Group, ports: Ports) -> tuple[NewRest, tuple[st
     if not new.previews and (unasked := [each for each in targets if each.capabilities.resolve is None]):
         ports.store.record_probes(offered(unasked, probe(ports.engines, unasked)))
     prove_targets(names, ports.engines, ports.store)
-    return replace(new, foretold=foretold), (*warnings(foretold), *same_places(targets, register))
+    waits = told_before(ports.store.outstanding_before(names))
+    return replace(new, foretold=foretold), (*waits, *warnings(foretold), *same_places(targets, register))
 
 
 def _foretold(

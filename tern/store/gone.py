@@ -4,7 +4,7 @@ Each method is one transaction.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tern.domain.answer import fitting_gone
 from tern.domain.control import Delivery
@@ -18,7 +18,7 @@ from tern.store.doubt import lock_operations
 from tern.store.event import Happening, append, append_all
 from tern.store.gate import claim_runs_for_s
 from tern.store.outstanding import Sent, Why, open_outstanding, sent_of
-from tern.store.outstanding_hold import SELECTED, outstanding_in
+from tern.store.outstanding_hold import BEFORE, SELECTED, outstanding_in
 from tern.store.outstanding_look import lock_applies, settle, wake
 from tern.store.projection import close_deliveries, move, project_parent
 from tern.store.scope import find_named
@@ -119,6 +119,12 @@ class GoneSteps(Steps):
         """See outstanding_port.OutstandingStore."""
         with transaction(self.engine) as tx:
             return tuple(outstanding_in(row) for row in tx.execute(_AT, {"deployment": deployment}))
+
+    def outstanding_before(self, deployments: Sequence[str]) -> Mapping[str, Outstanding]:
+        """See outstanding_port.OutstandingStore."""
+        with transaction(self.engine) as tx:
+            rows = tx.execute(BEFORE, {"names": list(deployments)})
+            return {row.name: outstanding_in(row) for row in rows}
 
     def make_outstanding_due(self, deployment: str) -> None:
         """See outstanding_port.OutstandingStore."""

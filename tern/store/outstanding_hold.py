@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from tern.domain.outstanding import Outstanding
 from tern.store.scope import REMOTE_ID
-from tern.store.sql import Row
+from tern.store.sql import Row, text
 
 WHERE_ASKED = "coalesce(nullif(c.proven_address, ''), c.address)"
 """Where what is outstanding as line c may be asked about."""
@@ -42,6 +42,16 @@ IS_OUTSTANDING = f"({_IS_ANY} AND EXISTS (SELECT {_ROWS}))"
 
 OUTSTANDING_AT = f"(CASE WHEN {_IS_ANY} THEN (SELECT {_OBJECT} {_ROWS} ORDER BY c.id LIMIT 1) END)"
 """The first of it, as an object that outstanding_from() reads; NULL for nothing."""
+
+
+BEFORE = text(
+    f"SELECT w.name, {SELECTED} FROM unnest(CAST(:names AS text[])) WITH ORDINALITY AS w(name, place)"
+    # By LIMIT each is looked up by its key, however many are asked about.
+    " CROSS JOIN LATERAL (SELECT * FROM deployments WHERE name = w.name LIMIT 1) d"
+    " CROSS JOIN LATERAL (SELECT min(o.id) AS id FROM tern_outstanding(d.environment, d.database, d.name) o) k"
+    f" JOIN outstanding_calls c ON c.id = k.id JOIN applies ca ON ca.id = c.apply_id WHERE {_IS_ANY} ORDER BY w.place"
+)
+"""The first of what is outstanding at the target of each of these deployments; no row for nothing."""
 
 
 def outstanding_in(row: Row) -> Outstanding:

@@ -1,13 +1,14 @@
 """An engine that is gone, from the command line: what is printed, what is refused, and how it ends."""
 
 import threading
+from pathlib import Path
 
 import pytest
 
 from tern.domain.timing import RPC_DEADLINE_S
 from tests.cli.conftest import Tern
 from tests.flows.gone import comes_back, goes, look_again, pass_long, unsettled
-from tests.flows.steps import PARALLEL
+from tests.flows.steps import PARALLEL, engine_says
 from tests.world import World
 
 WHY = ("--reason", "it burned down")
@@ -117,6 +118,36 @@ def test_cancel_outstanding_waits_until_it_is_over(gone: str, world: World, tern
     world.sweep()
     assert unsettled(world) == []
     assert tern("cancel", f"{gone}/A", "--outstanding", *WHY).code == 5
+
+
+def test_whoever_plans_or_rolls_out_there_is_told(
+    gone: str, world: World, tern: Tern, tmp_path: Path
+) -> None:
+    """It is accepted, and waits: the plan, the apply and the list of deployments say so, until it is settled."""
+    change = tmp_path / "change.sql"
+    change.write_text("ALTER TABLE orders ADD COLUMN other text")
+    place = ("--ddl", str(change), "-e", "test", "-d", "shop", "--deployments", "A,B")
+    tern("resolve", f"{gone}/A", "--as", "ended", *GONE)
+    comes_back(world, "A")
+    look_again(world)
+    command = f"tern cancel {gone}/A --outstanding --reason"
+    for words in (("plan", *place), ("apply", *place, "--accept-drift", "--reason", "because")):
+        if words[0] == "apply":
+            engine_says(world, "B", "completed")
+        told = tern(*words, "--json").document["warnings"]
+        assert [command in each for each in told if "outstanding" in each] == [True], words
+    assert command in " ".join(tern("plan", *place).out.split())
+    listed = {
+        each["name"]: each["outstanding"] for each in tern("deployments", "ls", "--json").data["deployments"]
+    }
+    assert (listed["A"]["scope"], listed["B"]) == (f"{gone}/A", None)
+    assert "outstanding" in tern("deployments", "ls").out
+    assert tern("cancel", f"{gone}/A", "--outstanding", *WHY).code == 0
+    look_again(world)
+    assert "outstanding" not in tern("deployments", "ls").out
+    assert [
+        each for each in tern("plan", *place, "--json").document["warnings"] if "outstanding" in each
+    ] == []
 
 
 def test_doctor_names_it(gone: str, world: World, tern: Tern) -> None:

@@ -202,6 +202,7 @@ def given_up_and_found_again(day: Day, world: World) -> None:
     day("get-behind-outstanding", "get", second)
     day("explain-behind-outstanding", "explain", second)
     day("doctor-outstanding", "doctor")
+    day("deployments-outstanding", "deployments", "ls")
     day("deployments-settled", "deployments", "settle", "A", *WHY)
     day("cancel-outstanding", "cancel", f"{first}/A", "--outstanding", *WHY)
     look_again(world)

@@ -14,6 +14,14 @@ _NOT_KEPT = "        AND NOT EXISTS (SELECT FROM target_reservations t WHERE t.o
 MUTANTS = (
     mutant(
         "G4",
+        "a key is taken to an engine that was found at another database",
+        "tests/flows/test_evidence.py -k found_at_another_database",
+        "tern/store/dispatch.py",
+        "            and not scope.deployment.names_another_database,\n",
+        "            and True,\n",
+    ),
+    mutant(
+        "G4",
         "what an engine was found to offer permits a second send",
         f"{_EVIDENCE}an_engine_that_was_replaced_by_one_that_offers_neither",
         "tern/store/dispatch.py",

@@ -8,6 +8,14 @@ _G, _O, _P = f"{FLOWS}gone.py", f"{FLOWS}outstanding.py", f"{FLOWS}outstanding_p
 
 MUTANTS = (
     mutant(
+        "G15",
+        "whoever rolls out is not told of what is outstanding there",
+        "tests/cli/test_gone.py -k told",
+        "tern/flows/accept.py",
+        "    told = (*waits, *warnings(foretold)",
+        "    told = (*warnings(foretold)",
+    ),
+    mutant(
         "G10",
         "an engine is gone after ten tries, however soon",
         f"{_G} -k ten_minutes_and_not_before",
