@@ -5,13 +5,13 @@ Until now only an operation's own follow-ups kept it from being run again: of tw
 which its engine had refused, could be tried again after the second had done everything.
 
 Revision ID: 0012
-Revises: 0010
+Revises: 0011
 """
 
 from alembic import op
 
 revision = "0012"
-down_revision = "0010"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 
