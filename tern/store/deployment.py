@@ -133,7 +133,7 @@ class DeploymentSteps(Steps):
         """See ports.DeploymentStore."""
         with transaction(self.engine) as tx:
             _refuse_while_used(tx, name, "removed")
-            _refuse_while_outstanding(tx, name, "removed")
+            refuse_while_outstanding(tx, name, "removed")
             _exactly_one(
                 tx.execute(text("DELETE FROM deployments WHERE name = :name"), {"name": name}).rowcount, name
             )
@@ -249,8 +249,8 @@ def _refuse_while_used(tx: Connection, name: str, done: str) -> None:
         raise Refused(message, why=(f"it is used by {', '.join(used)}",), reason="DEPLOYMENT_IN_USE")
 
 
-def _refuse_while_outstanding(tx: Connection, name: str, done: str) -> None:
-    """What may still act there is asked for by this name, and holds whoever comes to its target."""
+def refuse_while_outstanding(tx: Connection, name: str, done: str) -> None:
+    """Raises Refused: what may still act there is asked for by this name, and holds whoever comes to its target."""
     found = tx.execute(_OUTSTANDING, {"name": name}).scalars().all()
     if not found:
         return
@@ -272,7 +272,7 @@ def _refuse_another_target(tx: Connection, deployment: Deployment) -> None:
         "target": deployment.target,
     }
     if tx.execute(_IS_THAT_TARGET, given).scalar_one_or_none() is False:
-        _refuse_while_outstanding(tx, deployment.name, "replaced")
+        refuse_while_outstanding(tx, deployment.name, "replaced")
 
 
 def _exactly_one(count: int, name: str) -> None:

@@ -12,7 +12,7 @@ from tern.domain.errors import NotFound, Refused, TryAgain
 from tern.domain.model import Deployment
 from tern.domain.moving import DeploymentChange, InUse, Sameness
 from tern.domain.states import TRANSITIONS, Event, State
-from tern.store.deployment import deployment_in
+from tern.store.deployment import deployment_in, refuse_while_outstanding
 from tern.store.event import Happening, append_all
 from tern.store.projection import move, project_parent
 from tern.store.scope import REMOTE_ID
@@ -116,6 +116,9 @@ class MovingSteps(Steps):
         try:
             with transaction(self.engine) as tx:
                 rows = _looked_at_again(tx, change, before, uses)
+                if change.new_identity:
+                    # Any no of the engine at the new database would settle what was sent to the old one's.
+                    refuse_while_outstanding(tx, change.name, "changed")
                 moves = after.address != before.address
                 if moves:
                     _refuse_exchange(tx, change, after, rows, how)

@@ -75,12 +75,22 @@ class Asking:
         metadata: Metadata,
         done: Callable[[Outcome[AnswerT]], None],
     ) -> None:
+        self._ask_who_later(about, method, request, metadata, lambda found: done(_message(found)))
+
+    def _ask_who_later(
+        self,
+        about: About,
+        method: Method[RequestT, AnswerT],
+        request: RequestT,
+        metadata: Metadata,
+        done: Callable[[Outcome[Answer[AnswerT]]], None],
+    ) -> None:
         self._transport.call_later(
             method,
             request,
             timeout_s=self._deadline_s,
             metadata=metadata,
-            done=lambda found: done(_message(_read(about, found))),
+            done=lambda found: done(_read(about, found)),
         )
 
     def _offers(self, method: Method[RequestT, AnswerT], request: RequestT) -> Outcome[tuple[bool, str]]:

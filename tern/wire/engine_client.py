@@ -98,8 +98,9 @@ class EngineClient(Asking):
         except NotSent as why:
             return about.not_sent(why)
         request = engine_v1.ResolveRequest(idempotency_key=key, environment=scope.environment, forbid=forbid)
-        found = self._ask(about, RESOLVE, request, metadata=_metadata(scope, claim.fence))
-        return translation.resolved(about, found, forbid=forbid)
+        found = self._ask_who(about, RESOLVE, request, metadata=_metadata(scope, claim.fence))
+        works_at = self._deployment.engine_identity
+        return translation.resolved(about, found, forbid=forbid, works_at=works_at)
 
     def resolve_later(
         self,
@@ -117,10 +118,12 @@ class EngineClient(Asking):
             return
         request = engine_v1.ResolveRequest(idempotency_key=key, environment=scope.environment, forbid=True)
 
-        def read(found: Outcome[engine_v1.ResolveResponse]) -> None:
-            done(translation.resolved(about, found, forbid=True))
+        works_at = self._deployment.engine_identity
 
-        self._ask_later(about, RESOLVE, request, _metadata(scope, claim.fence), read)
+        def read(found: Outcome[Answer[engine_v1.ResolveResponse]]) -> None:
+            done(translation.resolved(about, found, forbid=True, works_at=works_at))
+
+        self._ask_who_later(about, RESOLVE, request, _metadata(scope, claim.fence), read)
 
     def ask_key(self, key: DispatchKey, *, forbid: bool) -> Outcome[Resolution]:
         """Whether a key that is nobody's is forbidden there; with forbid, it is from now on. No operation is named."""

@@ -14,13 +14,14 @@ from tern.wire.transport import Listener, NoTransport, NotSent, TimedTransport, 
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """What of a deployment's row decides how it is reached. Labels, position and the like don't."""
+    """What of a deployment's row decides how it is reached, and whose answers count. Labels and the like don't."""
 
     environment: str
     database: str
     address: str
     target: str
     credentials: Credentials
+    identity: str
 
 
 class EngineDirectory:
@@ -48,6 +49,7 @@ class EngineDirectory:
             deployment.address,
             deployment.target,
             deployment.credentials,
+            deployment.engine_identity,
         )
         with self._lock:
             known = self._clients.get(deployment.name)

@@ -36,6 +36,7 @@ from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as engine_v1
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
 from tern.wire.guard import usable_remote_id
 from tern.wire.outcomes import About, known_reason, tidy
+from tern.wire.transport import Answer
 
 _PERCENT_MAX = 100
 _REVISION_MAX = 2**64 - 1
@@ -343,11 +344,19 @@ def accepted(about: About, found: Outcome[AcceptanceT]) -> Outcome[None]:
             return about.explained(failed)
 
 
-def resolved(about: About, found: Outcome[engine_v1.ResolveResponse], *, forbid: bool) -> Outcome[Resolution]:
-    """What came of the question about a key."""
+def resolved(
+    about: About, found: Outcome[Answer[engine_v1.ResolveResponse]], *, forbid: bool, works_at: str
+) -> Outcome[Resolution]:
+    """What came of the question about a key. works_at: the database that its engine was found at; one that names
+    another has never seen the key, whatever it says of it.
+    """
+    said = found.value.identity if isinstance(found, Ok) else found.identity
+    if said and works_at and said != works_at:
+        words = f"the engine there works at another database: it names {said}, not {works_at}"
+        return replace(about.refused("ANOTHER_DATABASE", words, "FAILED_PRECONDITION"), identity=said)
     match found:
         case Ok(answer):
-            return read_resolve(about, answer, forbid=forbid)
+            return read_resolve(about, answer.message, forbid=forbid)
         case Refused(code="UNIMPLEMENTED"):
             return Ok(Unsupported())
         case Refused() | Unknown() as failed:

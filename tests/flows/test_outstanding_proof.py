@@ -193,3 +193,80 @@ def test_what_is_watched_is_looked_at_where_its_engine_was_proven_to_be(
     world.engines["A"].set_state(remote_id, "running")
     look_again(world, 4)
     assert len(unsettled(world)) == 1
+
+
+def test_a_key_that_another_engine_forbids_is_not_settled(make_world: Callable[..., World]) -> None:
+    """G4: another database stands behind the address, whose engine has never seen the key, and forbids whatever it is
+    asked to.
+    """
+    world = make_world("A", "B", identity="1/1")
+    goes(world, "A")
+    world.engines["A"].always("Apply", lose_answer())
+    world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    given_up(world, "A")
+    jobs = world.engines["A"].jobs
+    other = FakeEngine("other")
+    try:
+        world.engines["A"].identity = "2/2"
+        world.engines["A"].jobs = other.jobs
+        comes_back(world, "A")
+        look_again(world)
+        (line,) = lines(world)
+        assert line.settled_at is None
+        assert "another database" in line.last_seen
+    finally:
+        other.stop()
+    world.engines["A"].identity = "1/1"
+    world.engines["A"].jobs = jobs
+    look_again(world)
+    assert lines(world)[0].settled_as == "became_id"
+
+
+def test_a_key_that_another_engine_forbids_is_not_sent_anew_under_the_next(
+    make_world: Callable[..., World],
+) -> None:
+    """The same of an operation that is followed: the first engine may have taken it, and may come back."""
+    world = make_world("A", "B", identity="1/1")
+    world.undeclared()
+    world.engines["A"].script("Apply", lose_answer())
+    world.engines["A"].script("Resolve", fail("UNAVAILABLE"))
+    world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    assert world.state("A") == "failed_retryable"
+    jobs = world.engines["A"].jobs
+    other = FakeEngine("other")
+    try:
+        world.engines["A"].identity = "2/2"
+        world.engines["A"].jobs = other.jobs
+        for _ in range(4):
+            world.pass_time(31)
+            world.sweep()
+        assert len(world.engines["A"].calls("Apply")) == 1
+    finally:
+        other.stop()
+    world.engines["A"].identity = "1/1"
+    world.engines["A"].jobs = jobs
+    for _ in range(6):
+        world.pass_time(31)
+        world.sweep()
+    assert world.state("A") in {"running", "uncertain"}
+    assert len(world.engines["A"].calls("Apply")) == 1
+
+
+def test_another_database_is_not_accepted_while_something_is_outstanding(
+    make_world: Callable[..., World],
+) -> None:
+    """What was sent to the one that was there could be asked of nobody any more, and any no would settle it."""
+    world = make_world("A", "B", identity="1/1")
+    running(world, "A", "B")
+    given_up(world, "A")
+    world.engines["A"].identity = "2/2"
+    comes_back(world, "A")
+    with pytest.raises(Refused) as refused:
+        change_deployment(DeploymentChange("A", "bob", "restored", new_identity=True), world.ports)
+    assert refused.value.reason == "DEPLOYMENT_IN_USE"
+    assert f"{world.last}/A" in " ".join(refused.value.why)
+    assert world.one("SELECT engine_identity AS found FROM deployments WHERE name = 'A'").found == "1/1"
+    settle_outstanding("A", "eve", "restored from the dump of yesterday", world.ports)
+    change_deployment(DeploymentChange("A", "bob", "restored", new_identity=True), world.ports)

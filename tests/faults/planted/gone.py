@@ -246,7 +246,7 @@ MUTANTS = (
         "a deployment is forgotten while something is outstanding there",
         f"{_O} -k not_removed",
         "tern/store/deployment.py",
-        '            _refuse_while_outstanding(tx, name, "removed")\n',
+        '            refuse_while_outstanding(tx, name, "removed")\n',
         "",
     ),
     mutant(
@@ -296,5 +296,21 @@ MUTANTS = (
         "tern/store/moving.py",
         '    " AND (settled_at IS NULL OR next_look_at IS NOT NULL)"\n',
         '    " AND settled_at IS NULL"\n',
+    ),
+    mutant(
+        "G4",
+        "what another engine says of a key counts",
+        f"{_P} -k another_engine_forbids",
+        "tern/wire/translation.py",
+        "    if said and works_at and said != works_at:\n",
+        "    if False:\n",
+    ),
+    mutant(
+        "G10",
+        "another database is accepted while something is outstanding",
+        f"{_P} -k another_database",
+        "tern/store/moving.py",
+        '                    refuse_while_outstanding(tx, change.name, "changed")\n',
+        "                    pass\n",
     ),
 )
