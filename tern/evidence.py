@@ -29,6 +29,11 @@ class EvidenceStore(Protocol):
         none. is_heard: whether anything was heard of the engine.
         """
 
+    def record_no_answer_by_key(self, look: KeyLook) -> Fenced:
+        """The engine that was found to know keys says that it knows none: another one answers at its address, and what
+        was declared of the one before does not hold for it. LOST where somebody works on the operation just now.
+        """
+
     def record_probes(self, found: Mapping[str, Capabilities | None]) -> None:
         """What was found at each of these deployments; None where nobody answered: what was found there before stays,
         and is old. Nobody's declaration changes.

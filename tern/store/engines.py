@@ -1,7 +1,12 @@
-"""Engines by number. Two numbers that were proven to be one engine become one (G2, G13)."""
+"""Engines by number. Two numbers that were proven to be one engine become one (G2, G13); and an engine that shows
+itself to be another one is sent nothing again (G4).
+"""
 
+from tern.domain.states import Event, State
+from tern.domain.work import Fenced, KeyLook
 from tern.ports import StorageUnavailable
 from tern.store.doubt import doubt, lock_operations
+from tern.store.projection import move, project_parent
 from tern.store.session import transaction
 from tern.store.sql import Connection, text
 from tern.store.step import Steps
@@ -61,6 +66,38 @@ class EngineSteps(Steps):
             f"operations at the engines {older} and {younger} come faster than their applies can be locked"
         )
         raise StorageUnavailable(message)
+
+    def record_no_answer_by_key(self, look: KeyLook) -> Fenced:
+        """See evidence.EvidenceStore."""
+        key, operation_id = look.claim.key, look.claim.operation_id
+        with transaction(self.engine) as tx:
+            row = lock_operations(tx, [operation_id])[operation_id]
+            is_as_it_was = (row.fence, row.dispatch_key, row.remote_id) == (look.claim.fence, key, None)
+            if not is_as_it_was or row.state != State.FAILED_RETRYABLE.value or row.claim_token is not None:
+                return Fenced.LOST
+            where = look.scope.deployment
+            words = (
+                f"an earlier dispatch was never answered, and the engine at {where.address}, which was found to know"
+                " keys, says that it knows none: another one answers there, and nobody here can tell whether the"
+                " change runs"
+            )
+            move(
+                tx,
+                operation_id=row.id,
+                apply_pk=row.apply_id,
+                state=State(row.state),
+                event=Event.LOSE_TRACK,
+                who=self.owner,
+                why=words,
+                assignments=(
+                    "fence = fence + 1, next_attempt_at = NULL, error_reason = 'UNANSWERED', error_message = :words,"
+                    # Whether an engine is there at all is asked, as of every operation that only a person settles.
+                    " next_poll_at = tern_clock() + make_interval(secs => :slow_s)"
+                ),
+                values={"words": words, "slow_s": self.pace.slow_s},
+            )
+            project_parent(tx, row.apply_id, self.owner)
+        return Fenced.DONE
 
 
 def _unite(tx: Connection, older: int, younger: int, who: str) -> bool:

@@ -211,14 +211,19 @@ def test_a_key_is_not_asked_about_at_another_engine(world: World) -> None:
     assert not world.engines["C"].calls("Resolve")
 
 
+def declared(world: World) -> None:
+    """Here nobody has, unless a scenario is about that."""
+    world.write("UPDATE deployments SET deduplicates = true, idempotent_dispatch = true")
+
+
 @pytest.mark.parametrize("declares", [True, False], ids=["declared", "undeclared"])
 def test_a_key_is_not_taken_to_an_engine_that_was_found_at_another_database(
     world: World,
     declares: bool,  # noqa: FBT001
 ) -> None:
     """Behind the same address: neither what was declared of the one before holds for it, nor what it says of a key."""
-    if not declares:
-        world.undeclared()
+    if declares:
+        declared(world)
     world.write("UPDATE deployments SET engine_identity = 'one' WHERE name = 'A'")
     for method in ("Apply", "Resolve"):
         world.engines["A"].always(method, fail("UNAVAILABLE"))
@@ -235,6 +240,27 @@ def test_a_key_is_not_taken_to_an_engine_that_was_found_at_another_database(
     world.sweep()
     assert world.state("A") == "uncertain"
     assert len(methods(world, "A", ("Apply", "Resolve"))) == sent
+
+
+def test_a_declared_key_is_not_repeated_where_another_engine_shows_itself(world: World) -> None:
+    """It was found to offer Resolve, and the look at the unanswered dispatch is told that nobody knows such a call."""
+    declared(world)
+    world.engines["A"].script("Apply", lose_answer())
+    world.engines["A"].always("Resolve", fail("UNIMPLEMENTED"))
+    world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    assert world.state("A") == "failed_retryable"
+    world.pass_time(1.01)
+    # Due at the same instant as the repetition: the look comes first.
+    world.do("poll", "A")
+    assert world.state("A") == "uncertain"
+    assert "another one answers there" in world.operation("A").error_message
+    for _ in range(4):
+        world.pass_time(61)
+        world.sweep()
+    assert world.state("A") == "uncertain"
+    assert len(world.engines["A"].calls("Apply")) == 1
+    assert_safe(world)
 
 
 def test_a_finding_is_never_written_down_as_a_declaration(world: World) -> None:
@@ -838,6 +864,7 @@ def test_an_engine_without_resolve_is_not_looked_at_by_key(make_world: MakeWorld
     """G4: a person declared that it deduplicates, so the key is sent again; it is asked once after each try."""
     world = make_world("A")
     world.engines["A"].offer(engine_service=False, deduplicates=True)
+    world.write("UPDATE deployments SET capabilities = '{}'")
     world.engines["A"].always("Apply", fail("UNAVAILABLE"))
     world.apply("A")
     world.write("UPDATE apply_operations SET attempt = 7")
