@@ -25,6 +25,11 @@ class OutstandingStore(Protocol):
     def begin_outstanding_look(self, call_id: int) -> OutstandingLook | NotClaimed:
         """What is to be asked about one line that is due, and where; nobody else looks meanwhile."""
 
+    def outstanding_here(self, call_id: int) -> OutstandingLook | None:
+        """What is to be asked about a line at the address that its deployment has by now; None where it is asked there
+        anyway, or where its id belongs to another operation.
+        """
+
     def record_outstanding(self, call_id: int, found: Found) -> tuple[ApplyId, ...]:
         """What a look found: settled, at work, or nothing new. Returns the applies that may go on by it."""
 

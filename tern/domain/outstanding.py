@@ -204,6 +204,8 @@ class OutstandingLook:
     call: RemoteCall | None = None
     ends: bool = False
     """Somebody wants it ended."""
+    identity: str = ""
+    """The server and database where its operation's work was seen."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tern.domain.answer import fitting_gone
-from tern.domain.control import Delivery
+from tern.domain.control import Delivery, Verb
 from tern.domain.errors import Refused
 from tern.domain.evidence import seconds_to_wait
 from tern.domain.identity import ApplyId, ScopeName
@@ -18,6 +18,7 @@ from tern.store.doubt import lock_operations
 from tern.store.event import Happening, append, append_all
 from tern.store.gate import claim_runs_for_s
 from tern.store.outstanding import Sent, Why, open_outstanding, sent_of
+from tern.store.outstanding_cancel import ask_to_end
 from tern.store.outstanding_hold import BEFORE, SELECTED, outstanding_in
 from tern.store.outstanding_look import lock_applies, settle, wake
 from tern.store.projection import close_deliveries, move, project_parent
@@ -28,7 +29,8 @@ from tern.store.statement import believe_table_changes
 from tern.store.step import Steps
 
 _OPEN_WISHES = text(
-    "SELECT d.id, d.verb, d.state, r.caller FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id"
+    "SELECT d.id, d.verb, d.state, r.caller, r.reason FROM control_deliveries d"
+    " JOIN control_requests r ON r.id = d.request_id"
     " WHERE d.operation_id = :id AND d.state IN ('pending', 'sent') ORDER BY d.id FOR UPDATE OF d"
 )
 _AT = text(
@@ -77,7 +79,7 @@ class GoneSteps(Steps):
             words = f"its engine is gone ({silent.words}), says {caller}: {reason}"
             detail = {"outstanding": call_id, "remote_id": sent.remote_id, "key": sent.dispatch_key}
             append(tx, Happening(row.apply_id, "given_up", caller, row.id, words, detail=detail))
-            _end_wishes(tx, row, words)
+            _end_wishes(tx, row, words, call_id)
             state = State(row.state)
             if state is not State.UNCERTAIN:
                 state = self._move(tx, row, state, Event.LOSE_TRACK, caller, words)
@@ -209,10 +211,16 @@ def refuse_while_called(row: Row, name: ScopeName) -> None:
     )
 
 
-def _end_wishes(tx: Connection, row: Row, words: str) -> None:
-    """Nobody drives them any more, and whether a call of theirs had an effect nobody knows."""
+def _end_wishes(tx: Connection, row: Row, words: str, call_id: int) -> None:
+    """Nobody drives them any more, and whether a call of theirs had an effect nobody knows. Who wanted it cancelled
+    wants what was sent ended, should its engine come back.
+    """
     opened = tx.execute(_OPEN_WISHES, {"id": row.id}).all()
     told = f"given up, not carried out as far as anybody knows: {words}"
+    cancels = [each for each in opened if each.verb == Verb.CANCEL.value]
+    for each in cancels[-1:]:
+        ask_to_end(tx, [call_id], each.caller, each.reason)
+        told = f"{told}; what was sent is asked to end, should its engine come back"
     close_deliveries(tx, {each.id: Delivery.MOOT for each in opened}, told)
     append_all(
         tx,

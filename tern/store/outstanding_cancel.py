@@ -54,8 +54,13 @@ def accept_outstanding_cancel(tx: Connection, asked: Asked, apply_pk: int) -> Wi
     given = {"apply": apply_pk, "caller": asked.caller, "reason": asked.reason}
     request_id = tx.execute(_INSERT_REQUEST, {**given, "outcomes": outcomes(lines)}).scalar_one()
     ids = [each.call_id for operation_id in accepted for each in found[operation_id]]
-    tx.execute(_ASK, {"caller": asked.caller, "reason": asked.reason, "ids": ids})
+    ask_to_end(tx, ids, asked.caller, asked.reason)
     return WishReceipt(request_id, lines)
+
+
+def ask_to_end(tx: Connection, call_ids: Sequence[int], caller: str, reason: str) -> None:
+    """These lines are to be ended, from the next look on."""
+    tx.execute(_ASK, {"caller": caller, "reason": reason, "ids": list(call_ids)})
 
 
 def _answer(row: Row, found: Sequence[Outstanding]) -> ReceiptLine:

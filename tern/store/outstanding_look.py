@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from tern.domain.errors import ScopeRefused
 from tern.domain.identity import ApplyId, DispatchKey, RemoteId, ScopeName
-from tern.domain.model import Claim, RemoteCall
+from tern.domain.model import Claim, Deployment, RemoteCall
 from tern.domain.outcome import Ok, Outcome
 from tern.domain.outstanding import (
     Fate,
@@ -44,7 +44,7 @@ OF_DEPLOYMENT = text(
     f" AND {IS_DUE} ORDER BY c.next_look_at LIMIT {MOST_LOOKS}"
 )
 _LINE = (
-    "SELECT c.*, a.apply_identifier, o.fence AS newest_fence, o.attempt,"
+    "SELECT c.*, a.apply_identifier, o.fence AS newest_fence, o.attempt, o.remote_identity,"
     f" {WHERE_ASKED} AS asked_at, {REMOTE_ID} AS own_id, o.completed_at IS NOT NULL AS is_finished,"
     " coalesce((SELECT i.operation_id = c.operation_id FROM remote_ids i WHERE i.engine_number = c.engine_number"
     "   AND i.remote_id = c.remote_id), false) AS is_held"
@@ -66,6 +66,10 @@ _LOOKED = text(
     " next_look_at = CASE WHEN CAST(:pause_s AS float) IS NOT NULL AND (settled_at IS NULL"
     f"   OR tern_clock() < settled_at + make_interval(secs => {WATCHED_S}))"
     "   THEN tern_clock() + make_interval(secs => :pause_s) END WHERE id = :id"
+)
+_IS_ANOTHERS = text(
+    # An id is one engine's own: at another engine it may be the id of somebody else's work.
+    "SELECT 1 FROM remote_ids WHERE engine_number = :number AND remote_id = :id AND operation_id <> :own"
 )
 _FENCE = text("UPDATE apply_operations SET fence = fence + 1 WHERE id = :id")
 _SETTLE = text(
@@ -142,27 +146,26 @@ class OutstandingLookSteps(Steps):
             if found is None:
                 return NotClaimed("its deployment is not in the register, so nobody can be asked")
             # With the credentials that the deployment has now: those of then may be worth nothing any more.
-            deployment = replace(deployment_in(found), address=line.asked_at)
-            name = ScopeName(ApplyId(line.apply_identifier), line.deployment)
-            if line.remote_id is not None:
-                if not line.is_held:
-                    return NotClaimed("the id is another operation's, so nothing is sent with it")
-                fence = line.newest_fence + int(_ends(line) and line.is_finished)
-                call = RemoteCall(name, RemoteId(line.remote_id), line.environment, fence)
-                return OutstandingLook(call_id, deployment, call=call, ends=_ends(line))
-            try:
-                scope = replace(load_scope(tx, line.operation_id, name), deployment=deployment)
-            except ScopeRefused as refused:
-                return NotClaimed(str(refused))
-            claim = Claim(
-                line.operation_id,
-                token="",
-                fence=line.newest_fence,
-                attempt=line.attempt,
-                generation=line.generation,
-                key=DispatchKey(line.dispatch_key),
-            )
-            return OutstandingLook(call_id, deployment, scope=scope, claim=claim)
+            if line.remote_id is not None and not line.is_held:
+                return NotClaimed("the id is another operation's, so nothing is sent with it")
+            return _question(tx, line, replace(deployment_in(found), address=line.asked_at))
+
+    def outstanding_here(self, call_id: int) -> OutstandingLook | None:
+        """See outstanding_port.OutstandingStore."""
+        with transaction(self.engine) as tx:
+            line = tx.execute(_LINE_OF, {"id": call_id}).one()
+            found = tx.execute(
+                text("SELECT * FROM deployments WHERE name = :name"), {"name": line.deployment}
+            ).one_or_none()
+            if found is None or line.settled_at is not None or line.asked_at == found.address:
+                return None
+            given = {"number": found.engine_number, "id": line.remote_id, "own": line.operation_id}
+            if tx.execute(_IS_ANOTHERS, given).one_or_none() is not None:
+                return None
+            if _ends(line) and line.is_finished:
+                tx.execute(_FENCE, {"id": line.operation_id})
+            asked = _question(tx, line, deployment_in(found))
+            return None if isinstance(asked, NotClaimed) else asked
 
     def refuting_outstanding(self, call_id: int, outcome: Outcome[Sample]) -> tuple[str, ...]:
         """See outstanding_port.OutstandingStore."""
@@ -252,6 +255,30 @@ class OutstandingLookSteps(Steps):
                 ),
                 {"words": words[:500], "id": call_id},
             )
+
+
+def _question(tx: Connection, line: Row, deployment: Deployment) -> OutstandingLook | NotClaimed:
+    """What is to be asked about a line at the deployment's address. The caller has raised the fence of what ends."""
+    name = ScopeName(ApplyId(line.apply_identifier), line.deployment)
+    if line.remote_id is not None:
+        fence = line.newest_fence + int(_ends(line) and line.is_finished)
+        call = RemoteCall(name, RemoteId(line.remote_id), line.environment, fence)
+        return OutstandingLook(
+            line.id, deployment, call=call, ends=_ends(line), identity=line.remote_identity or ""
+        )
+    try:
+        scope = replace(load_scope(tx, line.operation_id, name), deployment=deployment)
+    except ScopeRefused as refused:
+        return NotClaimed(str(refused))
+    claim = Claim(
+        line.operation_id,
+        token="",
+        fence=line.newest_fence,
+        attempt=line.attempt,
+        generation=line.generation,
+        key=DispatchKey(line.dispatch_key),
+    )
+    return OutstandingLook(line.id, deployment, scope=scope, claim=claim)
 
 
 def lock_line(tx: Connection, call_id: int) -> tuple[Row, Sequence[int]]:

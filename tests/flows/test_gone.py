@@ -184,6 +184,22 @@ def test_a_stop_that_nobody_answers_ends_with_a_truthful_reason(world: World, ve
     assert world.state("A") == "failed"
 
 
+def test_a_cancel_that_nobody_answered_goes_over_to_what_was_sent(world: World) -> None:
+    """Whoever wanted it cancelled still does, when its engine comes back with the job."""
+    running(world, "A", "B")
+    remote_id = str(world.remote_id("A"))
+    goes(world, "A")
+    world.ask(Verb.CANCEL, "A")
+    world.answer_bells()
+    pass_long(world)
+    give_up(world, "A")
+    assert "asked to end" in world.delivery("A", Verb.CANCEL).engine_words
+    comes_back(world, "A")
+    look_again(world)
+    assert world.engines["A"].job(remote_id).state == "cancelled"
+    assert [(line.settled_as, line.cancel_caller) for line in lines(world)] == [("cancelled", "bob")]
+
+
 def test_a_start_that_nobody_answers(world: World) -> None:
     stopped(world, "A", "B")
     goes(world, "A")

@@ -207,6 +207,62 @@ def test_a_second_word_frees_the_target_and_stands_in_both_records(
         assert "it burned down" in told.why
 
 
+@pytest.fixture
+def served_again(world: World, open_engine: OpenEngine) -> FakeEngine:
+    """The machine is gone and its database is not: a new engine there goes on with the job."""
+    world.engines["A"].identity = "1/1"
+    running(world, "A", "B")
+    world.pass_time(60)
+    world.sweep()
+    given_up(world, "A")
+    new = open_engine("A-new", identity="1/1")
+    new.jobs = world.engines["A"].jobs
+    change_deployment(
+        DeploymentChange("A", "bob", "a new machine", address=new.address, same_engine=True), world.ports
+    )
+    return new
+
+
+def test_a_word_does_not_stand_against_the_engine_that_serves_the_target_now(
+    world: World, served_again: FakeEngine
+) -> None:
+    """G13: it goes on with the job, so nobody else may begin there, whatever a person believes."""
+    with pytest.raises(Refused) as refused:
+        settle_outstanding("A", "eve", "it burned down", world.ports)
+    assert refused.value.reason == "OUTSTANDING_LIVE"
+    assert served_again.address in refused.value.why[0]
+    assert len(unsettled(world)) == 1
+    world.apply("A", accept_drift=True)
+    world.answer_bells()
+    assert world.state("A") == "pending"
+    assert served_again.calls("Apply") == []
+
+
+def test_what_goes_on_at_the_new_address_is_ended_there_and_then_settled(
+    world: World, served_again: FakeEngine
+) -> None:
+    world.ask_for(Verb.CANCEL, Selection(("A",)), outstanding=True)
+    assert settle_outstanding("A", "eve", "it burned down", world.ports).count == 1
+    (cancel,) = served_again.calls("Cancel")
+    assert cancel.remote_id == lines(world)[0].remote_id
+    assert unsettled(world) == []
+
+
+def test_the_same_id_at_another_engine_is_nobody_s_to_end(world: World, open_engine: OpenEngine) -> None:
+    """G2: engines count their ids; another one's may be the same."""
+    running(world, "A", "B")
+    given_up(world, "A")
+    world.ask_for(Verb.CANCEL, Selection(("A",)), outstanding=True)
+    new = open_engine("A-new")
+    new.jobs = world.engines["A"].jobs
+    change_deployment(
+        DeploymentChange("A", "bob", "a new machine", address=new.address, same_engine=True), world.ports
+    )
+    with pytest.raises(Refused):
+        settle_outstanding("A", "eve", "it burned down", world.ports)
+    assert new.calls("Cancel") == []
+
+
 def test_nothing_outstanding_is_nothing_to_settle(world: World) -> None:
     with pytest.raises(Refused) as refused:
         settle_outstanding("A", "eve", "it burned down", world.ports)
