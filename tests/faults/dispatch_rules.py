@@ -1,7 +1,9 @@
 """Rules of dispatches and remote ids: one job per operation, one home per id, nobody else's id on the wire."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from math import inf
 
 from tern.domain.states import Event, State
 from tests.faults.history import History
@@ -50,10 +52,32 @@ def remote_id_has_one_home(history: History) -> Iterator[str]:
     for change in history.writes("applies"):
         if change.new.get("external_id") and change.new["operation_count"] != 1:
             yield f"apply {change.row} of {change.new['operation_count']} operations holds an id"
-    held = Counter(
-        (operation.deployment, operation.remote_id) for operation in history.operations if operation.remote_id
+    held: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for operation in history.operations:
+        if operation.remote_id:
+            held[operation.deployment, operation.remote_id].append(operation.scope)
+    yield from (
+        f"{where} is held by {len(scopes)} operations"
+        for where, scopes in held.items()
+        if len(scopes) > 1 and not _was_given_out_again(history, where, scopes)
     )
-    yield from (f"{where} is held by {count} operations" for where, count in held.items() if count > 1)
+
+
+def _was_given_out_again(history: History, where: tuple[str, str], scopes: Sequence[str]) -> bool:
+    """Its engine itself gave it to each of them, and to none before those that had it were over."""
+    issued: dict[str, float] = {}
+    for one in history.effects:
+        if one.kind == "apply" and (one.engine, one.remote_id) == where:
+            issued.setdefault(one.operation, one.at)
+    names = {operation.id: operation.scope for operation in history.operations}
+    over: dict[str, float] = {}
+    for change in history.writes("apply_operations"):
+        if State(change.new["state"]).is_finished:
+            over.setdefault(names[change.row], change.at)
+    if not set(scopes) <= set(issued):
+        return False
+    ordered = sorted(scopes, key=lambda scope: issued[scope])
+    return all(over.get(one, inf) <= issued[other] for one, other in pairwise(ordered))
 
 
 @checks("S3")

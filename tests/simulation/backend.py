@@ -15,10 +15,9 @@ from tern.store.schema import migrate
 from tern.store.sql import Row, text
 from tern.store.store import PostgresStore
 from tern.store.sweep import _DUE_APPLIES
-from tests.faults.history import History, Job, install_audit, read_history
+from tests.faults.history import Asked, Done, History, Job, install_audit, read_history
 from tests.simulation.clock import Clock
 from tests.simulation.database import SCHEMA, SimDatabase
-from tests.simulation.engines import SimEngine
 
 _AUDIT_TIME = (
     "ALTER TABLE fault_audit ALTER at SET DEFAULT"
@@ -315,11 +314,13 @@ class Backend:
             return str(tx.execute(_SITUATION).scalar_one())
 
     def history(
-        self, engines: Iterable[SimEngine], jobs: Iterable[Job], acknowledged: Iterable[tuple[str, str]]
+        self,
+        ledgers: Iterable[tuple[list[Asked], list[Done]]],
+        jobs: Iterable[Job],
+        acknowledged: Iterable[tuple[str, str]],
     ) -> History:
         """All that happened, for the checkers."""
         self._database.counts = False
-        ledgers = [(engine.calls, engine.effects) for engine in engines]
         return read_history(self._database, ledgers, jobs, acknowledged=acknowledged)
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:

@@ -2,13 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tests.faults.history import History, Job
+from tests.faults.history import Done, History, Job
 from tests.faults.invariants import violations
 
 if TYPE_CHECKING:
+    from tests.simulation.engines import Job as SimJob
     from tests.simulation.engines import SimEngine
     from tests.simulation.run import Result, Run
 
@@ -37,7 +39,7 @@ def check(run: "Run", result: "Result", *, at_rest: bool) -> None:
     ]
     result.wrong += new_work_while_drained(run.drains, history)
     result.wrong += new_work_beside_outstanding(history)
-    result.wrong += done_twice(run.backend.chains(), run.engines)
+    result.wrong += done_twice(run.backend.chains(), run.engines, disowned(run))
     if result.rest_s > REST_S:
         result.wrong.append(f"liveness: at rest {result.rest_s:.0f} s after the end of all trouble")
     if not result.plan and result.states != dict(result.scenario.ends):
@@ -71,7 +73,9 @@ def history_of(run: "Run") -> History:
         for job in engine.forgotten
         if (job.operation, job.remote_id) in states
     ]
-    return run.backend.history(run.engines.values(), jobs, run.acknowledged)
+    denied = disowned(run)
+    ledgers = [(engine.calls, judged(engine.effects, denied)) for engine in run.engines.values()]
+    return run.backend.history(ledgers, jobs, run.acknowledged)
 
 
 def new_work_while_drained(drains: Iterable[tuple[float, str, bool]], history: History) -> Iterator[str]:
@@ -116,12 +120,40 @@ def new_work_beside_outstanding(history: History) -> Iterator[str]:
                 )
 
 
-def done_twice(chains: Mapping[str, str], engines: Mapping[str, "SimEngine"]) -> Iterator[str]:
+def disowned(run: "Run") -> list["SimJob"]:
+    """Work that its engine has denied on its own word."""
+    return [
+        job for name, engine in run.engines.items() for job in engine.disowned(declares=run.declares(name))
+    ]
+
+
+def judged(effects: Iterable[Done], jobs: Iterable["SimJob"]) -> list[Done]:
+    """The ledger as its engine would tell it: what it has denied is no work that was started."""
+    denied = {(job.operation, job.key, job.remote_id) for job in jobs}
+    told: list[Done] = []
+    for one in effects:
+        found = (one.operation, one.key, one.remote_id)
+        if one.kind == "apply" and found in denied:
+            # Once: under the same key it may have given the same id again.
+            denied.discard(found)
+            told.append(replace(one, is_duplicate=True))
+        else:
+            told.append(one)
+    return told
+
+
+def done_twice(
+    chains: Mapping[str, str], engines: Mapping[str, "SimEngine"], denied: Sequence["SimJob"] = ()
+) -> Iterator[str]:
     """No statement of an operation is done by it and by a follow-up, or by two of those. chains: of each operation the
     one with which its chain begins.
     """
     for engine in engines.values():
-        done = Counter((chains.get(operation, operation), ddl) for operation, ddl in engine.statements)
+        done = Counter(
+            (chains.get(job.operation, job.operation), ddl)
+            for job, ddl in engine.statements
+            if not any(job is other for other in denied)
+        )
         yield from (
             f"carried on: at {engine.name} {ddl!r} of {first} was done {count} times"
             for (first, ddl), count in done.items()

@@ -94,8 +94,8 @@ class SimEngine:
     calls: list[Asked] = field(default_factory=list)
     effects: list[Done] = field(default_factory=list)
     forgotten: list[Job] = field(default_factory=list)
-    statements: list[tuple[str, str]] = field(default_factory=list)
-    """Operation and DDL of each statement that is in, as often as it was done."""
+    statements: list[tuple[Job, str]] = field(default_factory=list)
+    """Job and DDL of each statement that is in, as often as it was done."""
     prefix: str = ""
     """Of its ids, behind its name: another engine at the same address has another one."""
     last_number: int = 0
@@ -215,6 +215,17 @@ class SimEngine:
 
     # What it does
 
+    def disowned(self, *, declares: bool) -> list[Job]:
+        """Jobs that it forgot and whose keys it then took for new: it forbade them, or, although a person had declared
+        that it deduplicates, it ran them again. Nobody can know better who has but its word.
+        """
+        dead = {one.key for one in self.effects if one.kind == "forbid"}
+        return [
+            job
+            for job in self.forgotten
+            if job.key in dead or (declares and any(other.key == job.key for other in self.jobs.values()))
+        ]
+
     def _next_id(self) -> str:
         self.last_number += 1
         return f"{self.name}{self.prefix}-{self.last_number}"
@@ -223,7 +234,7 @@ class SimEngine:
         """The job is in that state now."""
         job.state = state
         if state == "completed":
-            self.statements += [(job.operation, ddl) for _, _, ddl in job.tables]
+            self.statements += [(job, ddl) for _, _, ddl in job.tables]
         job.revision += 1
         job.due_at = None if due_in is None else self.clock.elapsed + due_in
 
@@ -245,7 +256,7 @@ class SimEngine:
                     self.move(job, "failed")
                 case "running" if job.breaks:
                     job.error = "a duplicate key"
-                    self.statements += [(job.operation, ddl) for _, _, ddl in job.tables[:-1]]
+                    self.statements += [(job, ddl) for _, _, ddl in job.tables[:-1]]
                     self.move(job, "failed")
                 case "running" if job.defers_cutover:
                     self.move(job, "waiting_for_cutover")

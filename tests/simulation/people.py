@@ -158,7 +158,18 @@ def _resolution(look: ApplyLook, one: OperationLook, engine: SimEngine) -> Calla
             return None
         return lambda ports: _resolve(ports, name, Resolved.ENDED, None)
     if found is not None:
-        return lambda ports: _resolve(ports, name, Resolved.REMOTE_ID, RemoteId(found.remote_id))
+        remote_id = RemoteId(found.remote_id)
+        before = [job.operation for job in engine.forgotten if job.remote_id == found.remote_id]
+
+        def follow(ports: Ports) -> None:
+            _resolve(ports, name, Resolved.REMOTE_ID, remote_id)
+            # It may still be the id of whoever had it before the engine gave it out again.
+            for holder in before:
+                apply_id, _, deployment = holder.partition("/")
+                taken_from = ScopeName(ApplyId(apply_id), deployment)
+                _resolve(ports, name, Resolved.REMOTE_ID, remote_id, taken_from=taken_from)
+
+        return follow
     if any(job.operation == str(name) for job in engine.forgotten):
         return lambda ports: _resolve(ports, name, Resolved.ENDED, None)
     return lambda ports: _resolve(ports, name, Resolved.NOT_STARTED, None)
@@ -171,6 +182,7 @@ def _resolve(
     remote_id: RemoteId | None,
     *,
     engine_is_gone: bool = False,
+    taken_from: ScopeName | None = None,
 ) -> None:
     asked = Answered(
         name.apply_id,
@@ -180,6 +192,7 @@ def _resolve(
         "eve",
         "I looked",
         engine_is_gone=engine_is_gone,
+        taken_from=taken_from,
     )
     with suppress(Refused, TryAgain, StorageUnavailable):
         answer(asked, ports)

@@ -201,10 +201,7 @@ it, for the whole apply; with -first it is driven before the call goes on.
 
 ASKS = ("stop", "cancel", "start", "cutover", "retry", "skip", "release", "drain", "undrain", "carry-on")
 
-NOT_YET: Mapping[str, str] = {
-    "starts-over": "the judge counts a key that its engine forgot and then forbade as work that was started",
-    "replaced": "the judge knows nothing of what a person declared of the engine before",
-}
+NOT_YET: Mapping[str, str] = {}
 """Kinds that Tern does not stand yet, with the reason. They are played when asked for by name (`--kinds`) only; whoever
 builds the rule takes its kind off the list.
 """

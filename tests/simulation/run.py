@@ -141,6 +141,10 @@ class Run:
                 )
             )
 
+    def declares(self, name: str) -> bool:
+        """Whether a person has said of its engine that it runs a repeated Apply only once."""
+        return self.scenario.engines.get(name, EngineKind()).deduplicates
+
     def _until_rest(self) -> list[str]:
         hub = self.hub
         while True:

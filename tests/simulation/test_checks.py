@@ -7,10 +7,11 @@ import pytest
 
 from tern.ports import DueWork
 from tern.store.store import PostgresStore
+from tests.faults.history import Done
 from tests.simulation import checks
 from tests.simulation.backend import Backend
 from tests.simulation.clock import Clock
-from tests.simulation.engines import EngineKind, SimEngine
+from tests.simulation.engines import EngineKind, Job, SimEngine
 from tests.simulation.plan import read_plan
 from tests.simulation.run import Run, play
 from tests.simulation.scenarios import SCENARIOS
@@ -71,11 +72,46 @@ def test_a_storage_error_ends_the_tick_and_nothing_else(backend: Backend) -> Non
 def test_a_statement_that_a_follow_up_does_again_is_told() -> None:
     clock = Clock()
     engine = SimEngine("A", EngineKind(), clock, lambda: clock.elapsed)
-    engine.statements += [("apl-1/A", "one"), ("apl-1/A", "two"), ("apl-2/A", "two"), ("apl-3/A", "one")]
+    done = (("apl-1/A", "one"), ("apl-1/A", "two"), ("apl-2/A", "two"), ("apl-3/A", "one"))
+    engine.statements += [(Job("A-1", "key", name, False, ()), ddl) for name, ddl in done]  # noqa: FBT003
     chains = {"apl-1/A": "apl-1/A", "apl-2/A": "apl-1/A", "apl-3/A": "apl-3/A"}
     assert list(checks.done_twice(chains, {"A": engine})) == [
         "carried on: at A 'two' of apl-1/A was done 2 times"
     ]
+    denied = [job for job, _ in engine.statements if job.operation == "apl-2/A"]
+    assert list(checks.done_twice(chains, {"A": engine}, denied)) == []
+
+
+@pytest.mark.parametrize(
+    ("declares", "is_known", "is_dead", "is_denied"),
+    [
+        (True, True, False, True),
+        (False, True, False, False),
+        (True, False, False, False),
+        (False, False, True, True),
+    ],
+)
+def test_only_what_its_engine_denies_is_no_work_that_was_started(
+    declares: bool,  # noqa: FBT001
+    is_known: bool,  # noqa: FBT001
+    is_dead: bool,  # noqa: FBT001
+    is_denied: bool,  # noqa: FBT001
+) -> None:
+    """It forgot the job. That it ran the key again is its fault only where a person had said that it does not; and
+    work that is merely forgotten stays work.
+    """
+    clock = Clock()
+    engine = SimEngine("A", EngineKind(), clock, lambda: clock.elapsed)
+    first = Job("A-1", "key", "apl-1/A", False, ())  # noqa: FBT003
+    engine.forgotten.append(first)
+    engine.effects += [Done(number, "A", "apply", "A-1", "key", "apl-1/A") for number in (1.0, 2.0)]
+    if is_known:
+        engine.jobs["A-1"] = replace(first)
+    if is_dead:
+        engine.effects.append(Done(3.0, "A", "forbid", "", "key", "apl-1/A"))
+    denied = engine.disowned(declares=declares)
+    assert denied == [first] * is_denied
+    assert [one.is_duplicate for one in checks.judged(engine.effects, denied)][:2] == [is_denied, False]
 
 
 def test_a_failing_plan_shrinks_to_what_makes_it_fail() -> None:
