@@ -14,6 +14,7 @@ from tern.cli.main import INTERRUPTED
 from tern.cli.picture import console, details, harmless, outcome_words, picture, show, sign_of
 from tern.cli.seconds import Seconds
 from tern.cli.words import duration
+from tern.domain.errors import UsageError
 from tern.domain.identity import ApplyId
 from tern.domain.states import State
 from tern.domain.subject import Subject
@@ -39,8 +40,7 @@ def watch(apply_id: str, *, jsonl: bool) -> int:
 
     Ctrl-C leaves the rollout alone.
     """
-    asked = Subject.read(apply_id)
-    return follow(asked.apply_id, jsonl=jsonl)
+    return follow(_whole_apply(reach.reading(), apply_id, "watch"), jsonl=jsonl)
 
 
 @click.command()
@@ -60,14 +60,14 @@ def wait(apply_id: str, *, wanted: str, timeout: float | None, as_json: bool) ->
     Ends with the outcome's exit code.
     """
     reading = reach.reading()
-    asked = Subject.read(apply_id)
+    asked = _whole_apply(reading, apply_id, "wait")
     deadline = None if timeout is None else time.monotonic() + timeout
     view = None
-    for view in _looks(reading, asked.apply_id, deadline=deadline):
+    for view in _looks(reading, asked, deadline=deadline):
         if _is_there(view, wanted) or view.exit_code is not None:
             break
     else:
-        talk(f"{asked.apply_id} was not {wanted} within {timeout:g} s; the rollout goes on.")
+        talk(f"{asked} was not {wanted} within {timeout:g} s; the rollout goes on.")
         if as_json and view is not None:
             write_document("apply", view.as_json(), observed_at=view.facts.observed_at)
         return TIMED_OUT
@@ -90,6 +90,17 @@ def follow(apply_id: ApplyId, *, jsonl: bool = False) -> int:
     except KeyboardInterrupt:
         talk(f"\nThe rollout goes on. Come back with: tern watch {apply_id}")
         return INTERRUPTED
+
+
+def _whole_apply(reading: Reading, text: str, verb: str) -> ApplyId:
+    """Raises NotFound for what is not there, and UsageError for one operation: another's failure is not its outcome."""
+    asked = Subject.read(text)
+    if asked.scope is not None:
+        reading.operation(asked.scope)
+        what = f"{text} is one operation, and `tern {verb}` follows a whole apply"
+        step = f"tern {verb} {asked.apply_id}; how this one stands: tern get {asked.scope}"
+        raise UsageError(what, next_step=step)
+    return asked.apply_id
 
 
 def _redraw(reading: Reading, apply_id: ApplyId) -> int:
