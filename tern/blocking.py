@@ -32,6 +32,13 @@ class Blocker:
 def blockers_of_silence(record: OperationRecord, scope: str, *, lost_contact: bool) -> Iterator[Blocker]:
     """Nobody there has been heard for so long that a person may say so; or somebody was, who refuses us."""
     if record.unheard.is_gone and not record.state.is_finished:
+        # First, because nothing is lost by it: a database often outlives the machine of its engine.
+        yield Blocker(
+            record.deployment,
+            f"its engine may be gone: {record.unheard.words}",
+            f"tern deployments set {record.deployment} --address ADDRESS --same-engine --reason '…'",
+            "follows its work where an engine serves the same database by now",
+        )
         words = "|".join(each.value for each in fitting_gone())
         command = f"tern resolve {scope} --engine-is-gone --as {words} --reason '…'"
         consequence = (
