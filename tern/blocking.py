@@ -6,7 +6,7 @@ The other blockers, which depend on the rollout, are in view.py.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tern.domain.answer import fitting_gone
+from tern.domain.answer import PRINTED, fitting_gone, other_answers
 from tern.facts import OperationRecord
 
 
@@ -39,10 +39,10 @@ def blockers_of_silence(record: OperationRecord, scope: str, *, lost_contact: bo
             f"tern deployments set {record.deployment} --address ADDRESS --same-engine --reason '…'",
             "follows its work where an engine serves the same database by now",
         )
-        words = "|".join(each.value for each in fitting_gone())
-        command = f"tern resolve {scope} --engine-is-gone --as {words} --reason '…'"
+        command = f"tern resolve {scope} --engine-is-gone --as {PRINTED} --reason '…'"
         consequence = (
-            "frees its target in the books; what was sent stays outstanding, and holds whoever comes next"
+            "frees its target in the books; what was sent stays outstanding, and holds whoever comes next;"
+            f" say {other_answers(fitting_gone())}"
         )
         yield Blocker(
             record.deployment, f"its engine may be gone: {record.unheard.words}", command, consequence

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from tern.domain.effect import Effect, half_done
+from tern.domain.statement import OTHER_WORD, printed_statements
 from tern.domain.states import State
 from tern.facts import OperationRecord
 
@@ -17,13 +18,16 @@ def ways_on(scope: str, record: OperationRecord, *, is_over: bool) -> Iterator[t
     words = [table.state for table in record.tables]
     unknown = [number for number, table in enumerate(record.tables, 1) if table.effect is Effect.UNKNOWN]
     if unknown:
-        said = " ".join(f"--statement {number}=done|not-done" for number in unknown)
         which = (
             f"statement {unknown[0]}" if len(unknown) == 1 else f"statements {', '.join(map(str, unknown))}"
         )
         what = f"it is {record.state}, and nobody can tell whether {which} of it is in"
-        command = f"tern resolve {scope} {said} --reason '…'"
-        yield what, command, "settles that; then what is left can be carried on"
+        command = f"tern resolve {scope} {printed_statements(unknown)} --reason '…'"
+        yield (
+            what,
+            command,
+            f"settles that ({Effect.DONE}, {OTHER_WORD}); then what is left can be carried on",
+        )
     elif record.state is State.FAILED and (
         half_done(record.state, words) or (is_over and record.remote_id is not None)
     ):

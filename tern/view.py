@@ -9,14 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tern.blocking import Blocker, blockers_of_outstanding, blockers_of_silence
-from tern.domain.answer import fitting
+from tern.domain.answer import PRINTED, fitting, other_answers
 from tern.domain.doubt import Doubt
 from tern.domain.drift import Foretold
 from tern.domain.holds import ClearedBy, Hold, HoldKind
 from tern.domain.policy import OnFailure
 from tern.domain.states import ApplyState, State
 from tern.domain.timing import LOST_CONTACT_AFTER
-from tern.domain.work import Resolved
 from tern.facts import ApplyFacts, OperationRecord, TableFacts
 from tern.holding import held
 from tern.leftover import ways_on
@@ -303,9 +302,8 @@ def _blockers_of_uncertain(operation: OperationView) -> Iterator[Blocker]:
     name, record = operation.deployment, operation.record
     what = f"uncertain: {record.error_message or 'nobody here can tell whether the engine did it'}"
     fit = fitting(has_remote_id=record.remote_id is not None, doubt=record.doubt)
-    words = "|".join("remote-id=R" if each is Resolved.REMOTE_ID else each.value for each in fit)
-    command = f"tern resolve {operation.scope} --as {words} --reason '…'"
-    yield Blocker(name, what, command, "tells Tern what you found at the engine")
+    command = f"tern resolve {operation.scope} --as {PRINTED} --reason '…'"
+    yield Blocker(name, what, command, f"tells Tern what you found at the engine: say {other_answers(fit)}")
     if record.remote_id and record.doubt is Doubt.FOREIGN:
         command = f"tern stop {operation.scope} --although-foreign={record.remote_id} --reason '…'"
         words = f"stops the job {record.remote_id} there, which is other work"

@@ -264,7 +264,7 @@ def _described(wanted: Deployment, answer: Outcome[Capabilities], declared: str 
     """The deployment with what its engine offers; raises Refused where it must not be added."""
     if not isinstance(answer, Ok):
         what = f"{wanted.name} was not added: its engine does not serve it"
-        step = "Start the engine, or add it unseen with --no-probe --deduplicates yes|no."
+        step = "Start the engine, or add it unseen with --no-probe --deduplicates yes (or no)."
         if isinstance(answer, Declined):
             step = "Compare --environment, --database and --target with what the engine was started with."
         raise Refused(

@@ -15,6 +15,7 @@ from tern.domain.errors import Refused
 from tern.domain.identity import ApplyId, PlanId, ScopeName
 from tern.domain.model import PlannedChange, ReviewedTarget
 from tern.domain.policy import Policy
+from tern.domain.statement import OTHER_WORD, printed_statements
 from tern.domain.states import State
 
 PARTS: Final = ("source", "operations", "statements", "targets", "plan", "policy", "consent")
@@ -277,11 +278,11 @@ def left_out(chain: Chain, *, is_named: bool) -> LeftOut | None:
         return reason
     unknown = [each.number for each in chain.statements if each.effect in {Effect.UNKNOWN, Effect.UNDER_WAY}]
     if unknown:
-        said = " ".join(f"--statement {number}=done|not-done" for number in unknown)
+        said = printed_statements(unknown)
         told = (
             f"statement {unknown[0]}" if len(unknown) == 1 else f"statements {', '.join(map(str, unknown))}"
         )
-        why = f"nobody can tell whether {told} of {tip.name} is in"
+        why = f"nobody can tell whether {told} of {tip.name} is in: say {Effect.DONE}, {OTHER_WORD}"
         return LeftOut(chain.deployment, why, f"tern resolve {tip.name} {said} --reason '…'")
     if all(each.effect is Effect.DONE for each in chain.statements):
         return LeftOut(chain.deployment, "all of its statements are done")

@@ -1,6 +1,6 @@
 """A person's word about single statements whose effect nobody knows: what it may say, and when. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +10,8 @@ from tern.domain.identity import ScopeName
 from tern.domain.states import State
 
 SAYABLE: Final = (Effect.DONE, Effect.NOT_DONE)
+OTHER_WORD: Final = f"or {Effect.NOT_DONE}, whichever you found"
+"""What else may stand in a command that is printed with the one word, because it has to work as it is copied."""
 WORDS: Final[Mapping[Effect, str]] = {Effect.DONE: "completed", Effect.NOT_DONE: NEVER_BEGUN}
 """What a statement reads after a person's word."""
 
@@ -33,10 +35,17 @@ class StatementAnswer:
             raise UsageError(what, next_step="Say how you know; it stands in the record.")
         if not self.effects:
             what = "no statement was named"
-            raise UsageError(what, next_step=f"Name it: --statement N=done|not-done (tern get {self.name}).")
+            raise UsageError(
+                what, next_step=f"Name it: --statement N=done or N=not-done (tern get {self.name})."
+            )
         if any(effect not in SAYABLE for effect in self.effects.values()):
             what = "a statement is said to be done or not-done"
             raise UsageError(what)
+
+
+def printed_statements(numbers: Iterable[int]) -> str:
+    """The options of a command that says of each that it is done; OTHER_WORD belongs beside it."""
+    return " ".join(f"--statement {number}={Effect.DONE}" for number in numbers)
 
 
 def read_statements(said: Sequence[str]) -> Mapping[int, Effect]:

@@ -2,6 +2,7 @@
 
 from typing import assert_never
 
+from tern.domain.answer import PRINTED
 from tern.domain.control import MOMENT, Step, Verb
 from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.model import Forbidden, NeverStarted, RemoteCall, Resolution, Started, Unsupported
@@ -181,8 +182,9 @@ def _with_way_out(claimed: DeliveryClaimed, message: str, code: str) -> str:
     """A job that its engine does not know can't be ended there: only a person who looked leads out."""
     if code != "NOT_FOUND":
         return message
-    command = f"tern resolve {claimed.scope.name} --as ended|completed --reason '…'"
-    return f"{message}; its engine does not know it: look there, and if nothing runs any more: {command}"
+    command = f"tern resolve {claimed.scope.name} --as {PRINTED} --reason '…'"
+    where = "its engine does not know it: look there, and if nothing runs any more"
+    return f"{message}; {where}: {command} (or --as completed)"
 
 
 def _send(claimed: DeliveryClaimed, engine: Engine, call: RemoteCall) -> Outcome[int] | Outcome[None]:

@@ -313,7 +313,8 @@ def target_refusal(held: Sequence[tuple[Holding, str]]) -> Refused:
     first = held[0][0]
     step = f"Wait for it (tern explain {first.scope}), or end it: tern cancel {first.scope} --reason '…'"
     if first.state == State.STOPPED.value:
-        step = f"Go on with it or end it: tern start|cancel {first.scope} --reason '…'"
+        cancel = f"tern cancel {first.scope} --reason '…'"
+        step = f"Go on with it: tern start {first.scope} --reason '…'; or end it: {cancel}"
     elif first.wait_s is not None:
         step = f"Ask again in {max(1.0, first.wait_s):.0f} s."
     message = "the rollout was refused: another apply holds a target"

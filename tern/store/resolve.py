@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from psycopg import IntegrityError
 
-from tern.domain.answer import fitting
+from tern.domain.answer import PRINTED, fitting
 from tern.domain.control import Delivery
 from tern.domain.doubt import Doubt
 from tern.domain.errors import Refused
@@ -232,7 +232,7 @@ def _checked(
             message,
             why=(f"{found} would dispatch or follow something else",),
             next_step=("Say: " if row.doubt else "A definite sample brings it back; or say: ")
-            + f"{same}tern resolve {name} --as ended|completed --reason '…'.",
+            + f"{same}tern resolve {name} --as {PRINTED} --reason '…' (or --as completed).",
             reason="REMOTE_ID_STANDS",
         )
     if found is not Resolved.REMOTE_ID:

@@ -323,7 +323,7 @@ def test_explain_prints_the_way_out_as_soon_as_it_works(world: World) -> None:
     assert not any("--engine-is-gone" in command for command in commands(world))
     pass_long(world)
     (command,) = [command for command in commands(world) if "--engine-is-gone" in command]
-    assert command.startswith(f"tern resolve {world.last}/A --engine-is-gone --as ended|")
+    assert command.startswith(f"tern resolve {world.last}/A --engine-is-gone --as ended ")
 
 
 def test_the_targets_of_completed_siblings_come_free(world: World) -> None:

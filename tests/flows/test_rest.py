@@ -268,7 +268,7 @@ def test_a_statement_of_unknown_effect_is_in_no_plan(world: World) -> None:
     rest = shown(world)
     assert [group.deployments for group in rest.groups] == [("B",)]
     _, command = out(rest)["A"]
-    assert command == f"tern resolve {world.name('A')} --statement 2=done|not-done --reason '…'"
+    assert command == f"tern resolve {world.name('A')} --statement 2=done --reason '…'"
     settle_statements(StatementAnswer(world.name("A"), {2: Effect.DONE}, "eve", "I looked"), world.ports)
     assert [(group.numbers, group.deployments) for group in shown(world).groups] == [
         ((3,), ("A",)),

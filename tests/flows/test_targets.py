@@ -96,7 +96,9 @@ def test_what_is_stopped_at_its_engine_holds_its_target_after_the_verdict(world:
     assert world.apply_row().state == "stopped"
     refused = refusal_of(world, "A")
     assert refused.why == (f"A is held by {first}/A (stopped); {first} is stopped, 0 of 2 completed",)
-    assert refused.next_step == f"Go on with it or end it: tern start|cancel {first}/A --reason '…'"
+    assert refused.next_step == (
+        f"Go on with it: tern start {first}/A --reason '…'; or end it: tern cancel {first}/A --reason '…'"
+    )
     world.ask(Verb.CANCEL, "A", apply_id=first)
     settle(world)
     world.run(until=lambda: world.state("A") == "cancelled", rounds=5)

@@ -1,6 +1,7 @@
 """Every document that a command writes with `--json` or `--jsonl`, from one day on three deployments."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -232,3 +233,26 @@ def test_every_document_says_what_was_promised(day: Day) -> None:
 def test_every_command_that_writes_a_document_is_here(day: Day) -> None:
     root = main.tern
     assert with_json(root, "", click.Context(root)) == day.commands
+
+
+def test_every_command_that_is_printed_can_be_copied(day: Day) -> None:
+    """A shell would take what stands behind a bar for another program."""
+    told = [command for document in day.documents.values() for command in commands(document)]
+    assert len(told) > 10
+    assert [command for command in told if "|" in command] == []
+
+
+def commands(value: Any) -> Iterator[str]:
+    """What is to be typed, wherever a document says it."""
+    match value:
+        case dict():
+            for name, each in value.items():
+                if name in {"command", "next"} and isinstance(each, str):
+                    yield each
+                else:
+                    yield from commands(each)
+        case list():
+            for each in value:
+                yield from commands(each)
+        case _:
+            pass

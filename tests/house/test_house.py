@@ -102,3 +102,26 @@ def test_every_test_that_the_guarantees_name_exists() -> None:
         if not (ROOT / path).exists() or (name and f"def {name}(" not in (ROOT / path).read_text())
     ]
     assert missing == []
+
+
+def test_no_command_in_the_code_has_a_bar_in_it() -> None:
+    """What is printed to be copied works as it stands; what else may be said is told in words beside it."""
+    bars = re.compile(r"(\btern [a-z]|--[a-z]).*\w\|\w")
+    found = [
+        f"{path}:{node.lineno}: {words}"
+        for path in product()
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if bars.search(words := _words(node))
+    ]
+    assert found == []
+
+
+def _words(node: ast.AST) -> str:
+    """Of a string in the code; what is filled in is one word."""
+    match node:
+        case ast.Constant(value=str(words)):
+            return words
+        case ast.JoinedStr(values=parts):
+            return "".join(str(part.value) if isinstance(part, ast.Constant) else "WORD" for part in parts)
+        case _:
+            return ""

@@ -147,7 +147,10 @@ def _parse(text: str) -> tuple[tuple[bytes, Caller], ...]:
     if why:
         what = "the tokens can't be used"
         raise Misconfigured(
-            what, why=tuple(why), next_step="Write CALLER read|act TOKEN.", reason="TOKENS_UNREADABLE"
+            what,
+            why=tuple(why),
+            next_step="Write CALLER read TOKEN, or CALLER act TOKEN.",
+            reason="TOKENS_UNREADABLE",
         )
     return tuple(found.items())
 
