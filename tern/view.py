@@ -269,8 +269,7 @@ def _blockers(facts: ApplyFacts, operations: tuple[OperationView, ...]) -> Itera
         elif operation.state is State.WAITING_FOR_CUTOVER:
             yield from _blockers_of_waiting(operation, kinds)
         elif operation.state is State.STOPPED and HoldKind.STOP in kinds and not facts.state.is_finished:
-            command = f"tern start {operation.scope} --reason '…'"
-            yield Blocker(name, "stopped", command, "resumes it where it was stopped")
+            yield _blocker_of_stopped(operation)
         elif operation.state is State.PENDING:
             yield from _blockers_of_pending(operation)
         elif operation.waits_for_undrain:
@@ -308,6 +307,17 @@ def _blockers_of_uncertain(operation: OperationView) -> Iterator[Blocker]:
         command = f"tern stop {operation.scope} --although-foreign={record.remote_id} --reason '…'"
         words = f"stops the job {record.remote_id} there, which is other work"
         yield Blocker(name, "its engine has other work under its id", command, words)
+
+
+def _blocker_of_stopped(operation: OperationView) -> Blocker:
+    """A start is refused under a drain, so what opens that is named first."""
+    name, command = operation.deployment, f"tern start {operation.scope} --reason '…'"
+    if operation.record.drained:
+        opens = f"opens it; then it is resumed with: {command}"
+        return Blocker(
+            name, "stopped, and its deployment is drained", f"tern deployments undrain {name}", opens
+        )
+    return Blocker(name, "stopped", command, "resumes it where it was stopped")
 
 
 def _blockers_of_waiting(operation: OperationView, kinds: Mapping[HoldKind, Hold]) -> Iterator[Blocker]:

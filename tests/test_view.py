@@ -401,6 +401,15 @@ def test_a_wish_that_waits_for_its_turn_moves_nothing() -> None:
     assert [blocker.deployment for blocker in view.blockers] == ["a"]
 
 
+def test_a_stopped_one_that_is_drained_is_opened_before_it_is_started() -> None:
+    """What is printed works now: a start is refused there."""
+    (open_one,) = apply_view(facts(record("a", State.STOPPED))).blockers
+    assert open_one.command == "tern start apl-1/a --reason '…'"
+    (drained,) = apply_view(facts(record("a", State.STOPPED, drained=True))).blockers
+    assert drained.command == "tern deployments undrain a"
+    assert open_one.command in drained.consequence
+
+
 def test_a_baking_wave_needs_nobody() -> None:
     """§6: it clears by itself, and says when."""
     policy = Policy(waves=(Wave({"tier": "canary"}, bake_s=600.0), Wave()))

@@ -293,6 +293,9 @@ def _next_steps(view: ApplyView) -> list[Text]:
             if any(each.state is State.FAILED and each.record.remote_id for each in view.operations):
                 steps.append((f"tern apply --rest-of {apply_id}", "shows what is left; sends nothing"))
         case ApplyState.STOPPED:
+            stopped = [each for each in view.operations if each.state is State.STOPPED]
+            if drained := [each.deployment for each in stopped if each.record.drained]:
+                steps.append((f"tern deployments undrain {' '.join(drained)}", "lets them be started again"))
             steps.append((f"tern start {apply_id} --all --reason '…'", "resumes every stopped deployment"))
         case ApplyState.CANCELLED | ApplyState.REVERTED:
             steps.append((f"tern logs {apply_id}", "who did what, and when"))

@@ -112,3 +112,22 @@ def test_explaining_writes_nothing(world: World, tern: Tern) -> None:
     ):
         assert tern(*words).code == 0
     assert (world.picture(), len(world.events())) == before
+
+
+def test_after_a_stop_and_a_drain_the_first_command_that_is_printed_is_taken(
+    world: World, tern: Tern
+) -> None:
+    """A start is refused under a drain: what opens it comes first, wherever one looks."""
+    apply_id = world.apply("A")
+    world.answer_bells()
+    world.ask(Verb.STOP, "A")
+    world.run(until=lambda: world.state("A") == "stopped")
+    tern("deployments", "drain", "A")
+    assert tern("start", f"{apply_id}/A", "--reason", "because").code == 5
+    for command in (("get", apply_id), ("explain", apply_id), ("explain", f"{apply_id}/A")):
+        said = tern(*command).out
+        assert "tern deployments undrain A" in said, command
+        assert f"  tern start {apply_id}/A" not in said, command
+    (blocker,) = tern("get", apply_id, "--json").data["blockers"]
+    assert tern(*blocker["command"].split()[1:]).code == 0
+    assert tern("start", f"{apply_id}/A", "--reason", "because").code == 0
