@@ -10,6 +10,7 @@ from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.model import Deployment, RemoteCall
 from tern.domain.moving import DeploymentChange, InUse, Sameness, sameness
 from tern.domain.outcome import Ok, Outcome
+from tern.domain.plaintext import refuse_exposed
 from tern.domain.samples import Sample
 from tern.domain.targets import Pair
 from tern.ports import Engines, Ports
@@ -23,6 +24,8 @@ def change_deployment(change: DeploymentChange, ports: Ports) -> tuple[Deploymen
     """
     (before,) = ports.store.load_deployments([change.name])
     after = change.applied_to(before)
+    if change.address is not None or change.credentials:
+        refuse_exposed(after, "changed")
     uses = ports.store.uses(change.name)
     how, unknown = None, frozenset[int]()
     if after.address != before.address or change.new_identity:

@@ -7,10 +7,10 @@ from urllib.parse import parse_qsl, urlsplit
 from tern.domain.errors import Refused, UsageError
 from tern.domain.identity import DEPLOYMENT_NAME
 from tern.domain.model import Credentials
+from tern.domain.plaintext import GRPC_ADDRESS
 
 HIGHEST_PORT = 65_535
 HIGHEST_POSITION = 2**31 - 1
-_GRPC = re.compile(r"grpcs?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})/?")
 _LOCAL = re.compile(r"local:postgres(ql)?://.+")
 _REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
@@ -26,7 +26,7 @@ def check_address(address: str) -> None:
     if not address.isprintable():
         what = "the address is unprintable"
         raise Refused(what, reason="ADDRESS_MALFORMED")
-    match = _GRPC.fullmatch(address)
+    match = GRPC_ADDRESS.fullmatch(address)
     if match is not None and 0 < int(match["port"]) <= HIGHEST_PORT:
         return
     if _LOCAL.fullmatch(address) and _is_readable(address):

@@ -21,6 +21,7 @@ from tern.domain.errors import NotFound, Refused, UsageError
 from tern.domain.model import Capabilities, Deployment
 from tern.domain.outcome import Ok, Outcome
 from tern.domain.outcome import Refused as Declined
+from tern.domain.plaintext import refuse_exposed
 from tern.domain.register import differences
 from tern.domain.silence import Silence
 from tern.domain.targets import Finding
@@ -97,6 +98,7 @@ def add(
         credentials=read_credentials(**references),
     )
     check_address(address)
+    refuse_exposed(wanted, "added")
     if no_probe and deduplicates is None:
         what = "an engine that is not asked must be described"
         raise UsageError(what, next_step="Add --deduplicates yes or --deduplicates no.")

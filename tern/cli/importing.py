@@ -14,6 +14,7 @@ from tern.cli.address import HIGHEST_POSITION, check_address, check_name, read_c
 from tern.cli.words import plural
 from tern.domain.errors import Refused, TernError, UsageError
 from tern.domain.model import Credentials, Deployment
+from tern.domain.plaintext import exposures_of
 from tern.domain.register import Entered, Entry, Judged
 from tern.domain.text import is_name
 
@@ -190,6 +191,9 @@ def _checked(number: int, entry: Mapping[str, Any]) -> Entry:
             refusals.append(refusal)
     if refusals:
         why = tuple("; ".join([each.what, *each.why]) for each in refusals)
+        if "credentials" in found:
+            # Of an entry that can be read the register's rules say it; nobody asks them about this one.
+            why += tuple(each.words for each in exposures_of(entry["address"], found["credentials"]))
         kind = UsageError if any(isinstance(each, UsageError) for each in refusals) else Refused
         raise kind(f"{entry['name']} can't be imported", why=why)
     wanted = Deployment(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tern.domain.model import Deployment
+from tern.domain.plaintext import exposures_of
 
 COMPARED = ("environment", "database", "address", "target", "labels", "position", "credentials")
 """What a person says of a deployment. What was found out about its engine is not compared."""
@@ -71,6 +72,7 @@ def judge(
             for other in targets[place]
             if other != entry.number and other not in names[wanted.name]
         ]
+        why += [each.words for each in exposures_of(wanted.address, wanted.credentials)]
         holder = by_target.get(place)
         if holder is not None and holder.name != wanted.name:
             why.append(f"{holder.name} has the same address and target")

@@ -4,16 +4,15 @@ An address is `grpc://host:port` or `grpcs://host:port` (`local:…` is local_en
 quotes an address or a reference: a person in a hurry puts the password itself there.
 """
 
-import ipaddress
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from tern.domain.model import Credentials
+from tern.domain.plaintext import GRPC_ADDRESS, exposures, is_loopback
 from tern.wire.transport import NotSent
 
-_ADDRESS = re.compile(r"(grpcs?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})/?")
 _TOKEN = re.compile(r"[!-~]+")
 _PORT_MAX = 65535
 
@@ -33,12 +32,8 @@ class Endpoint:
 
     @property
     def is_loopback(self) -> bool:
-        """Nothing said to it leaves this machine. Names other than localhost are not looked up: they can change."""
-        host = self.host.strip("[]")
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host.lower() == "localhost"
+        """Nothing said to it leaves this machine."""
+        return is_loopback(self.host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,35 +56,18 @@ def parse_address(address: str) -> Endpoint:
         raise NotSent(
             reason, "its address holds a user or password; credentials are given by reference instead"
         )
-    match = _ADDRESS.fullmatch(address)
-    if match is None or not 0 < int(match[3]) <= _PORT_MAX:
+    match = GRPC_ADDRESS.fullmatch(address)
+    if match is None or not 0 < int(match["port"]) <= _PORT_MAX:
         reason = "ADDRESS_MALFORMED"
         message = "its address can't be read; it is written grpc://HOST:PORT, grpcs://HOST:PORT or local:postgresql://…"
         raise NotSent(reason, message)
-    return Endpoint(match[1] == "grpcs", match[2], int(match[3]))
+    return Endpoint(match["scheme"] == "grpcs", match["host"], int(match["port"]))
 
 
 def check_plaintext(endpoint: Endpoint, credentials: Credentials) -> None:
     """What must not go over a line that anybody can read does not; raises NotSent."""
-    if endpoint.is_secure:
-        if bool(credentials.tls_cert) != bool(credentials.tls_key):
-            reason = "TLS_INCOMPLETE"
-            raise NotSent(reason, "a client certificate needs both tls_cert and tls_key")
-        return
-    if credentials.tls_ca or credentials.tls_cert or credentials.tls_key:
-        # Whoever names a CA expects TLS; a plain connection would be a downgrade that nobody asked for.
-        reason = "TLS_NOT_USED"
-        raise NotSent(reason, "it has TLS credentials, but its address says grpc://, not grpcs://")
-    if endpoint.is_loopback:
-        return
-    if not credentials.insecure_plaintext:
-        reason = "PLAINTEXT_REFUSED"
-        raise NotSent(
-            reason, "its address is plaintext to another machine; use grpcs:// or set insecure_plaintext"
-        )
-    if credentials.token:
-        reason = "TOKEN_OVER_PLAINTEXT"
-        raise NotSent(reason, "a token is sent over TLS or to this machine only; use grpcs://")
+    for found in exposures(credentials, is_secure=endpoint.is_secure, host=endpoint.host):
+        raise NotSent(found.reason, found.words)
 
 
 def read_reference(name: str, reference: str) -> bytes:

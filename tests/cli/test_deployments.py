@@ -99,7 +99,8 @@ def test_an_engine_without_resolve_wants_to_be_described(tern: Tern) -> None:
 )
 def test_bad_input_is_refused_and_no_secret_is_echoed(words: tuple[str, ...], code: int, tern: Tern) -> None:
     answer = tern(
-        "deployments", "add", "eu", *PLACE, "--target", "t", "--no-probe", "--deduplicates", "no", *words
+        *("deployments", "add", "eu", *PLACE, "--target", "t", "--no-probe", "--deduplicates", "no"),
+        *("--insecure-plaintext", *words),
     )
     assert answer.code == code
     assert "hunter2" not in answer.err or "label" in answer.err
@@ -128,6 +129,7 @@ GOOD = {
     "address": "grpc://h:1",
     "target": "t",
     "deduplicates": True,
+    "credentials": {"insecure_plaintext": True},
 }
 IMPORT = ("deployments", "import", "-")
 
@@ -181,10 +183,65 @@ def test_import_tells_every_reason_of_every_entry_at_once(tern: Tern) -> None:
     assert known(tern) == ["a"]
 
 
+TLS = ("--tls-ca", "file:/ca.pem")
+PLAINTEXT = "its address is plaintext to another machine"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), [PLAINTEXT, "add --insecure-plaintext"]),
+        (("--token", "env:TOKEN"), [PLAINTEXT, "a token is sent over TLS"]),
+        (("--token", "env:TOKEN", "--insecure-plaintext"), ["a token is sent over TLS"]),
+        ((*TLS, "--token", "env:TOKEN"), ["it has TLS credentials", PLAINTEXT, "a token is sent over TLS"]),
+    ],
+)
+def test_a_line_that_no_call_would_use_is_not_registered(
+    words: tuple[str, ...], said: list[str], world: World, tern: Tern
+) -> None:
+    """Every door says it, and all of it, rather than the first call of a rollout."""
+    described = ("--target", "t", "--no-probe", "--deduplicates", "no")
+    added = tern("deployments", "add", "eu", *PLACE, *described, "--address", "grpc://10.0.0.1:1", *words)
+    before = world.store.load_deployments(["A"])
+    changed = tern(
+        "deployments", "set", "A", "--address", "grpc://10.0.0.1:1", "--same-engine", "--reason", "x", *words
+    )
+    for answer in (added, changed):
+        assert answer.code == 5
+        for each in said:
+            assert each in " ".join(answer.err.split()), each
+    assert known(tern) == ["A", "B", "C"]
+    assert world.store.load_deployments(["A"]) == before
+
+
+def test_what_an_older_version_registered_may_still_change_its_place(world: World, tern: Tern) -> None:
+    world.write("UPDATE deployments SET address = 'grpc\\://10.0.0.1\\:1' WHERE name = 'A'")
+    assert tern("deployments", "set", "A", "--position", "7", "--reason", "x").code == 0
+
+
+def test_import_tells_of_a_line_that_no_call_would_use_with_all_else(tern: Tern) -> None:
+    listed = [
+        {**GOOD, "credentials": {}},
+        {**GOOD, "name": "x/y", "target": "u", "credentials": {"token": "env:TOKEN"}},
+        {**GOOD, "name": "here", "address": "grpc://[::1]:1", "credentials": {}},
+    ]
+    answer = tern(*IMPORT, stdin=json.dumps(listed))
+    assert answer.code == 5
+    for said in (
+        "2 of 3 entries",
+        f"entry 1, a: {PLAINTEXT}",
+        "entry 2, x/y: 'x/y' is not a deployment's name",
+        f"entry 2, x/y: {PLAINTEXT}",
+        "entry 2, x/y: a token is sent over TLS",
+    ):
+        assert said in answer.err, said
+    assert known(tern) == []
+
+
 def test_import_asks_no_engine_and_leaves_what_was_found_out(tern: Tern) -> None:
     """An engine that is away keeps nobody from making it known; what a probe found stays with the same engine."""
     with FakeEngine("eu", target="t") as engine:
-        add(tern, "eu", engine.address, "--label", "region=eu", "--deduplicates", "yes")
+        add(tern, "eu", engine.address, "-l", "region=eu", "--deduplicates", "yes", "--insecure-plaintext")
         asked = len(engine.calls())
         entry = {**GOOD, "name": "eu", "address": engine.address}
         del entry["deduplicates"]

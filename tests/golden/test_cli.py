@@ -79,6 +79,7 @@ def the_register(day: Day, world: World) -> None:
     new = ("--target", "z", "--address", address, "--no-probe", "--deduplicates", "yes", "-l", "region=eu")
     day("deployment-added", "deployments", "add", "Z", *PLACE, *new)
     entry = {"environment": "test", "database": "shop", "address": "grpc://h:1", "deduplicates": True}
+    entry["credentials"] = {"insecure_plaintext": True}
     content = json.dumps([{**entry, "name": name, "target": name} for name in ("Y", "X")])
     day("deployments-imported", "deployments", "import", "-", "--no-probe", stdin=content)
     day("deployments-set", "deployments", "set", "Z", "--label", "region=eu", *WHY)
