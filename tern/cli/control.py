@@ -5,7 +5,7 @@ Accepted is not done; each operation gets its own answer.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
@@ -21,7 +21,7 @@ from tern.domain.control import VOLUMES, Receipt, Verb
 from tern.domain.ending import Ending, Seen, answered, ending, exit_code, is_followed, release_ending
 from tern.domain.errors import UsageError
 from tern.domain.selection import Selection
-from tern.domain.states import ApplyState
+from tern.domain.states import ApplyState, State
 from tern.domain.subject import Subject
 from tern.domain.timing import LOST_CONTACT_AFTER
 from tern.facts import ApplyFacts, OperationRecord, WishFacts
@@ -187,6 +187,8 @@ class _Waited:
 
     fates: Mapping[str, str]
     endings: Mapping[str, Ending]
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    """Why nobody knows, where nobody does."""
 
 
 def _wait(typed: _Typed, reading: Reading, receipt: WishReceipt) -> _Waited | None:
@@ -218,6 +220,7 @@ def _look(verb: Verb, facts: ApplyFacts, receipt: WishReceipt) -> _Waited | None
         return None if followed and found is None else _Waited({}, endings)
     is_held = facts.state is ApplyState.PAUSED or facts.state.is_settled
     fates: dict[str, str] = {}
+    unknown: dict[str, str] = {}
     for record in facts.operations:
         if record.deployment not in followed:
             continue
@@ -233,9 +236,15 @@ def _look(verb: Verb, facts: ApplyFacts, receipt: WishReceipt) -> _Waited | None
         if found is None:
             return None
         endings[record.deployment] = found
+        if found is Ending.UNKNOWN:
+            unknown[record.deployment] = (
+                "it is uncertain, and nobody here can tell whether it runs"
+                if record.state is State.UNCERTAIN
+                else f"its engine does not answer, and {record.state} is only the last that is known of it"
+            )
         if wish is not None:
             fates[record.deployment] = wish.fate.value
-    return _Waited(fates, endings)
+    return _Waited(fates, endings, unknown)
 
 
 def _look_outstanding(facts: ApplyFacts, receipt: WishReceipt) -> _Waited | None:
@@ -289,5 +298,11 @@ def _answer(typed: _Typed, receipt: WishReceipt, waited: _Waited | None = None) 
         if receipt.request_id is not None and waited is None:
             click.echo(f"Accepted is not done yet. Next: tern watch {apply_id}")
     if waited is not None:
+        if waited.unknown and not typed.as_json:
+            name, why = next(iter(waited.unknown.items()))
+            more = f" (and at {len(waited.unknown) - 1:,} more)" if len(waited.unknown) > 1 else ""
+            talk(
+                f"what came of it at {name}{more} is unknown: {why}; look there: tern explain {apply_id}/{name}"
+            )
         return exit_code(waited.endings.values())
     return exit_code(answered(typed.verb, line) for line in receipt.lines)

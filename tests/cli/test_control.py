@@ -300,6 +300,10 @@ def test_what_nobody_knows_is_an_exit_code_of_its_own(world: World, tern: Tern) 
     others.join()
     assert done.code == 15
     assert done.data["targets"][0]["ending"] == "unknown"
+    told = tern("cancel", f"{apply_id}/A", *WHY, "--wait", "--timeout", "20")
+    words = "at A is unknown: it is uncertain, and nobody here can tell whether it runs"
+    words += f"; look there: tern explain {apply_id}/A"
+    assert (told.code, words in " ".join(told.err.split())) == (15, True)
 
 
 def test_the_exit_codes_stand_where_a_verb_is_explained(tern: Tern) -> None:
