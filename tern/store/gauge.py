@@ -11,7 +11,7 @@ from tern.domain.timing import LOST_CONTACT_AFTER
 from tern.store.database import Database
 from tern.store.notify import BUSY
 from tern.store.reading import snapshot
-from tern.store.silence import PAUSED
+from tern.store.silence import PAUSED, PAUSED_UNTIL
 from tern.store.sql import Connection, text
 from tern.store.step import NOW
 
@@ -19,14 +19,17 @@ SWEEPS = ("reconcile", "progress")
 
 _FRONT = (
     # What of an apply is due for its drivers, from its front; a silent engine's dispatches are held back on purpose.
-    "SELECT o.first_rung_at, o.next_attempt_at FROM apply_operations o WHERE o.apply_id = b.apply_id"
+    f"SELECT o.first_rung_at, o.next_attempt_at, {PAUSED_UNTIL} AS paused_until"
+    " FROM apply_operations o WHERE o.apply_id = b.apply_id"
     f" AND o.claim_token IS NULL AND o.next_attempt_at <= {NOW} AND NOT {PAUSED}"
     f" ORDER BY o.next_attempt_at, o.id LIMIT {AHEAD_MOST}"
 )
 _TOLD_SINCE = (
-    # Since its front was notified; where nothing is, since somebody should have.
-    f"SELECT coalesce(min(w.first_rung_at) FILTER (WHERE w.first_rung_at BETWEEN w.next_attempt_at AND {NOW}),"
-    " greatest(min(w.next_attempt_at), (SELECT max(r.rung_at) FROM apply_operations r WHERE r.apply_id = b.apply_id"
+    # Since its front was notified; where nothing is, since somebody should have. A pause that was before is left out.
+    "SELECT coalesce(min(greatest(w.first_rung_at, w.paused_until))"
+    f"   FILTER (WHERE w.first_rung_at BETWEEN w.next_attempt_at AND {NOW}),"
+    " greatest(min(greatest(w.next_attempt_at, w.paused_until)),"
+    "   (SELECT max(r.rung_at) FROM apply_operations r WHERE r.apply_id = b.apply_id"
     f"   AND r.next_attempt_at IS NOT NULL AND r.rung_at <= {NOW}))) AS since FROM ({_FRONT}) w"
 )
 _UNTAKEN_SINCE = (

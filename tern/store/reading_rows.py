@@ -106,7 +106,7 @@ def operation_in(
         # Only a retry waits for a moment; a pending one's time is the moment of its admission.
         wait_s=wait_s if state in {State.FAILED_RETRYABLE, State.PENDING} else 0.0,
         due_for_s=due_for_s,
-        untaken_for_s=front.untaken_for_s(due_for_s, row["told_for_s"]),
+        untaken_for_s=_untaken_for_s(row, front.untaken_for_s(due_for_s, row["told_for_s"])),
         claimed_for_s=claimed_for_s,
         drained=row["drained"],
         blocked_by=holding_in(row["blocked_by"]),
@@ -125,3 +125,10 @@ def operation_in(
         # A longer one was written under a clock that was set back since, and counts for nobody.
         pauses_s=row["pauses_s"] if row["pauses_s"] <= LONGEST_PAUSE_S else 0.0,
     )
+
+
+def _untaken_for_s(row: RowMapping, untaken_for_s: float | None) -> float | None:
+    """What was kept waiting for a silent engine could not be taken before that pause was over."""
+    if untaken_for_s is None or not row["unanswered"]:
+        return untaken_for_s
+    return min(untaken_for_s, max(0.0, -float(row["pauses_s"])))

@@ -31,6 +31,9 @@ PAUSED = (
 """The engine of operation o left so many dispatches without an answer that the next one waits."""
 
 _OF_DISPATCHES = "FROM deployment_silences s WHERE s.deployment = o.deployment AND s.kind = 'dispatch'"
+PAUSED_UNTIL = f"(SELECT s.retry_at {_OF_DISPATCHES} AND s.retry_at <= (SELECT tern_clock()))"
+"""Since when the engine of operation o may be tried again after a pause; NULL where there was none, or it goes on."""
+
 PAUSE = (
     f"coalesce((SELECT s.in_a_row {_OF_DISPATCHES}), 0) AS unanswered,"
     f" CASE WHEN {PAUSED} THEN (SELECT extract(epoch FROM s.retry_at - tern_clock())::float {_OF_DISPATCHES})"
