@@ -31,6 +31,7 @@ OVERDUE_S = 30.0
 OLD_HALT_S = 60.0
 CLOCK_SKEW_S = 5.0
 MOST_ASKED = 50
+MOST_NAMED = 5
 OLDEST_SERVER = 150_000
 
 NEEDS_PERSON = 13
@@ -297,16 +298,27 @@ def rollouts(counts: Mapping[str, int]) -> Finding:
     )
 
 
-def silences(ports: Ports) -> Finding:
+def silences(engine: "Database", ports: Ports) -> Finding:
     """Engines that the workers ask in vain: they cost nobody else anything, and nothing moves there."""
-    slow = [each for each in ports.store.silences() if each.is_slow]
-    if not slow:
+    from tern.store import trouble  # noqa: PLC0415
+
+    told = {
+        name: f"no usable answer to the last {tries} calls"
+        for name, tries in trouble.unheard_engines(engine).items()
+    }
+    slow = sorted((each for each in ports.store.silences() if each.is_slow), key=lambda each: each.since_s)
+    told |= {each.deployment: silence_words(each) for each in slow}
+    if not told:
         return Finding("silent engines", is_well=True, said="none")
-    worst = max(slow, key=lambda each: each.since_s)
-    names = sorted({each.deployment for each in slow})
-    said = f"{plural(len(names), 'deployment')}: {worst.deployment}: {silence_words(worst)}"
+    # Who has been silent for longest is told first.
+    names = list(dict.fromkeys([*(each.deployment for each in reversed(slow)), *told]))
+    words = "; ".join(f"{name}: {told[name]}" for name in names[:MOST_NAMED])
+    more = f"; and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
     return Finding(
-        "silent engines", is_well=False, said=said, help=f"tern deployments check {worst.deployment}"
+        "silent engines",
+        is_well=False,
+        said=f"{plural(len(names), 'deployment')}: {words}{more}",
+        help=f"tern deployments check {' '.join(names[:MOST_NAMED])}",
     )
 
 

@@ -98,7 +98,7 @@ def _stored(settings: "Settings", broker: Finding) -> Iterator[Finding]:
     yield look("uncertain", lambda: checkup.uncertain(engine, read_gauges(engine)))
     yield look("rollouts", lambda: checkup.rollouts(read_gauges(engine).applies))
     yield look("outstanding", lambda: checkup.outstanding(engine, read_gauges(engine)))
-    yield look("silent engines", lambda: checkup.silences(_ports()))
+    yield look("silent engines", lambda: checkup.silences(engine, _ports()))
     yield look("engines", lambda: checkup.engines(_ports()))
 
 

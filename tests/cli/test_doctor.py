@@ -13,13 +13,13 @@ import pytest
 from tern.cli import checkup
 from tern.domain.canary import QUEUES
 from tern.domain.control import Verb
-from tern.domain.silence import CallKind
+from tern.domain.silence import LONGEST_PAUSE_S, CallKind
 from tern.flows.canary import answer
 from tern.store import trouble
 from tern.store.database import Database
 from tests.cli.conftest import Answer, Tern
 from tests.faults.behaviour import fail
-from tests.flows.steps import running
+from tests.flows.steps import PARALLEL, running
 from tests.world import World
 
 ALWAYS = {"python", "settings", "postgresql", "server", "clock", "broker"}
@@ -330,3 +330,34 @@ def test_silent_engines_are_named(world: World, tern: Tern, worker: set[str]) ->
     found = findings(tern("doctor", "--json"))["silent engines"]
     assert found["ok"] is False
     assert found["said"].startswith("1 deployment: B: no answer to the last 3 looks")
+
+
+def test_every_engine_that_leaves_its_work_unanswered_is_named(
+    world: World, tern: Tern, worker: set[str]
+) -> None:
+    """One that refuses connections costs nobody a thread, and is no less dead than one that hangs."""
+    world.apply(policy=PARALLEL)
+    world.answer_bells()
+    world.write("UPDATE apply_operations SET poll_failures = 20 WHERE deployment = 'A'")
+    world.write(
+        "UPDATE apply_operations SET unheard_tries = 92, unheard_look = sampled_look, unheard_since = tern_clock()"
+        " WHERE deployment = 'B'"
+    )
+    found = findings(tern("doctor", "--json"))["silent engines"]
+    assert found["said"].startswith("2 deployments: A: no usable answer to the last 20 calls; ")
+    assert found["said"].endswith("; B: no usable answer to the last 92 calls")
+    assert found["next"] == "tern deployments check A B"
+
+
+def test_what_waited_for_a_silent_engine_is_not_untaken(world: World, tern: Tern) -> None:
+    """Held back on purpose, it can be taken once the pause is over, and not before."""
+    apply_id = world.apply("A")
+    world.forget_bells()
+    for _ in range(8):
+        world.store.record_silence("A", CallKind.DISPATCH)
+    world.pass_time(LONGEST_PAUSE_S + 1)
+    assert findings(tern("doctor", "--json"))["claims"]["ok"]
+    assert "no worker has taken it" not in tern("get", apply_id).out
+    world.pass_time(checkup.OVERDUE_S)
+    assert "the oldest dispatch has been due" in findings(tern("doctor", "--json"))["claims"]["said"]
+    assert "no worker has taken it" in tern("get", apply_id).out
