@@ -157,6 +157,15 @@ def _group(number: int, group: Group, choice: RestChoice) -> Iterator[Text]:
     yield Text(f"  {number}. {plural(len(group.chains), 'deployment')}: {', '.join(named)}", "bold")
     for place, change in zip(group.numbers, group.changes, strict=True):
         yield Text(f"     statement {place}  {one_line(change.ddl)}")
+    moved = [chain for chain in group.chains if chain.moved_from and chain.target is not None]
+    for chain in moved[:MOST_NAMED]:
+        address = "" if chain.target is None else chain.target.address
+        words = f"{chain.deployment} is now at {address}; reviewed was {chain.moved_from}, the same engine"
+        yield Text(f"     ! {one_line(words)}", "yellow")
+    if len(moved) > MOST_NAMED:
+        yield Text(
+            f"     … and {len(moved) - MOST_NAMED:,} more that have moved; --json has all of them", "dim"
+        )
     yield Text(f"     {', '.join(policy_words(group.policy))}", "dim")
     yield from (Text(f"     ! needs consent: {one_line(words)}", "yellow") for words in group.consent)
     yield Text(f"     {_command(group, choice)}", "bold")

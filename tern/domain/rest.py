@@ -72,7 +72,8 @@ class Statement:
 @dataclass(frozen=True, slots=True)
 class Chain:
     """What was to be done at one deployment, by whom, and how far it is. target: where it is now, None where the
-    deployment is gone; against: why it can't go there.
+    deployment is gone; against: why it can't go there. moved_from: where its engine was when the plan was reviewed;
+    empty where it still is.
     """
 
     deployment: str
@@ -81,6 +82,7 @@ class Chain:
     target: ReviewedTarget | None
     labels: Mapping[str, str]
     against: tuple[str, ...] = ()
+    moved_from: str = ""
 
     @property
     def tip(self) -> Link:
@@ -207,6 +209,8 @@ class Group:
                     "carries_on": str(chain.tip.name),
                     "state": chain.tip.state.value,
                     "becomes_cancelled": chain.tip.may_act,
+                    "address": None if chain.target is None else chain.target.address,
+                    "moved_from": chain.moved_from or None,
                 }
                 for chain in self.chains
             ],

@@ -36,7 +36,8 @@ _LOCK_OPERATIONS = text(
 )
 _LINKS = text(
     f"{_FAMILY} SELECT d.root, o.id, o.apply_id, o.deployment, o.state, o.target, o.dispatch_key,"
-    f" o.dispatch_key_is_dead, o.claim_token, {CLAIMED_FOR_S} AS claimed_for_s, {REMOTE_ID} AS remote_id,"
+    f" o.dispatch_key_is_dead, o.engine_number, o.claim_token, {CLAIMED_FOR_S} AS claimed_for_s,"
+    f" {REMOTE_ID} AS remote_id,"
     " a.apply_identifier, a.revision, a.plan_id, o.position,"
     " (SELECT v.verb FROM control_deliveries v WHERE v.operation_id = o.id AND v.verb IN ('start', 'retry')"
     "   AND v.state IN ('pending', 'sent') LIMIT 1) AS revival,"
@@ -133,6 +134,8 @@ def _chain(
     reviewed: Mapping[str, ReviewedTarget],
 ) -> Chain:
     target = None if place is None else ReviewedTarget(place.name, place.address, place.target)
+    before = reviewed.get(first.deployment)
+    has_moved = place is not None and before is not None and before.address != place.address
     return Chain(
         first.deployment,
         tuple(_link(row, own[row.id]) for row in sorted(rows, key=lambda row: row.id)),
@@ -147,7 +150,8 @@ def _chain(
         ),
         target,
         {} if place is None else place.labels,
-        tuple(_against(first, place, reviewed.get(first.deployment))),
+        tuple(_against(first, place, before)),
+        before.address if has_moved and before is not None else "",
     )
 
 
@@ -165,6 +169,13 @@ def _link(row: Row, statements: Sequence[Row]) -> Link:
     )
 
 
+def _is_its_engine(first: Row, place: Deployment) -> bool:
+    """The engine that the first apply was sent to is the one that is there now. It keeps its number where it is moved,
+    by a key's proof or a person's word; whatever else changes an address takes the number of whoever is there.
+    """
+    return first.engine_number is not None and first.engine_number == place.engine_number
+
+
 def _against(first: Row, place: Deployment | None, reviewed: ReviewedTarget | None) -> list[str]:
     """Why the rest can't go where the first apply went."""
     if place is None:
@@ -174,9 +185,9 @@ def _against(first: Row, place: Deployment | None, reviewed: ReviewedTarget | No
         why.append(f"deployment {place.name} is drained: `tern deployments undrain {place.name}` opens it")
     if place.target != first.target:
         why.append(f"the target of {place.name} is {place.target}; the first apply went to {first.target}")
-    if reviewed is not None and reviewed.address != place.address:
+    if reviewed is not None and reviewed.address != place.address and not _is_its_engine(first, place):
         why.append(
             f"the engine of {place.name} is {place.address}; its plan was reviewed for {reviewed.address}:"
-            " have the rest reviewed for it with `tern plan`"
+            " have the rest reviewed for it with `tern plan`, and begin that with `tern apply --plan … --accept-drift`"
         )
     return why

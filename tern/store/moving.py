@@ -123,7 +123,9 @@ class MovingSteps(Steps):
                 if moves:
                     _refuse_exchange(tx, change, after, rows, how)
                     self._leave_the_old_address(tx, change, rows, how)
-                    tx.execute(_MOVE_ENGINE, {"name": change.name, "address": after.address})
+                    if how is not None:
+                        # Another database at another address is another engine: what was reviewed was not for it.
+                        tx.execute(_MOVE_ENGINE, {"name": change.name, "address": after.address})
                     if how is Sameness.PROVEN:
                         given = {"name": change.name, "address": after.address, "before": before.address}
                         tx.execute(_IS_THERE_NOW, given)

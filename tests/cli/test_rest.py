@@ -9,11 +9,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tern.cli.words import one_line
 from tern.domain.identity import ApplyId
-from tern.domain.model import Capabilities, Credentials, Deployment
+from tern.domain.model import Capabilities, Credentials, Deployment, ReviewedTarget
 from tern.domain.policy import Copy, OnFailure, Policy
 from tern.domain.states import State
+from tern.domain.work import NewApply
+from tern.flows.accept import accept_apply
 from tests.cli.conftest import Tern
+from tests.faults.behaviour import fail
+from tests.faults.fake_engine import FakeEngine
 from tests.flows.test_effect import STATEMENTS, told
 from tests.world import World
 
@@ -105,6 +110,79 @@ def test_what_is_not_carried_on_is_named_with_the_command_that_leads_on(world: W
     assert done.code == 0
     assert "1 deployment: A" in done.out
     assert re.search(r"C\s+.*is running, so it may still act", done.out)
+
+
+def reviewed_and_half_done(world: World) -> str:
+    """At A, for which the plan was reviewed."""
+    (place,) = world.store.load_deployments(["A"])
+    target = ReviewedTarget(place.name, place.address, place.target)
+    plan = world.store.save_plan(
+        environment="test",
+        database="shop",
+        database_type="postgres",
+        changes=STATEMENTS,
+        caller="ann",
+        targets=[target],
+    )
+    new = NewApply(plan.plan_id, "test", ("A",), ALL_FAIL, "ann", "because", "k", accept_drift=True)
+    world.last = accept_apply(new, world.ports).apply_id
+    world.answer_bells()
+    told(world, State.FAILED, "completed", "failed", "pending", name="A")
+    return str(world.last)
+
+
+@pytest.mark.parametrize("proven", [True, False], ids=["by a key", "by a person's word"])
+def test_an_engine_that_moved_keeps_what_was_reviewed_for_it(
+    proven: bool,  # noqa: FBT001
+    world: World,
+    tern: Tern,
+) -> None:
+    """Its new address is shown, and it is bound by the digest: another move in between is refused by name."""
+    apply_id = reviewed_and_half_done(world)
+    before = world.engines["A"].address
+    with FakeEngine("moved") as moved, FakeEngine("again") as again:
+        moved.jobs = again.jobs = world.engines["A"].jobs
+        if not proven:
+            world.engines["A"].always("Resolve", fail("UNAVAILABLE"))
+        words = ("deployments", "set", "A", *WHY, *([] if proven else ["--same-engine"]), "--address")
+        assert tern(*words, moved.address).code == 0
+        done = tern("apply", "--rest-of", apply_id)
+        assert done.code == 0
+        assert f"A is now at {moved.address}; reviewed was {before}, the same engine" in one_line(done.out)
+        (place,) = tern("apply", "--rest-of", apply_id, "--json").data["groups"][0]["deployments"]
+        assert (place["address"], place["moved_from"]) == (moved.address, before)
+        stale = printed(done.out, "tern apply --rest-of")
+        if proven:
+            assert tern(*words, again.address).code == 0
+            refused = tern(*stale)
+            assert (refused.code, "its targets have changed" in refused.err) == (5, True)
+            stale = printed(tern("apply", "--rest-of", apply_id).out, "tern apply --rest-of")
+        sent = tern(*stale, "--json")
+        assert sent.code == 0, sent
+
+
+@pytest.mark.parametrize("how", ["--replace", "--new-identity"])
+def test_another_engine_does_not_keep_what_was_reviewed(how: str, world: World, tern: Tern) -> None:
+    """What is printed then is no circle: a new plan is begun there by whoever knows what was left."""
+    apply_id = reviewed_and_half_done(world)
+    (place,) = world.store.load_deployments(["A"])
+    with FakeEngine("other", target=place.target, identity="1/7") as other:
+        address = ("--address", other.address)
+        if how == "--replace":
+            here = ("-e", "test", "-d", "shop", "--target", place.target)
+            assert tern("deployments", "add", "A", *here, *address, how).code == 0
+        else:
+            assert tern("deployments", "set", "A", *address, how, *WHY).code == 0
+        done = tern("apply", "--rest-of", apply_id)
+        assert done.code == 5
+        assert f"the engine of A is {other.address}; its plan was reviewed for {place.address}" in one_line(
+            done.out
+        )
+        assert "begin that with `tern apply --plan … --accept-drift`" in one_line(done.out)
+        ddl = ("--ddl", "-", "-e", "test", "-d", "shop", "--deployments", "A")
+        plan = tern("plan", *ddl, "--json", stdin="ALTER TABLE orders ADD COLUMN z int").data["plan_id"]
+        sent = tern("apply", "--plan", plan, "--deployments", "A", "--accept-drift", *WHY)
+        assert sent.code == 0, sent
 
 
 @pytest.mark.parametrize(
