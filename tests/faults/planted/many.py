@@ -160,6 +160,14 @@ MUTANTS = (
         "SELECT greatest(t.since, CASE WHEN NULL <=",
     ),
     mutant(
+        "G11",
+        "what was kept waiting for a silent engine counts as untaken",
+        "tests/cli/test_doctor.py -k is_not_untaken",
+        "tern/store/silence.py",
+        "{_OF_DISPATCHES} AND s.retry_at <= (SELECT tern_clock()))",
+        "{_OF_DISPATCHES} AND s.retry_at IS NULL)",
+    ),
+    mutant(
         "G12",
         "a poll that was frozen writes over the one that took its lease",
         "tests/flows/test_poll.py -k frozen",
