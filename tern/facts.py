@@ -153,6 +153,8 @@ class OperationRecord:
     """The operation whose rest it does."""
     carried_on_by: str | None = None
     """The follow-up that does its rest, and may act, has completed or has left something behind."""
+    carried_on_state: State | None = None
+    """Where that one is, as long as something is left of it."""
     follow_ups: tuple[str, ...] = ()
     """All that ever followed it directly, those that came to nothing included."""
     foretold: Foretold | None = None

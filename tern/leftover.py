@@ -9,11 +9,16 @@ from tern.facts import OperationRecord
 
 
 def ways_on(scope: str, record: OperationRecord, *, is_over: bool) -> Iterator[tuple[str, str, str]]:
-    """What is the matter, the command, and what it would do; nothing where somebody carries it on.
+    """What is the matter, the command, and what it would do; nothing while somebody carries it on.
 
     is_over: its rollout has its verdict. Until then a failure that changed nothing is in nobody's way.
     """
     if record.carried_on_by is not None:
+        if record.carried_on_state in {State.FAILED, State.CANCELLED}:
+            # Nobody carries it on any more, whoever ended it: the target is half done, and so is this one's part.
+            what = f"carried on by {record.carried_on_by}, which is {record.carried_on_state}"
+            command = f"tern apply --rest-of {scope}"
+            yield what, command, "shows what is left there, and how it is carried on; sends nothing"
         return
     words = [table.state for table in record.tables]
     unknown = [number for number, table in enumerate(record.tables, 1) if table.effect is Effect.UNKNOWN]

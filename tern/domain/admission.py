@@ -225,14 +225,15 @@ def _unmet(verb: Verb, facts: AdmissionFacts) -> list[_Against]:
     if verb is Verb.CUTOVER and facts.comes_before:
         against.append(_Against(f"cutovers follow the order, and before it come {facts.comes_before}"))
     if verb in _REVIVALS and facts.carried_on_by is not None:
-        how = f"`tern explain {facts.carried_on_by}` says how far that is"
+        how = f"`tern get {facts.carried_on_by}` says how far that is"
         against.append(_Against(f"it is carried on by {facts.carried_on_by}, and {how}"))
     if verb in _REVIVALS and facts.target_holder is not None:
         against.append(_Against(f"its target is held by {facts.target_holder}"))
     if verb is Verb.START and facts.drained and state is State.STOPPED:
         opens = f"`tern deployments undrain {facts.deployment}` opens it"
         against.append(_Against(f"its deployment is drained, and {opens}"))
-    if verb is Verb.RETRY:
+    if verb is Verb.RETRY and facts.carried_on_by is None:
+        # Else what is left is the follow-up's, and nothing that is said of this one leads on.
         against += _against_a_retry(facts)
     if verb is Verb.SKIP:
         against += _against_a_skip(facts)

@@ -19,6 +19,13 @@ CARRIED_ON_BY: Final = (
 )
 """The name of whoever of the same chain does, or has done, something of operation o; NULL for nobody."""
 
+CARRIED_ON_STATE: Final = (
+    f"(CASE WHEN {_IS_CHAINED} THEN ("
+    "SELECT f.state FROM apply_operations f WHERE f.id = tern_carried_on_by(o.id)"
+    " AND EXISTS (SELECT FROM table_changes c WHERE c.operation_id = f.id AND c.state <> 'completed')) END)"
+)
+"""Where that one is, as long as something is left of it; NULL where nothing is."""
+
 IS_PARTLY_DONE: Final = (
     "(o.state = 'failed' AND EXISTS (SELECT FROM table_changes c"
     " WHERE c.operation_id = o.id AND c.state = 'completed'))"

@@ -121,6 +121,7 @@ def operation_in(
         unanswered=row["unanswered"],
         carries_on=row["carries_on"],
         carried_on_by=row["carried_on_by"],
+        carried_on_state=State(row["carried_on_state"]) if row["carried_on_state"] else None,
         follow_ups=tuple(row["follow_ups"] or ()),
         # A longer one was written under a clock that was set back since, and counts for nobody.
         pauses_s=row["pauses_s"] if row["pauses_s"] <= LONGEST_PAUSE_S else 0.0,

@@ -128,7 +128,8 @@ def test_what_is_carried_on_is_neither_tried_again_nor_started() -> None:
             continue
         assert carried.outcome is not Receipt.ACCEPTED
         if carried.outcome is Receipt.REFUSED and facts.open_request is None:
-            assert "apl-2/A" in carried.reason
+            assert "`tern get apl-2/A`" in carried.reason
+            assert "--rest-of" not in carried.reason
 
 
 def test_a_skip_is_for_what_was_never_at_its_engine() -> None:

@@ -317,7 +317,7 @@ def test_a_retry_is_refused_by_name_while_a_follow_up_may_act(world: World) -> N
     (line,) = world.ask(Verb.RETRY, "A", apply_id=source).lines
     assert line.outcome is Receipt.REFUSED
     assert f"it is carried on by {follow_up}/A" in line.reason
-    assert f"tern explain {follow_up}/A" in line.reason
+    assert f"tern get {follow_up}/A" in line.reason
 
 
 def late_retry(world: World, source: ApplyId) -> None:
