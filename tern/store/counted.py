@@ -34,6 +34,7 @@ FENCED = (
     "withdraw_start",
     "record_key_dead",
     "adopt_kept",
+    "record_no_answer_by_key",
 )
 
 
