@@ -144,7 +144,7 @@ def test_what_explain_prints_leads_out_of_a_doubt(world: World, tern: Tern) -> N
     world.run(until=lambda: world.state("A") == "uncertain")
     told = tern("explain", f"{apply_id}/A").out
     assert "public.invoices" in told
-    assert f"tern resolve {apply_id}/A --as same-work|ended" in told
+    assert f"tern resolve {apply_id}/A --as same-work" in told
     assert f"tern stop {apply_id}/A --although-foreign={job.remote_id}" in told
     assert tern("stop", f"{apply_id}/A", "--although-foreign", "another", *WHY).code == 5
     done = tern("stop", f"{apply_id}/A", f"--although-foreign={job.remote_id}", *WHY, "--json")

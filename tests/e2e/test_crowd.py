@@ -1,5 +1,6 @@
 """A second apply beside a wide one, driven by real workers: it does not wait behind the crowd."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tasks.bells import CeleryBells
 from tern.domain.crowd import AHEAD_MOST
 from tern.domain.model import Capabilities, Deployment
 from tern.domain.register import Entry
+from tern.domain.timing import SWEEP_PERIOD_S
 from tern.ports import Ports
 from tests.e2e.conftest import MakeWorld
 from tests.e2e.processes import Fleet, wait_for
@@ -49,14 +51,15 @@ def sent_to(world: World) -> list[str]:
     return [call.request.target for call in world.engines["E"].calls("Apply")]
 
 
-def overtaken_by(world: World, fleet: Fleet) -> int:
-    """How many of the wide apply leave between the acceptance of a second one and its first dispatch."""
+def overtaken_by(world: World, fleet: Fleet) -> tuple[int, float]:
+    """How many of the wide apply leave between the acceptance of a second one and its first dispatch; and seconds."""
     world.apply(*widen(world), policy=PARALLEL)
     wait_for(lambda: len(sent_to(world)) > AHEAD_MOST, fleet.picture)
     before = len(sent_to(world))
+    begun = time.monotonic()
     world.apply("E")
     wait_for(lambda: "target-E" in sent_to(world), fleet.picture)
-    return sent_to(world).index("target-E") - before
+    return sent_to(world).index("target-E") - before, time.monotonic() - begun
 
 
 def test_a_second_apply_leaves_at_once(fleet: Fleet, make_world: MakeWorld, broker_url: str) -> None:
@@ -65,7 +68,8 @@ def test_a_second_apply_leaves_at_once(fleet: Fleet, make_world: MakeWorld, brok
     fleet.beat()
     with app_for(broker_url) as app:
         ring_for_real(world, app)
-        assert overtaken_by(world, fleet) <= AHEAD_MOST + IN_HAND
+        overtaken, _ = overtaken_by(world, fleet)
+        assert overtaken <= AHEAD_MOST + IN_HAND
 
 
 @pytest.fixture
@@ -86,7 +90,9 @@ def test_a_second_apply_leaves_soon_with_the_broker_gone(deaf: Fleet, make_world
     world = make_world("E")
     with deaf as fleet:
         fleet.worker()
-        assert overtaken_by(world, fleet) <= WIDE // 2
+        overtaken, seconds = overtaken_by(world, fleet)
+        # A quick machine sends half of the crowd before the next sweep, a slow one takes long for that sweep.
+        assert overtaken <= WIDE // 2 or seconds <= 3 * SWEEP_PERIOD_S["reconcile"]
 
 
 def ring_for_real(world: World, app: Celery) -> None:

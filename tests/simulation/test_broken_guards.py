@@ -181,7 +181,7 @@ def _retries_beside_a_follow_up(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(chain, "_link", careless)
     for steps in (start, uncalled):
-        patch.setattr(steps, "carried_on", lambda *_: {})
+        patch.setattr(steps, "kept_from_running_again", lambda *_: {})
 
 
 BROKEN: dict[str, tuple[Break, str]] = {
