@@ -5,7 +5,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +111,15 @@ class Office:
         with self.database.connect() as tx:
             swept = text("SELECT EXISTS (SELECT 1 FROM sweep_leases WHERE finished_at IS NOT NULL)")
             return bool(tx.execute(swept).scalar_one())
+
+    def are_free(self, names: Sequence[str]) -> bool:
+        """Nobody holds a target of these, nor does a call that may still act."""
+        with self.database.connect() as tx:
+            held = text(
+                "SELECT EXISTS (SELECT 1 FROM target_reservations WHERE deployment = ANY(:names)"
+                " AND NOT tern_wait_is_over(held_since, held_for_s, tern_clock()))"
+            )
+            return not tx.execute(held, {"names": list(names)}).scalar_one()
 
     def enqueue(self, *deployments: str, policy: Policy | None = None) -> ApplyId:
         """A rollout that must be taken."""
