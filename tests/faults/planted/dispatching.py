@@ -36,7 +36,7 @@ MUTANTS = (
     mutant(
         "G3",
         "state before id",
-        calm("plain"),
+        f"{FLOWS}dispatch_crash.py::test_d12_nothing_but_the_id_is_written_with_the_id",
         DISPATCH,
         "            stored = ports.store.record_remote_id(",
         "            ports.store.record_dispatched(claimed.claim)\n            stored = ports.store.record_remote_id(",
