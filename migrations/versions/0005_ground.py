@@ -162,11 +162,13 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.get_bind().exec_driver_sql(
         """
-        -- Guards that the ways down from 0010 and 0009 leave in place.
+        -- Guards that the ways down from 0013, 0010 and 0009 leave in place.
+        DROP TRIGGER IF EXISTS apply_operations_keep_what_was_sent ON apply_operations;
+        DROP TRIGGER IF EXISTS apply_operations_send_nothing ON apply_operations;
         DROP TRIGGER IF EXISTS apply_operations_are_carried_on_once ON apply_operations;
         DROP TRIGGER IF EXISTS apply_operations_begin_nothing ON apply_operations;
         DROP FUNCTION IF EXISTS apply_operations_are_carried_on_once, tern_carried_on_by,
-            apply_operations_begin_nothing;
+            apply_operations_begin_nothing, apply_operations_keep_what_was_sent, apply_operations_send_nothing;
         DROP FUNCTION tern_names_of_target;
         ALTER TABLE apply_operations DROP COLUMN engine_number, DROP COLUMN dispatched_to,
             DROP COLUMN unanswered_call, DROP COLUMN unanswered_since, DROP COLUMN remote_identity,

@@ -15,7 +15,7 @@ from tern.store.event import INTO_EVENTS, SAID, tell_later
 from tern.store.gate import claim_runs_for_s, gather_holds, lock_for_claim, step_back
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.notify import due_in, notify
-from tern.store.outstanding_hold import IS_OUTSTANDING
+from tern.store.outstanding_hold import IS_OUTSTANDING, begins_nothing
 from tern.store.projection import move, project_parent
 from tern.store.scope import REMOTE_ID, found_in
 from tern.store.session import single, transaction
@@ -81,7 +81,7 @@ class DispatchSteps(WithdrawSteps):
         try:
             return self._claim(operation_id, name)
         except IntegrityError as error:
-            if error.diag.constraint_name != "apply_operations_begin_nothing":
+            if not begins_nothing(error):
                 raise
             # Found since the claim looked, by somebody who holds no lock of this apply.
             return NotClaimed("outstanding: something was just found at its target")

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from psycopg import IntegrityError
+
 from tern.domain.outstanding import Outstanding
 from tern.store.scope import REMOTE_ID
 from tern.store.sql import Row, text
@@ -52,6 +54,11 @@ BEFORE = text(
     f" JOIN outstanding_calls c ON c.id = k.id JOIN applies ca ON ca.id = c.apply_id WHERE {_IS_ANY} ORDER BY w.place"
 )
 """The first of what is outstanding at the target of each of these deployments; no row for nothing."""
+
+
+def begins_nothing(error: IntegrityError) -> bool:
+    """The database has refused a dispatch or a Start because of something that is outstanding at its target."""
+    return error.diag.constraint_name == "apply_operations_begin_nothing"
 
 
 def outstanding_in(row: Row) -> Outstanding:

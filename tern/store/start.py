@@ -3,6 +3,8 @@
 Each method is one transaction. The look itself is the flow's; nothing here calls anybody.
 """
 
+from psycopg import IntegrityError
+
 from tern.domain.control import Delivery, Verb
 from tern.domain.model import Claim
 from tern.domain.states import Event, State
@@ -10,6 +12,7 @@ from tern.domain.timing import START_LOOKS_MAX
 from tern.ports import Fenced
 from tern.store.answer import RELEASE, close_wish, locked_wish, release, tell_once
 from tern.store.carried import kept_from_running_again
+from tern.store.outstanding_hold import begins_nothing
 from tern.store.projection import move, project_parent
 from tern.store.reservation import take
 from tern.store.session import transaction
@@ -44,6 +47,15 @@ class StartSteps(Steps):
 
     def resume(self, claim: Claim, delivery_id: int) -> Fenced:
         """See ports.ControlStore."""
+        try:
+            return self._resume(claim, delivery_id)
+        except IntegrityError as error:
+            if not begins_nothing(error):
+                raise
+            # Found since the claim looked, by somebody who holds no lock of this apply. The next claim sees it.
+            return Fenced.LOST
+
+    def _resume(self, claim: Claim, delivery_id: int) -> Fenced:
         with transaction(self.engine) as tx:
             held = hold(tx, claim)
             if held is None:

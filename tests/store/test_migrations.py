@@ -14,13 +14,14 @@ from tern.domain.selection import Selection
 from tern.domain.statement import StatementAnswer
 from tern.domain.states import State
 from tern.flows.accept import settle_statements
+from tern.ports import Resolved
 from tern.store.database import Database
 from tern.store.schema import alembic_config, migrate
 from tern.store.session import connect
 from tern.store.sql import text
-from tests.faults.behaviour import not_accepted
+from tests.faults.behaviour import lose_answer, not_accepted
 from tests.faults.fake_engine import FakeEngine
-from tests.flows.gone import comes_back, given_up, lines, look_again
+from tests.flows.gone import comes_back, give_up, given_up, goes, lines, look_again, pass_long
 from tests.flows.steps import PARALLEL, engine_says, holds_of, running, settle, stopped
 from tests.flows.test_effect import STATEMENTS, told
 from tests.flows.test_rest import (
@@ -63,7 +64,7 @@ def make_world(database: Database) -> Iterator[Callable[..., World]]:
 
 
 def below(revision: str) -> str:
-    """How far down it is to the schema without this migration."""
+    """How far down from the newest schema it is to the one without this migration."""
     history = ScriptDirectory.from_config(alembic_config()).walk_revisions()
     return f"-{[each.revision for each in history].index(revision) + 1}"
 
@@ -255,7 +256,7 @@ def test_what_is_carried_on_is_run_by_its_follow_up_alone_on_the_way_down_and_up
         id=world.operation("A", sources["A"]).id,
     )
     assert refused == "apply_operations_are_carried_on_once"
-    migrate(world.database, below("0009"))
+    migrate(world.database, "-1")
     refused = guarded_by(
         world,
         "UPDATE apply_operations SET state = 'pending', completed_at = NULL WHERE id = :id",
@@ -278,3 +279,57 @@ def test_what_is_carried_on_is_run_by_its_follow_up_alone_on_the_way_down_and_up
     assert group.numbers == (2, 3)
     assert world.state("A", sources["A"]) == "failed"
     assert_safe(world)
+
+
+def test_a_key_that_was_given_up_is_known_on_the_way_down_and_up(make_world: Callable[..., World]) -> None:
+    """A's was forgotten by a worker of a version before there was a guard; B's is not even after the way down."""
+    world = make_world("A", "B")
+    world.undeclared()
+    world.apply(policy=Policy(copy=Copy.PARALLEL, on_failure=OnFailure.CONTINUE))
+    goes(world, "A", "B")
+    for engine in world.engines.values():
+        engine.always("Apply", lose_answer())
+    world.answer_bells()
+    jobs = {name: next(iter(world.engines[name].jobs.by_id)) for name in "AB"}
+    goes(world, "A", "B")
+    pass_long(world)
+    give_up(world, "A", "B", found=Resolved.NOT_STARTED)
+    before = {name: world.operation(name) for name in "AB"}
+    migrate(world.database, below("0009"))
+    forgets = (
+        "UPDATE apply_operations SET state = 'pending', state_changed_at = tern_clock(), completed_at = NULL,"
+        " dispatch_key = NULL, dispatch_intent_at = NULL, error_message = '', error_reason = '' WHERE id = :id"
+    )
+    world.write(forgets, id=before["B"].id)
+    world.write("ALTER TABLE apply_operations DISABLE TRIGGER apply_operations_keep_what_was_sent")
+    world.write(forgets, id=before["A"].id)
+    world.write("ALTER TABLE apply_operations ENABLE TRIGGER apply_operations_keep_what_was_sent")
+    assert (world.operation("A").dispatch_key, world.operation("B").dispatch_key) == (
+        None,
+        before["B"].dispatch_key,
+    )
+    # What was given up may act at the target: nothing is sent again there either.
+    repeats = (
+        "UPDATE apply_operations SET state = 'running', unanswered_call = 'apply', unanswered_since = tern_clock(),"
+        " claim_token = 't', claim_owner = 'old', claim_expires_at = tern_clock() + interval '30 s' WHERE id = :id"
+    )
+    assert guarded_by(world, repeats, id=before["B"].id) == "apply_operations_begin_nothing"
+    migrate(world.database)
+    for name in "AB":
+        assert world.operation(name).dispatch_key == before[name].dispatch_key
+        assert world.operation(name).engine_number == before[name].engine_number
+        world.engines[name].set_state(jobs[name], "completed")
+    comes_back(world, "A", "B")
+    look_again(world)
+    for name in "AB":
+        assert [call.method for call in world.engines[name].calls()].count("Apply") == 1
+        assert world.state(name) == "completed"
+
+
+def test_below_what_is_outstanding_no_guard_is_left(make_world: Callable[..., World]) -> None:
+    """They read a table that is not there any more; a key is forgotten there as it always was."""
+    world = make_world("A", "B")
+    running(world, "A")
+    migrate(world.database, below("0005"))
+    world.write("UPDATE apply_operations SET dispatch_key = NULL, dispatch_intent_at = NULL")
+    migrate(world.database)

@@ -4,6 +4,7 @@ from tests.faults.planted.mutant import FLOWS, mutant
 
 _GONE, _LOOK, _HOLD = "tern/store/gone.py", "tern/store/outstanding_look.py", "tern/store/outstanding_hold.py"
 _DOMAIN, _RULES = "tern/domain/outstanding.py", "migrations/versions/0009_outstanding.py"
+_BESIDE, _OLD = "migrations/versions/0013_beside.py", "tests/store/test_side_by_side.py"
 _G, _O, _P = f"{FLOWS}gone.py", f"{FLOWS}outstanding.py", f"{FLOWS}outstanding_proof.py"
 
 MUTANTS = (
@@ -328,5 +329,69 @@ MUTANTS = (
         "tern/store/moving.py",
         '                    refuse_while_outstanding(tx, change.name, "changed")\n',
         "                    pass\n",
+    ),
+    mutant(
+        "G4",
+        "a key that was given up is forgotten by a version that knows nothing of it",
+        f"{_OLD} -k became_an_id",
+        _BESIDE,
+        "            AND (c.dispatch_key = OLD.dispatch_key OR c.generation = OLD.dispatch_generation)) THEN",
+        "            AND c.settled_at IS NULL) THEN",
+    ),
+    mutant(
+        "G4",
+        "a key is forgotten of which an id was outstanding",
+        f"{_OLD} -k nobody_took_notice",
+        _BESIDE,
+        "(c.dispatch_key = OLD.dispatch_key OR c.generation = OLD.dispatch_generation)",
+        "c.dispatch_key = OLD.dispatch_key",
+    ),
+    mutant(
+        "G4",
+        "a dead key stands for ever because it was outstanding",
+        f"{_OLD} -k never_outstanding",
+        _BESIDE,
+        "\n        AND NEW.dispatch_generation = OLD.dispatch_generation)",
+        ")",
+    ),
+    mutant(
+        "G13",
+        "a version that looks for nothing outstanding repeats a dispatch there",
+        f"{_OLD} -k no_repetition",
+        _BESIDE,
+        "(NEW.unanswered_call = 'start' OR NEW.unanswered_call = 'apply' AND OLD.dispatch_key IS NOT NULL)",
+        "NEW.unanswered_call = 'start'",
+    ),
+    mutant(
+        "G13",
+        "a version that looks for nothing outstanding starts a job there",
+        f"{_OLD} -k no_start",
+        _BESIDE,
+        "(NEW.unanswered_call = 'start' OR NEW.unanswered_call = 'apply' AND OLD.dispatch_key IS NOT NULL)",
+        "NEW.unanswered_call = 'apply' AND OLD.dispatch_key IS NOT NULL",
+    ),
+    mutant(
+        "G13",
+        "a start is held by its own job that is outstanding",
+        f"{_OLD} -k no_start",
+        _BESIDE,
+        "THEN a.external_id ELSE NEW.engine_resume_context END, false)) THEN",
+        "THEN NULL ELSE NULL END, false)) THEN",
+    ),
+    mutant(
+        "G13",
+        "a start that the database keeps back is an error",
+        f"{_OLD} -k between_the_look",
+        "tern/store/start.py",
+        "            if not begins_nothing(error):\n                raise\n",
+        "            raise\n",
+    ),
+    mutant(
+        "G4",
+        "a key that was forgotten before stays forgotten on the way up",
+        "tests/store/test_migrations.py -k key_that_was_given_up",
+        _BESIDE,
+        "    for part in (RULES, FILL):\n",
+        "    for part in (RULES,):\n",
     ),
 )
