@@ -83,7 +83,8 @@ def database(engine: "Database") -> Finding:
     found, needed = revision.current(engine), revision.head()
     if found != needed:
         said = f"answers, but is {'empty' if found is None else f'at revision {found}'}; {needed} is needed"
-        return Finding("postgresql", is_well=False, said=said, help="tern db upgrade", code=MISCONFIGURED)
+        way_out = revision.AHEAD if found is not None and found > needed else "tern db upgrade"
+        return Finding("postgresql", is_well=False, said=said, help=way_out, code=MISCONFIGURED)
     return Finding("postgresql", is_well=True, said=f"answers, at revision {found}")
 
 

@@ -24,6 +24,7 @@ def upgrade() -> None:
     if before == needed:
         click.echo(f"✔ the database is at revision {needed} already")
         return
+    revision.refuse_ahead(before, needed)
     schema.migrate(engine)
     click.echo(f"✔ the database is at revision {needed}" + (f", it was at {before}" if before else ""))
 
@@ -54,7 +55,8 @@ def check(*, as_json: bool) -> None:
     click.echo(f"✔ the database is at revision {revision.head()}, as needed")
 
 
-@db.command()
+# What begins with a dash is a number of steps here.
+@db.command(context_settings={"ignore_unknown_options": True})
 @click.argument("revision")
 @click.option("--yes", is_flag=True, help="Tables and what they hold are dropped; say that you know.")
 def downgrade(revision: str, *, yes: bool) -> None:

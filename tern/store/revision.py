@@ -10,6 +10,9 @@ from tern.store.database import Database
 from tern.store.session import transaction
 from tern.store.sql import text
 
+AHEAD = (
+    "Run the version of Tern that upgraded it: on each machine `tern db check` says whether it is the one."
+)
 MIGRATIONS = Path(tern.__file__).parent.parent / "migrations"
 
 
@@ -32,7 +35,17 @@ def require_migrated(engine: Database) -> None:
     found, needed = current(engine), head()
     if found == needed:
         return
+    refuse_ahead(found, needed)
     message = "the database is not migrated" if found is None else f"the database is at revision {found}"
     raise Misconfigured(
         message, why=(f"this version of Tern needs revision {needed}",), next_step="Run `tern db upgrade`."
     )
+
+
+def refuse_ahead(found: str | None, needed: str) -> None:
+    """Raises Misconfigured where a newer version has upgraded the database: no command of this one helps there."""
+    if found is None or found <= needed:
+        return
+    message = f"the database is at revision {found}"
+    why = f"this version of Tern knows revisions up to {needed}: a newer one has upgraded it"
+    raise Misconfigured(message, why=(why,), unchanged="Nothing was changed.", next_step=AHEAD)

@@ -1,5 +1,6 @@
 """Tern's own database: upgraded on purpose, and every other command says when it is not."""
 
+import psycopg
 import pytest
 
 from tests.cli.conftest import Tern
@@ -33,6 +34,33 @@ def test_up_again_and_down(empty: Tern) -> None:
     assert empty("db", "downgrade", "0001", "--yes").code == 2
     assert empty("db", "downgrade", "base", "--yes").code == 0
     assert empty("db", "check").code == 78
+
+
+def test_a_way_down_that_is_printed_can_be_copied(empty: Tern) -> None:
+    """It said `tern db downgrade -1 --yes`, which was no such option."""
+    empty("db", "upgrade")
+    refused = empty("db", "downgrade", "-1")
+    assert (refused.code, "tern db downgrade -1 --yes" in refused.err) == (2, True)
+    before = empty("db", "current", "--json").data["current"]
+    assert empty("db", "downgrade", "-1", "--yes").code == 0
+    assert empty("db", "current", "--json").data["current"] < before
+    assert empty("db", "downgrade", "--yess", "base").code == 2
+
+
+@pytest.mark.parametrize("words", [("db", "check"), ("db", "upgrade"), ("ls",), ("doctor",)])
+def test_a_database_that_a_newer_version_has_upgraded_is_not_to_be_upgraded(
+    words: tuple[str, ...], empty: Tern, database_url: str
+) -> None:
+    """It was told to run the one command that this version can't carry out there."""
+    empty("db", "upgrade")
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    done = empty(*words)
+    said = done.err + done.out
+    assert done.code == 78
+    assert "9999" in said
+    assert "the version of Tern that upgraded it" in said
+    assert "db upgrade" not in said
 
 
 def test_a_database_that_does_not_answer_is_unreachable(bare: Tern, monkeypatch: pytest.MonkeyPatch) -> None:
