@@ -1,5 +1,5 @@
 """Workers of a version that knows nothing of outstanding calls neither forget a key that was given up, nor send one
-again or start a job where something is outstanding.
+again or start a job where something is outstanding; and what an engine answers them is an answer.
 
 Version 0008 puts an operation whose engine was given up back in line as if its engine had refused it: the key is
 forgotten, and the same one is sent again as the first. Which version writes makes no difference from here on.
@@ -58,8 +58,24 @@ CREATE OR REPLACE TRIGGER apply_operations_send_nothing BEFORE UPDATE OF unanswe
     FOR EACH ROW WHEN (NEW.claim_token IS NOT NULL AND NEW.unanswered_since IS DISTINCT FROM OLD.unanswered_since
         AND (NEW.unanswered_call = 'start' OR NEW.unanswered_call = 'apply' AND OLD.dispatch_key IS NOT NULL))
     EXECUTE FUNCTION apply_operations_send_nothing();
-"""
 
+-- What an engine said of a key, to whatever version: it is there, so the count of tries without an answer begins anew.
+CREATE FUNCTION apply_operations_are_heard() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.unheard_tries := 0;
+    NEW.unheard_since := NULL;
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION apply_operations_are_heard IS
+    'An engine is called gone after tries in a row without an answer. A key that is dead, the next generation and a
+refusal are answers.';
+CREATE TRIGGER apply_operations_are_heard
+    BEFORE UPDATE OF dispatch_generation, dispatch_key_is_dead, state ON apply_operations
+    FOR EACH ROW WHEN (OLD.unheard_tries > 0 AND NEW.unheard_tries = OLD.unheard_tries
+        AND (NEW.dispatch_generation > OLD.dispatch_generation OR NEW.dispatch_key_is_dead > OLD.dispatch_key_is_dead
+            OR OLD.state = 'running' AND NEW.state = 'failed'))
+    EXECUTE FUNCTION apply_operations_are_heard();
+"""
 
 FILL = """
 -- What was put back in line before, with its key forgotten. Nothing is sent by this, to whatever engine, so the rules
@@ -84,10 +100,12 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # Both guards stay: it is in the versions before that they are needed. Of what those leave for ever, ids that could
+    # The guards stay: it is in the versions before that they are needed. Of what those leave for ever, ids that could
     # not be stored, nothing waits there.
     op.get_bind().exec_driver_sql(
         """
+        DROP TRIGGER apply_operations_are_heard ON apply_operations;
+        DROP FUNCTION apply_operations_are_heard;
         CREATE OR REPLACE FUNCTION apply_operations_send_nothing() RETURNS trigger LANGUAGE plpgsql
             SET enable_seqscan = off AS $$
         BEGIN

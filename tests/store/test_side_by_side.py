@@ -8,6 +8,7 @@ from psycopg import IntegrityError
 
 from tern.domain.control import Verb
 from tern.domain.policy import Copy, OnFailure, Policy
+from tern.domain.timing import GONE_AFTER_TRIES
 from tern.ports import Resolved
 from tern.store import uncalled
 from tern.store.sql import text
@@ -217,3 +218,35 @@ def test_what_is_found_between_the_look_and_the_start_keeps_it_back(world: World
     assert unsettled(world) == []
     look_again(world)
     assert (methods(world, "A", {"Start"}), world.state("A")) == (["Start"], "running")
+
+
+KEY_IS_DEAD = (
+    "UPDATE apply_operations SET dispatch_generation = dispatch_generation + 1, dispatch_key_is_dead = false,"
+    " dispatch_key = NULL, dispatch_intent_at = NULL, state = 'pending', claim_token = NULL, claim_owner = NULL,"
+    " claim_expires_at = NULL WHERE id = :id"
+)
+REFUSED = (
+    "UPDATE apply_operations SET state = 'running' WHERE id = :id",
+    (
+        "UPDATE apply_operations SET state = 'failed', completed_at = tern_clock(), dispatch_key_is_dead = false,"
+        " next_attempt_at = NULL, error_reason = 'REFUSED', claim_token = NULL, claim_owner = NULL,"
+        " claim_expires_at = NULL WHERE id = :id"
+    ),
+)
+
+
+@pytest.mark.parametrize("answer", [(KEY_IS_DEAD,), REFUSED], ids=["forbidden", "refused"])
+def test_an_answer_that_a_worker_of_the_version_before_had_begins_the_count_anew(
+    world: World, answer: tuple[str, ...]
+) -> None:
+    """It knows nothing of the count, by which a person may say that an engine is gone."""
+    goes(world, "A")
+    world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    pass_long(world)
+    row = world.operation("A")
+    assert row.unheard_tries >= GONE_AFTER_TRIES
+    for statement in answer:
+        world.write(statement, id=row.id)
+    after = world.operation("A")
+    assert (after.unheard_tries, after.unheard_since) == (0, None)

@@ -394,4 +394,20 @@ MUTANTS = (
         "    for part in (RULES, FILL):\n",
         "    for part in (RULES,):\n",
     ),
+    mutant(
+        "G10",
+        "an answer that an older version had counts as silence",
+        f"{_OLD} -k forbidden",
+        _BESIDE,
+        "NEW.dispatch_generation > OLD.dispatch_generation OR NEW",
+        "NEW",
+    ),
+    mutant(
+        "G10",
+        "a refusal that an older version had counts as silence",
+        f"{_OLD} -k refused",
+        _BESIDE,
+        "\n            OR OLD.state = 'running' AND NEW.state = 'failed'))",
+        "))",
+    ),
 )
