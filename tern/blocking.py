@@ -3,10 +3,11 @@
 The other blockers, which depend on the rollout, are in view.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tern.domain.answer import PRINTED, fitting_gone, other_answers
+from tern.domain.outstanding import Outstanding
 from tern.facts import OperationRecord
 
 
@@ -27,6 +28,14 @@ class Blocker:
             "command": self.command,
             "consequence": self.consequence,
         }
+
+
+def matters(blockers: Sequence[Blocker]) -> tuple[tuple[Blocker, ...], ...]:
+    """What is one matter with several ways out, together, so that it is told once."""
+    found: dict[tuple[str, str], list[Blocker]] = {}
+    for blocker in blockers:
+        found.setdefault((blocker.deployment, blocker.what), []).append(blocker)
+    return tuple(map(tuple, found.values()))
 
 
 def blockers_of_silence(record: OperationRecord, scope: str, *, lost_contact: bool) -> Iterator[Blocker]:
@@ -56,7 +65,12 @@ def blockers_of_silence(record: OperationRecord, scope: str, *, lost_contact: bo
 
 def blockers_of_outstanding(record: OperationRecord) -> Iterator[Blocker]:
     """At the operation whose it is, and at the one that waits for it."""
-    found = {each.call_id: each for each in (*record.outstanding, *filter(None, [record.held_by]))}
-    for each in found.values():
+    for each in outstanding_of(record):
         for command, consequence in each.ways:
             yield Blocker(record.deployment, each.words, command, consequence)
+
+
+def outstanding_of(record: OperationRecord) -> tuple[Outstanding, ...]:
+    """What of it may still act although it follows it no more, and what of whomever it waits for; each once."""
+    found = {each.call_id: each for each in (*record.outstanding, *filter(None, [record.held_by]))}
+    return tuple(found.values())

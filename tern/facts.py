@@ -49,9 +49,10 @@ class TableFacts:
         """How much of it is done; a completed statement is done whatever was counted last."""
         return 100 if self.state == State.COMPLETED.value else self.percent
 
-    def as_json(self) -> dict[str, object]:
-        """For `--json`."""
+    def as_json(self, number: int) -> dict[str, object]:
+        """For `--json`. number: its place among its operation's, counted from 1, by which a person names it."""
         return {
+            "number": number,
             "namespace": self.namespace,
             "table": self.table_name,
             "ddl": self.ddl,
@@ -98,6 +99,37 @@ class WishFacts:
             "engine_words": self.engine_words or None,
             "age_s": round(self.age_s, 1),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedOn:
+    """Who does what is left of an operation, where that one is, and what is known of each of its statements."""
+
+    by: str
+    state: State
+    effects: tuple[Effect, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """Who, and how that stands."""
+        done = sum(effect is Effect.DONE for effect in self.effects)
+        stands = (
+            "has completed" if self.state is State.COMPLETED else f"is {self.state.value.replace('_', ' ')}"
+        )
+        if self.state.is_finished and self.state is not State.COMPLETED:
+            stands += f", with {done} of {len(self.effects)} statements done"
+        return f"carried on by {self.by}, which {stands}"
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """It is over, and of something that it was to do nobody can tell whether it is in."""
+        doubtful = {Effect.UNKNOWN, Effect.UNDER_WAY}
+        return self.state.is_finished and any(effect in doubtful for effect in self.effects)
+
+    @property
+    def leaves_more(self) -> bool:
+        """It is over without having done all, so what is left is carried on once more."""
+        return self.state.is_finished and any(effect is not Effect.DONE for effect in self.effects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +183,17 @@ class OperationRecord:
     """The calls in a row that its engine gave no usable answer."""
     carries_on: str | None = None
     """The operation whose rest it does."""
-    carried_on_by: str | None = None
+    carried_on: CarriedOn | None = None
     """The follow-up that does its rest, and may act, has completed or has left something behind."""
-    carried_on_state: State | None = None
-    """Where that one is, as long as something is left of it."""
     follow_ups: tuple[str, ...] = ()
     """All that ever followed it directly, those that came to nothing included."""
     foretold: Foretold | None = None
     """What its engine said before the rollout began, where that strays or is missing."""
+
+    @property
+    def carried_on_by(self) -> str | None:
+        """That follow-up's name."""
+        return None if self.carried_on is None else self.carried_on.by
 
     @property
     def open_wishes(self) -> tuple[WishFacts, ...]:

@@ -1,26 +1,35 @@
-"""What an operation that is over has left undone, and the command that leads on. Pure."""
+"""What an operation that is over has left undone, who carries that on, and the command that leads on. Pure."""
 
 from collections.abc import Iterator
 
+from tern.domain.control import Verb
 from tern.domain.effect import Effect, half_done
 from tern.domain.statement import OTHER_WORD, printed_statements
 from tern.domain.states import State
-from tern.facts import OperationRecord
+from tern.facts import CarriedOn, OperationRecord
+
+_SHOWS = "shows what is left there, and how it is carried on; sends nothing"
+
+
+def way_of(carried: CarriedOn, scope: str) -> tuple[str, str]:
+    """The command that leads on from who carries an operation on, and what it would do."""
+    if carried.is_in_doubt:
+        return f"tern explain {carried.by}", "says what nobody can tell there, and how that is settled"
+    if carried.leaves_more:
+        return f"tern apply --rest-of {scope}", _SHOWS
+    return f"tern get {carried.by}", "shows it"
 
 
 def ways_on(scope: str, record: OperationRecord, *, is_over: bool) -> Iterator[tuple[str, str, str]]:
-    """What is the matter, the command, and what it would do; nothing while somebody carries it on.
+    """What is the matter, the command, and what it would do; nothing while somebody carries it on, or has done so.
 
     is_over: its rollout has its verdict. Until then a failure that changed nothing is in nobody's way.
     """
-    if record.carried_on_by is not None:
-        if record.carried_on_state in {State.FAILED, State.CANCELLED}:
+    if (carried := record.carried_on) is not None:
+        if carried.leaves_more:
             # Nobody carries it on any more, whoever ended it: the target is half done, and so is this one's part.
-            what = f"carried on by {record.carried_on_by}, which is {record.carried_on_state}"
-            command = f"tern apply --rest-of {scope}"
-            yield what, command, "shows what is left there, and how it is carried on; sends nothing"
+            yield (carried.words, *way_of(carried, scope))
         return
-    words = [table.state for table in record.tables]
     unknown = [number for number, table in enumerate(record.tables, 1) if table.effect is Effect.UNKNOWN]
     if unknown:
         which = (
@@ -33,10 +42,43 @@ def ways_on(scope: str, record: OperationRecord, *, is_over: bool) -> Iterator[t
             command,
             f"settles that ({Effect.DONE}, {OTHER_WORD}); then what is left can be carried on",
         )
-    elif record.state is State.FAILED and (
-        half_done(record.state, words) or (is_over and record.remote_id is not None)
-    ):
+    elif has_a_rest(record, is_over=is_over):
         done = sum(table.effect is Effect.DONE for table in record.tables)
-        what = f"failed, with {done} of {len(words)} statements done"
-        command = f"tern apply --rest-of {scope}"
-        yield what, command, "shows what is left there, and how it is carried on; sends nothing"
+        what = f"failed, with {done} of {len(record.tables)} statements done"
+        if record.follow_ups:
+            what += f"; carried on in vain by {', '.join(record.follow_ups)}"
+        yield what, f"tern apply --rest-of {scope}", _SHOWS
+
+
+def has_a_rest(record: OperationRecord, *, is_over: bool) -> bool:
+    """Something of it is left that is carried on by a rollout of its own, and nobody does that."""
+    if (carried := record.carried_on) is not None:
+        return carried.leaves_more and not carried.is_in_doubt
+    effects = [table.effect for table in record.tables]
+    if record.state is not State.FAILED or Effect.UNKNOWN in effects:
+        return False
+    is_half_done = half_done(record.state, [table.state for table in record.tables])
+    is_at_engine = is_over and record.remote_id is not None
+    return is_half_done or (is_at_engine and any(effect is not Effect.DONE for effect in effects))
+
+
+def after_a_word(scope: str, record: OperationRecord) -> str:
+    """What leads on once a person has said of statements of it whether they are in."""
+    effects = [table.effect for table in record.tables]
+    if unknown := [number for number, effect in enumerate(effects, 1) if effect is Effect.UNKNOWN]:
+        return (
+            f"Still unknown: tern resolve {scope} {printed_statements(unknown)} --reason '…' ({OTHER_WORD})"
+        )
+    if (carried := record.carried_on) is not None:
+        return f"It is {carried.words}: {way_of(carried, scope)[0]}"
+    if all(effect is Effect.DONE for effect in effects):
+        return "All of its statements are done; nothing is left to be carried on."
+    return f"What is left there can be carried on: tern apply --rest-of {scope}"
+
+
+def may_be_retried(record: OperationRecord) -> bool:
+    """A retry of it would be taken: no engine gave it an id, nothing of it is in, and nobody has it by now."""
+    is_asked_for = any(wish.verb is Verb.RETRY for wish in record.open_wishes)
+    done = any(table.effect is Effect.DONE for table in record.tables)
+    is_free = record.remote_id is None and record.carried_on is None
+    return record.state is State.FAILED and is_free and not done and not is_asked_for

@@ -16,9 +16,9 @@ from tern.domain.holds import ClearedBy, Hold, HoldKind
 from tern.domain.policy import OnFailure
 from tern.domain.states import ApplyState, State
 from tern.domain.timing import LOST_CONTACT_AFTER
-from tern.facts import ApplyFacts, OperationRecord, TableFacts
+from tern.facts import ApplyFacts, CarriedOn, OperationRecord, TableFacts
 from tern.holding import held
-from tern.leftover import ways_on
+from tern.leftover import way_of, ways_on
 from tern.wave import WaveView, waves_of
 
 UNTAKEN_AFTER_S = 15.0
@@ -166,9 +166,19 @@ class OperationView:
             "preview": None if record.foretold is None else _foretold_json(record.foretold),
             "carries_on": record.carries_on,
             "carried_on_by": record.carried_on_by,
+            "carried_on": None if record.carried_on is None else self._carried_on_json(record.carried_on),
             "follow_ups": list(record.follow_ups),
             "wishes": [wish.as_json() for wish in record.wishes],
-            "tables": [table.as_json() for table in record.tables],
+            "tables": [table.as_json(number) for number, table in enumerate(record.tables, 1)],
+        }
+
+    def _carried_on_json(self, carried: CarriedOn) -> dict[str, object]:
+        command, consequence = way_of(carried, self.scope)
+        return {
+            "by": carried.by,
+            "state": carried.state.value,
+            "command": command,
+            "consequence": consequence,
         }
 
 

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping
 import click
 from rich.text import Text
 
+from tern.blocking import outstanding_of
 from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
-from tern.cli.picture import details, picture, show, sign_of
+from tern.cli.picture import details, hold_words, picture, show, sign_of
 from tern.cli.show import operation_picture
 from tern.cli.words import SET_BACK, duration, one_line, plural
 from tern.domain.holds import ClearedBy, Hold, HoldKind
 from tern.domain.states import State
 from tern.domain.subject import Subject
+from tern.leftover import way_of
 from tern.view import ApplyView, OperationView, apply_view
 
 MOST_NAMED = 6
@@ -57,6 +59,12 @@ def _verdict(view: ApplyView, operation: OperationView) -> Iterator[Text]:
     """One sentence, and the commands that lead on."""
     if operation.state.is_finished:
         yield Text(f"  It is {operation.state.value}; nothing moves it any more.")
+        if (carried := operation.record.carried_on) is not None:
+            yield Text(f"  It is {one_line(carried.words)}.")
+            if not carried.leaves_more:
+                command, consequence = way_of(carried, operation.scope)
+                yield Text(f"  {command}", "bold")
+                yield Text(f"    {consequence}", "dim")
     elif operation.moves_by_itself and operation.state is not State.PENDING:
         says = "; above is what its engine says" if operation.under_way and operation.under_way.detail else ""
         yield Text(f"  Tern holds nothing back{says}.")
@@ -69,8 +77,10 @@ def _verdict(view: ApplyView, operation: OperationView) -> Iterator[Text]:
             yield Text(f"  Nothing holds it: the next free worker takes it{waited}.")
     else:
         yield Text(f"  {plural(len(operation.holds), 'reason')} above: each says who can clear it.")
+    # Each with what it is about stands above.
+    shown = {command for each in outstanding_of(operation.record) for command, _ in each.ways}
     for blocker in view.blockers:
-        if blocker.deployment == operation.deployment:
+        if blocker.deployment == operation.deployment and blocker.command not in shown:
             yield Text(f"  {blocker.command}", "bold")
             yield Text(f"    {blocker.consequence}", "dim")
 
@@ -81,13 +91,17 @@ def _reasons(view: ApplyView) -> Iterator[Text]:
     until: dict[tuple[str, ClearedBy, str], float] = {}
     for operation in view.operations:
         for hold in operation.holds:
-            key = (hold.kind.value, hold.cleared_by, _same_for_many(hold))
+            key = (hold.kind.value, hold.cleared_by, _same_for_many(hold, operation))
             held[key].append(operation)
             if hold.until_s is not None:
                 until[key] = max(until.get(key, 0.0), hold.until_s)
     if not held:
         if view.facts.state.is_settled:
-            failed = [each for each in view.operations if each.state is State.FAILED]
+            failed = [
+                each
+                for each in view.operations
+                if each.state is State.FAILED and each.record.carried_on is None
+            ]
             for operation in failed[:MOST_NAMED]:
                 yield Text.assemble(
                     ("  ✖ ", "red"), (operation.deployment, "bold"), f"  {details(operation)}"
@@ -113,6 +127,8 @@ def _reasons(view: ApplyView) -> Iterator[Text]:
     yield Text("  " + "   ".join(f"{mark.value}: {_LEGEND[mark]}" for mark in order if mark in marks), "dim")
 
 
-def _same_for_many(hold: Hold) -> str:
+def _same_for_many(hold: Hold, operation: OperationView) -> str:
     """The reason without what differs from one deployment to the next."""
-    return "its engine does not answer" if hold.kind is HoldKind.SILENT else hold.detail
+    return (
+        "its engine does not answer" if hold.kind is HoldKind.SILENT else hold_words(hold, operation.record)
+    )

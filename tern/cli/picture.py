@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from tern.blocking import matters, outstanding_of
 from tern.cli.policy import policy_words
 from tern.cli.words import (
     APPLY_SIGNS,
@@ -26,20 +27,24 @@ from tern.cli.words import (
 )
 from tern.domain.drift import warnings
 from tern.domain.effect import Effect
+from tern.domain.holds import Hold, HoldKind
 from tern.domain.states import ApplyState, State
-from tern.facts import TableFacts
+from tern.facts import OperationRecord, TableFacts
+from tern.leftover import has_a_rest, may_be_retried
 from tern.view import ApplyView, OperationView
 from tern.wave import WaveView
 
 FOLDED_ABOVE = 20
 MOST_BLOCKERS = 4
 MOST_BROKEN = 6
+MOST_FOLLOW_UPS = 3
 MOST_MOVING = 8
 MOST_STRAYS = 3
 MOST_TABLES = 6
 MOST_WAVES = 4
 NAME_WIDTH = 24
 ENDLESS = 10_000
+WAITS_FOR_OUTSTANDING = "it waits for what is outstanding at its target"
 
 _BROKEN = frozenset({State.FAILED, State.UNCERTAIN, State.STOPPED, State.FAILED_RETRYABLE})
 _REST = (State.COMPLETED, State.PENDING, State.SKIPPED, State.CANCELLED, State.REVERTED)
@@ -114,7 +119,9 @@ def details(operation: OperationView, *, brief: bool = False) -> str:
         for wish in operation.record.open_wishes
     ]
     known = _known(operation, brief=brief)
-    return ", ".join([*asked, *([known] if known else [])])
+    carried = operation.record.carried_on
+    follows = [] if carried is None or not operation.state.is_finished else [carried.words]
+    return ", ".join([*asked, *follows, *([known] if known else [])])
 
 
 def _known(operation: OperationView, *, brief: bool) -> str:
@@ -126,7 +133,7 @@ def _known(operation: OperationView, *, brief: bool) -> str:
         case State.PENDING | State.FAILED_RETRYABLE:
             if operation.holds:
                 first, more = operation.holds[0], len(operation.holds) - 1
-                return one_line(first.detail) + (f" (and {more} more)" if more else "")
+                return one_line(hold_words(first, record)) + (f" (and {more} more)" if more else "")
             return "its turn" if operation.state is State.PENDING else one_line(record.error_message)
         case State.FAILED | State.UNCERTAIN:
             return one_line(record.error_message)
@@ -141,6 +148,12 @@ def _known(operation: OperationView, *, brief: bool) -> str:
             return f"at {operation.percent} %, {ago(record.state_age_s)}"
         case _:
             return _progress(operation, brief=brief)
+
+
+def hold_words(hold: Hold, record: OperationRecord) -> str:
+    """The reason; in short where all of it stands beside it, among what needs a person."""
+    is_told = any(each.ways for each in outstanding_of(record))
+    return WAITS_FOR_OUTSTANDING if hold.kind is HoldKind.OUTSTANDING and is_told else hold.detail
 
 
 def table_lines(tables: Sequence[TableFacts], indent: int = 6) -> Iterator[Text]:
@@ -206,14 +219,16 @@ def _blockers(view: ApplyView, *, explains: bool) -> Iterator[Text]:
         return
     yield Text("  Needs you", "bold yellow")
     most = FOLDED_ABOVE if explains else MOST_BLOCKERS
-    for blocker in view.blockers[:most]:
+    found = matters(view.blockers)
+    for ways in found[:most]:
         line = Text("  ! ", "bold yellow")
-        line.append(blocker.deployment, "bold")
-        line.append(f"  {one_line(blocker.what)}")
+        line.append(ways[0].deployment, "bold")
+        line.append(f"  {one_line(ways[0].what)}")
         yield line
-        yield Text(f"      {blocker.command}", "bold")
-        yield Text(f"      {blocker.consequence}", "dim")
-    more = len(view.blockers) - most
+        for way in ways:
+            yield Text(f"      {way.command}", "bold")
+            yield Text(f"      {way.consequence}", "dim")
+    more = len(found) - most
     if more > 0:
         where = f"{view.facts.apply_id}/DEPLOYMENT" if explains else view.facts.apply_id
         yield Text(f"    and {more:,} more: tern explain {where}", "dim")
@@ -287,10 +302,10 @@ def _next_steps(view: ApplyView) -> list[Text]:
             steps.append((f"tern logs {apply_id}", "who did what, and when"))
         case ApplyState.FAILED:
             steps.append((f"tern explain {apply_id}", "what failed, and what can be done"))
-            if any(each.state is State.FAILED and not each.record.remote_id for each in view.operations):
+            if any(may_be_retried(each.record) for each in view.operations):
                 command = f"tern retry {apply_id} --state failed --reason '…'"
                 steps.append((command, "tries again what no engine gave an id"))
-            if any(each.state is State.FAILED and each.record.remote_id for each in view.operations):
+            if any(has_a_rest(each.record, is_over=True) for each in view.operations):
                 steps.append((f"tern apply --rest-of {apply_id}", "shows what is left; sends nothing"))
         case ApplyState.STOPPED:
             stopped = [each for each in view.operations if each.state is State.STOPPED]
@@ -304,10 +319,22 @@ def _next_steps(view: ApplyView) -> list[Text]:
             steps.append((f"tern stop {apply_id} --reason '…'", "halts it; it can be resumed"))
         case _:
             steps.append((f"tern explain {apply_id}", "all reasons at once"))
+    steps += _follow_ups(view)
     width = max(len(command) for command, _ in steps)
     return [
         Text.assemble("  ", (command.ljust(width), "bold"), (f"   {what}", "dim")) for command, what in steps
     ]
+
+
+def _follow_ups(view: ApplyView) -> Iterator[tuple[str, str]]:
+    """The applies that carry on what was left, each once, the first few."""
+    found = dict.fromkeys(
+        each.record.carried_on.by.split("/")[0]
+        for each in view.operations
+        if each.record.carried_on is not None and each.state.is_finished
+    )
+    for name in list(found)[:MOST_FOLLOW_UPS]:
+        yield f"tern get {name}", "carries on what was left"
 
 
 def outcome_words(view: ApplyView) -> str:
@@ -319,4 +346,4 @@ def outcome_words(view: ApplyView) -> str:
         case state if state.is_settled:
             return f"{name} is {state.value}."
         case _:
-            return f"{name} needs you: {plural(len(view.blockers), 'thing')} to decide."
+            return f"{name} needs you: {plural(len(matters(view.blockers)), 'thing')} to decide."

@@ -10,6 +10,7 @@ from tern.cli import reach, receipt
 from tern.cli.envelope import json_option, write_document
 from tern.cli.receipt import EXIT_CODES
 from tern.cli.selection import expect_option, read_selection, selection_options
+from tern.cli.words import one_line
 from tern.domain.control import Receipt, ReceiptLine
 from tern.domain.ending import Ending, exit_code
 from tern.domain.errors import Refused, UsageError
@@ -17,7 +18,9 @@ from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.statement import StatementAnswer, read_statements
 from tern.domain.subject import Subject
 from tern.domain.timing import LEASE_S, RPC_DEADLINE_S
+from tern.leftover import after_a_word
 from tern.ports import Answered, Ports, Resolved
+from tern.view import apply_view
 
 ASK_AGAIN_S = 0.2
 
@@ -104,7 +107,7 @@ def resolve(
             raise UsageError(what)
         return _settle(Subject.read_operation(subject), statements, reason, dry_run=dry_run, as_json=as_json)
     if engine_is_gone and named.scope is None and expected is None and not dry_run:
-        what = "engines of several operations are called gone with --expect, or one at a time"
+        what = "that the engines of several operations are gone is said with --expect, or of one at a time"
         raise UsageError(what, next_step="Say --dry-run first: it prints how many.")
     answer, remote_id = _read(found)
     asked = Answered(
@@ -148,7 +151,8 @@ def _settle(name: ScopeName, said: Sequence[str], reason: str, *, dry_run: bool,
         f"statements of {name}: {told}", (line,), {}, whole=name.apply_id, dry_run=dry_run, expects=False
     )
     if not dry_run:
-        click.echo(f"What is left there can be carried on: tern apply --rest-of {name}")
+        view = apply_view(reach.reading().operation(name))
+        click.echo(one_line(after_a_word(str(name), view.operation(name.deployment).record)))
     return 0
 
 

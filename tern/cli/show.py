@@ -1,12 +1,15 @@
 """`tern get`: one apply, or one of its operations, as it is now or as it was at a time. Reads only."""
 
+from collections.abc import Iterator
+
 import click
 from rich.text import Text
 
+from tern.blocking import outstanding_of
 from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
 from tern.cli.past import show_past
-from tern.cli.picture import operation_line, picture, show, table_lines
+from tern.cli.picture import hold_words, operation_line, picture, show, table_lines
 from tern.cli.words import ago, duration, one_line
 from tern.domain.control import Delivery
 from tern.domain.drift import warnings
@@ -55,10 +58,10 @@ def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:
     ]
     if record.carries_on:
         facts.append(("carries on", record.carries_on))
-    if record.follow_ups:
-        facts.append(
-            ("carried on", f"by {record.carried_on_by}" if record.carried_on_by else _in_vain(record))
-        )
+    if record.carried_on is not None:
+        facts.append(("carried on", record.carried_on.words.removeprefix("carried on ")))
+    elif record.follow_ups:
+        facts.append(("carried on", _in_vain(record)))
     if record.volume is not None:
         facts.append(("volume", str(record.volume)))
     if record.error_message:
@@ -73,10 +76,24 @@ def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:
     lines += [Text.assemble((f"    {name:<14}", "dim"), value) for name, value in facts]
     lines += [Text(), *table_lines(record.tables, 4)]
     lines += [
-        Text.assemble((f"    {hold.cleared_by.value:<6}", "bold"), one_line(hold.detail))
+        Text.assemble((f"    {hold.cleared_by.value:<6}", "bold"), one_line(hold_words(hold, record)))
         for hold in operation.holds
     ]
+    lines += _outstanding(record)
     return lines
+
+
+def _outstanding(record: OperationRecord) -> Iterator[Text]:
+    """What may still act although nothing follows it, and how that is settled or ended."""
+    for each in outstanding_of(record):
+        yield Text()
+        yield Text.assemble(("    outstanding   ", "yellow"), one_line(each.words))
+        yield Text(f"                  since {duration(each.age_s)}", "dim")
+        for command, consequence in each.ways:
+            yield Text(f"      {command}", "bold")
+            yield Text(f"        {consequence}", "dim")
+        if not each.ways:
+            yield Text("      it is looked at again and again until it has ended", "dim")
 
 
 def _in_vain(record: OperationRecord) -> str:

@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from tern.blocking import matters
 from tern.cli import reach
 from tern.cli.envelope import json_option, talk, write_document, write_line
 from tern.cli.main import INTERRUPTED
@@ -159,8 +160,9 @@ def _tell(reading: Reading, apply_id: ApplyId) -> int:
                 click.echo(
                     f"{at}  {operation.deployment}  {sign.symbol} {sign.word}  {details(operation)}".rstrip()
                 )
-        for blocker in view.blockers if view.exit_code is not None else ():
-            click.echo(f"{at}  {blocker.deployment}  needs you: {blocker.what}: {blocker.command}")
+        for ways in matters(view.blockers) if view.exit_code is not None else ():
+            commands = ", or ".join(way.command for way in ways)
+            click.echo(f"{at}  {ways[0].deployment}  needs you: {ways[0].what}: {commands}")
         if view.exit_code is not None:
             click.echo(outcome_words(view))
             return view.exit_code

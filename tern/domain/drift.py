@@ -121,7 +121,7 @@ def warnings(found: Sequence[Foretold]) -> tuple[str, ...]:
             case Look.NOT_OFFERED:
                 told.append(f"{each.deployment} was not previewed: its engine offers none")
             case Look.NOT_ASKED:
-                told.append(f"{each.deployment} was not previewed: nobody wanted it asked")
+                told.append(f"{each.deployment} was not previewed: the request said not to ask")
     return tuple(told)
 
 

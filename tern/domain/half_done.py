@@ -15,6 +15,14 @@ class HalfDone:
     statements: tuple[str, ...]
 
     @property
+    def command(self) -> str:
+        """What leads on: of a statement that nobody can tell about a person speaks first."""
+        effects = {effect_of(word) for word in self.statements}
+        if effects & {Effect.UNKNOWN, Effect.UNDER_WAY}:
+            return f"tern explain {self.scope}"
+        return f"tern apply --rest-of {self.scope}"
+
+    @property
     def words(self) -> str:
         """Which of its statements are in, and of which nobody can tell."""
         of = {

@@ -281,6 +281,7 @@ class Outstanding:
             "silent_looks": self.silent_looks,
             "age_s": round(self.age_s, 1),
             "cancel_asked": self.cancel_asked,
+            "ways": [{"command": command, "consequence": what} for command, what in self.ways],
         }
 
 

@@ -68,6 +68,8 @@ class TableChange:
     error: str
     settled_by: str = ""
     """Who said what became of it: `engine`, or a person who looked; empty where nobody spoke of it by itself."""
+    number: int = 0
+    """Its place among its operation's statements, counted from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,8 @@ class Operation:
     """The follow-up that does its rest, and may act, has completed or has left something behind; empty for none."""
     follow_ups: tuple[str, ...] = ()
     """All that ever followed it directly."""
+    carried_on_state: State | None = None
+    """Where that follow-up is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -310,8 +310,9 @@ def _operation(view: OperationView) -> Operation:
                 each.detail,
                 each.error,
                 each.settled_by,
+                number,
             )
-            for each in record.tables
+            for number, each in enumerate(record.tables, 1)
         ),
         state_age_s=record.state_age_s,
         worked_s=record.worked_s,
@@ -319,6 +320,7 @@ def _operation(view: OperationView) -> Operation:
         carries_on=record.carries_on or "",
         carried_on_by=record.carried_on_by or "",
         follow_ups=record.follow_ups,
+        carried_on_state=None if record.carried_on is None else record.carried_on.state,
     )
 
 

@@ -2,9 +2,12 @@
 that and when.
 """
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
+from tern.domain.effect import effect_of
+from tern.domain.states import State
+from tern.facts import CarriedOn
 from tern.store.sql import Connection, text
 
 _IS_CHAINED = (
@@ -19,12 +22,14 @@ CARRIED_ON_BY: Final = (
 )
 """The name of whoever of the same chain does, or has done, something of operation o; NULL for nobody."""
 
-CARRIED_ON_STATE: Final = (
+CARRIED_ON: Final = (
+    # One object, so that the family is gone through once.
     f"(CASE WHEN {_IS_CHAINED} THEN ("
-    "SELECT f.state FROM apply_operations f WHERE f.id = tern_carried_on_by(o.id)"
-    " AND EXISTS (SELECT FROM table_changes c WHERE c.operation_id = f.id AND c.state <> 'completed')) END)"
+    "SELECT jsonb_build_object('by', fa.apply_identifier || '/' || f.deployment, 'state', f.state, 'words',"
+    " (SELECT array_agg(c.state ORDER BY c.ordinal) FROM table_changes c WHERE c.operation_id = f.id))"
+    " FROM apply_operations f JOIN applies fa ON fa.id = f.apply_id WHERE f.id = tern_carried_on_by(o.id)) END)"
 )
-"""Where that one is, as long as something is left of it; NULL where nothing is."""
+"""That one with where it is, and what is known of each of its statements, as carried_on_from() reads it."""
 
 IS_PARTLY_DONE: Final = (
     "(o.state = 'failed' AND EXISTS (SELECT FROM table_changes c"
@@ -37,6 +42,15 @@ CHAINED: Final = (
     " (SELECT array_agg(f.apply_identifier ORDER BY f.id) FROM applies f WHERE f.carries_on = a.id) AS follow_ups"
 )
 """Which apply's rest apply a does, and which applies do its own; NULL for none."""
+
+
+def carried_on_from(found: Mapping[str, Any] | None) -> CarriedOn | None:
+    """From CARRIED_ON."""
+    if found is None:
+        return None
+    effects = tuple(effect_of(word) for word in found["words"] or ())
+    return CarriedOn(found["by"], State(found["state"]), effects)
+
 
 _CARRIED = text(
     f"SELECT o.id, {CARRIED_ON_BY} AS by FROM apply_operations o WHERE o.id = ANY(:ids) AND {_IS_CHAINED}"

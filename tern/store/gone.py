@@ -66,7 +66,7 @@ class GoneSteps(Steps):
     ) -> None:
         """See outstanding_port.OutstandingStore."""
         if not reason.strip():
-            message = "an engine is called gone with a reason"
+            message = "that an engine is gone is said with a reason"
             raise Refused(message, next_step="Say how you know with --reason.", reason="REASON_MISSING")
         with transaction(self.engine) as tx:
             operation_id = find_named(tx, name)

@@ -41,5 +41,5 @@ def refuse_half_done(found: Sequence[HalfDone]) -> None:
     if not found:
         return
     what = "the last change was left half done at a target"
-    step = f"Carry it on: tern apply --rest-of {found[0].scope}. Or add --accept-drift: another change begins there."
+    step = f"Carry it on: {found[0].command}. Or add --accept-drift: another change begins there."
     raise Refused(what, why=shortened([each.words for each in found]), next_step=step, reason="HALF_DONE")

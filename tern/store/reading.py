@@ -17,7 +17,7 @@ from tern.domain.policy import Policy
 from tern.domain.states import ApplyState, State
 from tern.domain.timing import LEASE_S
 from tern.facts import ApplyFacts, ApplyLine, Happened, Held
-from tern.store.carried import CARRIED_ON_BY, CARRIED_ON_STATE, CHAINED
+from tern.store.carried import CARRIED_ON, CHAINED
 from tern.store.database import Database
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.notify import AGES_OF_FRONT, FRONT_AGES
@@ -65,7 +65,7 @@ _OPERATIONS = text(
     " extract(epoch FROM o.next_attempt_at - tern_clock())::float AS wait_s,"
     f" {CLAIMED_FOR_S} AS claimed_for_s,"
     f" {AGES_OF_FRONT},"
-    f" {CARRIED_ON_BY} AS carried_on_by, {CARRIED_ON_STATE} AS carried_on_state,"
+    f" {CARRIED_ON} AS carried_on,"
     " CASE WHEN o.carries_on IS NOT NULL THEN (SELECT pa.apply_identifier || '/' || p.deployment"
     "   FROM apply_operations p JOIN applies pa ON pa.id = p.apply_id WHERE p.id = o.carries_on) END AS carries_on,"
     " CASE WHEN EXISTS (SELECT FROM apply_operations f WHERE f.carries_on = o.id) THEN ("

@@ -15,6 +15,7 @@ from tern.domain.silence import LONGEST_PAUSE_S
 from tern.domain.states import State
 from tern.domain.timing import due_in_s, longest_dispatch_wait_s
 from tern.facts import OperationRecord, TableFacts, WishFacts
+from tern.store.carried import carried_on_from
 from tern.store.outstanding_hold import outstanding_from
 from tern.store.reservation import holding_in
 from tern.store.sql import Connection, RowMapping, TextClause
@@ -120,8 +121,7 @@ def operation_in(
         doubt=Doubt(row["doubt"]),
         unanswered=row["unanswered"],
         carries_on=row["carries_on"],
-        carried_on_by=row["carried_on_by"],
-        carried_on_state=State(row["carried_on_state"]) if row["carried_on_state"] else None,
+        carried_on=carried_on_from(row["carried_on"]),
         follow_ups=tuple(row["follow_ups"] or ()),
         # A longer one was written under a clock that was set back since, and counts for nobody.
         pauses_s=row["pauses_s"] if row["pauses_s"] <= LONGEST_PAUSE_S else 0.0,

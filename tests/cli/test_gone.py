@@ -156,3 +156,39 @@ def test_doctor_names_it(gone: str, world: World, tern: Tern) -> None:
     done = tern("doctor", "--json")
     (found,) = [each for each in done.data["findings"] if each["about"] == "outstanding"]
     assert (found["ok"], f"{gone}/A" in found["said"]) == (False, True)
+
+
+def commands(out: str) -> list[str]:
+    """Every command that is printed on a line of its own."""
+    return [line.strip() for line in out.splitlines() if line.strip().startswith("tern ")]
+
+
+@pytest.mark.parametrize("verb", ["get", "explain"])
+def test_an_operation_shows_what_is_outstanding_and_an_apply_says_it_once(
+    verb: str, gone: str, world: World, tern: Tern
+) -> None:
+    """What, where, since when, and how it is settled or ended: at whose it is, and at whoever waits for it."""
+    tern("resolve", f"{gone}/A", "--as", "ended", *GONE)
+    remote_id, address = str(world.remote_id("A")), world.engines["A"].address
+    look_again(world)
+    waits = world.apply("A")
+    world.answer_bells()
+    what = f"the job {remote_id} of {gone}/A is outstanding at {address}"
+    ways = ["tern deployments check A", "tern deployments settle A --reason '…'"]
+    for apply_id in (gone, str(waits)):
+        whole, one = tern(verb, apply_id).out, tern(verb, f"{apply_id}/A").out
+        for out in (whole, one):
+            assert " ".join(out.split()).count(what) == 1, out
+            assert [each for each in commands(out) if "deployments" in each] == ways, out
+        assert "since 3 min" in one
+    comes_back(world, "A")
+    look_again(world)
+    cancel = f"tern cancel {gone}/A --outstanding --reason '…'"
+    for subject in (gone, f"{gone}/A", str(waits), f"{waits}/A"):
+        out = tern(verb, subject).out
+        assert (commands(out).count(cancel), out.count("its engine says running")) == (1, 1), out
+    assert tern("cancel", f"{gone}/A", "--outstanding", *WHY).code == 0
+    out = tern(verb, f"{waits}/A").out
+    assert (commands(out).count(cancel), "it is asked to end" in out) == (0, True)
+    (line,) = tern("get", f"{gone}/A", "--json").data["outstanding"]
+    assert (line["remote_id"], line["cancel_asked"], line["ways"]) == (remote_id, True, [])

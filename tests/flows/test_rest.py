@@ -298,15 +298,15 @@ def test_a_follow_up_that_fails_half_is_carried_on_from_there(world: World) -> N
     assert_safe(world)
 
 
-def told_of(world: World, apply_id: ApplyId, state: State, *said: str) -> None:
+def told_of(world: World, apply_id: ApplyId, state: State, *said: str, name: str = "A") -> None:
     """The engine's look at a follow-up, whose statements are the last of the three."""
-    look = world.store.begin_look(world.operation("A", apply_id).id, world.name("A", apply_id))
+    look = world.store.begin_look(world.operation(name, apply_id).id, world.name(name, apply_id))
     assert isinstance(look, Poll)
     changes = STATEMENTS[-len(said) :] if len(said) < 3 else STATEMENTS
     tables = tuple(
         TableSample("public", "orders", c.ddl, word) for c, word in zip(changes, said, strict=True)
     )
-    remote_id = RemoteId(str(world.remote_id("A", apply_id)))
+    remote_id = RemoteId(str(world.remote_id(name, apply_id)))
     sample = Sample(remote_id, state, state.value, tables=tables, revision=99)
     world.store.record_looks(look, [Looked(look.cursors[0], Ok(sample))])
 

@@ -194,7 +194,7 @@ def test_without_previews_that_is_kept_too(world: World) -> None:
     done = ask(world, new(), "A", previews=False)
     assert world.engines["A"].calls("Preview") == []
     assert world.one("SELECT outcome FROM previews").outcome == "not_asked"
-    assert done.warnings == ("A was not previewed: nobody wanted it asked",)
+    assert done.warnings == ("A was not previewed: the request said not to ask",)
 
 
 def test_a_repeated_request_asks_nobody_again(world: World) -> None:

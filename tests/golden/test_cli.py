@@ -177,7 +177,11 @@ def trouble(day: Day, world: World) -> None:
     day("resolve", "resolve", f"{apply_id}/A", "--as", "ended", *WHY)
     day("rest-left-out", "apply", "--rest-of", apply_id)
     day("statement-settled", "resolve", f"{apply_id}/A", "--statement", "1=not-done", *WHY)
-    day("rest", "apply", "--rest-of", apply_id)
+    (group,) = day("rest", "apply", "--rest-of", apply_id)["data"]["groups"]
+    sent = day("rest-sent", "apply", "--rest-of", apply_id, "--digest", group["digest"], *WHY)
+    day("get-carried-on", "get", f"{apply_id}/A")
+    world.ask(Verb.CANCEL, apply_id=sent["data"]["apply_id"])
+    settle(world)
     given_up_and_found_again(day, world)
     world.apply("B", policy=Policy(waves=(Wave(deployments=("B",)),)))
     day("refused-target-held", "apply", "--ddl", "-", *PLACE, "--deployments", "B", *WHY, stdin=DDL)

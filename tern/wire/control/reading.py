@@ -97,6 +97,7 @@ def operation(said: apply_pb2.Operation) -> Operation:
         carries_on=said.carries_on,
         carried_on_by=said.carried_on_by,
         follow_ups=tuple(said.follow_ups),
+        carried_on_state=OPERATION_STATES.word(said.carried_on_state) if said.carried_on_state else None,
     )
 
 
@@ -238,6 +239,7 @@ def _table(said: apply_pb2.TableChange) -> TableChange:
         detail=said.detail,
         error=said.error_message,
         settled_by=said.settled_by,
+        number=said.number,
     )
 
 

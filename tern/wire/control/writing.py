@@ -92,6 +92,9 @@ def operation(answer: Operation) -> apply_pb2.Operation:
         carries_on=answer.carries_on,
         carried_on_by=answer.carried_on_by,
         follow_ups=answer.follow_ups,
+        carried_on_state=apply_pb2.OPERATION_STATE_UNSPECIFIED
+        if answer.carried_on_state is None
+        else OPERATION_STATES.number(answer.carried_on_state),
     )
 
 
@@ -285,4 +288,5 @@ def _table(answer: TableChange) -> apply_pb2.TableChange:
         detail=answer.detail,
         error_message=answer.error,
         settled_by=answer.settled_by,
+        number=answer.number,
     )

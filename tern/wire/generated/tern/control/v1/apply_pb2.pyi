@@ -368,6 +368,7 @@ class Operation(_message.Message):
     CARRIES_ON_FIELD_NUMBER: _builtins.int
     CARRIED_ON_BY_FIELD_NUMBER: _builtins.int
     FOLLOW_UPS_FIELD_NUMBER: _builtins.int
+    CARRIED_ON_STATE_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """`apl-…/DEPLOYMENT`."""
     deployment: _builtins.str
@@ -399,6 +400,8 @@ class Operation(_message.Message):
     """The operation `apl-…/DEPLOYMENT` whose rest it does; empty for none."""
     carried_on_by: _builtins.str
     """The follow-up that does its own rest, and may act, has completed or has left something behind; empty for none."""
+    carried_on_state: Global___OperationState.ValueType
+    """Where `carried_on_by` is; unspecified where that is empty."""
     @_builtins.property
     def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hold]:
         """Every reason why it does not move."""
@@ -440,10 +443,11 @@ class Operation(_message.Message):
         carries_on: _builtins.str = ...,
         carried_on_by: _builtins.str = ...,
         follow_ups: _abc.Iterable[_builtins.str] | None = ...,
+        carried_on_state: Global___OperationState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "_sampled_age_seconds", b"_sampled_age_seconds", "_volume", b"_volume", "_worked_seconds", b"_worked_seconds", "eta_seconds", b"eta_seconds", "rows_copied", b"rows_copied", "rows_total", b"rows_total", "sampled_age_seconds", b"sampled_age_seconds", "volume", b"volume", "worked_seconds", b"worked_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "_sampled_age_seconds", b"_sampled_age_seconds", "_volume", b"_volume", "_worked_seconds", b"_worked_seconds", "attempt", b"attempt", "carried_on_by", b"carried_on_by", "carries_on", b"carries_on", "deployment", b"deployment", "error_message", b"error_message", "error_reason", b"error_reason", "eta_seconds", b"eta_seconds", "follow_ups", b"follow_ups", "holds", b"holds", "lost_contact", b"lost_contact", "percent", b"percent", "position", b"position", "remote_id", b"remote_id", "rows_copied", b"rows_copied", "rows_total", b"rows_total", "sampled_age_seconds", b"sampled_age_seconds", "scope", b"scope", "state", b"state", "state_age_seconds", b"state_age_seconds", "summary", b"summary", "table_changes", b"table_changes", "target", b"target", "volume", b"volume", "wave", b"wave", "wishes", b"wishes", "worked_seconds", b"worked_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "_sampled_age_seconds", b"_sampled_age_seconds", "_volume", b"_volume", "_worked_seconds", b"_worked_seconds", "attempt", b"attempt", "carried_on_by", b"carried_on_by", "carried_on_state", b"carried_on_state", "carries_on", b"carries_on", "deployment", b"deployment", "error_message", b"error_message", "error_reason", b"error_reason", "eta_seconds", b"eta_seconds", "follow_ups", b"follow_ups", "holds", b"holds", "lost_contact", b"lost_contact", "percent", b"percent", "position", b"position", "remote_id", b"remote_id", "rows_copied", b"rows_copied", "rows_total", b"rows_total", "sampled_age_seconds", b"sampled_age_seconds", "scope", b"scope", "state", b"state", "state_age_seconds", b"state_age_seconds", "summary", b"summary", "table_changes", b"table_changes", "target", b"target", "volume", b"volume", "wave", b"wave", "wishes", b"wishes", "worked_seconds", b"worked_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eta_seconds: _TypeAlias = _typing.Literal["eta_seconds"]  # noqa: Y015
     _WhichOneofArgType__eta_seconds: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds"]  # noqa: Y015
@@ -566,6 +570,7 @@ class TableChange(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
     SETTLED_BY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     table: _builtins.str
     ddl: _builtins.str
@@ -582,6 +587,8 @@ class TableChange(_message.Message):
     """Who said what became of it: `engine`, or a person who looked; empty where nobody spoke of it by itself. `state`
     is `unknown` where its operation is over and nobody can tell whether it is in, `skipped` where it was never begun.
     """
+    number: _builtins.int
+    """Its place among its operation's statements, counted from 1."""
     def __init__(
         self,
         *,
@@ -598,10 +605,11 @@ class TableChange(_message.Message):
         detail: _builtins.str = ...,
         error_message: _builtins.str = ...,
         settled_by: _builtins.str = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "eta_seconds", b"eta_seconds", "rows_copied", b"rows_copied", "rows_total", b"rows_total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "action", b"action", "ddl", b"ddl", "detail", b"detail", "error_message", b"error_message", "eta_seconds", b"eta_seconds", "namespace", b"namespace", "percent", b"percent", "rows_copied", b"rows_copied", "rows_total", b"rows_total", "settled_by", b"settled_by", "state", b"state", "table", b"table", "unsafe_reason", b"unsafe_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "action", b"action", "ddl", b"ddl", "detail", b"detail", "error_message", b"error_message", "eta_seconds", b"eta_seconds", "namespace", b"namespace", "number", b"number", "percent", b"percent", "rows_copied", b"rows_copied", "rows_total", b"rows_total", "settled_by", b"settled_by", "state", b"state", "table", b"table", "unsafe_reason", b"unsafe_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eta_seconds: _TypeAlias = _typing.Literal["eta_seconds"]  # noqa: Y015
     _WhichOneofArgType__eta_seconds: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds"]  # noqa: Y015

@@ -1,0 +1,174 @@
+"""What an apply says once its rest is carried on: by whom, how that stands, and no command without use."""
+
+import re
+import shlex
+
+import pytest
+
+from tern.cli.words import one_line
+from tern.domain.errors import Refused
+from tern.domain.identity import ApplyId
+from tern.domain.states import State
+from tests.cli.conftest import Tern
+from tests.cli.test_rest import ALL_FAIL, WHY, half_done, printed
+from tests.faults.behaviour import not_accepted
+from tests.flows.test_effect import STATEMENTS, told
+from tests.flows.test_rest import told_of
+from tests.world import World
+
+__all__ = ["half_done"]
+
+
+def commands(tern: Tern, *asked: str) -> list[list[str]]:
+    """Every command that is printed on a line of its own, without the name of the program."""
+    out = tern(*asked).out
+    lines = [re.split(r"\s{3,}", line.strip())[0] for line in out.splitlines()]
+    return [
+        shlex.split(line.replace("'…'", "'the data is mended'"))[1:]
+        for line in lines
+        if line.startswith("tern ")
+    ]
+
+
+def every_look(source: str, *names: str) -> list[tuple[str, str]]:
+    subjects = [source, *(f"{source}/{name}" for name in names)]
+    return [(verb, subject) for verb in ("get", "explain") for subject in subjects]
+
+
+def all_of_use(tern: Tern, source: str, *names: str) -> set[str]:
+    """Each printed command that only looks is run and finds something; what was printed, by verb."""
+    found = [words for look in every_look(source, *names) for words in commands(tern, *look)]
+    for words in found:
+        if words[0] in {"get", "explain", "apply"}:
+            assert tern(*words).code == 0, words
+    return {" ".join(words[:2]) for words in found}
+
+
+def carried(world: World, tern: Tern, source: str, *names: str) -> ApplyId:
+    words = printed(tern("apply", "--rest-of", source).out, "tern apply --rest-of")
+    follow_up = ApplyId(tern(*words, "--json").data["apply_id"])
+    world.run(until=lambda: all(world.remote_id(name, follow_up) is not None for name in names))
+    return follow_up
+
+
+def of_carried(tern: Tern, source: str, name: str) -> tuple[str, str, str]:
+    """What its document says: by whom, where that is, and the command."""
+    found = tern("get", f"{source}/{name}", "--json").data["carried_on"]
+    return found["by"], found["state"], found["command"]
+
+
+def test_the_first_apply_says_who_carries_it_on_and_how_that_stands(
+    half_done: str, world: World, tern: Tern
+) -> None:
+    """Running, then one completed and one failed half way: each with the command that leads on, and no other one."""
+    follow_up = carried(world, tern, half_done, "A", "B")
+    for look in every_look(half_done, "A"):
+        assert f"carried on by {follow_up}/A, which is running" in one_line(tern(*look).out), look
+    assert of_carried(tern, half_done, "A") == (
+        f"{follow_up}/A",
+        "running",
+        f"tern get {follow_up}/A",
+    )
+    assert not any("apply" in each or "retry" in each for each in all_of_use(tern, half_done, "A", "B"))
+    told_of(world, follow_up, State.COMPLETED, "completed", "completed")
+    told_of(world, follow_up, State.FAILED, "completed", "failed", name="B")
+    assert f"carried on by {follow_up}/A, which has completed" in one_line(tern("explain", half_done).out)
+    assert f"carried on by {follow_up}/B, which is failed, with 1 of 2 statements done" in one_line(
+        tern("get", half_done).out
+    )
+    assert of_carried(tern, half_done, "A")[1:] == ("completed", f"tern get {follow_up}/A")
+    assert of_carried(tern, half_done, "B")[1:] == ("failed", f"tern apply --rest-of {half_done}/B")
+    assert "apply --rest-of" in all_of_use(tern, half_done, "A", "B")
+    assert all_of_use(tern, half_done, "A") >= {f"get {follow_up}", f"get {follow_up}/A"}
+
+
+def test_what_is_carried_on_to_its_end_asks_for_nothing_more(
+    half_done: str, world: World, tern: Tern
+) -> None:
+    follow_up = carried(world, tern, half_done, "A", "B")
+    for name in ("A", "B"):
+        told_of(world, follow_up, State.COMPLETED, "completed", "completed", name=name)
+    assert all_of_use(tern, half_done, "A", "B") == {
+        f"explain {half_done}",
+        f"get {follow_up}",
+        f"get {follow_up}/A",
+        f"get {follow_up}/B",
+    }
+    assert "Needs you" not in tern("explain", half_done).out
+    assert tern("get", half_done, "--json").data["blockers"] == []
+
+
+def test_a_rest_of_which_nobody_can_tell_is_asked_about_where_that_is(
+    half_done: str, world: World, tern: Tern
+) -> None:
+    """A rest-of of the first has no group then; what settles it is said of the follow-up's statements."""
+    follow_up = carried(world, tern, half_done, "A", "B")
+    told_of(world, follow_up, State.FAILED, "running", "pending")
+    told_of(world, follow_up, State.COMPLETED, "completed", "completed", name="B")
+    assert of_carried(tern, half_done, "A")[2] == f"tern explain {follow_up}/A"
+    assert "apply --rest-of" not in all_of_use(tern, half_done, "A", "B")
+    settle = next(words for words in commands(tern, "explain", f"{follow_up}/A") if words[0] == "resolve")
+    settle[settle.index("1=done")] = "1=not-done"
+    assert f"tern apply --rest-of {follow_up}/A" in tern(*settle).out
+    explained = tern("explain", half_done).out
+    assert f"carried on in vain by {follow_up}/A" in one_line(explained)
+    assert printed(explained, "tern apply --rest-of") == ["apply", "--rest-of", f"{half_done}/A"]
+    assert "apply --rest-of" in all_of_use(tern, half_done, "A")
+
+
+@pytest.mark.parametrize("is_refused", [True, False], ids=["refused", "at its engine"])
+def test_a_retry_is_printed_where_it_is_taken(is_refused: bool, world: World, tern: Tern) -> None:  # noqa: FBT001
+    """Not of what an engine gave an id, not twice, and not of what is carried on."""
+    if is_refused:
+        world.engines["A"].script("Apply", not_accepted())
+    world.apply("A", "B", policy=ALL_FAIL, changes=STATEMENTS)
+    world.answer_bells()
+    source = str(world.last)
+    if not is_refused:
+        told(world, State.FAILED, "failed", "pending", "pending", name="A")
+    told(world, State.COMPLETED, "completed", "completed", "completed", name="B")
+    retry = [words for words in commands(tern, "get", source) if words[0] == "retry"]
+    assert bool(retry) == is_refused
+    if is_refused:
+        words = printed(tern("apply", "--rest-of", source).out, "tern apply --rest-of")
+        follow_up = tern(*words, "--json").data["apply_id"]
+        assert tern(*retry[0]).code == 5
+        assert not [words for words in commands(tern, "get", source) if words[0] == "retry"]
+        assert f"get {follow_up}" in all_of_use(tern, source, "A")
+
+
+def test_what_a_person_said_is_done_leaves_nothing_to_carry_on(world: World, tern: Tern) -> None:
+    """After the last word the printed command has something to show, or none is printed."""
+    world.apply("A", "B", policy=ALL_FAIL, changes=STATEMENTS)
+    world.answer_bells()
+    source = str(world.last)
+    told(world, State.FAILED, "completed", "running", "running", name="A")
+    told(world, State.COMPLETED, "completed", "completed", "completed", name="B")
+    said = tern("resolve", f"{source}/A", "--statement", "2=done", *WHY).out
+    assert f"tern resolve {source}/A --statement 3=done" in said
+    assert "rest-of" not in said
+    said = tern("resolve", f"{source}/A", "--statement", "3=done", *WHY).out
+    assert "nothing is left to be carried on" in said
+    assert not any("apply" in each for each in all_of_use(tern, source, "A"))
+
+
+def test_another_change_is_told_of_the_word_that_is_missing(world: World, tern: Tern) -> None:
+    """A rest-of would show no group before a person has said what became of the statement."""
+    world.apply("A", policy=ALL_FAIL, changes=STATEMENTS)
+    world.answer_bells()
+    source = str(world.last)
+    told(world, State.FAILED, "completed", "running", "pending", name="A")
+    with pytest.raises(Refused) as refused:
+        world.apply("A", accept_drift=False)
+    assert f"tern explain {source}/A" in refused.value.next_step
+    assert tern("resolve", f"{source}/A", "--statement", "2=not-done", *WHY).code == 0
+    with pytest.raises(Refused) as refused:
+        world.apply("A", accept_drift=False)
+    assert f"tern apply --rest-of {source}/A" in refused.value.next_step
+
+
+def test_statements_have_the_number_by_which_they_are_named(half_done: str, tern: Tern) -> None:
+    tables = tern("get", f"{half_done}/A", "--json").data["tables"]
+    assert [(each["number"], each["ddl"]) for each in tables] == [
+        (number, change.ddl) for number, change in enumerate(STATEMENTS, 1)
+    ]
