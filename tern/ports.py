@@ -255,6 +255,9 @@ class ApplyStore(Protocol):
         make it live, in the transaction that accepts it. Raises Refused with what has changed, NotFound.
         """
 
+    def refuse_sent(self, new: NewRest) -> None:
+        """Raises Refused, with the follow-up's name and who sent it, where the digest has been sent already."""
+
     def accepted_as(self, apply_id: ApplyId) -> Enqueued:
         """An apply that was accepted, as its asker is answered; raises NotFound."""
 

@@ -34,6 +34,17 @@ def group_of(rest: Rest, digest: str) -> Group:
     )
 
 
+def sent_before(apply_id: str, caller: str, reason: str) -> Refused:
+    """A digest stands for one follow-up, and that is there."""
+    return Refused(
+        f"this digest was sent already, by {caller}, as {apply_id}",
+        why=(f"{caller} said why: {reason}",),
+        unchanged="Nothing was sent and nothing was written.",
+        next_step=f"See how far it is: tern get {apply_id}",
+        reason="REST_SENT",
+    )
+
+
 def _changed(part: str, group: Group) -> str:
     named = ", ".join(f"{c.deployment} ({c.tip.name} {c.tip.state})" for c in group.chains[:MOST_NAMED])
     match part:

@@ -38,6 +38,7 @@ def send(new: NewRest, ports: Ports) -> Enqueued:
         except Refused:
             # What speaks against it may be the work of its twin, which came in meanwhile.
             if not ports.store.knows_key(new.idempotency_key):
+                ports.store.refuse_sent(new)
                 raise
     accepted = ports.store.accept_rest(new)
     for due in accepted.first:
@@ -96,5 +97,6 @@ def _answer(
     new: NewRest, apply_id: ApplyId, ports: Ports, told: tuple[str, ...], *, is_new: bool
 ) -> Enqueued:
     accepted = ports.store.accepted_as(apply_id)
-    named = replace(accepted, idempotency_key=new.idempotency_key, caller=new.caller, reason=new.reason)
-    return replace(named, is_new=is_new, warnings=told)
+    if accepted.caller != new.caller:
+        told = (*told, f"{accepted.caller} sent it before, and said why: {accepted.reason}")
+    return replace(accepted, idempotency_key=new.idempotency_key, is_new=is_new, warnings=told)

@@ -79,9 +79,13 @@ def lock_family(tx: Connection, apply_id: ApplyId) -> None:
     """Every apply of the chains and then every operation of them, each kind in order. Whoever makes one of them live,
     or carries one on, holds one of these locks.
     """
-    ids = [row.apply_id for row in tx.execute(_APPLIES, {"apply": apply_id})]
-    tx.execute(_LOCK_APPLIES, {"ids": ids})
+    tx.execute(_LOCK_APPLIES, {"ids": applies_of(tx, apply_id)})
     tx.execute(_LOCK_OPERATIONS, {"apply": apply_id})
+
+
+def applies_of(tx: Connection, apply_id: ApplyId) -> list[int]:
+    """Every apply of the chains that this one is in, by its key."""
+    return [row.apply_id for row in tx.execute(_APPLIES, {"apply": apply_id})]
 
 
 def load_family(tx: Connection, apply_id: ApplyId) -> Family:

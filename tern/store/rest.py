@@ -11,7 +11,7 @@ from tern.domain.identity import ApplyId, PlanId
 from tern.domain.policy import Policy
 from tern.domain.rest import Group, Rest, rest_of
 from tern.domain.rest_asked import NewRest
-from tern.domain.rest_digest import group_of
+from tern.domain.rest_digest import group_of, sent_before
 from tern.domain.selection import Selection
 from tern.domain.states import Event
 from tern.domain.work import AcceptedApply, Due, Enqueued, NewApply
@@ -25,7 +25,7 @@ from tern.store.apply import (
     shares,
     target_refusal,
 )
-from tern.store.chain import Family, load_family, lock_family
+from tern.store.chain import Family, applies_of, load_family, lock_family
 from tern.store.event import Happening, append, append_all
 from tern.store.half_done import half_done, refuse_half_done
 from tern.store.plan import UnkeptPlan, check_size, keep_plan, load_plan, new_identifier
@@ -43,6 +43,11 @@ _ACCEPTED = text(
     "   AS deployments FROM applies a JOIN plans p ON p.id = a.plan_id WHERE a.apply_identifier = :apply"
 )
 
+_SENT = text(
+    "SELECT a.apply_identifier, a.caller, a.reason FROM applies a WHERE a.id = ANY(:ids)"
+    " AND a.carries_on IS NOT NULL AND a.options -> 'request' ->> 'digest' = :digest ORDER BY a.id LIMIT 1"
+)
+
 
 class RestSteps(Steps):
     """The carrying-on part of ports.ApplyStore on PostgreSQL."""
@@ -58,12 +63,13 @@ class RestSteps(Steps):
         with transaction(self.engine) as tx:
             stub = _as_new(new, PlanId(""), "", ())
             if key_is_used(tx, stub):
-                return same_request(tx, stub, body)
+                return _accepted_before(tx, new, stub, body)
             lock_family(tx, new.apply_id)
             # In statements that begin after the locks.
             family = load_family(tx, new.apply_id)
             if key_is_used(tx, stub):
-                return same_request(tx, stub, body)
+                return _accepted_before(tx, new, stub, body)
+            _refuse_sent(tx, new)
             group = group_of(_rest(family, new), new.digest)
             if group.consent and not new.allow_unsafe:
                 raise unsafe_refusal(group)
@@ -71,6 +77,11 @@ class RestSteps(Steps):
             for each in sorted({family.applies[link.operation_id] for link in group.withdrawn}):
                 _withdraw(tx, family, each, group, new, apply_id)
             return self._insert(tx, family, group, new, apply_id, body)
+
+    def refuse_sent(self, new: NewRest) -> None:
+        """See ports.ApplyStore."""
+        with transaction(self.engine) as tx:
+            _refuse_sent(tx, new)
 
     def accepted_as(self, apply_id: ApplyId) -> Enqueued:
         """See ports.ApplyStore."""
@@ -116,7 +127,7 @@ class RestSteps(Steps):
         places, targets = check(tx, apply, plan)
         apply_pk = insert_apply(tx, apply, plan_pk, plan, apply_id, body, family.first)
         if apply_pk is None:
-            return same_request(tx, apply, body)
+            return _accepted_before(tx, new, apply, body)
         insert_operations(tx, apply_pk, plan_pk, places, shares(apply, plan, targets), _links(group))
         insert_previews(tx, plan_pk, apply_pk, new.foretold, new.caller)
         # Last in the order of locks. What was never sent gives its target to whoever carries it on.
@@ -163,6 +174,26 @@ def unsafe_refusal(group: Group) -> Refused:
     what = "what is left is unsafe, and nobody has agreed to that"
     step = "Add --allow-unsafe if that is what you want."
     return Refused(what, why=group.consent, next_step=step, reason="UNSAFE_CHANGE")
+
+
+def _accepted_before(tx: Connection, new: NewRest, apply: NewApply, body: dict[str, object]) -> AcceptedApply:
+    """The follow-up that the same request made; another request under its key is told what was sent, where it names
+    the same digest, and what differs where it doesn't.
+    """
+    try:
+        return same_request(tx, apply, body)
+    except Refused:
+        _refuse_sent(tx, new)
+        raise
+
+
+def _refuse_sent(tx: Connection, new: NewRest) -> None:
+    """Raises Refused where this digest is a follow-up by now, whoever sent it and under whatever key: another key would
+    lead nowhere, because what it stood for is not left any more.
+    """
+    row = tx.execute(_SENT, {"ids": applies_of(tx, new.apply_id), "digest": new.digest}).one_or_none()
+    if row is not None:
+        raise sent_before(row.apply_identifier, row.caller, row.reason)
 
 
 def _rest(family: Family, new: NewRest) -> Rest:

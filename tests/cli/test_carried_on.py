@@ -172,3 +172,29 @@ def test_statements_have_the_number_by_which_they_are_named(half_done: str, tern
     assert [(each["number"], each["ddl"]) for each in tables] == [
         (number, change.ddl) for number, change in enumerate(STATEMENTS, 1)
     ]
+
+
+def test_a_digest_that_was_sent_names_its_follow_up_and_who_sent_it(
+    half_done: str, world: World, tern: Tern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under another name of the same chain, under another key, with other consent: no key would lead anywhere."""
+    words = printed(tern("apply", "--rest-of", half_done).out, "tern apply --rest-of")
+    follow_up = tern(*words, "--json").data["apply_id"]
+    monkeypatch.setenv("TERN_CALLER", "eve")
+    again = tern(*words, "--json")
+    assert (again.code, again.data["is_new"], again.data["caller"]) == (0, False, "ann@desk")
+    assert again.document["warnings"] == ["ann@desk sent it before, and said why: the data is mended"]
+    through = [follow_up if word == half_done else word for word in words]
+    for other in (
+        through,
+        [*words, "--key", "mine"],
+        [*words, "--allow-unsafe"],
+        [*through, "--key", "mine"],
+    ):
+        refused = tern(*other)
+        said = one_line(refused.out + refused.err)
+        assert refused.code == 5
+        assert f"this digest was sent already, by ann@desk, as {follow_up}" in said, other
+        assert f"tern get {follow_up}" in said
+        assert "--key" not in said
+    assert world.one("SELECT count(*) AS n FROM applies").n == 2
