@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
+from shlex import quote
 from typing import Any
 
 import click
@@ -91,7 +92,9 @@ def apply(
         if plan_id or ddl_file or changes_file or environment or database or first:
             what = "what is left of an apply is its own plan, at its own place"
             raise UsageError(what, next_step="Say --rest-of with selectors, policy and --digest alone.")
-        rest = RestChoice(rest_of, names, labels, excepted, everywhere, typed_again(policy))
+        more = [*(["--no-preview"] if no_preview else []), *(["--accept-drift"] if accept_drift else [])]
+        more += [] if key is None else [f"--key {quote(key)}"]
+        rest = RestChoice(rest_of, names, labels, excepted, everywhere, typed_again(policy), " ".join(more))
         asked_rest = read_rest(
             rest,
             digest=digest,

@@ -11,6 +11,7 @@ from tern.cli.envelope import json_option, write_document
 from tern.cli.receipt import EXIT_CODES
 from tern.cli.selection import expect_option, read_selection, selection_options
 from tern.cli.words import one_line
+from tern.domain.command import resolve_command
 from tern.domain.control import Receipt, ReceiptLine
 from tern.domain.ending import Ending, exit_code
 from tern.domain.errors import Refused, UsageError
@@ -106,9 +107,6 @@ def resolve(
             what = "--statement is about one operation, AP/DEPLOYMENT, and takes no selector"
             raise UsageError(what)
         return _settle(Subject.read_operation(subject), statements, reason, dry_run=dry_run, as_json=as_json)
-    if engine_is_gone and named.scope is None and expected is None and not dry_run:
-        what = "that the engines of several operations are gone is said with --expect, or of one at a time"
-        raise UsageError(what, next_step="Say --dry-run first: it prints how many.")
     answer, remote_id = _read(found)
     asked = Answered(
         named.apply_id,
@@ -122,6 +120,9 @@ def resolve(
         engine_is_gone=engine_is_gone,
         taken_from=Subject.read_operation(taken_from) if taken_from else None,
     )
+    if engine_is_gone and named.scope is None and expected is None and not dry_run:
+        what = "that the engines of several operations are gone is said with --expect, or of one at a time"
+        raise UsageError(what, next_step=f"This prints how many: {resolve_command(asked, '--dry-run')}")
     lines = _answer(asked, reach.ports(ringing=not dry_run))
     _tell(named, asked, lines, as_json=as_json)
     return exit_code(Ending.DONE if line.outcome is Receipt.ACCEPTED else Ending.NOT_DONE for line in lines)

@@ -35,6 +35,8 @@ class RestChoice:
     excepted: Sequence[str]
     everywhere: bool
     policy: str = ""
+    more: str = ""
+    """What else was said that is to be said again: how its engines are asked, and under which key."""
 
     @property
     def words(self) -> str:
@@ -44,9 +46,8 @@ class RestChoice:
             said.append(f"--deployments {quote(self.names)}")
         said += [f"-l {quote(label)}" for label in self.labels]
         said += [f"--except {quote(name)}" for name in self.excepted]
-        return " ".join(
-            [*said, *(["--all"] if self.everywhere else []), *([self.policy] if self.policy else [])]
-        )
+        said += ["--all"] if self.everywhere else []
+        return " ".join([*said, *filter(None, (self.policy, self.more))])
 
     def selection(self) -> Selection:
         """Raises UsageError where two ways of choosing are mixed."""
@@ -84,6 +85,7 @@ def read_rest(
         allow_unsafe=allow_unsafe,
         previews=previews,
         accept_drift=accept_drift,
+        typed=choice.words,
     )
 
 

@@ -89,7 +89,7 @@ def follow(apply_id: ApplyId, *, jsonl: bool = False) -> int:
             return _stream(reading, apply_id)
         return _redraw(reading, apply_id) if console().is_terminal else _tell(reading, apply_id)
     except KeyboardInterrupt:
-        talk(f"\nThe rollout goes on. Come back with: tern watch {apply_id}")
+        talk(f"\nThe rollout goes on. Come back with: tern watch {apply_id}{' --jsonl' if jsonl else ''}")
         return INTERRUPTED
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tern.domain.command import selectors
 from tern.domain.drift import Foretold
 from tern.domain.errors import UsageError
 from tern.domain.identity import ApplyId
@@ -32,6 +33,14 @@ class NewRest:
     previews: bool = True
     accept_drift: bool = False
     foretold: tuple[Foretold, ...] = ()
+    typed: str = ""
+    """What of which apply, as a command line said it; empty at every other door."""
+
+    @property
+    def command(self) -> str:
+        """What shows the same once more, ready to copy."""
+        chosen = [str(self.apply_id), *selectors(self.selection, "--deployments")]
+        return f"tern apply --rest-of {self.typed or ' '.join(chosen)}"
 
     def __post_init__(self) -> None:
         if self.digest and not self.reason.strip():

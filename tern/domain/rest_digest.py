@@ -9,8 +9,10 @@ from tern.domain.rest import PARTS, Group, Rest
 MOST_NAMED: Final = 20
 
 
-def group_of(rest: Rest, digest: str) -> Group:
-    """The one that a person was shown; raises Refused with the name of what is another one now."""
+def group_of(rest: Rest, digest: str, again: str) -> Group:
+    """The one that a person was shown; raises Refused with the name of what is another one now. again: the command that
+    shows it anew.
+    """
     for group in rest.groups:
         if group.digest == digest:
             return group
@@ -29,7 +31,7 @@ def group_of(rest: Rest, digest: str) -> Group:
         what,
         why=tuple(why),
         unchanged="Nothing was sent and nothing was written.",
-        next_step=f"Look again: tern apply --rest-of {rest.source.apply_id}",
+        next_step=f"Look again: {again}",
         reason="REST_DIFFERS",
     )
 

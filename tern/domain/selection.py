@@ -78,8 +78,11 @@ class Selection:
         )
 
 
-def refuse_unexpected(expected: int | None, lines: Sequence[ReceiptLine]) -> None:
-    """Raises Refused where a wish would be accepted for another number of operations than its asker thought of."""
+def refuse_unexpected(expected: int | None, lines: Sequence[ReceiptLine], again: str) -> None:
+    """Raises Refused where a wish would be accepted for another number of operations than its asker thought of.
+
+    again: the command that says the number.
+    """
     accepted = [line.deployment for line in lines if line.outcome is Receipt.ACCEPTED]
     if expected is None or len(accepted) == expected:
         return
@@ -92,6 +95,6 @@ def refuse_unexpected(expected: int | None, lines: Sequence[ReceiptLine]) -> Non
             *(f"{line.deployment}: {line.outcome}: {line.reason}" for line in others[:MOST_LISTED]),
         ),
         unchanged="Nothing was sent to any engine and nothing was written.",
-        next_step="Look again with --dry-run, which says the number.",
+        next_step=f"Look again, which says the number: {again}",
         reason="EXPECTATION_MISSED",
     )

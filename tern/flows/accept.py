@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from tern.domain.choice import Choice
+from tern.domain.command import resolve_command
 from tern.domain.control import CALLS_ONLY, Receipt, ReceiptLine
 from tern.domain.drift import Foretold, Look, compared, refuse_drift, warnings
 from tern.domain.enqueue import Enqueue, NewChange, check_place, is_usable_key, losses, refuse_unsafe
@@ -131,7 +132,8 @@ def answer(answered: Answered, ports: Ports) -> tuple[ReceiptLine, ...]:
         raise UsageError(what)
     if answered.expected is not None:
         rehearsed = replace(answered, dry_run=True)
-        refuse_unexpected(answered.expected, [_outcome(rehearsed, each, ports) for each in chosen])
+        found = [_outcome(rehearsed, each, ports) for each in chosen]
+        refuse_unexpected(answered.expected, found, resolve_command(answered, "--dry-run"))
     if len(chosen) == 1 and not answered.dry_run:
         _answer_one(answered, chosen[0], ports)
         lines: tuple[ReceiptLine, ...] = (ReceiptLine(chosen[0], Receipt.ACCEPTED),)

@@ -34,7 +34,7 @@ def send(new: NewRest, ports: Ports) -> Enqueued:
     told: tuple[str, ...] = ()
     if not ports.store.knows_key(new.idempotency_key):
         try:
-            new, told = _looked(new, group_of(ports.store.rest(new), new.digest), ports)
+            new, told = _looked(new, group_of(ports.store.rest(new), new.digest, new.command), ports)
         except Refused:
             # What speaks against it may be the work of its twin, which came in meanwhile.
             if not ports.store.knows_key(new.idempotency_key):

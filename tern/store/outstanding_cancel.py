@@ -6,6 +6,7 @@ Nothing is waited for that a driver could hold for long, as with every other wis
 
 from collections.abc import Sequence
 
+from tern.domain.command import control_command
 from tern.domain.control import Receipt, ReceiptLine
 from tern.domain.outstanding import Outstanding
 from tern.domain.selection import Member, refuse_unexpected
@@ -47,7 +48,7 @@ def accept_outstanding_cancel(tx: Connection, asked: Asked, apply_pk: int) -> Wi
     for line in tx.execute(_LINES, {"apply": apply_pk}):
         found.setdefault(line.operation_id, []).append(outstanding_in(line))
     lines = tuple(_answer(row, found.get(row.id, [])) for row in rows)
-    refuse_unexpected(asked.expected, lines)
+    refuse_unexpected(asked.expected, lines, control_command(asked, "--dry-run"))
     accepted = [row.id for row, line in zip(rows, lines, strict=True) if line.outcome is Receipt.ACCEPTED]
     if asked.dry_run or not accepted:
         return WishReceipt(None, lines)

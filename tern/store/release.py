@@ -2,11 +2,15 @@
 reads the newest release).
 """
 
+from dataclasses import replace
+
 from tern.domain.admission import admit_release
 from tern.domain.budget import failures_to_release
+from tern.domain.command import control_command
 from tern.domain.control import Receipt
 from tern.domain.errors import Refused
 from tern.domain.policy import Policy
+from tern.domain.selection import Selection
 from tern.domain.states import ApplyState
 from tern.ports import Asked, WishReceipt
 from tern.store.event import Happening, append_all
@@ -44,7 +48,8 @@ def accept_release(tx: Connection, asked: Asked, apply_pk: int) -> WishReceipt:
     """
     if asked.selection.is_made or asked.expected is not None:
         message = "a release is about the whole apply"
-        raise Refused(message, next_step=f"tern release {asked.apply_id}", reason="SELECTION_MEANINGLESS")
+        step = control_command(replace(asked, selection=Selection(), expected=None))
+        raise Refused(message, next_step=step, reason="SELECTION_MEANINGLESS")
     row = tx.execute(text("SELECT state, policy FROM applies WHERE id = :id"), {"id": apply_pk}).one()
     counted = tally(tx, apply_pk)
     line = admit_release(ApplyState(row.state), Policy.from_json(row.policy), counted)

@@ -70,7 +70,7 @@ class RestSteps(Steps):
             if key_is_used(tx, stub):
                 return _accepted_before(tx, new, stub, body)
             _refuse_sent(tx, new)
-            group = group_of(_rest(family, new), new.digest)
+            group = group_of(_rest(family, new), new.digest, new.command)
             if group.consent and not new.allow_unsafe:
                 raise unsafe_refusal(group)
             apply_id = ApplyId(new_identifier("apl"))

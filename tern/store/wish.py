@@ -5,14 +5,16 @@ never keep an operator from stopping (ST11).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tern.domain.admission import AdmissionFacts, admit
+from tern.domain.command import control_command
 from tern.domain.control import CALLS_ONLY, Receipt, ReceiptLine, Verb
 from tern.domain.doubt import Doubt
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import ScopeName
 from tern.domain.policy import Copy, Policy
-from tern.domain.selection import Member, refuse_unexpected
+from tern.domain.selection import Member, Selection, refuse_unexpected
 from tern.domain.states import State
 from tern.domain.tally import UNPASSED
 from tern.ports import Asked, DueControl, WishReceipt
@@ -89,7 +91,8 @@ class WishSteps(Steps):
             rows = _selected(asked, candidates)
             answers = _answers(asked, rows, candidates, apply)
             lines = tuple(line for _, line in answers)
-            refuse_unexpected(asked.expected, lines)
+            again = control_command(asked, "--dry-run")
+            refuse_unexpected(asked.expected, lines, again)
             if asked.dry_run:
                 return WishReceipt(None, lines)
             request_id = tx.execute(
@@ -109,7 +112,7 @@ class WishSteps(Steps):
                 inserted |= _let_go(tx, asked, [row.id for row in accepted if row.id not in inserted])
             told = tuple(_overtaken(verb, line, row.id in inserted) for row, line in answers)
             # Others may have been faster by an instant; what is counted is what stands written.
-            refuse_unexpected(asked.expected, told)
+            refuse_unexpected(asked.expected, told, again)
             return WishReceipt(
                 request_id if inserted else None,
                 told,
@@ -165,6 +168,12 @@ def _let_go(tx: Connection, asked: Asked, operation_ids: Sequence[int]) -> froze
     return frozenset(row.operation_id for row in rows)
 
 
+def _of(asked: Asked, *names: str) -> Asked:
+    """The same, said of these operations; of all that it is not said of by name to be left out, where none is named."""
+    kept = frozenset[str]() if names else asked.selection.excepted
+    return replace(asked, selection=Selection(names, everywhere=not names, excepted=kept))
+
+
 def _selected(asked: Asked, rows: Sequence[Row]) -> Sequence[Row]:
     """The operations meant, in rollout order, among the rows as they are in this very transaction."""
     if asked.verb.needs_selection and len(rows) > 1 and not asked.selection.is_explicit:
@@ -174,7 +183,8 @@ def _selected(asked: Asked, rows: Sequence[Row]) -> Sequence[Row]:
             message,
             why=(f"the operations are {names}", f"a {asked.verb} needs an explicit choice of operations"),
             unchanged="Nothing was sent to any engine and nothing was written.",
-            next_step=f"tern {asked.verb} {asked.apply_id}/{rows[0].deployment}, or --all.",
+            next_step=f"Choose one: {control_command(_of(asked, rows[0].deployment))};"
+            f" or all of them: {control_command(_of(asked))}",
             reason="SELECTION_MISSING",
         )
     if asked.selection.is_made:

@@ -14,6 +14,7 @@ ELSEWHERE = {
     "tests/cli/test_main.py": "tern/cli/envelope tern/cli/failure tern/domain/errors",
     "tests/cli/test_plan.py": "tern/probing",
     "tests/cli/test_resolve.py": "tern/store/member",
+    "tests/cli/test_said_again.py": "tern/domain/command",
     "tests/cli/test_show.py": "tern/domain/subject",
     "tests/domain/test_budget.py": "tern/domain/opening tern/domain/tally",
     "tests/domain/test_own_work.py": "tern/domain/answer tern/domain/doubt",

@@ -8,10 +8,10 @@ MUTANTS = (
         "what was counted before it was accepted is believed",
         f"{FLOWS}bulk.py -k selected",
         S_WISH,
-        "            refuse_unexpected(asked.expected, lines)\n",
+        "            refuse_unexpected(asked.expected, lines, again)\n",
         "",
         S_WISH,
-        "            refuse_unexpected(asked.expected, told)\n",
+        "            refuse_unexpected(asked.expected, told, again)\n",
         "",
     ),
     mutant(
