@@ -180,7 +180,7 @@ def load_named(tx: Connection, names: Sequence[str]) -> tuple[Deployment, ...]:
 def deployment_in(row: Row) -> Deployment:
     """From a row of the register."""
     return deployment_from(
-        dict(row._mapping),  # noqa: SLF001 - SQLAlchemy's public name for it
+        dict(row._mapping),  # noqa: SLF001 - our Row's own; no column can be called so
         name=row.name,
         environment=row.environment,
         database=row.database,

@@ -2,7 +2,7 @@
 settled where it is driven.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 from tern.domain.evidence import KeptFacts, may_be_adopted
@@ -113,9 +113,15 @@ def watch(tx: Connection, sent: Sent, *, settled_as: str, caller: str, reason: s
 
 def sent_of(row: Row) -> Sent | None:
     """What of an operation, whose row is one of lock_operations(), may act at its engine; None for nothing."""
-    has_live_key = row.dispatch_key is not None and not row.dispatch_key_is_dead
-    if row.remote_id is None and not has_live_key:
+    if row.remote_id is not None:
+        return job_of(row)
+    if row.dispatch_key is None or row.dispatch_key_is_dead:
         return None
+    return replace(job_of(row), dispatch_key=row.dispatch_key)
+
+
+def job_of(row: Row) -> Sent:
+    """What an operation has at its engine under its id, at the address where it is called now."""
     return Sent(
         apply_pk=row.apply_id,
         operation_id=row.id,
@@ -126,7 +132,6 @@ def sent_of(row: Row) -> Sent | None:
         fence=row.fence,
         engine_number=row.engine_number,
         address=row.called_at,
-        dispatch_key=row.dispatch_key if row.remote_id is None else None,
         remote_id=row.remote_id,
     )
 

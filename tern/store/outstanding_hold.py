@@ -63,7 +63,7 @@ def begins_nothing(error: IntegrityError) -> bool:
 
 def outstanding_in(row: Row) -> Outstanding:
     """From SELECTED."""
-    return outstanding_from(dict(row._mapping))  # noqa: SLF001 - SQLAlchemy's public name for it
+    return outstanding_from(dict(row._mapping))  # noqa: SLF001 - our Row's own; no column can be called so
 
 
 def outstanding_from(found: Mapping[str, object]) -> Outstanding:

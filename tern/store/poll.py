@@ -22,7 +22,7 @@ from tern.ports import Cursor, Due, DueControl, KeyLook, Looked, NotClaimed, Pol
 from tern.store.deployment import deployment_in
 from tern.store.event import Happening, append
 from tern.store.foreign import end_foreign_work, hold_in_doubt
-from tern.store.outstanding import Sent, Why, open_outstanding, watch
+from tern.store.outstanding import Why, job_of, open_outstanding, watch
 from tern.store.outstanding_look import OF_DEPLOYMENT
 from tern.store.own_work import Judge
 from tern.store.progress import write_tables
@@ -219,7 +219,7 @@ class PollSteps(SweepSteps):
                 if one.frees_target:
                     # Its target is given back, and some engines try again by themselves for longer than that.
                     words = "its engine called it failed, for long enough"
-                    watch(tx, _sent(one.row), settled_as="failed", caller=self.owner, reason=words)
+                    watch(tx, job_of(one.row), settled_as="failed", caller=self.owner, reason=words)
             give_back(tx, [one.row.id for one in written if one.frees_target])
             if poll.owner:
                 tx.execute(_GIVE_BACK, {"name": f"poll:{poll.deployment.name}", "owner": poll.owner})
@@ -317,7 +317,7 @@ class PollSteps(SweepSteps):
         """What is finished here works there: an unanswered call has acted late, and no operation follows it."""
         row = seen.row
         words = f"it is {row.state}, and the engine at {row.deployment} says {seen.sample.said if seen.sample else ''}"
-        call_id = open_outstanding(tx, _sent(row), why=Why.CONTRADICTED, caller=self.owner, reason=words)
+        call_id = open_outstanding(tx, job_of(row), why=Why.CONTRADICTED, caller=self.owner, reason=words)
         detail = {"remote_id": row.remote_id, "outstanding": call_id}
         append(
             tx,
@@ -342,21 +342,6 @@ class PollSteps(SweepSteps):
                 ),
                 {"deployment": deployment},
             )
-
-
-def _sent(row: Row) -> Sent:
-    return Sent(
-        apply_pk=row.apply_id,
-        operation_id=row.id,
-        environment=row.environment,
-        database=row.database,
-        deployment=row.deployment,
-        generation=row.dispatch_generation,
-        fence=row.fence,
-        engine_number=row.engine_number,
-        address=row.address or row.dispatched_to,
-        remote_id=row.remote_id,
-    )
 
 
 def _cursor(row: Row) -> Cursor:

@@ -54,8 +54,7 @@ _SEEN = (
     " (o.unanswered_since IS NOT NULL OR o.state = 'failed' AND EXISTS (SELECT 1 FROM target_reservations t"
     "   WHERE t.operation_id = o.id AND t.held_since IS NOT NULL)) AND NOT EXISTS (SELECT 1 FROM outstanding_calls c"
     f"   WHERE c.operation_id = o.id AND c.remote_id = {REMOTE_ID} AND c.settled_at IS NULL) AS may_contradict,"
-    " o.engine_number, o.dispatched_to,"
-    " o.dispatch_generation, a.environment, coalesce(n.address, '') AS address"
+    " o.engine_number, o.dispatch_generation, a.environment, coalesce(n.address, o.dispatched_to) AS called_at"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id JOIN plans p ON p.id = a.plan_id"
     " LEFT JOIN deployments n ON n.name = o.deployment WHERE o.id = ANY(:ids)"
     # Each write proves the lease of its poll: one that was frozen meanwhile knows less than the one that took it over.

@@ -59,6 +59,35 @@ def given_up(world: World, name: str = "A", found: Resolved = Resolved.ENDED) ->
     return remote_id
 
 
+def kept_beside(world: World, name: str) -> str:
+    """As if the claim had been lost before the id was stored, and the look that adopts it had failed: the operation has
+    none, and its id stands among what is outstanding. The id.
+    """
+    operation, remote_id = world.operation(name), str(world.remote_id(name))
+    with world.database.begin() as tx:
+        # The database's own guards would refuse to take it away.
+        tx.execute(text("SET LOCAL session_replication_role = replica"))
+        tx.execute(
+            text(
+                "UPDATE apply_operations SET engine_resume_context = NULL, state = 'uncertain', next_poll_at = NULL"
+                " WHERE id = :id"
+            ),
+            {"id": operation.id},
+        )
+    world.write(
+        "INSERT INTO outstanding_calls (apply_id, operation_id, environment, database, deployment, remote_id,"
+        " generation, fence, engine_number, address, why, caller) VALUES (:apply, :id, 'test', 'shop', :name, :remote,"
+        " 1, 1, :engine, :address, 'not_stored', 'w')",
+        apply=operation.apply_id,
+        id=operation.id,
+        name=name,
+        remote=remote_id,
+        engine=operation.engine_number,
+        address=world.engines[name].address,
+    )
+    return remote_id
+
+
 def lines(world: World) -> list[Any]:
     """All that is or was outstanding, oldest first."""
     with world.database.begin() as tx:

@@ -15,10 +15,19 @@ from tern.domain.moving import DeploymentChange
 from tern.domain.selection import Selection
 from tern.moving import change_deployment
 from tern.settling import settle_outstanding
-from tern.store.sql import text
 from tests.faults.behaviour import fail, lose_answer
 from tests.faults.fake_engine import FakeEngine
-from tests.flows.gone import comes_back, commands, given_up, goes, lines, look_again, unsettled, view
+from tests.flows.gone import (
+    comes_back,
+    commands,
+    given_up,
+    goes,
+    kept_beside,
+    lines,
+    look_again,
+    unsettled,
+    view,
+)
 from tests.flows.steps import PARALLEL, holds_of, methods, running
 from tests.world import World
 
@@ -419,28 +428,7 @@ def test_an_id_that_its_own_operation_misses_is_adopted_by_a_look(world: World) 
     """It was kept because nobody could ask then; the engine knows it, and nothing was sent since."""
     world.apply("A", "B", policy=PARALLEL)
     world.answer_bells()
-    operation = world.operation("A")
-    remote_id = world.remote_id("A")
-    # As if the claim had been lost before the id was stored, and the look that adopts it had failed.
-    with world.database.begin() as tx:
-        tx.execute(text("SET LOCAL session_replication_role = replica"))
-        tx.execute(
-            text(
-                "UPDATE apply_operations SET engine_resume_context = NULL, state = 'uncertain', next_poll_at = NULL"
-                " WHERE id = :id"
-            ),
-            {"id": operation.id},
-        )
-    world.write(
-        "INSERT INTO outstanding_calls (apply_id, operation_id, environment, database, deployment, remote_id,"
-        " generation, fence, engine_number, address, why, caller) VALUES (:apply, :id, 'test', 'shop', 'A', :remote, 1,"
-        " 1, :engine, :address, 'not_stored', 'w')",
-        apply=operation.apply_id,
-        id=operation.id,
-        remote=remote_id,
-        engine=operation.engine_number,
-        address=world.engines["A"].address,
-    )
+    remote_id = kept_beside(world, "A")
     look_again(world, 1)
     assert (world.state("A"), world.remote_id("A")) == ("running", remote_id)
     assert [line.settled_as for line in lines(world)] == ["adopted"]

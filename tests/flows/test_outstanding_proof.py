@@ -13,10 +13,9 @@ from tern.domain.moving import DeploymentChange
 from tern.domain.selection import Selection
 from tern.moving import change_deployment
 from tern.settling import settle_outstanding
-from tern.store.sql import text
 from tests.faults.behaviour import fail, lose_answer
 from tests.faults.fake_engine import FakeEngine
-from tests.flows.gone import comes_back, given_up, goes, lines, look_again, unsettled
+from tests.flows.gone import comes_back, given_up, goes, kept_beside, lines, look_again, unsettled
 from tests.flows.steps import PARALLEL, meanwhile, running
 from tests.world import World
 
@@ -63,27 +62,7 @@ def test_other_work_under_a_kept_id_is_not_adopted(world: World) -> None:
     """An id that stands is never replaced, so none is taken over from a look that shows somebody else's work."""
     world.apply("A", "B", policy=PARALLEL)
     world.answer_bells()
-    operation = world.operation("A")
-    remote_id = str(world.remote_id("A"))
-    with world.database.begin() as tx:
-        tx.execute(text("SET LOCAL session_replication_role = replica"))
-        tx.execute(
-            text(
-                "UPDATE apply_operations SET engine_resume_context = NULL, state = 'uncertain', next_poll_at = NULL"
-                " WHERE id = :id"
-            ),
-            {"id": operation.id},
-        )
-    world.write(
-        "INSERT INTO outstanding_calls (apply_id, operation_id, environment, database, deployment, remote_id,"
-        " generation, fence, engine_number, address, why, caller) VALUES (:apply, :id, 'test', 'shop', 'A', :remote, 1,"
-        " 1, :engine, :address, 'not_stored', 'w')",
-        apply=operation.apply_id,
-        id=operation.id,
-        remote=remote_id,
-        engine=operation.engine_number,
-        address=world.engines["A"].address,
-    )
+    remote_id = kept_beside(world, "A")
     world.engines["A"].job(remote_id).tables = FOREIGN
     look_again(world, 1)
     assert (world.state("A"), world.remote_id("A")) == ("uncertain", None)
