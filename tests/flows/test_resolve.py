@@ -260,7 +260,7 @@ def late_answer(world: World, remote_id: str) -> None:
 
 
 def test_an_operation_whose_claim_has_expired_is_answered(world: World) -> None:
-    """G12: whoever held it is fenced off; while the claim lives, a person waits (test_evidence.py)."""
+    """G12: whoever held it is fenced off; while the claim lives, a person waits (test_kept_id.py)."""
     uncertain(world)
     world.write(
         "UPDATE apply_operations SET claim_token = 't', claim_owner = 'w',"

@@ -50,7 +50,8 @@ ELSEWHERE = {
     "tests/flows/test_drained.py": "tern/store/withdraw",
     "tests/flows/test_half_done.py": "tern/domain/half_done tern/store/half_done",
     "tests/flows/test_effect.py": "tern/store/statement tern/store/statement_answer",
-    "tests/flows/test_evidence.py": "tern/flows/keep tern/store/identity tern/store/doubt tern/store/outstanding",
+    "tests/flows/test_kept_id.py": "tern/flows/keep tern/store/outstanding",
+    "tests/flows/test_taken_id.py": "tern/store/identity tern/store/doubt",
     "tests/flows/test_gone.py": (
         "tern/blocking tern/domain/outstanding tern/store/gone tern/store/outstanding_hold"
         " tern/store/outstanding_look"

@@ -3,6 +3,9 @@
 from tests.faults.planted.mutant import D_DISPATCH, S_ANSWER, mutant
 
 _EVIDENCE = "tests/flows/test_evidence.py::test_"
+_TAKEN_ID = "tests/flows/test_taken_id.py::test_"
+_KEPT_ID = "tests/flows/test_kept_id.py::test_"
+_UNANSWERED = "tests/flows/test_unanswered.py::test_"
 _MIGRATION = "migrations/versions/0006_evidence.py"
 _DOMAIN = "tern/domain/evidence.py"
 
@@ -74,7 +77,7 @@ MUTANTS = (
     mutant(
         "G2",
         "the database lets two operations have one id",
-        f"{_EVIDENCE}an_id_that_a_live_operation_has_is_not_stored",
+        f"{_TAKEN_ID}an_id_that_a_live_operation_has_is_not_stored",
         _MIGRATION,
         "INSERT INTO remote_ids (engine_number, remote_id, operation_id) VALUES (engine, given, operation);",
         "INSERT INTO remote_ids (engine_number, remote_id, operation_id) VALUES (engine, given, operation)\n"
@@ -83,7 +86,7 @@ MUTANTS = (
     mutant(
         "G2",
         "the holder of a taken id is left as it is",
-        f"{_EVIDENCE}an_id_that_a_live_operation_has_is_not_stored",
+        f"{_TAKEN_ID}an_id_that_a_live_operation_has_is_not_stored",
         "tern/store/identity.py",
         "doubt(tx, [own, rows[holder]], remote_id, self.owner)",
         "doubt(tx, [own], remote_id, self.owner)",
@@ -91,7 +94,7 @@ MUTANTS = (
     mutant(
         "G10",
         "a sample ends a doubt",
-        f"{_EVIDENCE}no_sample_ends_it",
+        f"{_TAKEN_ID}no_sample_ends_it",
         "tern/domain/samples.py",
         "    if context.is_in_doubt:\n",
         "    if False:\n",
@@ -99,7 +102,7 @@ MUTANTS = (
     mutant(
         "G2",
         "an id is polled without its row in the guard",
-        f"{_EVIDENCE}without_its_row_in_the_guard_nothing_is_sent_with_an_id",
+        f"{_TAKEN_ID}without_its_row_in_the_guard_nothing_is_sent_with_an_id",
         "tern/store/poll.py",
         "if row.remote_id is not None and row.is_held),",
         "if row.remote_id is not None),",
@@ -107,7 +110,7 @@ MUTANTS = (
     mutant(
         "G2",
         "an id is sent without its row in the guard",
-        f"{_EVIDENCE}without_its_row_in_the_guard_nothing_is_sent_with_an_id",
+        f"{_TAKEN_ID}without_its_row_in_the_guard_nothing_is_sent_with_an_id",
         "tern/domain/scope.py",
         "    if identity.remote_id is not None and not found.holds_remote_id:\n",
         "    if False:\n",
@@ -115,7 +118,7 @@ MUTANTS = (
     mutant(
         "G2",
         "an id is let go with its operation though its call may act",
-        f"{_EVIDENCE}after_an_unanswered_cutover_it_is_looked_at_every_second_whatever_its_state",
+        f"{_UNANSWERED}after_an_unanswered_cutover_it_is_looked_at_every_second_whatever_its_state",
         _LET_GO,
         f"{_FINISHED} AND o.unanswered_since IS NULL\n{_NOT_KEPT}",
         f"{_FINISHED}\n{_NOT_KEPT}",
@@ -123,7 +126,7 @@ MUTANTS = (
     mutant(
         "G2",
         "the loser of an id goes on as if nothing had happened",
-        f"{_EVIDENCE}a_person_takes_the_id_from_its_holder",
+        f"{_TAKEN_ID}a_person_takes_the_id_from_its_holder",
         "tern/store/resolve.py",
         "                if holder is not None:\n                    _take_from(",
         "                if False:\n                    _take_from(",
@@ -131,7 +134,7 @@ MUTANTS = (
     mutant(
         "G4",
         "an id that comes too late is dropped",
-        f"{_EVIDENCE}an_id_that_arrives_after_its_operation_was_resolved",
+        f"{_KEPT_ID}an_id_that_arrives_after_its_operation_was_resolved",
         "tern/flows/dispatch.py",
         "                keep_id(claimed.claim, claimed.scope, remote_id, ports)",
         "                pass",
@@ -147,7 +150,7 @@ MUTANTS = (
     mutant(
         "G4",
         "a late id is adopted without a look",
-        f"{_EVIDENCE}an_id_that_its_engine_does_not_know_is_not_adopted",
+        f"{_KEPT_ID}an_id_that_its_engine_does_not_know_is_not_adopted",
         "tern/flows/keep.py",
         "    if not isinstance(ports.engines.of(scope.deployment).progress(call), Ok):\n        return\n",
         "",
@@ -155,7 +158,7 @@ MUTANTS = (
     mutant(
         "G12",
         "a person's word is taken while a call is under way",
-        f"{_EVIDENCE}a_person_waits_for_a_claim_and_for_a_calls_deadline",
+        f"{_KEPT_ID}a_person_waits_for_a_claim_and_for_a_calls_deadline",
         _DOMAIN,
         "    return max(0.0, claimed_for_s, in_flight)",
         "    return 0.0",
@@ -163,7 +166,7 @@ MUTANTS = (
     mutant(
         "G10",
         "what is finished is not looked at, though a call may act",
-        f"{_EVIDENCE}what_is_finished_and_works_again_is_outstanding",
+        f"{_UNANSWERED}what_is_finished_and_works_again_is_outstanding",
         _MIGRATION,
         "        NEW.next_poll_at := least(NEW.next_poll_at, tern_clock() + interval '1 s');",
         "        NULL;",
@@ -171,7 +174,7 @@ MUTANTS = (
     mutant(
         "G10",
         "the answer to the second start counts for the first",
-        f"{_EVIDENCE}a_start_without_an_answer_is_not_forgotten_by_the_answer_to_the_next",
+        f"{_UNANSWERED}a_start_without_an_answer_is_not_forgotten_by_the_answer_to_the_next",
         S_ANSWER,
         "                is_answered=is_answered and wish.verb in ACTS_LATE and not claim.follows_unanswered,",
         "                is_answered=is_answered and wish.verb in ACTS_LATE,",
@@ -179,7 +182,7 @@ MUTANTS = (
     mutant(
         "G10",
         "a look at an unanswered dispatch forbids it",
-        f"{_EVIDENCE}an_unanswered_dispatch_is_looked_at_by_its_key_and_nothing_is_forbidden",
+        f"{_UNANSWERED}an_unanswered_dispatch_is_looked_at_by_its_key_and_nothing_is_forbidden",
         "tern/flows/poll.py",
         "claim.key, forbid=False)",
         "claim.key, forbid=True)",
@@ -187,7 +190,7 @@ MUTANTS = (
     mutant(
         "G4",
         "an id that can't be stored is written down in one try or not at all",
-        f"{_EVIDENCE}an_id_is_kept_although_the_storage_stumbles",
+        f"{_KEPT_ID}an_id_is_kept_although_the_storage_stumbles",
         "tern/flows/keep.py",
         "_TRIES = 3",
         "_TRIES = 1",
@@ -195,7 +198,7 @@ MUTANTS = (
     mutant(
         "G10",
         "the last dispatch without an answer is not looked at by its key",
-        f"{_EVIDENCE}the_last_dispatch_without_an_answer_is_looked_at_by_its_key_too",
+        f"{_UNANSWERED}the_last_dispatch_without_an_answer_is_looked_at_by_its_key_too",
         "tern/store/dispatch.py",
         " WHEN NOT :is_answered THEN {LOOK_BY_KEY} END",
         " WHEN CAST(:delay_s AS float) IS NOT NULL AND NOT :is_answered THEN {LOOK_BY_KEY} END",
@@ -203,7 +206,7 @@ MUTANTS = (
     mutant(
         "G10",
         "what a stop found unanswered is not looked at by its key",
-        f"{_EVIDENCE}a_dispatch_that_a_stop_found_unanswered_is_looked_at_by_its_key",
+        f"{_UNANSWERED}a_dispatch_that_a_stop_found_unanswered_is_looked_at_by_its_key",
         S_ANSWER,
         "next_poll_at = coalesce({LOOK_BY_KEY}, tern_clock()",
         "next_poll_at = coalesce(tern_clock()",

@@ -144,7 +144,7 @@ MUTANTS = (
     mutant(
         "G10",
         "a refused cutover stays unanswered",
-        "tests/flows/test_evidence.py -k answered_call_leaves",
+        "tests/flows/test_unanswered.py -k answered_call_leaves",
         "tern/store/answer.py",
         "                release(tx, held, is_answered=is_answered, is_heard=True)\n",
         "                release(tx, held, is_answered=False, is_heard=True)\n",
@@ -160,7 +160,7 @@ MUTANTS = (
     mutant(
         "§11",
         "what is unanswered is looked at at its usual pace",
-        "tests/flows/test_evidence.py -k pace_of_looks",
+        "tests/flows/test_unanswered.py -k pace_of_looks",
         "migrations/versions/0006_evidence.py",
         "NEW.next_poll_at := least(NEW.next_poll_at, tern_clock() + interval '1 s');",
         "NEW.next_poll_at := coalesce(NEW.next_poll_at, tern_clock() + interval '1 s');",
