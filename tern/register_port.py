@@ -28,6 +28,11 @@ class DeploymentStore(Protocol):
     def remove_deployment(self, name: str) -> None:
         """Raises NotFound; Refused while an apply uses it."""
 
+    def record_register(self, name: str, event: str, caller: str, reason: str) -> tuple[str, ...]:
+        """Writes down who changed what the register says of a deployment, and why: with each operation that is at work
+        there, or else with the last that was. Their names; none where nothing ever was.
+        """
+
 
 class KeyedEngine(Protocol):
     """The part of an engine by which it is told from another one."""

@@ -26,10 +26,16 @@ from tern.domain.register import differences
 from tern.domain.silence import Silence
 from tern.domain.targets import Finding
 from tern.domain.text import is_name
-from tern.ports import Ports
+from tern.ports import Ports, StorageUnavailable, Store
 from tern.probing import offered, probe
 
 UNREACHABLE = 69
+MOST_NAMED = 4
+_EVENTS = {"drained": "deployment_drained", "open": "deployment_opened", "removed": "deployment_removed"}
+
+_reason_option = click.option(
+    "--reason", default="", help="Why. Stands in the record of each apply that works there, or did so last."
+)
 
 
 @click.group()
@@ -223,29 +229,32 @@ def check(names: Sequence[str], *, as_json: bool) -> int:
 
 @deployments.command()
 @click.argument("names", nargs=-1, required=True)
+@_reason_option
 @json_option
-def drain(names: Sequence[str], *, as_json: bool) -> int:
+def drain(names: Sequence[str], *, reason: str, as_json: bool) -> int:
     """Let no new work start at NAMES. What runs there goes on."""
-    return _each(names, "drained", as_json=as_json, drained=True)
+    return _each(names, "drained", reason, as_json=as_json, drained=True)
 
 
 @deployments.command()
 @click.argument("names", nargs=-1, required=True)
+@_reason_option
 @json_option
-def undrain(names: Sequence[str], *, as_json: bool) -> int:
+def undrain(names: Sequence[str], *, reason: str, as_json: bool) -> int:
     """Let work start at NAMES again."""
-    return _each(names, "open", as_json=as_json, drained=False)
+    return _each(names, "open", reason, as_json=as_json, drained=False)
 
 
 @deployments.command()
 @click.argument("names", nargs=-1, required=True)
+@_reason_option
 @json_option
-def rm(names: Sequence[str], *, as_json: bool) -> int:
+def rm(names: Sequence[str], *, reason: str, as_json: bool) -> int:
     """Forget NAMES; refused while an apply needs them. Nothing is changed at their targets."""
-    return _each(names, "removed", as_json=as_json, drained=None)
+    return _each(names, "removed", reason, as_json=as_json, drained=None)
 
 
-def _each(names: Sequence[str], outcome: str, *, as_json: bool, drained: bool | None) -> int:
+def _each(names: Sequence[str], outcome: str, reason: str, *, as_json: bool, drained: bool | None) -> int:
     store = reach.store()
     # A name that is not there refuses all: half of a typing mistake is not carried out.
     store.load_deployments(distinct(names))
@@ -256,10 +265,20 @@ def _each(names: Sequence[str], outcome: str, *, as_json: bool, drained: bool | 
                 store.remove_deployment(name)
             else:
                 store.set_drained(name, drained=drained)
-            lines.append(Line(name, outcome))
+            lines.append(Line(name, outcome, _recorded(store, name, outcome, reason)))
         except (Refused, NotFound) as error:
             lines.append(Line(name, "refused", str(error)))
     return tell("deployments_changed", lines, as_json=as_json, failure=REFUSED)
+
+
+def _recorded(store: Store, name: str, outcome: str, reason: str) -> str:
+    """Where it was written down who did so and why; it is done whether that can be written or not."""
+    try:
+        concerned = store.record_register(name, _EVENTS[outcome], reach.caller(), reason)
+    except StorageUnavailable as error:
+        return f"not written down for whom it concerns, say it again: {error}"
+    more = f" and {len(concerned) - MOST_NAMED:,} more" if len(concerned) > MOST_NAMED else ""
+    return f"in the record of {', '.join(concerned[:MOST_NAMED])}{more}" if concerned else ""
 
 
 def _described(wanted: Deployment, answer: Outcome[Capabilities], declared: str | None) -> Deployment:

@@ -15,10 +15,13 @@ from tern.cli.main import INTERRUPTED
 from tern.cli.picture import console, details, harmless, outcome_words, picture, show, sign_of
 from tern.cli.seconds import Seconds
 from tern.cli.words import duration
+from tern.domain.control import Delivery, Verb
+from tern.domain.ending import Seen, exit_code, stopped
 from tern.domain.errors import UsageError
 from tern.domain.identity import ApplyId
 from tern.domain.states import State
 from tern.domain.subject import Subject
+from tern.facts import OperationRecord
 from tern.ports import StorageUnavailable
 from tern.store.reading import Reading
 from tern.view import READY_FOR_CUTOVER, ApplyView, OperationView, apply_view
@@ -58,14 +61,16 @@ def watch(apply_id: str, *, jsonl: bool) -> int:
 def wait(apply_id: str, *, wanted: str, timeout: float | None, as_json: bool) -> int:
     """Wait without a word until an apply is where you want it, or can't get there without a person.
 
-    Ends with the outcome's exit code.
+    Ends with the outcome's exit code; with --for stopped 0 where all have come to stand, as `tern stop --wait` does.
     """
     reading = reach.reading()
     asked = _whole_apply(reading, apply_id, "wait")
     deadline = None if timeout is None else time.monotonic() + timeout
     view = None
+    code = None
     for view in _looks(reading, asked, deadline=deadline):
-        if _is_there(view, wanted) or view.exit_code is not None:
+        code = _code(view, wanted)
+        if code is not None:
             break
     else:
         talk(f"{asked} was not {wanted} within {timeout:g} s; the rollout goes on.")
@@ -76,7 +81,29 @@ def wait(apply_id: str, *, wanted: str, timeout: float | None, as_json: bool) ->
         write_document("apply", view.as_json(), observed_at=view.facts.observed_at)
     else:
         click.echo(outcome_words(view))
-    return view.exit_code or 0
+    return code or 0
+
+
+def _code(view: ApplyView, wanted: str) -> int | None:
+    """What the wait ends with; None while it goes on. Whether all stand is told by the rule of every verb."""
+    if wanted != "stopped":
+        return (view.exit_code or 0) if _is_there(view, wanted) or view.exit_code is not None else None
+    fates = {each.deployment: _newest_stop(each.record) for each in view.operations}
+    endings = [
+        stopped(
+            Seen(each.state, fates[each.deployment], lost_contact=each.lost_contact),
+            anybody_asked=any(fates.values()),
+            moves=view.exit_code is None,
+        )
+        for each in view.operations
+    ]
+    found = [each for each in endings if each is not None]
+    return exit_code(found) if len(found) == len(endings) else None
+
+
+def _newest_stop(record: OperationRecord) -> Delivery | None:
+    """What became of the last stop of it; None where nobody asked for one."""
+    return next((wish.fate for wish in reversed(record.wishes) if wish.verb is Verb.STOP), None)
 
 
 def follow(apply_id: ApplyId, *, jsonl: bool = False) -> int:

@@ -55,6 +55,19 @@ def ending(verb: Verb, seen: Seen) -> Ending | None:
     return Ending.NOT_DONE
 
 
+def stopped(seen: Seen, *, anybody_asked: bool, moves: bool) -> Ending | None:
+    """Whether an operation came to stand, for somebody who waits for that and has asked for no stop of their own; None
+    while it is on its way. fate: of the newest stop of it. anybody_asked: a stop of some operation of the apply.
+
+    moves: something is going to happen to the apply without a person, so that a stop may still be asked for.
+    """
+    if seen.state is State.COMPLETED:
+        # By whoever asked it was not asked of what had completed before.
+        return Ending.DONE if anybody_asked and seen.fate is None else Ending.NOT_DONE
+    found = ending(Verb.STOP, seen)
+    return None if found is Ending.NOT_DONE and moves else found
+
+
 @dataclass(frozen=True, slots=True)
 class Released:
     """The newest release of an apply, and the newest one that was taken up. has_moved: since that was, the apply has

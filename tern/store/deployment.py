@@ -9,6 +9,7 @@ from psycopg import IntegrityError
 from tern.domain.errors import NotFound, Refused
 from tern.domain.identity import DEPLOYMENT_NAME
 from tern.domain.model import Capabilities, Deployment
+from tern.store.event import Happening, append_all
 from tern.store.scope import deployment_from
 from tern.store.session import single, transaction
 from tern.store.sql import Connection, Row, text
@@ -37,6 +38,14 @@ _DUE_AGAIN = (
 _OUTSTANDING = text(
     "SELECT DISTINCT a.apply_identifier || '/' || c.deployment FROM outstanding_calls c"
     " JOIN applies a ON a.id = c.apply_id WHERE c.deployment = :name AND c.settled_at IS NULL ORDER BY 1"
+)
+_WORK = (
+    "SELECT o.id, o.apply_id, a.apply_identifier FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+    " WHERE o.deployment = :name"
+)
+_AT_WORK = text(f"{_WORK} AND o.completed_at IS NULL ORDER BY o.id FOR NO KEY UPDATE OF o")
+_LAST_AT_WORK = text(
+    f"{_WORK} AND o.completed_at IS NOT NULL ORDER BY o.completed_at DESC, o.id DESC LIMIT 1 FOR NO KEY UPDATE OF o"
 )
 _IS_THAT_TARGET = text(
     "SELECT (environment, database, target) = (:environment, :database, :target) FROM deployments WHERE name = :name"
@@ -137,6 +146,17 @@ class DeploymentSteps(Steps):
             _exactly_one(
                 tx.execute(text("DELETE FROM deployments WHERE name = :name"), {"name": name}).rowcount, name
             )
+
+    def record_register(self, name: str, event: str, caller: str, reason: str) -> tuple[str, ...]:
+        """See ports.DeploymentStore."""
+        with transaction(self.engine) as tx:
+            given = {"name": name}
+            rows = tx.execute(_AT_WORK, given).all() or tx.execute(_LAST_AT_WORK, given).all()
+            detail = {"deployment": name, "reason": reason}
+            append_all(
+                tx, [Happening(row.apply_id, event, caller, row.id, reason, detail=detail) for row in rows]
+            )
+            return tuple(f"{row.apply_identifier}/{name}" for row in rows)
 
     def record_probes(self, found: Mapping[str, Capabilities | None]) -> None:
         """See ports.DeploymentStore."""

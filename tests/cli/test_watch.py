@@ -13,6 +13,8 @@ from tern.domain.policy import Copy, Cutover, OnFailure, Policy
 from tern.ports import StorageUnavailable
 from tern.store.reading import Reading
 from tests.cli.conftest import Tern
+from tests.flows.gone import goes, pass_long
+from tests.flows.steps import engine_says
 from tests.world import World
 
 PARALLEL = Policy(copy=Copy.PARALLEL)
@@ -144,8 +146,48 @@ def test_wait_for_a_stop_ends_when_it_is_stopped(world: World, tern: Tern) -> No
     world.answer_bells()
     world.ask(Verb.STOP)
     timer = later(lambda: world.run(until=lambda: world.state("A") == "stopped"))
-    assert tern("wait", apply_id, "--for", "stopped", "--timeout", "20").code == 12
+    assert tern("wait", apply_id, "--for", "stopped", "--timeout", "20").code == 0
     timer.join()
+    assert tern("wait", apply_id).code == 12
+
+
+def test_wait_for_a_stop_ends_by_the_rule_of_the_stop(world: World, tern: Tern) -> None:
+    """A had completed before, B stands, C outran it: done somewhere. Then C is failed, which stands as well."""
+    apply_id = world.apply(policy=PARALLEL)
+    world.answer_bells()
+    engine_says(world, "A", "completed")
+    world.ask(Verb.STOP)
+    world.engines["C"].set_state(str(world.remote_id("C")), "completed")
+    world.run(until=lambda: (world.state("B"), world.state("C")) == ("stopped", "completed"))
+    assert tern("wait", apply_id, "--for", "stopped").code == 6
+    assert tern("wait", apply_id, "--for", "stopped", "--json").data["exit_code"] == 12
+
+
+@pytest.mark.parametrize(
+    ("said", "code"), [({"A": "failed", "B": "cancelled"}, 0), ({"A": "completed", "B": "completed"}, 5)]
+)
+def test_wait_for_a_stop_that_nobody_asks_for(
+    said: dict[str, str], code: int, world: World, tern: Tern
+) -> None:
+    """What has come to stand by itself stands; what has completed has not."""
+    apply_id = world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    assert tern("wait", apply_id, "--for", "stopped", "--timeout", "0.3").code == 124
+    for name, state in said.items():
+        engine_says(world, name, state)
+    assert tern("wait", apply_id, "--for", "stopped").code == code
+
+
+def test_wait_for_a_stop_of_which_nobody_knows(world: World, tern: Tern) -> None:
+    """As soon as nothing is on its way any more, and not before."""
+    apply_id = world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    goes(world, "A")
+    pass_long(world, 11)
+    world.ask(Verb.STOP, "B")
+    assert tern("wait", apply_id, "--for", "stopped", "--timeout", "0.3").code == 124
+    world.run(until=lambda: world.state("B") == "stopped")
+    assert tern("wait", apply_id, "--for", "stopped", "--timeout", "20").code == 15
 
 
 def test_what_is_not_there_is_no_watch(tern: Tern) -> None:

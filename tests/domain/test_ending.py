@@ -14,6 +14,7 @@ from tern.domain.ending import (
     exit_code,
     is_followed,
     release_ending,
+    stopped,
 )
 from tern.domain.states import ApplyState, State
 
@@ -191,3 +192,31 @@ def test_a_release_is_over_once_it_was_taken_up(
 def test_a_release_that_was_asked_for_already_is_over_with_the_newest() -> None:
     assert release_ending(None, ApplyState.PAUSED, Released(7, 6, has_moved=True)) is None
     assert release_ending(None, ApplyState.PAUSED, Released(7, 7, has_moved=True)) is DONE
+
+
+@pytest.mark.parametrize(
+    ("state", "fate", "asked", "moves", "found"),
+    [
+        (State.STOPPED, Delivery.ACKNOWLEDGED, True, False, DONE),
+        (State.STOPPED, Delivery.SENT, True, True, None),
+        (State.FAILED, None, False, False, DONE),
+        (State.SKIPPED, None, False, False, DONE),
+        # Before the stop was asked for, after it, and where none was.
+        (State.COMPLETED, None, True, False, DONE),
+        (State.COMPLETED, Delivery.TOO_LATE, True, False, NOT_DONE),
+        (State.COMPLETED, None, False, False, NOT_DONE),
+        # Nobody has asked for a stop yet, or somebody has started it again since.
+        (State.RUNNING, None, False, True, None),
+        (State.RUNNING, Delivery.ACKNOWLEDGED, True, True, None),
+        (State.WAITING_FOR_CUTOVER, None, False, False, NOT_DONE),
+        (State.UNCERTAIN, None, True, True, UNKNOWN),
+    ],
+)
+def test_whoever_waits_for_a_stop_is_told_by_the_rule_of_the_stop(
+    state: State,
+    fate: Delivery | None,
+    asked: bool,  # noqa: FBT001
+    moves: bool,  # noqa: FBT001
+    found: Ending | None,
+) -> None:
+    assert stopped(Seen(state, fate), anybody_asked=asked, moves=moves) is found

@@ -19,6 +19,7 @@ from tests.faults.planted import (
     review,
     rollout,
     targets,
+    told,
     verbs,
 )
 
@@ -42,4 +43,5 @@ MUTANTS = (
     *gone.MUTANTS,
     *effects.MUTANTS,
     *lived.MUTANTS,
+    *told.MUTANTS,
 )

@@ -1,0 +1,56 @@
+"""Planted bugs in what people are told: who carries something on, whom a digest was sent by, and what to say again."""
+
+from tests.faults.planted.mutant import D_ENDING, mutant
+
+_CARRIED, _AGAIN = "tests/cli/test_carried_on.py", "tests/cli/test_said_again.py"
+
+MUTANTS = (
+    mutant(
+        "G15",
+        "a rest is named that is carried on to its end",
+        f"{_CARRIED} -k asks_for_nothing_more",
+        "tern/leftover.py",
+        "        return carried.leaves_more and not carried.is_in_doubt\n",
+        "        return True\n",
+    ),
+    mutant(
+        "G15",
+        "a rest of which nobody can tell is named as one that can be carried on",
+        f"{_CARRIED} -k nobody_can_tell",
+        "tern/leftover.py",
+        "    if carried.is_in_doubt:\n",
+        "    if not carried:\n",
+    ),
+    mutant(
+        "G15",
+        "a retry is named of what is carried on",
+        f"{_CARRIED} -k printed_where_it_is_taken",
+        "tern/leftover.py",
+        "    is_free = record.remote_id is None and record.carried_on is None\n",
+        "    is_free = record.remote_id is None\n",
+    ),
+    mutant(
+        "G15",
+        "a digest that was sent is one that differs",
+        f"{_CARRIED} -k digest_that_was_sent",
+        "tern/flows/rest.py",
+        "                ports.store.refuse_sent(new)\n",
+        "",
+    ),
+    mutant(
+        "G7",
+        "whoever asks again is shown more than was chosen",
+        f"{_AGAIN} -k unexpected_number",
+        "tern/domain/command.py",
+        "    words += selectors(asked.selection)\n",
+        "",
+    ),
+    mutant(
+        "G8",
+        "what completed under a stop counts as stopped for whoever waits",
+        "tests/cli/test_watch.py -k rule_of_the_stop",
+        D_ENDING,
+        "        return Ending.DONE if anybody_asked and seen.fate is None else Ending.NOT_DONE\n",
+        "        return Ending.DONE\n",
+    ),
+)
