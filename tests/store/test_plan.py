@@ -136,7 +136,7 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
         sweep._DUE_APPLIES,
         {},
         {
-            "applies_due_for_advance|applies_advance_began",
+            "applies_due_for_advance",
             "applies_verdict_effects_due",
             "applies_live",
             "apply_operations_by_state|apply_operations_one_per_position",

@@ -61,11 +61,14 @@ MUTANTS = (
     ),
     mutant(
         "secrets",
-        "an address with a password in it is quoted",
+        "an address with a password in it is quoted, and nothing removes it",
         "tests/hostile/test_canaries.py",
         "tern/cli/address.py",
         '        why = ("it would be shown to everybody who lists deployments, and logged",)',
         '        why = (f"{address} would be shown to everybody",)',
+        "tern/cli/failure.py",
+        "shaped = _without_secrets(_shaped(error))",
+        "shaped = _shaped(error)",
     ),
     mutant(
         "secrets",
