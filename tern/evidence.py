@@ -29,9 +29,9 @@ class EvidenceStore(Protocol):
         none. is_heard: whether anything was heard of the engine.
         """
 
-    def record_no_answer_by_key(self, look: KeyLook) -> Fenced:
-        """The engine that was found to know keys says that it knows none: another one answers at its address, and what
-        was declared of the one before does not hold for it. LOST where somebody works on the operation just now.
+    def record_no_answer_by_key(self, look: KeyLook, shown: str) -> Fenced:
+        """The answer about its key came from another engine than the one that was sent it, and what was declared of
+        that one does not hold for this: `shown` says what was seen. LOST where somebody works on the operation now.
         """
 
     def record_probes(self, found: Mapping[str, Capabilities | None]) -> None:

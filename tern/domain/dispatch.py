@@ -2,7 +2,11 @@
 
 from enum import StrEnum
 
+from tern.domain.model import Deployment, Resolution, Unsupported
+from tern.domain.outcome import ANOTHER_DATABASE, Ok, Outcome, Refused
 from tern.domain.timing import ANSWERED_ATTEMPTS_MAX, FRESHNESS_S
+
+NO_ANSWER = "an earlier dispatch was never answered"
 
 
 class Approach(StrEnum):
@@ -46,6 +50,24 @@ def approach(
     if begins_nothing:
         return Approach.RESOLVE if offers_resolve else Approach.WAIT
     return Approach.SEND if may_be_repeated else Approach.RESOLVE
+
+
+def another_engine(deployment: Deployment, answer: Outcome[Resolution]) -> str:
+    """Why this answer about a key comes from another engine than the one that was sent it; empty where nothing says so.
+
+    Behind one address an engine may be replaced by another, which never saw the key: whatever was declared of the one
+    before, to send the key there would start a second job.
+    """
+    match answer:
+        case Ok(Unsupported()) if deployment.knows_keys:
+            shown = (
+                f"the engine at {deployment.address}, which was found to know keys, says that it knows none"
+            )
+        case Refused(message, reason) if reason == ANOTHER_DATABASE:
+            shown = message
+        case _:
+            return ""
+    return f"{shown}: another one answers there, and nobody here can tell whether the change runs"
 
 
 class AfterUnknown(StrEnum):

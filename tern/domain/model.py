@@ -139,6 +139,13 @@ class Deployment:
         """Its engine was found to work at another database than the one that was made known."""
         return bool(self.engine_identity) and self.capabilities.identity not in {"", self.engine_identity}
 
+    @property
+    def knows_keys(self) -> bool:
+        """Its engine offers Resolve, or is one of those that name their database, which all do, whatever was found at
+        its address since.
+        """
+        return bool(self.capabilities.resolve) or bool(self.engine_identity)
+
 
 @dataclass(frozen=True, slots=True)
 class TableChange:

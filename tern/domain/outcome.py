@@ -55,4 +55,7 @@ TLS_FAILED = "TLS_FAILED"
 not, and what has to be mended is on our side or theirs.
 """
 
+ANOTHER_DATABASE = "ANOTHER_DATABASE"
+"""The reason of a Refused that is our own: the engine that answered names another database than the deployment's."""
+
 Outcome = Ok[Value_co] | Refused | Unknown

@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from tern.domain.dispatch import AfterUnknown, Approach, after_unknown, is_spent
+from tern.domain.dispatch import NO_ANSWER, AfterUnknown, Approach, after_unknown, another_engine, is_spent
 from tern.domain.identity import RemoteId
 from tern.domain.model import Forbidden, NeverStarted, OperationScope, Started, Unsupported
 from tern.domain.outcome import Ok, Refused, Unknown
@@ -36,16 +36,18 @@ def dispatch(operation_id: object, scope: object, ports: Ports) -> None:
         case Approach.SEND:
             _send(claimed, engine, ports)
         case Approach.RESOLVE:
-            said = "an earlier dispatch was never answered"
-            _settle_by_resolve(claimed, engine, said, ports, is_held=claimed.is_held)
+            _settle_by_resolve(claimed, engine, NO_ANSWER, ports, is_held=claimed.is_held)
         case Approach.ASK_PERSON | Approach.WAIT:
             # The claim itself settles these; nobody is handed one.
-            ports.store.record_uncertain(claimed.claim, "an earlier dispatch was never answered")
+            ports.store.record_uncertain(claimed.claim, NO_ANSWER)
         case _:
             assert_never(claimed.approach)
 
 
 def _send(claimed: DispatchClaimed, engine: Engine, ports: Ports) -> None:
+    if not claimed.claim.is_first_sender and not _may_repeat(claimed, engine, ports):
+        return
+    # After that question, which may have taken its time: this look is the last before the call (G9).
     if not ports.store.may_go_forward(claimed.claim, is_new_work=True):
         _give_way(claimed, engine, ports)
         return
@@ -61,6 +63,34 @@ def _send(claimed: DispatchClaimed, engine: Engine, ports: Ports) -> None:
                 _settle_by_resolve(claimed, engine, message, ports, refused)
         case Unknown() as unanswered:
             _unanswered(claimed, engine, unanswered, ports)
+
+
+def _may_repeat(claimed: DispatchClaimed, engine: Engine, ports: Ports) -> bool:
+    """The key may have been sent before. Whoever answers at the address by now is asked about it first: what a person
+    declared holds for the engine that was sent it, and another one would begin a second job (G4). What the answer
+    settles is written here. An engine that never knew keys can't be asked, and its declaration alone decides.
+    """
+    claim, scope = claimed.claim, claimed.scope
+    if not scope.deployment.knows_keys:
+        return True
+    found = engine.resolve(scope, claim, claim.key, forbid=False)
+    if shown := another_engine(scope.deployment, found):
+        ports.store.record_uncertain(claim, f"{NO_ANSWER}; {shown}")
+        return False
+    match found:
+        case Ok(Started(remote_id)):
+            _record_id(claimed, remote_id, ports)
+            return False
+        case Ok(Forbidden()):
+            _start_anew(claimed, f"{NO_ANSWER}, and its key is dead", ports)
+            return False
+        case Ok() | Refused():
+            return True
+        case Unknown(message):
+            _repeat_or_ask(claimed, message, ports, engine_answers=False, is_heard=is_heard(found))
+            return False
+        case _:
+            assert_never(found)
 
 
 def _give_way(claimed: DispatchClaimed, engine: Engine, ports: Ports) -> None:
@@ -142,7 +172,11 @@ def _settle_by_resolve(
     so that this one is no struggle with the engine.
     """
     claim, scope = claimed.claim, claimed.scope
-    match engine.resolve(scope, claim, claim.key, forbid=True):
+    found = engine.resolve(scope, claim, claim.key, forbid=True)
+    if shown := another_engine(scope.deployment, found):
+        ports.store.record_uncertain(claim, f"{message}; {shown}")
+        return
+    match found:
         case Ok(resolution):
             match resolution:
                 case Started(remote_id):

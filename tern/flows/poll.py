@@ -2,6 +2,7 @@
 
 from typing import assert_never
 
+from tern.domain.dispatch import NO_ANSWER, another_engine
 from tern.domain.model import Forbidden, Started, Unsupported
 from tern.domain.outcome import Ok
 from tern.domain.outstanding import is_heard
@@ -65,11 +66,7 @@ def _look_for_key(due: Due, ports: Ports) -> None:
     found = ports.engines.of(scope.deployment).resolve(scope, claim, claim.key, forbid=False)
     is_told = isinstance(found, Ok) and isinstance(found.value, Forbidden | Unsupported)
     ports.store.record_key_look(begun, again=not is_told, is_heard=is_heard(found))
-    if (
-        scope.deployment.capabilities.resolve
-        and isinstance(found, Ok)
-        and isinstance(found.value, Unsupported)
-    ):
-        ports.store.record_no_answer_by_key(begun)
+    if shown := another_engine(scope.deployment, found):
+        ports.store.record_no_answer_by_key(begun, f"{NO_ANSWER}; {shown}")
     if isinstance(found, Ok) and isinstance(found.value, Started):
         keep_id(claim, scope, found.value.remote_id, ports)

@@ -67,7 +67,7 @@ class EngineSteps(Steps):
         )
         raise StorageUnavailable(message)
 
-    def record_no_answer_by_key(self, look: KeyLook) -> Fenced:
+    def record_no_answer_by_key(self, look: KeyLook, shown: str) -> Fenced:
         """See evidence.EvidenceStore."""
         key, operation_id = look.claim.key, look.claim.operation_id
         with transaction(self.engine) as tx:
@@ -75,12 +75,6 @@ class EngineSteps(Steps):
             is_as_it_was = (row.fence, row.dispatch_key, row.remote_id) == (look.claim.fence, key, None)
             if not is_as_it_was or row.state != State.FAILED_RETRYABLE.value or row.claim_token is not None:
                 return Fenced.LOST
-            where = look.scope.deployment
-            words = (
-                f"an earlier dispatch was never answered, and the engine at {where.address}, which was found to know"
-                " keys, says that it knows none: another one answers there, and nobody here can tell whether the"
-                " change runs"
-            )
             move(
                 tx,
                 operation_id=row.id,
@@ -88,13 +82,13 @@ class EngineSteps(Steps):
                 state=State(row.state),
                 event=Event.LOSE_TRACK,
                 who=self.owner,
-                why=words,
+                why=shown,
                 assignments=(
                     "fence = fence + 1, next_attempt_at = NULL, error_reason = 'UNANSWERED', error_message = :words,"
                     # Whether an engine is there at all is asked, as of every operation that only a person settles.
                     " next_poll_at = tern_clock() + make_interval(secs => :slow_s)"
                 ),
-                values={"words": words, "slow_s": self.pace.slow_s},
+                values={"words": shown, "slow_s": self.pace.slow_s},
             )
             project_parent(tx, row.apply_id, self.owner)
         return Fenced.DONE

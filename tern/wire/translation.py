@@ -27,7 +27,7 @@ from tern.domain.model import (
     Started,
     Unsupported,
 )
-from tern.domain.outcome import Ok, Outcome, Refused, Unknown
+from tern.domain.outcome import ANOTHER_DATABASE, Ok, Outcome, Refused, Unknown
 from tern.domain.review import changes_digest, operation_digest, sent_options
 from tern.domain.samples import Sample, TableSample
 from tern.domain.states import State
@@ -353,7 +353,7 @@ def resolved(
     said = found.value.identity if isinstance(found, Ok) else found.identity
     if said and works_at and said != works_at:
         words = f"the engine there works at another database: it names {said}, not {works_at}"
-        return replace(about.refused("ANOTHER_DATABASE", words, "FAILED_PRECONDITION"), identity=said)
+        return replace(about.refused(ANOTHER_DATABASE, words, "FAILED_PRECONDITION"), identity=said)
     match found:
         case Ok(answer):
             return read_resolve(about, answer.message, forbid=forbid)

@@ -5,6 +5,7 @@ import pytest
 from tern.domain.control import Verb
 from tern.domain.timing import ANSWERED_ATTEMPTS_MAX
 from tests.faults.behaviour import answer, fail, lose_answer
+from tests.faults.cut import Killed, interrupted, kill
 from tests.flows.evidence import (
     EVERYTHING,
     NOTHING,
@@ -15,6 +16,7 @@ from tests.flows.evidence import (
 from tests.flows.steps import (
     PARALLEL,
     dispatch,
+    meanwhile,
     methods,
 )
 from tests.invariants import assert_safe
@@ -187,6 +189,149 @@ def test_a_declared_key_is_not_repeated_where_another_engine_shows_itself(world:
         world.sweep()
     assert world.state("A") == "uncertain"
     assert len(world.engines["A"].calls("Apply")) == 1
+    assert_safe(world)
+
+
+@pytest.mark.parametrize("is_swept", [False, True], ids=["in-the-claim", "after-a-check"])
+def test_a_repetition_asks_first_who_is_there(world: World, is_swept: bool) -> None:  # noqa: FBT001
+    """The look at the unanswered dispatch is due at the same instant, and the repetition wins: it asks as well, before
+    the key can reach an engine that never saw it, also where that one's poverty is in the register already.
+    """
+    declared(world)
+    if is_swept:
+        # As of an engine that names its database: what was found there since is no word about what was sent.
+        world.write("UPDATE deployments SET engine_identity = '1/1' WHERE name = 'A'")
+    world.engines["A"].script("Apply", lose_answer())
+    world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    assert world.state("A") == "failed_retryable"
+    world.engines["A"].offer(engine_service=False, deduplicates=False)
+    if is_swept:
+        world.store.record_probes({"A": NOTHING})
+    world.pass_time(1.5)
+    dispatch(world, "A")
+    assert world.state("A") == "uncertain"
+    assert "another one answers there" in world.operation("A").error_message
+    for _ in range(4):
+        world.pass_time(61)
+        world.sweep()
+    assert world.state("A") == "uncertain"
+    assert len(world.engines["A"].calls("Apply")) == 1
+    assert_safe(world)
+
+
+@pytest.mark.parametrize("kind", ["dispatch", "poll"])
+@pytest.mark.parametrize("declares", [True, False], ids=["declared", "undeclared"])
+def test_the_engine_of_another_database_is_sent_no_key_again(
+    make_world: MakeWorld,
+    kind: str,
+    declares: bool,  # noqa: FBT001
+) -> None:
+    """It answers by keys as the one before did, and its answers name its database: that is one rule for whoever asks,
+    be it before a repetition, at a look, or to settle what nobody declared.
+    """
+    world = make_world("A", "B", identity="1/1")
+    if not declares:
+        world.undeclared()
+        world.engines["A"].script("Resolve", fail("UNAVAILABLE"))
+    world.engines["A"].script("Apply", lose_answer())
+    world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    assert world.state("A") == "failed_retryable"
+    world.engines["A"].forget()
+    world.engines["A"].identity = "2/2"
+    world.pass_time(1.5)
+    if kind == "poll":
+        world.do("poll", "A")
+    else:
+        dispatch(world, "A")
+    assert world.state("A") == "uncertain"
+    words = world.operation("A").error_message
+    assert "it names 2/2, not 1/1" in words
+    assert "another one answers there" in words
+    for _ in range(4):
+        world.pass_time(61)
+        world.sweep()
+    assert len(world.engines["A"].calls("Apply")) == 1
+
+
+def test_what_came_of_a_key_is_found_before_it_is_sent_again(world: World) -> None:
+    declared(world)
+    world.engines["A"].script("Apply", lose_answer())
+    world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    world.pass_time(1.5)
+    dispatch(world, "A")
+    assert (world.state("A"), world.remote_id("A")) == ("running", "A-1")
+    assert len(world.engines["A"].calls("Apply")) == 1
+    assert_safe(world)
+
+
+def test_a_key_that_is_dead_already_makes_way_for_the_next(world: World) -> None:
+    """Whoever forbade it died before writing that down: sent again it would be refused, and that is no failure."""
+    declared(world)
+    world.engines["A"].script("Apply", fail("UNAVAILABLE"))
+    world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    claimed = world.operation("A")
+    world.engines["A"].jobs.forbidden.add(claimed.dispatch_key)
+    world.pass_time(1.5)
+    dispatch(world, "A")
+    assert world.operation("A").dispatch_generation == claimed.dispatch_generation + 1
+    for _ in range(4):
+        world.pass_time(31)
+        world.sweep()
+    assert world.state("A") == "running"
+    assert len(world.engines["A"].effects("apply")) == 1
+    assert_safe(world)
+
+
+def test_nobody_s_answer_is_no_leave_to_repeat(world: World) -> None:
+    """Who is there is not known then: asked again later, and it goes on by itself."""
+    declared(world)
+    world.engines["A"].script("Apply", fail("UNAVAILABLE"))
+    world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    world.engines["A"].script("Resolve", fail("UNAVAILABLE"))
+    world.pass_time(1.5)
+    dispatch(world, "A")
+    assert world.state("A") == "failed_retryable"
+    assert len(world.engines["A"].calls("Apply")) == 1
+    for _ in range(4):
+        world.pass_time(31)
+        world.sweep()
+    assert world.state("A") == "running"
+    assert len(world.engines["A"].effects("apply")) == 1
+
+
+def test_a_stop_that_comes_while_the_engine_is_asked_is_seen(world: World) -> None:
+    """G9: the question before a repetition may take its time, so the last look comes after it."""
+    declared(world)
+    world.engines["A"].script("Apply", fail("UNAVAILABLE"))
+    world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    world.pass_time(1.5)
+    dispatch(world, "A", meanwhile(world.ports, "resolve", lambda: world.ask(Verb.STOP, "A")))
+    assert len(world.engines["A"].calls("Apply")) == 1
+    assert_safe(world)
+
+
+@pytest.mark.parametrize("where", ["resolve", "may_go_forward"])
+def test_a_crash_around_the_question_costs_nothing(world: World, where: str) -> None:
+    """Nothing was written of it: whoever comes next asks again."""
+    declared(world)
+    world.engines["A"].script("Apply", fail("UNAVAILABLE"))
+    world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    world.pass_time(1.5)
+    with pytest.raises(Killed):
+        dispatch(world, "A", interrupted(world.worker("w1"), where, after=kill))
+    assert len(world.engines["A"].calls("Apply")) == 1
+    for _ in range(4):
+        world.pass_time(31)
+        world.sweep()
+    assert world.state("A") == "running"
+    assert len(world.engines["A"].effects("apply")) == 1
     assert_safe(world)
 
 

@@ -7,7 +7,7 @@ import pytest
 from tern.domain.control import Receipt, Verb
 from tern.domain.policy import Copy, Policy
 from tern.store.sql import text
-from tests.faults.behaviour import fail, lose_answer, not_accepted
+from tests.faults.behaviour import answer, fail, lose_answer, not_accepted
 from tests.flows.steps import (
     MANUAL,
     PARALLEL,
@@ -216,6 +216,8 @@ def test_stop_before_a_repeated_apply_is_not_taken_for_undispatched(world: World
     world.apply("A", "B", policy=PARALLEL)
     world.answer_bells()
     world.pass_time(5)
+    # The first call is still on its way when the question comes that is asked before each repetition.
+    world.engines["A"].script("Resolve", answer())
     dispatch(world, "A", meanwhile(world.ports, "may_go_forward", lambda: world.ask(Verb.STOP, "A")))
     assert (world.state("A"), world.remote_id("A") is not None) == ("running", True)
     settle(world)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,14 @@ def check(run: "Run", result: "Result", *, at_rest: bool) -> None:
     ]
     result.wrong += new_work_while_drained(run.drains, history)
     result.wrong += new_work_beside_outstanding(history)
+    if "refused" not in kinds:  # by somebody before the engine, whose ledger has no such question then
+        # What an engine has refused may be sent to it again as it is, by a retry.
+        knowing = {
+            name
+            for name, kind in run.kinds.items()
+            if kind.resolves and not (kind.refuses or kind.refuses_first or kind.refuses_any)
+        }
+        result.wrong += sent_again_unasked(knowing, history)
     result.wrong += done_twice(run.backend.chains(), run.engines, disowned(run))
     if result.rest_s > REST_S:
         result.wrong.append(f"liveness: at rest {result.rest_s:.0f} s after the end of all trouble")
@@ -66,6 +74,8 @@ def history_of(run: "Run") -> History:
         )
         for name, engine in run.engines.items()
         for job in engine.jobs.values()
+        # Of one that was given up before its answer came nobody knows the id: its key is outstanding.
+        if not (job.operation in given_up and (job.operation, None) in states)
     ]
     jobs += [
         Job(name, job.remote_id, job.operation, states[job.operation, job.remote_id])
@@ -118,6 +128,21 @@ def new_work_beside_outstanding(history: History) -> Iterator[str]:
                     f"outstanding: {call.method} of {call.operation} began {call.at - begun:.3f} s after"
                     f" {remote_id or 'a key'} was"
                 )
+
+
+def sent_again_unasked(knowing: Container[str], history: History) -> Iterator[str]:
+    """No engine that was found to know keys is sent one again before it, or whoever has its place by then, was asked
+    about it since.
+    """
+    unasked: set[tuple[str, str]] = set()
+    for call in sorted(history.calls, key=lambda call: call.at):
+        known = (call.engine, call.key)
+        if call.method == "Resolve":
+            unasked.discard(known)
+        elif call.method == "Apply" and call.engine in knowing:
+            if known in unasked:
+                yield f"repetition: the key of {call.operation} was sent again to {call.engine}, which nobody asked"
+            unasked.add(known)
 
 
 def disowned(run: "Run") -> list["SimJob"]:

@@ -109,7 +109,7 @@ def _refusable(point: Point) -> bool:
 
 def _new_or_known(point: Point) -> bool:
     """An engine is handed something over, or asked for what it was handed."""
-    return _look(point) or _handing_over(point)
+    return _look(point) or _handing_over(point) or (point.port == "engine" and point.name == "resolve")
 
 
 def _handing_over(point: Point) -> bool:

@@ -1,7 +1,7 @@
 """One run: a scenario and a plan of faults; from the first request until everything is at rest."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -126,7 +126,7 @@ class Run:
     def _prepare(self) -> None:
         store = self.backend.store("door")
         for position, name in enumerate(dict.fromkeys(self.scenario.deployments)):
-            kind = self.scenario.engines.get(name, EngineKind())
+            kind = self.kinds[name]
             self.engines[name] = SimEngine(name, kind, self.clock, self.backend.instant)
             store.save_deployment(
                 Deployment(
@@ -143,7 +143,12 @@ class Run:
 
     def declares(self, name: str) -> bool:
         """Whether a person has said of its engine that it runs a repeated Apply only once."""
-        return self.scenario.engines.get(name, EngineKind()).deduplicates
+        return self.kinds[name].deduplicates
+
+    @property
+    def kinds(self) -> Mapping[str, EngineKind]:
+        """What each engine is when it is made known."""
+        return {name: self.scenario.engines.get(name, EngineKind()) for name in self.scenario.deployments}
 
     def _until_rest(self) -> list[str]:
         hub = self.hub

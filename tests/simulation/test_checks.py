@@ -7,7 +7,7 @@ import pytest
 
 from tern.ports import DueWork
 from tern.store.store import PostgresStore
-from tests.faults.history import Done
+from tests.faults.history import Asked, Done, History
 from tests.simulation import checks
 from tests.simulation.backend import Backend
 from tests.simulation.clock import Clock
@@ -118,3 +118,14 @@ def test_a_failing_plan_shrinks_to_what_makes_it_fail() -> None:
     plan = read_plan("3 lose, 9 yield, 14 freeze, 20 away, 31 stop")
     found = shrink(plan, lambda candidate: any(fault.kind in {"away", "lost"} for fault in candidate))
     assert [fault.kind for fault in found] == ["lost"]
+
+
+def test_a_key_that_is_sent_again_unasked_is_told() -> None:
+    def call(at: float, method: str, engine: str = "A") -> Asked:
+        return Asked(at, engine, method, key="key", operation=f"apl-1/{engine}")
+
+    asked = (call(1.0, "Apply"), call(3.0, "Apply"), call(2.0, "Resolve"))
+    unasked = (call(1.0, "Resolve"), call(2.0, "Apply"), call(3.0, "Apply"), call(2.5, "Resolve", "B"))
+    assert not list(checks.sent_again_unasked({"A"}, History(calls=asked)))
+    assert not list(checks.sent_again_unasked({"B"}, History(calls=unasked)))
+    assert len(list(checks.sent_again_unasked({"A"}, History(calls=unasked)))) == 1

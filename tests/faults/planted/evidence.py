@@ -25,6 +25,57 @@ MUTANTS = (
     ),
     mutant(
         "G4",
+        "a key is sent again and nobody is asked who is there",
+        f"{_EVIDENCE}a_repetition_asks_first_who_is_there",
+        "tern/flows/dispatch.py",
+        "    if not claimed.claim.is_first_sender and not _may_repeat(",
+        "    if False and not _may_repeat(",
+    ),
+    mutant(
+        "G4",
+        "an engine that a probe found to be poor was never known to know keys",
+        f"{_EVIDENCE}a_repetition_asks_first_who_is_there",
+        "tern/domain/model.py",
+        "        return bool(self.capabilities.resolve) or bool(self.engine_identity)\n",
+        "        return bool(self.capabilities.resolve)\n",
+    ),
+    mutant(
+        "G4",
+        "a key is sent again to the engine of another database",
+        f"{_EVIDENCE}the_engine_of_another_database_is_sent_no_key_again",
+        "tern/domain/dispatch.py",
+        "        case Refused(message, reason) if reason == ANOTHER_DATABASE:\n",
+        "        case Refused(message, reason) if False:\n",
+    ),
+    mutant(
+        "G4",
+        "an unanswered question is leave to repeat",
+        f"{_EVIDENCE}nobody_s_answer_is_no_leave_to_repeat",
+        "tern/flows/dispatch.py",
+        "        case Ok() | Refused():\n            return True\n",
+        "        case Ok() | Refused() | Unknown():\n            return True\n",
+    ),
+    mutant(
+        "G9",
+        "the last look comes before the question who is there",
+        f"{_EVIDENCE}a_stop_that_comes_while_the_engine_is_asked_is_seen",
+        "tern/flows/dispatch.py",
+        "    if not claimed.claim.is_first_sender and not _may_repeat(claimed, engine, ports):\n        return\n",
+        "    if not ports.store.may_go_forward(claimed.claim, is_new_work=True):\n"
+        "        _give_way(claimed, engine, ports)\n        return\n"
+        "    if not claimed.claim.is_first_sender:\n        if _may_repeat(claimed, engine, ports):\n"
+        "            engine.apply(claimed.scope, claimed.claim)\n        return\n",
+    ),
+    mutant(
+        "G10",
+        "a key that is dead already fails its operation",
+        f"{_EVIDENCE}a_key_that_is_dead_already_makes_way_for_the_next",
+        "tern/flows/dispatch.py",
+        "        case Ok(Forbidden()):\n            _start_anew(",
+        "        case Ok(Forbidden()) if False:\n            _start_anew(",
+    ),
+    mutant(
+        "G4",
         "what an engine was found to offer permits a second send",
         f"{_EVIDENCE}an_engine_that_was_replaced_by_one_that_offers_neither",
         "tern/store/dispatch.py",
