@@ -72,6 +72,11 @@ OUTSTANDING_LOOK_MOST_S = 60.0
 WATCHED_S = 600.0
 """So long what was let go is looked at after it was found to be over: some engines try again by themselves."""
 
+WOKEN_S = 60.0
+"""So long after something outstanding was settled a sweep wakes whoever waits for its target: longer than any
+transaction lasts, so that all that were under way then are there to be seen.
+"""
+
 SAME_TARGET_AGAIN_S = 2.0
 """A cutover that waits for another one at the same target is tried again after this: nobody tells it."""
 

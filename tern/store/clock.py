@@ -14,7 +14,8 @@ Every other reader counts a stamp that lies ahead as now and writes nothing. Wha
 | applies.next_advance_at | the end of a wait of hours | due, if advance_began_at lies ahead; advancing counts anew |
 | target_reservations.held_since | the beginning of a wait | it begins now, whenever a sweep gives back (sweep.py) |
 | created_at, at, taken_at, started_at, other closed_at, applies.*_at, answered_at, opened_at, cancel_asked_at,
-  settled_at, from which what was let go is watched: longer, under a clock that was set back | records | stay |
+  settled_at, from which what was let go is watched and its waiters are woken: longer, under a clock that was set back
+  | records | stay |
 """
 
 import logging

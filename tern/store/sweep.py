@@ -10,6 +10,7 @@ from tern.domain.timing import (
     OWN_SWEEP,
     SWEEP_AGAIN_AFTER,
     SWEEP_PERIOD_S,
+    WOKEN_S,
     longest_control_wait_s,
 )
 from tern.ports import Due, DueControl, DueWork
@@ -96,6 +97,19 @@ _FREED_APPLIES = text(
     "   AND o.next_attempt_at IS NULL AND EXISTS (SELECT FROM same_targets s"
     "     WHERE o.deployment IN (s.one, s.other) AND s.finding <> 'two')"
     f"  AND {MISSES_TARGET} AND NOT {IS_BLOCKED}) LIMIT {_BATCH}"
+)
+_SETTLED_LATELY = text(
+    # Whoever settles what is outstanding wakes those whom it has seen waiting. One that was accepted, or tried again,
+    # since then has found its target held, and its siblings may have nothing to tell it for hours.
+    "SELECT DISTINCT a.apply_identifier FROM outstanding_calls c"
+    " CROSS JOIN LATERAL tern_targets(c.environment, c.database, c.deployment) n"
+    " JOIN target_reservations t ON (t.environment, t.database, t.deployment)"
+    "   = (n.environment, n.database, n.deployment)"
+    " JOIN apply_operations o ON o.id = t.operation_id AND o.state = 'pending' AND o.next_attempt_at IS NULL"
+    " JOIN applies a ON a.id = o.apply_id"
+    f" WHERE c.settled_at > {NOW} - make_interval(secs => {WOKEN_S})"
+    "   AND a.state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped', 'paused')"
+    f" LIMIT {_BATCH}"
 )
 _DUE_DEPLOYMENTS = text(
     # What was rung for and not polled since waits in a queue: a second bell would only lengthen it. The poll ends it.
@@ -232,13 +246,13 @@ class SweepSteps(Steps):
             tx.execute(_BEGIN_AGAIN)
             tx.execute(_GIVE_BACK)
             controls = tx.execute(_DUE_CONTROLS, bounds).all()
-            applies = tx.execute(_DUE_APPLIES).scalars().all()
+            applies = [*tx.execute(_DUE_APPLIES).scalars(), *tx.execute(_SETTLED_LATELY).scalars()]
             if tx.execute(_HAS_SAME_TARGETS).one_or_none() is not None:
-                applies = list(dict.fromkeys([*applies, *tx.execute(_FREED_APPLIES).scalars().all()]))
+                applies += tx.execute(_FREED_APPLIES).scalars()
         with transaction(self.engine) as tx:
             # For itself: applies are locked before operations, and whoever claims for one of them waits for the end.
             due = due_in(notify_in_turn(tx))
-        return _work(due, controls, applies)
+        return _work(due, controls, dict.fromkeys(applies))
 
     def due_deployments(self) -> tuple[str, ...]:
         """See ports.SweepStore."""

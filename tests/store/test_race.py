@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from threading import Event
+from typing import Any
 
 import pytest
 
@@ -31,8 +32,11 @@ from tern.ports import (
 )
 from tern.store import apply as apply_store
 from tern.store import dispatch as dispatch_store
+from tern.store import gone as gone_store
 from tern.store import poll as poll_store
 from tern.store.sql import text
+from tests.flows.gone import comes_back, given_up, unsettled
+from tests.flows.steps import running
 from tests.invariants import assert_safe
 from tests.store.conftest import QueueBehind, held
 from tests.world import World
@@ -111,6 +115,41 @@ def test_cl7_ending_and_claim(world: World, queue_behind: QueueBehind, *, ending
     claimed = any(isinstance(answer, DispatchClaimed) for answer in answers)
     assert claimed is ending_first
     assert world.apply_row().state == "running"
+    assert_safe(world)
+
+
+@pytest.mark.parametrize("names", [("A",), ("A", "B")], ids=["alone", "beside-one-that-runs"])
+def test_a_rollout_that_is_accepted_while_its_target_is_let_go_waits_for_one_sweep(
+    world: World, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    """It has found something outstanding, and whoever settles that has not seen it, so nobody wakes it: what it waits
+    for then is the next sweep, and not what a sibling of it does next, which may take hours.
+    """
+    running(world, "A", "C")
+    given_up(world, "A")
+    (line,), first = unsettled(world), world.last
+    comes_back(world, "A")
+    has_looked, go_on = Event(), Event()
+    lock = gone_store.lock_applies
+
+    def freeze(*given: Any) -> None:
+        has_looked.set()
+        assert go_on.wait(20)
+        lock(*given)
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(1) as thread:
+        patched.setattr(gone_store, "lock_applies", freeze)
+        settled = thread.submit(world.worker("w2").store.settle_by_word, "A", [line.id], "eve", "I looked")
+        assert has_looked.wait(20)
+        world.apply(*names, policy=parallel())
+        world.answer_bells()
+        go_on.set()
+        assert settled.result(20) == (first,)
+    world.answer_bells()
+    assert world.state("A") == "pending"
+    world.pass_time(2)
+    world.sweep()
+    assert world.state("A") == "running"
     assert_safe(world)
 
 
