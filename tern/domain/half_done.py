@@ -13,6 +13,8 @@ class HalfDone:
     scope: str
     state: str
     statements: tuple[str, ...]
+    is_registered: bool = True
+    """Its deployment is known under that name still."""
 
     @property
     def command(self) -> str:

@@ -1,5 +1,7 @@
 """A new rollout to a target at which the last change was left half done begins only if its asker knows."""
 
+from dataclasses import replace
+
 import pytest
 
 from tern.domain.choice import Choice
@@ -7,6 +9,7 @@ from tern.domain.control import Verb
 from tern.domain.effect import Effect
 from tern.domain.enqueue import Enqueue, NewChange
 from tern.domain.errors import Refused
+from tern.domain.model import Deployment
 from tern.domain.statement import StatementAnswer
 from tern.domain.states import State
 from tern.flows.accept import enqueue, settle_statements
@@ -15,6 +18,8 @@ from tests.flows.steps import engine_says, settle
 from tests.flows.test_effect import STATEMENTS, begun, told
 from tests.flows.test_rest import carried, half_done, told_of
 from tests.world import CHANGE, World
+
+DEPLOYMENT = Deployment("D", "test", "shop", "", "")
 
 
 def refused(world: World, *names: str) -> Refused:
@@ -91,6 +96,54 @@ def test_a_target_under_another_name_is_the_same_target(world: World) -> None:
     half_done(world)
     world.write("INSERT INTO same_targets (one, other, finding, identity) VALUES ('A', 'B', 'same', 'x')")
     assert refused(world, "B").why[0].startswith("B: its last change")
+
+
+def renamed(world: World, old: str, new: str) -> None:
+    """A person forgets a deployment, and makes the same target known under another name."""
+    world.store.remove_deployment(old)
+    world.engines[new] = world.engines[old]
+    world.store.save_deployment(
+        replace(DEPLOYMENT, name=new, address=world.engines[old].address, target=f"target-{old}")
+    )
+
+
+def test_a_target_whose_name_is_forgotten_is_the_same_target(world: World) -> None:
+    """Removed and added again under another name: its engine and what that calls the target are what they were."""
+    source = half_done(world)
+    renamed(world, "A", "D")
+    refusal = refused(world, "D")
+    assert refusal.why[0].startswith(f"D: its last change, {source}/A, was failed half done")
+    assert "--rest-of" not in (refusal.next_step or ""), "there is no deployment A to carry it on at"
+    assert "--accept-drift" in (refusal.next_step or "")
+    world.apply("D", accept_drift=True)
+    world.answer_bells()
+    engine_says(world, "D", "completed")
+    world.apply("D", accept_drift=False)
+
+
+def test_the_name_of_a_twin_that_is_forgotten_is_the_same_target(world: World) -> None:
+    """Proven to be one engine by a key: the operation has that engine's number from then on."""
+    source = half_done(world)
+    world.store.save_deployment(
+        replace(DEPLOYMENT, name="D", address=world.engines["B"].address, target="target-A")
+    )
+    numbers = [
+        world.one("SELECT engine_number AS n FROM deployments WHERE name = :name", name=name).n
+        for name in "AD"
+    ]
+    world.store.unite_engines(*numbers)
+    world.store.remove_deployment("A")
+    assert refused(world, "D").why[0].startswith(f"D: its last change, {source}/A,")
+
+
+def test_another_target_of_the_same_engine_is_another_target(world: World) -> None:
+    """One engine may serve several databases."""
+    half_done(world)
+    world.engines["D"] = world.engines["A"]
+    world.store.save_deployment(
+        replace(DEPLOYMENT, name="D", address=world.engines["A"].address, target="target-D")
+    )
+    world.apply("D", accept_drift=False)
 
 
 def test_what_is_left_half_done_at_this_very_instant_counts(world: World) -> None:

@@ -150,7 +150,7 @@ _FILL = (
         " address, why, caller, next_look_at, settled_at)"
         " SELECT o.apply_id, o.id, 'test', 'shop', 'z' || o.id, 'R' || o.id, 1, 'grpc\\://z\\:1', 'given_up', 'eve',"
         " NULL,"
-        " CASE WHEN o.id % 2 = 0 THEN now() END FROM apply_operations o WHERE o.state = 'running'"
+        " CASE WHEN o.id % 2 = 0 THEN now() - interval '1 d' END FROM apply_operations o WHERE o.state = 'running'"
     ),
     # No clock was set back: a sweep mends nothing, which would cover everything else that it does.
     "INSERT INTO sweep_leases (name, owner, token, began_at, expires_at) VALUES ('clock', 'sweep', '', now(), now())",
@@ -220,6 +220,7 @@ WITNESS = {
     "same_targets_are_one": "a sweep",
     "outstanding_calls_of_target": "a claim",
     "outstanding_calls_due": "a sweep",
+    "outstanding_calls_settled_at": "a sweep",
     "apply_events_of_apply": "logs",
 }
 # What a trigger says is heard by nobody, and an answer needs an engine: it is said here once more.
@@ -230,6 +231,10 @@ TRIGGERED = {
     "apply_operations_by_remote_id": "SELECT 1 FROM apply_operations WHERE engine_resume_context = 'R7'",
     "apply_operations_finished_of_deployment": (
         "SELECT 1 FROM apply_operations WHERE deployment = 'd7' AND completed_at IS NOT NULL"
+        " ORDER BY completed_at DESC, id DESC LIMIT 1"
+    ),
+    "apply_operations_finished_at_engine": (
+        "SELECT 1 FROM apply_operations WHERE engine_number = 7 AND target = 't7' AND completed_at IS NOT NULL"
         " ORDER BY completed_at DESC, id DESC LIMIT 1"
     ),
     "applies_carrying_on": "SELECT 1 FROM applies WHERE carries_on = 7",

@@ -109,8 +109,8 @@ MUTANTS = (
         "the last change at a target is the rollout that was accepted last",
         FAMILY,
         "tern/store/half_done.py",
-        "ORDER BY f.completed_at DESC, f.id DESC LIMIT 1) o",
-        "ORDER BY f.id DESC LIMIT 1) o",
+        "ORDER BY f.completed_at DESC, f.id DESC LIMIT 1) f",
+        "ORDER BY f.id DESC LIMIT 1) f",
     ),
     mutant(
         "G13",
@@ -119,5 +119,21 @@ MUTANTS = (
         FAMILY_RULES,
         "        AND (finding = 'two' OR NEW.engine_identity <> OLD.engine_identity);\n    UPDATE",
         "        AND true;\n    UPDATE",
+    ),
+    mutant(
+        "G7",
+        "what is half done is forgotten with its deployment's name",
+        f"{HALF} -k forgotten",
+        "tern/store/half_done.py",
+        "where='f.engine_number = d.engine_number AND f.target = d.target'",
+        "where='f.id = 0'",
+    ),
+    mutant(
+        "G7",
+        "all targets of an engine are one",
+        f"{HALF} -k another_target",
+        "tern/store/half_done.py",
+        "where='f.engine_number = d.engine_number AND f.target = d.target'",
+        "where='f.engine_number = d.engine_number'",
     ),
 )
