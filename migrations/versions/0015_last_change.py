@@ -24,4 +24,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.get_bind().exec_driver_sql("DROP INDEX outstanding_calls_settled_at, apply_operations_finished_at_engine")
+    op.get_bind().exec_driver_sql(
+        "DROP INDEX outstanding_calls_settled_at, apply_operations_finished_at_engine"
+    )

@@ -203,8 +203,8 @@ MUTANTS = (
         "a refusal after a lost answer is asked about, and the key stays alive",
         f"{FLOWS}dispatch.py -k d17",
         DISPATCH,
-        "match engine.resolve(scope, claim, claim.key, forbid=True):",
-        "match engine.resolve(scope, claim, claim.key, forbid=False):",
+        "found = engine.resolve(scope, claim, claim.key, forbid=True)",
+        "found = engine.resolve(scope, claim, claim.key, forbid=False)",
     ),
     mutant(
         "G4",
