@@ -13,13 +13,14 @@ from tern.store.step import Steps
 
 _TRIES = 5
 
+_IS_LOOKED_AT = "(settled_at IS NULL OR next_look_at IS NOT NULL)"
 # All operations that have anything to do with either number, or may have in a moment: their drivers write down an
 # engine's number under their apply's lock.
 _CONCERNED = text(
     "SELECT o.id FROM apply_operations o WHERE o.completed_at IS NULL AND (o.engine_number = ANY(:numbers)"
     "   OR o.deployment IN (SELECT name FROM deployments WHERE engine_number = ANY(:numbers)))"
     " UNION SELECT operation_id FROM remote_ids WHERE engine_number = ANY(:numbers)"
-    " UNION SELECT operation_id FROM outstanding_calls WHERE engine_number = ANY(:numbers) AND settled_at IS NULL"
+    f" UNION SELECT operation_id FROM outstanding_calls WHERE engine_number = ANY(:numbers) AND {_IS_LOOKED_AT}"
 )
 # A driver that reads its deployment's number waits for this lock and then reads the older one.
 _LOCK_DEPLOYMENTS = text(
@@ -27,26 +28,34 @@ _LOCK_DEPLOYMENTS = text(
 )
 _TWICE = text(
     "SELECT y.remote_id, y.operation_id AS one, e.operation_id AS other FROM remote_ids y JOIN remote_ids e"
-    " ON e.engine_number = :older AND e.remote_id = y.remote_id WHERE y.engine_number = :younger"
-    " ORDER BY y.operation_id FOR UPDATE"
+    " ON e.engine_number = :older AND e.remote_id = y.remote_id AND e.operation_id <> y.operation_id"
+    " WHERE y.engine_number = :younger ORDER BY y.operation_id FOR UPDATE"
 )
+_KEEPS = "engine_number = :younger AND operation_id <> ALL(:kept)"
+# An operation of which an id stands at both keeps its number, with all that is written of it: its other ids and its
+# lines are of the same engine, and a line without its id's row there is asked about by nobody.
 _UNITED = (
     text("UPDATE deployments SET engine_number = :older WHERE engine_number = :younger"),
-    # An id that stands at both keeps its number, and so does its operation.
     text(
-        "UPDATE apply_operations o SET engine_number = :older WHERE engine_number = :younger"
-        " AND NOT EXISTS (SELECT FROM remote_ids y JOIN remote_ids e ON e.engine_number = :older"
-        "   AND e.remote_id = y.remote_id WHERE y.engine_number = :younger AND y.operation_id = o.id)"
+        "UPDATE apply_operations SET engine_number = :older WHERE engine_number = :younger AND id <> ALL(:kept)"
     ),
+    # What was let go is watched for a while, and belongs together with its id like what holds a target.
+    text(f"UPDATE outstanding_calls SET engine_number = :older WHERE {_KEEPS} AND {_IS_LOOKED_AT}"),
     text(
-        "UPDATE outstanding_calls c SET engine_number = :older WHERE engine_number = :younger AND settled_at IS NULL"
-        " AND NOT EXISTS (SELECT FROM remote_ids e WHERE e.engine_number = :older AND e.remote_id = c.remote_id)"
+        # One operation may have had the same id under both.
+        f"DELETE FROM remote_ids y WHERE {_KEEPS} AND EXISTS (SELECT FROM remote_ids e"
+        "   WHERE e.engine_number = :older AND e.remote_id = y.remote_id)"
     ),
-    text(
-        "UPDATE remote_ids y SET engine_number = :older WHERE engine_number = :younger"
-        " AND EXISTS (SELECT FROM apply_operations o WHERE o.id = y.operation_id AND o.engine_number = :older)"
-        " AND NOT EXISTS (SELECT FROM remote_ids e WHERE e.engine_number = :older AND e.remote_id = y.remote_id)"
-    ),
+    text(f"UPDATE remote_ids SET engine_number = :older WHERE {_KEEPS}"),
+    # Whoever is added where the younger one was is found by those who are reached there.
+    text("UPDATE engines SET address = '' WHERE number = :younger"),
+)
+_AT_EITHER = text(
+    "SELECT d.engine_number FROM deployments d WHERE d.name = :name"
+    " UNION SELECT e.number FROM deployments d JOIN engines e ON e.environment = d.environment"
+    "   AND e.address = :address WHERE d.name = :name"
+    " UNION SELECT o.engine_number FROM deployments d JOIN deployments o ON o.environment = d.environment"
+    "   AND o.address = :address WHERE d.name = :name ORDER BY 1"
 )
 
 
@@ -66,6 +75,14 @@ class EngineSteps(Steps):
             f"operations at the engines {older} and {younger} come faster than their applies can be locked"
         )
         raise StorageUnavailable(message)
+
+    def unite_engines_at(self, name: str, address: str) -> None:
+        """See register_port.MovingStore."""
+        with transaction(self.engine) as tx:
+            found = [*tx.execute(_AT_EITHER, {"name": name, "address": address}).scalars()]
+        numbers = [number for number in found if number is not None]
+        for other in numbers[1:]:
+            self.unite_engines(numbers[0], other)
 
     def record_no_answer_by_key(self, look: KeyLook, shown: str) -> Fenced:
         """See evidence.EvidenceStore."""
@@ -104,7 +121,7 @@ def _unite(tx: Connection, older: int, younger: int, who: str) -> bool:
     given = {"older": older, "younger": younger}
     twice = tx.execute(_TWICE, given).all()
     for statement in _UNITED:
-        tx.execute(statement, given)
+        tx.execute(statement, {**given, "kept": sorted({pair.one for pair in twice})})
     for pair in twice:
         doubt(tx, [rows[pair.one], rows[pair.other]], pair.remote_id, who)
     return True
