@@ -18,8 +18,10 @@ class EvidenceStore(Protocol):
     def keep_id(self, claim: Claim, scope: OperationScope, remote_id: RemoteId) -> Kept:
         """An id that could not be stored: what it stands for may act, so it is written down with where it was sent."""
 
-    def adopt_kept(self, call_id: int) -> Fenced:
-        """The engine knows the kept id: it is the operation's, unless that has another by now, or was sent again."""
+    def adopt_kept(self, call_id: int, asked_at: str) -> Fenced:
+        """The engine at that address knows the kept id: it is the operation's, unless that has another by now, was sent
+        again, or is called somewhere else.
+        """
 
     def begin_key_look(self, operation_id: int, name: ScopeName) -> KeyLook | NotClaimed:
         """What the engine is asked about a dispatch without an answer; no claim. Raises ScopeRefused."""

@@ -33,6 +33,9 @@ def change_deployment(change: DeploymentChange, ports: Ports) -> tuple[Deploymen
     if after.address != before.address:
         how = _compared(change, before, after, ports.engines)
         unknown = _unknown_there(after, uses, ports.engines)
+        if how is Sameness.PROVEN:
+            # True whatever becomes of the move, and under locks of many applies: a step of its own.
+            ports.store.unite_engines_at(change.name, after.address)
     concerned = ports.store.change_deployment(change, before, after, uses, how, unknown)
     for apply_id in dict.fromkeys(ScopeName.parse(scope).apply_id for scope in concerned):
         ports.bells.advance(apply_id)

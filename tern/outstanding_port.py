@@ -30,8 +30,10 @@ class OutstandingStore(Protocol):
         anyway, or where its id belongs to another operation.
         """
 
-    def record_outstanding(self, call_id: int, found: Found) -> tuple[ApplyId, ...]:
-        """What a look found: settled, at work, or nothing new. Returns the applies that may go on by it."""
+    def record_outstanding(self, call_id: int, found: Found, asked_at: str) -> tuple[ApplyId, ...]:
+        """What a look at that address found: settled, at work, or nothing new; nothing, where the line is asked about
+        elsewhere by now. Returns the applies that may go on by it.
+        """
 
     def refuting_outstanding(self, call_id: int, outcome: Outcome[Sample]) -> tuple[str, ...]:
         """Why a look at a job is about other work, or another engine's; it is judged like any look. Empty for ours."""
@@ -39,8 +41,8 @@ class OutstandingStore(Protocol):
     def record_outstanding_call(self, call_id: int, words: str) -> None:
         """A cancel of the job was sent; what its engine said, '' where it took it. Only a look acknowledges it."""
 
-    def adopt_kept(self, call_id: int) -> Fenced:
-        """The engine knows the kept id: it is the operation's (tern.evidence)."""
+    def adopt_kept(self, call_id: int, asked_at: str) -> Fenced:
+        """The engine at that address knows the kept id: it is the operation's (tern.evidence)."""
 
     def outstanding_at(self, deployment: str) -> tuple[Outstanding, ...]:
         """What is not settled at the target of a deployment, under its own name."""

@@ -63,6 +63,9 @@ class MovingStore(Protocol):
     def uses(self, name: str) -> tuple[InUse, ...]:
         """The operations there that are not finished."""
 
+    def unite_engines_at(self, name: str, address: str) -> None:
+        """A key proves that its engine is the one at that address: whoever is reached there has the same number."""
+
     def change_deployment(
         self,
         change: DeploymentChange,

@@ -21,7 +21,7 @@ def keep_id(claim: Claim, scope: OperationScope, remote_id: RemoteId, ports: Por
     call = RemoteCall(scope.name, remote_id, scope.environment, claim.fence)
     if not isinstance(ports.engines.of(scope.deployment).progress(call), Ok):
         return
-    if ports.store.adopt_kept(kept.call_id) is Fenced.DONE:
+    if ports.store.adopt_kept(kept.call_id, scope.deployment.address) is Fenced.DONE:
         ports.bells.progress(Due(claim.operation_id, scope.name))
 
 

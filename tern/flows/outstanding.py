@@ -23,7 +23,7 @@ def _looked(look: OutstandingLook, ports: Ports) -> tuple[ApplyId, ...]:
     engine = ports.engines.of(look.deployment)
     if look.scope is not None and look.claim is not None:
         found = found_by_key(engine.resolve(look.scope, look.claim, look.claim.key, forbid=True))
-        return ports.store.record_outstanding(look.call_id, found)
+        return ports.store.record_outstanding(look.call_id, found, look.deployment.address)
     assert look.call is not None  # noqa: S101 - the other kind of line
     outcome = engine.progress(look.call)
     against = ports.store.refuting_outstanding(look.call_id, outcome)
@@ -35,10 +35,10 @@ def _looked(look: OutstandingLook, ports: Ports) -> tuple[ApplyId, ...]:
     found = found_by_id(outcome, against)
     if found.fate in {Fate.LIVE, Fate.SETTLED} and isinstance(outcome, Ok):
         # Its operation may have no id, and miss just this one.
-        adopted = ports.store.adopt_kept(look.call_id)
+        adopted = ports.store.adopt_kept(look.call_id, look.deployment.address)
         if adopted is Fenced.DONE:
             return (look.call.name.apply_id,)
-    return ports.store.record_outstanding(look.call_id, found)
+    return ports.store.record_outstanding(look.call_id, found, look.deployment.address)
 
 
 def _end(look: OutstandingLook, ports: Ports) -> None:

@@ -14,6 +14,8 @@ from tern.domain.moving import DeploymentChange, InUse, Sameness
 from tern.domain.states import TRANSITIONS, Event, State
 from tern.store.deployment import deployment_in, refuse_while_outstanding
 from tern.store.event import Happening, append_all
+from tern.store.outstanding_hold import WHERE_ASKED, where_asked
+from tern.store.outstanding_look import settle
 from tern.store.projection import move, project_parent
 from tern.store.scope import REMOTE_ID
 from tern.store.session import after_commit, transaction
@@ -29,9 +31,21 @@ _USES = (
     " WHERE o.deployment = :name AND o.completed_at IS NULL ORDER BY o.id"
 )
 _USES_NOW, _USES_LOCKED = text(_USES), text(f"{_USES} FOR NO KEY UPDATE OF o")
-_LOCK_APPLIES = text(
-    "SELECT 1 FROM applies WHERE id IN (SELECT apply_id FROM apply_operations WHERE deployment = :name"
-    " AND completed_at IS NULL) ORDER BY id FOR NO KEY UPDATE"
+_CONCERNED = (
+    "SELECT id, apply_id FROM apply_operations WHERE deployment = :name AND completed_at IS NULL"
+    # Of what is outstanding there, operations that are finished, too: what is written of it stands in their records.
+    " UNION ALL SELECT operation_id, apply_id FROM outstanding_calls WHERE deployment = :name"
+    " AND (settled_at IS NULL OR next_look_at IS NOT NULL)"
+)
+_LOCK = (
+    text(
+        f"SELECT 1 FROM applies WHERE id = ANY (ARRAY(SELECT c.apply_id FROM ({_CONCERNED}) c)) ORDER BY id"
+        " FOR NO KEY UPDATE"
+    ),
+    text(
+        f"SELECT 1 FROM apply_operations WHERE id = ANY (ARRAY(SELECT c.id FROM ({_CONCERNED}) c)) ORDER BY id"
+        " FOR NO KEY UPDATE"
+    ),
 )
 _LOCK_DEPLOYMENT = text("SELECT * FROM deployments WHERE name = :name FOR UPDATE")
 _WRITE = text(
@@ -44,10 +58,23 @@ _WRITE_FOUND = text(
 _DECLARE = text(
     "UPDATE deployments SET deduplicates = :deduplicates, idempotent_dispatch = :deduplicates WHERE name = :name"
 )
+_LOCK_ENGINES = text("LOCK TABLE engines IN SHARE ROW EXCLUSIVE MODE")
+"""Who is given a number at the new address just now is seen, or sees this move."""
+_OTHERS_THERE = text(
+    "SELECT e.number, EXISTS (SELECT FROM deployments o WHERE o.engine_number = e.number AND o.address = :address)"
+    "   AS is_reached FROM deployments d JOIN engines e ON e.environment = d.environment"
+    " WHERE d.name = :name AND e.number <> d.engine_number AND (e.address = :address OR e.number = ANY (ARRAY("
+    "   SELECT o.engine_number FROM deployments o WHERE o.environment = d.environment AND o.address = :address)))"
+)
 _MOVE_ENGINE = text(
-    # Its number is the engine's, not the address's: the one that moves keeps it.
+    # Its number is the engine's, not the address's: the one that moves keeps it. Others that have the same engine stay
+    # where they are, and are found by their own rows.
     "UPDATE engines e SET address = :address FROM deployments d WHERE d.name = :name AND e.number = d.engine_number"
-    " AND NOT EXISTS (SELECT FROM deployments o WHERE o.engine_number = d.engine_number AND o.name <> d.name)"
+)
+_IS_NOT_THERE_ANY_MORE = text("UPDATE engines SET address = '' WHERE number = ANY(:numbers)")
+_FOLLOWS = text(
+    # Where the engine that has it is known to be, by a key and by nothing else.
+    "UPDATE apply_operations SET dispatched_to = :address WHERE id = ANY(:ids) AND dispatched_to = :before"
 )
 _LET_GO = text(
     # Whoever works for one of these has lost it: what it is just calling may act at the old address, and counts as a
@@ -70,28 +97,49 @@ _DUE_AGAIN = text(
     "UPDATE control_deliveries SET next_attempt_at = tern_clock()"
     " WHERE operation_id = ANY(:ids) AND state IN ('pending', 'sent')"
 )
+_LINES_THERE = (
+    "FROM outstanding_calls c WHERE c.deployment = :name"
+    # What was let go, and is looked at for a while all the same, too.
+    f" AND (c.settled_at IS NULL OR c.next_look_at IS NOT NULL) AND {WHERE_ASKED} = :before"
+)
+_STANDS_THERE = text(
+    # The same was left behind at the new address too, so there is a line for it already.
+    f"SELECT c.* {_LINES_THERE} AND c.settled_at IS NULL AND EXISTS (SELECT FROM outstanding_calls n"
+    f"   WHERE n.operation_id = c.operation_id AND n.settled_at IS NULL AND {where_asked('n')} = :address"
+    "   AND n.dispatch_key IS NOT DISTINCT FROM c.dispatch_key AND n.remote_id IS NOT DISTINCT FROM c.remote_id)"
+    " ORDER BY c.id FOR NO KEY UPDATE OF c"
+)
 _IS_THERE_NOW = text(
     # By a key, and by nothing else: what was sent to this engine may be asked about where it is by now.
-    "UPDATE outstanding_calls SET proven_address = :address, next_look_at = tern_clock() WHERE deployment = :name"
-    # What was let go, and is looked at for a while all the same, too.
-    " AND (settled_at IS NULL OR next_look_at IS NOT NULL)"
-    " AND coalesce(nullif(proven_address, ''), address) = :before"
+    "UPDATE outstanding_calls SET proven_address = :address, next_look_at = tern_clock()"
+    f" WHERE id = ANY (ARRAY(SELECT c.id {_LINES_THERE}))"
 )
 _OUTSTANDING = text(
+    # At the address that is left. It may act where it was called last; whatever was left behind at an earlier address
+    # has its line since then, and by a proof it came along. A line that has moved away from here stands for another
+    # place.
     "INSERT INTO outstanding_calls (apply_id, operation_id, environment, database, deployment, dispatch_key, remote_id,"
     " generation, fence, engine_number, address, why, caller, reason)"
-    " SELECT o.apply_id, o.id, a.environment, a.database, o.deployment,"
-    f" CASE WHEN {REMOTE_ID} IS NULL THEN o.dispatch_key END, {REMOTE_ID}, o.dispatch_generation, o.fence,"
-    " coalesce(o.engine_number, d.engine_number), coalesce(nullif(o.dispatched_to, ''), d.address), 'address_changed',"
-    " :caller, :reason FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
-    " JOIN deployments d ON d.name = o.deployment WHERE o.id = ANY(:ids) ORDER BY o.id ON CONFLICT DO NOTHING"
+    " SELECT s.*, 'address_changed', :caller, :reason FROM (SELECT o.apply_id, o.id, a.environment, a.database,"
+    f"   o.deployment, CASE WHEN {REMOTE_ID} IS NULL THEN o.dispatch_key END AS dispatch_key,"
+    f"   {REMOTE_ID} AS remote_id, o.dispatch_generation, o.fence, coalesce(o.engine_number, d.engine_number),"
+    "   d.address FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
+    "   JOIN deployments d ON d.name = o.deployment WHERE o.id = ANY(:ids) ORDER BY o.id) s"
+    f" WHERE NOT EXISTS (SELECT FROM outstanding_calls c WHERE c.operation_id = s.id AND c.settled_at IS NULL"
+    f"   AND {WHERE_ASKED} = s.address AND c.dispatch_key IS NOT DISTINCT FROM s.dispatch_key"
+    "   AND c.remote_id IS NOT DISTINCT FROM s.remote_id) ON CONFLICT DO NOTHING"
 )
 _AT_THAT_ADDRESS = text(
-    # Whoever is reached there now, or was when something of theirs was sent that may still act.
-    "SELECT d.name, EXISTS (SELECT FROM apply_operations o WHERE o.deployment = d.name AND o.completed_at IS NULL"
-    "   AND o.dispatch_key IS NOT NULL AND NOT o.dispatch_key_is_dead) AS is_used FROM deployments d"
-    " WHERE d.name <> :name AND (d.address = :address OR EXISTS (SELECT FROM apply_operations o"
-    "   WHERE o.deployment = d.name AND o.completed_at IS NULL AND o.dispatched_to = :address)) ORDER BY d.name"
+    # Whoever is reached there now, or was when something of theirs was sent, or left behind, that may still act.
+    "WITH acting (name) AS MATERIALIZED ("
+    "   SELECT o.deployment FROM apply_operations o WHERE o.completed_at IS NULL AND o.dispatched_to = :address"
+    "   UNION SELECT c.deployment FROM outstanding_calls c"
+    f"     WHERE (c.settled_at IS NULL OR c.next_look_at IS NOT NULL) AND {WHERE_ASKED} = :address)"
+    " SELECT d.name, d.name = ANY (ARRAY(SELECT name FROM acting)) OR EXISTS (SELECT FROM apply_operations o"
+    "   WHERE o.deployment = d.name AND o.completed_at IS NULL AND o.dispatch_key IS NOT NULL"
+    "   AND NOT o.dispatch_key_is_dead) AS is_used FROM deployments d"
+    " WHERE d.name <> :name AND (d.address = :address OR d.name = ANY (ARRAY(SELECT name FROM acting)))"
+    " ORDER BY d.name"
 )
 
 
@@ -125,10 +173,9 @@ class MovingSteps(Steps):
                     self._leave_the_old_address(tx, change, rows, how)
                     if how is not None:
                         # Another database at another address is another engine: what was reviewed was not for it.
-                        tx.execute(_MOVE_ENGINE, {"name": change.name, "address": after.address})
+                        _move_engine(tx, change, after, how)
                     if how is Sameness.PROVEN:
-                        given = {"name": change.name, "address": after.address, "before": before.address}
-                        tx.execute(_IS_THERE_NOW, given)
+                        self._follow(tx, change, before, after, rows)
                 values = _values(after)
                 tx.execute(_WRITE, values)
                 if moves or change.new_identity:
@@ -161,6 +208,20 @@ class MovingSteps(Steps):
             tx.execute(_OUTSTANDING, {"ids": sent, **told})
         tx.execute(_LET_GO, {"ids": ids})
         tx.execute(_DUE_AGAIN, {"ids": ids})
+
+    def _follow(
+        self,
+        tx: Connection,
+        change: DeploymentChange,
+        before: Deployment,
+        after: Deployment,
+        rows: Sequence[Row],
+    ) -> None:
+        given = {"name": change.name, "address": after.address, "before": before.address}
+        tx.execute(_FOLLOWS, {**given, "ids": [row.id for row in rows]})
+        words = f"the same is outstanding at {after.address}, where its engine was proven to be"
+        settle(tx, tx.execute(_STANDS_THERE, given).all(), as_="moved", who=self.owner, reason=words)
+        tx.execute(_IS_THERE_NOW, given)
 
     def _doubt(
         self,
@@ -199,7 +260,8 @@ def _looked_at_again(
     tx: Connection, change: DeploymentChange, before: Deployment, uses: Sequence[InUse]
 ) -> Sequence[Row]:
     """The operations there, locked in order and as they were when their engine was asked; raises TryAgain, NotFound."""
-    tx.execute(_LOCK_APPLIES, {"name": change.name})
+    for statement in _LOCK:
+        tx.execute(statement, {"name": change.name})
     rows = tx.execute(_USES_LOCKED, {"name": change.name}).all()
     found = tx.execute(_LOCK_DEPLOYMENT, {"name": change.name}).one_or_none()
     if found is None:
@@ -225,6 +287,20 @@ def _refuse_exchange(
         why = ("nothing proves which engine is where, and one of them has work that may act",)
         step = "Wait until both have finished, or end what runs there."
         raise Refused(what, why=why, next_step=step, reason="ADDRESSES_EXCHANGED")
+
+
+def _move_engine(tx: Connection, change: DeploymentChange, after: Deployment, how: Sameness) -> None:
+    given = {"name": change.name, "address": after.address}
+    tx.execute(_LOCK_ENGINES)
+    others = tx.execute(_OTHERS_THERE, given).all()
+    if how is Sameness.PROVEN and others:
+        # They were made one before this began; somebody was added, or has moved, since.
+        what = f"{change.name} was not changed: who is reached at {after.address} changed while its engine was asked"
+        raise TryAgain(what, next_step="Say it again.")
+    tx.execute(_IS_NOT_THERE_ANY_MORE, {"numbers": [each.number for each in others if not each.is_reached]})
+    # Where somebody else is reached it gets that one's engine, by a word: ids are given once at one address.
+    if not any(each.is_reached for each in others):
+        tx.execute(_MOVE_ENGINE, given)
 
 
 def _tell(

@@ -22,14 +22,15 @@ from tern.store.step import Steps
 
 _OPEN = text(
     "INSERT INTO outstanding_calls (apply_id, operation_id, environment, database, deployment, dispatch_key,"
-    " remote_id, generation, fence, engine_number, address, why, caller, reason)"
-    " VALUES (:apply_pk, :operation_id, :environment, :database, :deployment, :dispatch_key, :remote_id,"
-    " :generation, :fence, :engine_number, :address, :why, :caller, :reason) ON CONFLICT DO NOTHING RETURNING id"
+    " remote_id, generation, fence, engine_number, address, proven_address, why, caller, reason)"
+    " VALUES (:apply_pk, :operation_id, :environment, :database, :deployment, :dispatch_key, :remote_id, :generation,"
+    " :fence, :engine_number, :address, :proven_address, :why, :caller, :reason) RETURNING id"
 )
 _OPENED = text(
-    "SELECT id FROM outstanding_calls WHERE operation_id = :operation_id AND address = :address"
-    " AND settled_at IS NULL AND coalesce(dispatch_key, '') = coalesce(CAST(:dispatch_key AS text), '')"
-    " AND coalesce(remote_id, '') = coalesce(CAST(:remote_id AS text), '')"
+    # By where it is asked about: a line that has moved away says nothing of the address that it was written for.
+    f"SELECT c.id FROM outstanding_calls c WHERE c.operation_id = :operation_id AND {WHERE_ASKED} = :asked_at"
+    " AND c.settled_at IS NULL AND coalesce(c.dispatch_key, '') = coalesce(CAST(:dispatch_key AS text), '')"
+    " AND coalesce(c.remote_id, '') = coalesce(CAST(:remote_id AS text), '') ORDER BY c.id LIMIT 1"
 )
 _STANDS = text(
     f"SELECT c.settled_at IS NULL AS is_open, {WHERE_ASKED} AS asked_at FROM outstanding_calls c WHERE c.id = :id"
@@ -68,7 +69,10 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A key or an id, and where it was sent. Exactly one of dispatch_key and remote_id is there."""
+    """A key or an id, and where it was sent. Exactly one of dispatch_key and remote_id is there.
+
+    proven_address: where the engine that was there was proven to be since.
+    """
 
     apply_pk: int
     operation_id: int
@@ -81,6 +85,7 @@ class Sent:
     address: str
     dispatch_key: str | None = None
     remote_id: str | None = None
+    proven_address: str = ""
 
 
 def open_outstanding(tx: Connection, sent: Sent, *, why: Why, caller: str, reason: str = "") -> int:
@@ -90,8 +95,10 @@ def open_outstanding(tx: Connection, sent: Sent, *, why: Why, caller: str, reaso
     given = {**asdict(sent), "why": why.value, "caller": caller, "reason": reason}
     if sent.remote_id is not None and sent.engine_number is not None:
         tx.execute(_GUARD, given)
-    opened = tx.execute(_OPEN, given).scalar_one_or_none()
-    return int(tx.execute(_OPENED, given).scalar_one() if opened is None else opened)
+    stands = tx.execute(
+        _OPENED, {**given, "asked_at": sent.proven_address or sent.address}
+    ).scalar_one_or_none()
+    return int(tx.execute(_OPEN, given).scalar_one() if stands is None else stands)
 
 
 def watch(tx: Connection, sent: Sent, *, settled_as: str, caller: str, reason: str) -> None:
@@ -150,25 +157,24 @@ class OutstandingSteps(Steps):
             # Under the locks: whose it was a moment ago may be finished by now.
             holder = holder_of_id(tx, scope.deployment.engine_number, remote_id)
             is_taken = holder not in {None, row.id}
-            call_id = open_outstanding(
-                tx,
-                Sent(
-                    apply_pk=row.apply_id,
-                    operation_id=row.id,
-                    environment=scope.environment,
-                    database=scope.database,
-                    deployment=row.deployment,
-                    generation=claim.generation,
-                    fence=claim.fence,
-                    engine_number=scope.deployment.engine_number,
-                    address=scope.deployment.address,
-                    remote_id=remote_id,
-                ),
-                why=Why.NOT_STORED,
-                caller=self.owner,
-                reason=f"its engine answered when the operation was {row.state}, at generation"
-                f" {row.dispatch_generation}",
+            sent = Sent(
+                apply_pk=row.apply_id,
+                operation_id=row.id,
+                environment=scope.environment,
+                database=scope.database,
+                deployment=row.deployment,
+                generation=claim.generation,
+                fence=claim.fence,
+                engine_number=scope.deployment.engine_number,
+                address=scope.deployment.address,
+                remote_id=remote_id,
             )
+            said = f"its engine answered when the operation was {row.state}, at generation {row.dispatch_generation}"
+            call_id = open_outstanding(tx, sent, why=Why.NOT_STORED, caller=self.owner, reason=said)
+            if row.dispatch_key == claim.key and row.dispatched_to not in {"", sent.address}:
+                # Its engine was proven to have moved; whether the call was made before or after that, nobody can tell.
+                moved = replace(sent, address=row.dispatched_to)
+                open_outstanding(tx, moved, why=Why.NOT_STORED, caller=self.owner, reason=said)
             words = f"the engine answered {remote_id}, which is kept and not stored"
             detail = {"remote_id": remote_id, "generation": claim.generation, "outstanding": call_id}
             append(tx, Happening(row.apply_id, "remote_id_kept", self.owner, row.id, words, detail=detail))
@@ -180,7 +186,7 @@ class OutstandingSteps(Steps):
                 doubt(tx, others, remote_id, self.owner)
             return Kept(call_id, not is_taken and may_be_adopted(_facts(row, was_sent_again=was_sent_again)))
 
-    def adopt_kept(self, call_id: int) -> Fenced:
+    def adopt_kept(self, call_id: int, asked_at: str) -> Fenced:
         """See ports.DispatchStore."""
         with transaction(self.engine) as tx:
             call = tx.execute(text("SELECT * FROM outstanding_calls WHERE id = :id"), {"id": call_id}).one()
@@ -191,7 +197,7 @@ class OutstandingSteps(Steps):
             if (
                 not now.is_open
                 # From then on it is looked at where its deployment is, which a person may only have said is the same.
-                or now.asked_at != row.called_at
+                or not now.asked_at == row.called_at == asked_at
                 or holder != row.id
                 or not may_be_adopted(_facts(row, was_sent_again=was_sent_again))
             ):

@@ -8,8 +8,15 @@ from tern.domain.outstanding import Outstanding
 from tern.store.scope import REMOTE_ID
 from tern.store.sql import Row, text
 
-WHERE_ASKED = "coalesce(nullif(c.proven_address, ''), c.address)"
-"""Where what is outstanding as line c may be asked about."""
+
+def where_asked(line: str) -> str:
+    """Where what is outstanding as this line may be asked about: where its engine was proven to be since, or else where
+    it was sent.
+    """
+    return f"coalesce(nullif({line}.proven_address, ''), {line}.address)"
+
+
+WHERE_ASKED = where_asked("c")
 
 OUTSTANDING_COLUMNS: Mapping[str, str] = {
     "id": "c.id",

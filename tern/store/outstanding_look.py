@@ -86,11 +86,6 @@ _KEY_IS_DEAD = text(
     " WHERE id = :operation_id AND dispatch_key = :key AND claim_token IS NULL"
     " AND (completed_at IS NOT NULL OR state = 'pending')"
 )
-_IS_WHERE = text(
-    # Where its engine was proven to be since is proven of all that was sent to it.
-    "UPDATE outstanding_calls n SET proven_address = c.proven_address FROM outstanding_calls c"
-    " WHERE c.id = :old AND n.id = :new"
-)
 _WEIGHED = text(
     f"SELECT o.id, {evidence_columns(':remote_id')} FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     " JOIN plans p ON p.id = a.plan_id WHERE o.id = :id"
@@ -178,7 +173,7 @@ class OutstandingLookSteps(Steps):
                 return judge.weigh(tx, weighed, outcome.value).against
             return against_identity(weighed.remote_identity, outcome.identity)
 
-    def record_outstanding(self, call_id: int, found: Found) -> tuple[ApplyId, ...]:
+    def record_outstanding(self, call_id: int, found: Found, asked_at: str) -> tuple[ApplyId, ...]:
         """See outstanding_port.OutstandingStore."""
         if found.fate in {Fate.SILENT, Fate.TOLD}:
             with single(self.engine) as tx:
@@ -187,6 +182,9 @@ class OutstandingLookSteps(Steps):
         with transaction(self.engine) as tx:
             line, applies = lock_line(tx, call_id)
             who = f"engine:{line.deployment}"
+            if line.asked_at != asked_at:
+                # Its engine was proven to have moved meanwhile: whoever listens at the old address knows nothing of it.
+                return ()
             if line.settled_at is not None:
                 self._watched(tx, line, found, who)
                 return ()
@@ -221,7 +219,6 @@ class OutstandingLookSteps(Steps):
         else:
             words = f"it was let go, and the engine at {line.asked_at} says {found.words}"
             call_id = open_outstanding(tx, _sent(line), why=Why.CONTRADICTED, caller=self.owner, reason=words)
-            tx.execute(_IS_WHERE, {"old": line.id, "new": call_id})
             tell(tx, line, "contradicted", who, words, call_id)
         tx.execute(text("UPDATE outstanding_calls SET next_look_at = NULL WHERE id = :id"), {"id": line.id})
 
@@ -234,7 +231,7 @@ class OutstandingLookSteps(Steps):
         tx.execute(
             text(
                 "UPDATE outstanding_calls n SET cancel_asked_at = c.cancel_asked_at, cancel_caller = c.cancel_caller,"
-                " cancel_reason = c.cancel_reason, proven_address = c.proven_address FROM outstanding_calls c"
+                " cancel_reason = c.cancel_reason FROM outstanding_calls c"
                 " WHERE c.id = :old AND n.id = :new"
             ),
             {"old": line.id, "new": call_id},
@@ -379,4 +376,6 @@ def _sent(line: Row, remote_id: str | None = None) -> Sent:
         engine_number=line.engine_number,
         address=line.address,
         remote_id=remote_id or line.remote_id,
+        # Where its engine was proven to be since is proven of all that was sent to it.
+        proven_address=line.proven_address,
     )

@@ -135,7 +135,8 @@ class OperationRow(Table):
     repeat_is_safe: a person allowed one more Apply with the same key; spent by the next claim.
     volume: what the engine said last about its pace, 1 to 11; NULL until it was asked to change it.
     runs_though_stopped: the last sample contradicts `stopped`, so Stop is sent again.
-    engine_number, dispatched_to: whom the change was handed to; they never follow the deployment.
+    engine_number: whom the change was handed to; it never follows the deployment. dispatched_to: where that engine is
+    known to be; it follows what a key has proven, and no person's word.
     unanswered_call, unanswered_since: an Apply, Start or Cutover that was begun and has no answer; else '' and NULL.
     unheard_since, unheard_tries, unheard_look: a run of calls without a usable answer, and the look that it began with.
     remote_identity, remote_started_at: what the id's first sample said of its engine and its job.

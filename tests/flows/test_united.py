@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from tern.store.sql import text
+from tests.flows.evidence import MakeWorld, holders
 from tests.flows.gone import comes_back, given_up, lines, look_again, unsettled
 from tests.flows.steps import running
-from tests.flows.test_evidence import MakeWorld, holders
 from tests.store.test_engines import numbers
 from tests.world import World
 

@@ -18,6 +18,7 @@ from tern.domain.control import Verb
 from tern.domain.effect import Effect
 from tern.domain.errors import Refused
 from tern.domain.identity import ApplyId, RemoteId
+from tern.domain.moving import DeploymentChange, Sameness
 from tern.domain.outcome import Ok
 from tern.domain.outstanding import Fate, Found
 from tern.domain.policy import Copy, OnFailure, Policy
@@ -32,6 +33,7 @@ from tests.faults.behaviour import not_accepted
 from tests.flows.steps import PARALLEL, running, settle
 from tests.invariants import assert_safe
 from tests.store.conftest import QueueBehind, held, waiting
+from tests.store.test_engines import numbers
 from tests.world import World
 
 Call = Callable[[], Any]
@@ -240,7 +242,7 @@ def settled_by_a_look(world: World) -> Call:
     settled(world)
     (line,) = world.store.outstanding_at("A")
     found = Found(Fate.SETTLED, "not_found")
-    return lambda: world.store.record_outstanding(line.call_id, found)
+    return lambda: world.store.record_outstanding(line.call_id, found, line.address)
 
 
 def a_statement_s_word(world: World) -> Call:
@@ -258,12 +260,34 @@ def an_end_of_what_is_outstanding(world: World) -> Call:
     return lambda: world.store.accept_wish(wanted)
 
 
+def moved_by_proof(world: World) -> Call:
+    """With a line of an operation that is finished, which stands at the new address as well."""
+    given_up(world)()
+    world.write(
+        "INSERT INTO outstanding_calls (apply_id, operation_id, environment, database, deployment, remote_id, fence,"
+        " engine_number, address, why, caller) SELECT apply_id, operation_id, environment, database, deployment,"
+        " remote_id, fence, engine_number, 'grpc://127.0.0.1:9', why, caller FROM outstanding_calls"
+    )
+    change = DeploymentChange("A", "bob", "the machine moves", address="grpc://127.0.0.1:9")
+    (before,) = world.store.load_deployments(["A"])
+    after, uses = change.applied_to(before), world.store.uses("A")
+    return lambda: world.store.change_deployment(change, before, after, uses, Sameness.PROVEN, frozenset())
+
+
+def united(world: World) -> Call:
+    given_up(world)()
+    return lambda: world.store.unite_engines(
+        *(number for name, number in numbers(world).items() if name in "AB")
+    )
+
+
 STEPS = {
     step.__name__: step
     for step in (
         a_claim, a_withdrawal, dispatched, refused, unanswered, held_uncertain, resolved, a_look, a_wish_s_claim,
         a_wish_sent, a_wish_undelivered, a_wish_refused, many_wishes, many_starts, an_advance, effects, a_rest,
         given_up, settled, settled_by_a_look, a_statement_s_word, an_end_of_what_is_outstanding,
+        moved_by_proof, united,
     )
 }  # fmt: skip
 

@@ -333,3 +333,28 @@ def test_below_what_is_outstanding_no_guard_is_left(make_world: Callable[..., Wo
     migrate(world.database, below("0005"))
     world.write("UPDATE apply_operations SET dispatch_key = NULL, dispatch_intent_at = NULL")
     migrate(world.database)
+
+
+def test_what_is_left_behind_at_two_addresses_stays_on_the_way_down_and_up(
+    make_world: Callable[..., World],
+) -> None:
+    """A line that has moved by proof, and one for the address that it came from."""
+    world = make_world("A", "B")
+    world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    for proven in ("grpc://127.0.0.1:9", ""):
+        world.write(
+            "INSERT INTO outstanding_calls (apply_id, operation_id, environment, database, deployment, remote_id,"
+            " fence, address, proven_address, why, caller) SELECT apply_id, id, 'test', 'shop', deployment, 'R-1', 1,"
+            f" 'grpc://127.0.0.1:8', '{proven}', 'address_changed', 'bob' FROM apply_operations"
+            " WHERE deployment = 'A'"
+        )
+    before = kept(world)
+    number = world.one("SELECT engine_number AS n FROM deployments WHERE name = 'A'").n
+    migrate(world.database, below("0016"))
+    # Workers of the version before find engines by the one address that stands with them.
+    world.write("UPDATE deployments SET address = 'grpc://127.0.0.1:7' WHERE name = 'A'")
+    assert world.one("SELECT engine_number AS n FROM deployments WHERE name = 'A'").n != number
+    assert kept(world) == before
+    migrate(world.database)
+    assert kept(world) == before

@@ -158,8 +158,8 @@ MUTANTS = (
         "a person's word moves what is outstanding to the new address",
         f"{_O} -k only_at_the_address",
         "tern/store/moving.py",
-        "                    if how is Sameness.PROVEN:\n                        given",
-        "                    if True:\n                        given",
+        "                    if how is Sameness.PROVEN:\n                        self._follow",
+        "                    if True:\n                        self._follow",
     ),
     mutant(
         "G4",
@@ -287,7 +287,7 @@ MUTANTS = (
         "an id of the old address is followed at the new one",
         f"{_P} -k old_address",
         "tern/store/outstanding.py",
-        "                or now.asked_at != row.called_at\n",
+        "                or not now.asked_at == row.called_at == asked_at\n",
         "",
     ),
     mutant(
@@ -303,7 +303,7 @@ MUTANTS = (
         "what works again is looked for where its engine was before",
         f"{_P} -k proven_move",
         _LOOK,
-        '            tx.execute(_IS_WHERE, {"old": line.id, "new": call_id})\n',
+        "        proven_address=line.proven_address,\n",
         "",
     ),
     mutant(
@@ -311,8 +311,8 @@ MUTANTS = (
         "what is watched stays behind at the old address",
         f"{_P} -k is_watched",
         "tern/store/moving.py",
-        '    " AND (settled_at IS NULL OR next_look_at IS NOT NULL)"\n',
-        '    " AND settled_at IS NULL"\n',
+        '    f" AND (c.settled_at IS NULL OR c.next_look_at IS NOT NULL) AND {WHERE_ASKED} = :before"',
+        '    f" AND c.settled_at IS NULL AND {WHERE_ASKED} = :before"',
     ),
     mutant(
         "G4",
