@@ -52,12 +52,16 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement of the first apply, and what it reads at each operation of the chain that had it."""
+    """One statement of the first apply, and what it reads at each operation of the chain that had it.
+
+    at: for each of the words the operation, and the statement's number there: a follow-up counts its own from 1.
+    """
 
     statement_id: int
     number: int
     change: PlannedChange
     words: tuple[str, ...]
+    at: tuple[tuple[int, int], ...]
 
     @property
     def effect(self) -> Effect:
@@ -280,18 +284,33 @@ def left_out(chain: Chain, *, is_named: bool) -> LeftOut | None:
         return LeftOut(chain.deployment, why, f"tern stop {revived.name} --reason '…'")
     if (reason := _against_state(chain.deployment, tip, is_named=is_named)) is not None:
         return reason
-    unknown = [each.number for each in chain.statements if each.effect in {Effect.UNKNOWN, Effect.UNDER_WAY}]
-    if unknown:
-        said = printed_statements(unknown)
+    if (untold := _untold(chain)) is not None:
+        name, numbers = untold
         told = (
-            f"statement {unknown[0]}" if len(unknown) == 1 else f"statements {', '.join(map(str, unknown))}"
+            f"statement {numbers[0]}" if len(numbers) == 1 else f"statements {', '.join(map(str, numbers))}"
         )
-        why = f"nobody can tell whether {told} of {tip.name} is in: say {Effect.DONE}, {OTHER_WORD}"
-        return LeftOut(chain.deployment, why, f"tern resolve {tip.name} {said} --reason '…'")
+        why = f"nobody can tell whether {told} of {name} is in: say {Effect.DONE}, {OTHER_WORD}"
+        return LeftOut(
+            chain.deployment, why, f"tern resolve {name} {printed_statements(numbers)} --reason '…'"
+        )
     if all(each.effect is Effect.DONE for each in chain.statements):
         return LeftOut(chain.deployment, "all of its statements are done")
     if chain.against:
         return LeftOut(chain.deployment, "; ".join(chain.against))
+    return None
+
+
+def _untold(chain: Chain) -> tuple[ScopeName, tuple[int, ...]] | None:
+    """The newest operation of which nobody can tell whether a statement is in, and which of its own those are."""
+    for link in reversed(chain.links):
+        numbers = tuple(
+            number
+            for statement in chain.statements
+            for word, (operation_id, number) in zip(statement.words, statement.at, strict=True)
+            if operation_id == link.operation_id and effect_of(word) in {Effect.UNKNOWN, Effect.UNDER_WAY}
+        )
+        if numbers:
+            return link.name, numbers
     return None
 
 

@@ -47,6 +47,7 @@ POISON = frozenset(
         "DEPLOYMENT_UNKNOWN",
         "REMOTE_ID_MISPLACED",
         "REMOTE_ID_NOT_HELD",
+        "REST_CHANGED",
     }
 )
 """Rules that the rows themselves break, whoever asks: such an operation can never run and is settled (G7)."""

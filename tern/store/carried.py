@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tern.domain.effect import effect_of
+from tern.domain.identity import ScopeName
+from tern.domain.scope import refuse
 from tern.domain.states import State
 from tern.facts import CarriedOn
-from tern.store.sql import Connection, text
+from tern.store.sql import Connection, Row, text
 
 _IS_CHAINED = (
     "(o.carries_on IS NOT NULL OR EXISTS (SELECT FROM apply_operations f WHERE f.carries_on = o.id))"
@@ -37,6 +39,14 @@ IS_PARTLY_DONE: Final = (
 )
 """A retry of operation o would run again what is in: it sends all of its statements."""
 
+IS_TOLD_OTHERWISE: Final = (
+    # Of one that carries nothing on nothing is read.
+    "(o.carries_on IS NOT NULL AND o.dispatch_key IS NULL AND EXISTS (SELECT FROM table_changes c JOIN table_changes e"
+    " ON e.id = c.origin_id OR e.origin_id = c.origin_id AND e.operation_id <> o.id"
+    " WHERE c.operation_id = o.id AND e.state NOT IN ('pending', 'skipped', 'failed', 'cancelled', 'reverted')))"
+)
+"""Of what operation o is to carry on something is in by now, or may be: an engine that was given up spoke again."""
+
 CHAINED: Final = (
     "(SELECT s.apply_identifier FROM applies s WHERE s.id = a.carries_on) AS source,"
     " (SELECT array_agg(f.apply_identifier ORDER BY f.id) FROM applies f WHERE f.carries_on = a.id) AS follow_ups"
@@ -50,6 +60,14 @@ def carried_on_from(found: Mapping[str, Any] | None) -> CarriedOn | None:
         return None
     effects = tuple(effect_of(word) for word in found["words"] or ())
     return CarriedOn(found["by"], State(found["state"]), effects)
+
+
+def refuse_told_otherwise(name: ScopeName, row: Row) -> None:
+    """Nothing is run of which was found, since it was to be carried on, that it is in. Raises ScopeRefused."""
+    if row.is_told_otherwise:
+        rule = "REST_CHANGED"
+        why = "a statement that it carries on was found to be in by now, or nobody can tell any more whether it is:"
+        raise refuse(rule, name, f"{why} tern apply --rest-of {name} shows what is left")
 
 
 _CARRIED = text(

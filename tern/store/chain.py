@@ -95,12 +95,12 @@ def load_family(tx: Connection, apply_id: ApplyId) -> Family:
     if not links:
         what = f"there is no apply {apply_id}"
         raise NotFound(what, next_step="`tern ls` lists them.")
-    words: dict[int, list[str]] = defaultdict(list)
+    words: dict[int, list[tuple[str, int, int]]] = defaultdict(list)
     own: dict[int, list[Row]] = defaultdict(list)
     roots: dict[int, list[Row]] = defaultdict(list)
     for row in tx.execute(_STATEMENTS, given):
-        words[row.origin].append(row.state)
         own[row.operation_id].append(row)
+        words[row.origin].append((row.state, row.operation_id, len(own[row.operation_id])))
     for row in links:
         roots[row.root].append(row)
     firsts = {root: next(row for row in rows if row.id == root) for root, rows in roots.items()}
@@ -133,7 +133,7 @@ def _chain(
     first: Row,
     rows: Sequence[Row],
     own: Mapping[int, Sequence[Row]],
-    words: Mapping[int, Sequence[str]],
+    words: Mapping[int, Sequence[tuple[str, int, int]]],
     place: Deployment | None,
     reviewed: Mapping[str, ReviewedTarget],
 ) -> Chain:
@@ -148,7 +148,8 @@ def _chain(
                 row.id,
                 number,
                 PlannedChange(row.namespace, row.table_name, row.ddl, Action(row.action), row.unsafe_reason),
-                tuple(words[row.id]),
+                tuple(word for word, _, _ in words[row.id]),
+                tuple((operation_id, place) for _, operation_id, place in words[row.id]),
             )
             for number, row in enumerate(own[first.id], 1)
         ),

@@ -11,6 +11,7 @@ from tern.domain.projection import is_left_alone_by_claim
 from tern.domain.scope import POISON, validate
 from tern.domain.states import ApplyState, Event, State, origins
 from tern.ports import DispatchClaimed, Fenced, NotClaimed
+from tern.store.carried import refuse_told_otherwise
 from tern.store.event import INTO_EVENTS, SAID, tell_later
 from tern.store.gate import claim_runs_for_s, gather_holds, lock_for_claim, step_back
 from tern.store.halt import STOP_IN_FORCE
@@ -94,6 +95,7 @@ class DispatchSteps(WithdrawSteps):
             row = found.row
             try:
                 scope = validate(name, operation_id, found_in(row))
+                refuse_told_otherwise(name, row)
             except ScopeRefused as poison:
                 if poison.reason not in POISON:
                     raise
@@ -220,11 +222,8 @@ class DispatchSteps(WithdrawSteps):
         """Whoever opens the deployment again, or settles what is outstanding there, makes it due."""
         if row.state == State.RUNNING.value:
             held = HeldOperation(row.id, row.apply_id, State(row.state), row.deployment, row)
-            why = (
-                "its deployment is drained"
-                if scope.deployment.drained
-                else "something else is outstanding there"
-            )
+            is_closed = scope.deployment.drained
+            why = "its deployment is drained" if is_closed else "something else is outstanding there"
             words = f"an earlier dispatch was never answered, and {why}"
             self._leave(tx, held, Event.ANSWER_LOST, words, "UNANSWERED")
             return

@@ -13,6 +13,7 @@ from tern.domain.states import State
 from tern.domain.tally import Tally
 from tern.domain.timing import due_in_s, longest_dispatch_wait_s
 from tern.ports import NotClaimed
+from tern.store.carried import IS_TOLD_OTHERWISE
 from tern.store.halt import STOP_IN_FORCE
 from tern.store.notify import has_room, room_of
 from tern.store.outstanding_hold import OUTSTANDING_AT, outstanding_from
@@ -57,8 +58,8 @@ _CLAIMABLE = text(
     f" {STOP_IN_FORCE} AS stop_in_force, {PAUSE},"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.state IN ('pending', 'sent'))"
     "   AS has_wishes,"
-    f" {BLOCKED_BY} AS blocked_by, {MISSES_TARGET} AS misses_target, {OUTSTANDING_AT} AS outstanding"
-    f" FROM {SCOPE_ROWS} WHERE o.id = :id AND NOT ({_IS_ECHO})"
+    f" {BLOCKED_BY} AS blocked_by, {MISSES_TARGET} AS misses_target, {OUTSTANDING_AT} AS outstanding,"
+    f" {IS_TOLD_OTHERWISE} AS is_told_otherwise FROM {SCOPE_ROWS} WHERE o.id = :id AND NOT ({_IS_ECHO})"
     " FOR NO KEY UPDATE OF o SKIP LOCKED"
 )
 

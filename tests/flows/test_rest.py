@@ -311,6 +311,24 @@ def told_of(world: World, apply_id: ApplyId, state: State, *said: str, name: str
     world.store.record_looks(look, [Looked(look.cursors[0], Ok(sample))])
 
 
+def test_a_follow_up_s_statement_is_named_by_its_own_number(world: World) -> None:
+    """The first apply's second and third are its first and second: the command that is printed says what it means."""
+    source = half_done(world)
+    follow_up = carried(world)
+    world.answer_bells()
+    told_of(world, follow_up, State.FAILED, "unknown", "unknown")
+    ((why, command),) = out(shown(world, apply_id=source)).values()
+    assert f"statements 1, 2 of {follow_up}/A" in why
+    assert command == f"tern resolve {follow_up}/A --statement 1=done --statement 2=done --reason '…'"
+    said = StatementAnswer(world.name("A", follow_up), {2: Effect.DONE}, "eve", "I looked")
+    settle_statements(said, world.ports)
+    ((why, command),) = out(shown(world, apply_id=source)).values()
+    assert command == f"tern resolve {follow_up}/A --statement 1=done --reason '…'"
+    settle_statements(replace(said, effects={1: Effect.NOT_DONE}), world.ports)
+    (group,) = shown(world, apply_id=source).groups
+    assert [change.ddl for change in group.changes] == [STATEMENTS[1].ddl]
+
+
 def test_a_retry_is_refused_by_name_while_a_follow_up_may_act(world: World) -> None:
     source = refused_operation(world)
     follow_up = carried(world)

@@ -53,8 +53,8 @@ MUTANTS = (
         "a statement of unknown effect is carried on",
         REST,
         D_REST,
-        "each.effect in {Effect.UNKNOWN, Effect.UNDER_WAY}]",
-        "each.effect in {Effect.UNDER_WAY}]",
+        "effect_of(word) in {Effect.UNKNOWN, Effect.UNDER_WAY}",
+        "effect_of(word) in {Effect.UNDER_WAY}",
     ),
     mutant(
         "G15",
