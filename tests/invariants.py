@@ -53,6 +53,7 @@ def assert_safe(world: World) -> None:
         as_heard = [row for row in heard if row.apply_pk == rows[0].apply_pk]
         _assert_parent_is_a_function(rows, as_heard, picture)
     _assert_targets_are_held_by_what_may_act(operations, held, picture)
+    _assert_nothing_was_sent_of_what_is_pending(operations, picture)
     _assert_events_tell_the_story(operations, events, picture)
     _assert_ids_and_claims_are_told(operations, events, picture)
     _assert_engines_were_asked_rightly(world, operations, picture)
@@ -67,6 +68,12 @@ def _assert_targets_are_held_by_what_may_act(operations: list[Any], held: list[A
         was_sent = row.state != "pending" or row.dispatch_key is not None
         if was_sent and _may_act(row):
             assert (row.id, row.deployment) in holders, (row.deployment, picture)
+
+
+def _assert_nothing_was_sent_of_what_is_pending(operations: list[Any], picture: str) -> None:
+    """G4, G13: a pending one is skipped, withdrawn and left out of what may act without anybody being asked."""
+    for row in operations:
+        assert row.state != "pending" or row.dispatch_key is None or row.dispatch_key_is_dead, picture
 
 
 def _may_act(row: Any) -> bool:

@@ -61,6 +61,8 @@ class AdmissionFacts:
     """The follow-up that does its rest, and may act or has completed."""
     is_partly_done: bool = False
     """It has failed, and a person who looked has said that some of its statements are in."""
+    is_asked_to_end: bool = False
+    """It has failed, what was sent for it may still act, and a cancel of that is open."""
     comes_before: str = ""
     """The operations whose cutovers come before its own, in words, where cutovers follow an order."""
     scope: str = ""
@@ -291,6 +293,12 @@ def _against_a_retry(facts: AdmissionFacts) -> list[_Against]:
         case _ if facts.is_partly_done:
             rest = f"`tern apply --rest-of {facts.scope}` carries on what is left there"
             return [_Against(f"some of its statements are done, and a retry would run all of them; {rest}")]
+        case _ if facts.is_asked_to_end:
+            settles = (
+                f"`tern deployments settle {facts.deployment} --reason '…'` does once its engine answers"
+            )
+            why = "what was sent for it is outstanding, and a cancel of that is open, which would end a retry as well"
+            return [_Against(f"{why}: a look that finds it ended settles it, or {settles}")]
         case _:
             return []
 

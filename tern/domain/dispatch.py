@@ -7,6 +7,10 @@ from tern.domain.outcome import ANOTHER_DATABASE, Ok, Outcome, Refused
 from tern.domain.timing import ANSWERED_ATTEMPTS_MAX, FRESHNESS_S
 
 NO_ANSWER = "an earlier dispatch was never answered"
+KEY_FORBIDDEN = "KEY_FORBIDDEN"
+"""The reason of a refusal that is about the key alone: somebody asked about it with a Resolve that forbids. It says
+nothing of the change, which was not looked at.
+"""
 
 
 class Approach(StrEnum):
@@ -32,6 +36,7 @@ def approach(
     is_same_engine: bool,
     offers_resolve: bool = True,
     begins_nothing: bool = False,
+    is_tried_again: bool = False,
 ) -> Approach:
     """How to go on with a claimed operation.
 
@@ -39,7 +44,8 @@ def approach(
     that the key makes the repetition harmless; otherwise the engine that it was sent to is asked, whatever that engine
     was found to offer before (G4, D16). Another engine knows nothing of the key: neither what it does with it nor what
     it says of it means anything. begins_nothing: the deployment is drained, or something at its target is outstanding:
-    there nothing is repeated, what was sent is settled, or waits.
+    there nothing is repeated, what was sent is settled, or waits. is_tried_again: a person called the earlier dispatch
+    ended, and wants it tried again; where the engine knows keys it is forbidden, and the new try has its own turn.
     """
     if has_remote_id:
         return Approach.ATTACH
@@ -47,6 +53,8 @@ def approach(
         return Approach.SEND
     if not is_same_engine:
         return Approach.ASK_PERSON
+    if is_tried_again:
+        return Approach.RESOLVE
     if begins_nothing:
         return Approach.RESOLVE if offers_resolve else Approach.WAIT
     return Approach.SEND if may_be_repeated else Approach.RESOLVE

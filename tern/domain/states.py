@@ -249,8 +249,9 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
         **_sampled(State.COMPLETED, State.FAILED, State.CANCELLED),
     },
     State.FAILED: {
-        # Only without a remote id; the store's statement says so (D18).
+        # Only without a remote id; the store's statement says so (D18). The second where its key may still act.
         Event.RETRY: State.PENDING,
+        Event.REPEAT: State.FAILED_RETRYABLE,
     },
     State.COMPLETED: {},
     State.CANCELLED: {},

@@ -2,7 +2,15 @@
 
 from typing import assert_never
 
-from tern.domain.dispatch import NO_ANSWER, AfterUnknown, Approach, after_unknown, another_engine, is_spent
+from tern.domain.dispatch import (
+    KEY_FORBIDDEN,
+    NO_ANSWER,
+    AfterUnknown,
+    Approach,
+    after_unknown,
+    another_engine,
+    is_spent,
+)
 from tern.domain.identity import RemoteId
 from tern.domain.model import Forbidden, NeverStarted, OperationScope, Started, Unsupported
 from tern.domain.outcome import Ok, Refused, Unknown
@@ -55,11 +63,12 @@ def _send(claimed: DispatchClaimed, engine: Engine, ports: Ports) -> None:
         case Ok(remote_id):
             _record_id(claimed, remote_id, ports)
         case Refused(message, reason) as refused:
-            if claimed.claim.is_first_sender:
+            if claimed.claim.is_first_sender and reason != KEY_FORBIDDEN:
                 ports.store.record_refused(claimed.claim, message, reason, key_is_dead=False)
                 ports.bells.advance(claimed.scope.apply_id)
             else:
-                # An earlier send of this key may have worked; this refusal says nothing about it (D17).
+                # An earlier send of this key may have worked; this refusal says nothing about it (D17). Nor does one
+                # that is about the key say anything about the change.
                 _settle_by_resolve(claimed, engine, message, ports, refused)
         case Unknown() as unanswered:
             _unanswered(claimed, engine, unanswered, ports)
@@ -184,7 +193,7 @@ def _settle_by_resolve(
                 case Forbidden() if is_held:
                     ports.store.record_key_dead(claim, f"{message}; its key started nothing and is dead")
                     ports.bells.advance(scope.apply_id)
-                case Forbidden() if refused is not None:
+                case Forbidden() if refused is not None and refused.reason != KEY_FORBIDDEN:
                     ports.store.record_refused(claim, refused.message, refused.reason, key_is_dead=True)
                     ports.bells.advance(scope.apply_id)
                 case Forbidden():

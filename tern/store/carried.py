@@ -1,5 +1,5 @@
-"""Whether an operation is carried on elsewhere, or partly done: then it is never made live again, whoever asked for
-that and when.
+"""Whether an operation is carried on elsewhere, or partly done, or what was sent for it is to be ended: then it is not
+made live again, whoever asked for that and when.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,6 +47,12 @@ IS_TOLD_OTHERWISE: Final = (
 )
 """Of what operation o is to carry on something is in by now, or may be: an engine that was given up spoke again."""
 
+IS_ASKED_TO_END: Final = (
+    "(o.state = 'failed' AND EXISTS (SELECT FROM outstanding_calls c WHERE c.operation_id = o.id"
+    " AND c.settled_at IS NULL AND c.cancel_asked_at IS NOT NULL))"
+)
+"""What was sent for operation o may still act, and somebody wants it ended: a retry would be ended with it."""
+
 CHAINED: Final = (
     "(SELECT s.apply_identifier FROM applies s WHERE s.id = a.carries_on) AS source,"
     " (SELECT array_agg(f.apply_identifier ORDER BY f.id) FROM applies f WHERE f.carries_on = a.id) AS follow_ups"
@@ -74,6 +80,7 @@ _CARRIED = text(
     f"SELECT o.id, {CARRIED_ON_BY} AS by FROM apply_operations o WHERE o.id = ANY(:ids) AND {_IS_CHAINED}"
 )
 _PARTLY_DONE = text(f"SELECT o.id FROM apply_operations o WHERE o.id = ANY(:ids) AND {IS_PARTLY_DONE}")
+_ASKED_TO_END = text(f"SELECT o.id FROM apply_operations o WHERE o.id = ANY(:ids) AND {IS_ASKED_TO_END}")
 
 
 def kept_from_running_again(tx: Connection, operation_ids: Sequence[int]) -> dict[int, str]:
@@ -83,5 +90,6 @@ def kept_from_running_again(tx: Connection, operation_ids: Sequence[int]) -> dic
     given = {"ids": list(operation_ids)}
     words = "some of its statements are done, and all of them would run"
     kept = {row.id: words for row in tx.execute(_PARTLY_DONE, given)}
+    kept |= {row.id: "a cancel of what was sent for it is open" for row in tx.execute(_ASKED_TO_END, given)}
     carried = [row for row in tx.execute(_CARRIED, given) if row.by is not None]
     return kept | {row.id: f"it is carried on by {row.by}" for row in carried}

@@ -26,11 +26,14 @@ from tern.store.step import (
     APPLY_IS_ANSWERED,
     HEARD,
     LOOK_BY_KEY,
+    SENDS_APPLY,
+    TRIED_AGAIN,
     HeldOperation,
     heard,
     hold,
     new_token,
     stored_id,
+    unanswered_reason,
 )
 from tern.store.withdraw import WithdrawSteps
 
@@ -128,12 +131,11 @@ class DispatchSteps(WithdrawSteps):
             and not scope.deployment.names_another_database,
             offers_resolve=bool(scope.deployment.capabilities.resolve),
             begins_nothing=is_held,
+            is_tried_again=row.error_reason == TRIED_AGAIN and scope.deployment.knows_keys,
         )
         if how is Approach.WAIT:
             self._wait(tx, row, scope)
-            return NotClaimed(
-                "nothing begins at its deployment now, and an earlier dispatch is unanswered there"
-            )
+            return NotClaimed("nothing begins there now, and an earlier dispatch is unanswered")
         if how is Approach.ASK_PERSON:
             self._hold_unknowable(tx, row)
             return NotClaimed("an earlier dispatch is unanswered, and this is another engine")
@@ -171,11 +173,7 @@ class DispatchSteps(WithdrawSteps):
                     else ""
                 )
                 # Before the call: whoever dies between call and answer leaves that it may have come through.
-                + (
-                    ", unanswered_call = 'apply', unanswered_since = tern_clock()"
-                    if how is Approach.SEND
-                    else ""
-                )
+                + (f", {SENDS_APPLY}" if how is Approach.SEND else "")
             ),
             values={
                 "token": claim.token,
@@ -223,9 +221,9 @@ class DispatchSteps(WithdrawSteps):
         if row.state == State.RUNNING.value:
             held = HeldOperation(row.id, row.apply_id, State(row.state), row.deployment, row)
             is_closed = scope.deployment.drained
-            why = "its deployment is drained" if is_closed else "something else is outstanding there"
+            why = "its deployment is drained" if is_closed else "something is outstanding there"
             words = f"an earlier dispatch was never answered, and {why}"
-            self._leave(tx, held, Event.ANSWER_LOST, words, "UNANSWERED")
+            self._leave(tx, held, Event.ANSWER_LOST, words, unanswered_reason(row))
             return
         tx.execute(_NOT_DUE, {"id": row.id, "slow_s": self.pace.slow_s})
 
@@ -357,7 +355,7 @@ class DispatchSteps(WithdrawSteps):
                 held,
                 Event.ANSWER_LOST,
                 message,
-                "UNANSWERED",
+                unanswered_reason(held.row),
                 extra,
                 counts=int(engine_answers),
                 delay_s=delay_s,

@@ -50,8 +50,8 @@ _EXISTS = text("SELECT 1 FROM apply_operations WHERE id = :id")
 _CLAIMABLE = text(
     # Named one by one: half of a row's columns would be read for nothing, at every claim.
     "SELECT o.id, o.apply_id, o.deployment, o.position, o.wave, o.target, o.change_digest, o.state, o.attempt, o.fence,"
-    " o.engine_resume_context, o.dispatch_generation, o.dispatch_key, o.repeat_is_safe, o.claim_token,"
-    " o.claim_owner,"
+    " o.engine_resume_context, o.dispatch_generation, o.dispatch_key, o.repeat_is_safe, o.error_reason,"
+    " o.claim_token, o.claim_owner,"
     f" o.next_attempt_at, o.engine_number, {SCOPE_COLUMNS}, a.state AS apply_state,"
     " extract(epoch FROM o.next_attempt_at - tern_clock())::float AS wait_s,"
     f" {CLAIMED_FOR_S} AS claimed_for_s,"

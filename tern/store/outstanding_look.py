@@ -213,6 +213,9 @@ class OutstandingLookSteps(Steps):
         """What was let go is looked at for a while longer: if it works again it may act, whoever has its target."""
         if not works_again(found.fate, found.words):
             _note(tx, line.id, found)
+            if found.fate is Fate.SETTLED and line.dispatch_key is not None:
+                # It was asked with a Resolve that forbids: whoever tries it again must not be refused for that.
+                tx.execute(_KEY_IS_DEAD, {"operation_id": line.operation_id, "key": line.dispatch_key})
             return
         if found.fate is Fate.BECAME_ID:
             self._follow_id(tx, line, found.remote_id)

@@ -31,6 +31,16 @@ UNHEARD = (
     " unheard_look = CASE WHEN unheard_since IS NULL THEN looks ELSE unheard_look END"
 )
 """One more try that its engine gave no usable answer."""
+TRIED_AGAIN = "TRIED_AGAIN"
+"""The error_reason of a retryable operation whose key is that of a dispatch that a person called ended: it is settled
+before anything is sent.
+"""
+SENDS_APPLY = (
+    "unanswered_call = 'apply', unanswered_since = tern_clock(),"
+    # From here on it is like any dispatch that may have come through.
+    f" error_reason = CASE WHEN error_reason <> '{TRIED_AGAIN}' THEN error_reason ELSE '' END"
+)
+"""Of a claim that is followed by an Apply."""
 ANSWERED = "unanswered_call = '', unanswered_since = NULL"
 """Nothing that was called for the operation may act any more without being known of."""
 APPLY_IS_ANSWERED = (
@@ -132,3 +142,8 @@ def stored_id(held: HeldOperation) -> str | None:
     """The remote id that stands, wherever its home is (G1)."""
     stored = held.row.external_id if held.row.operation_count == 1 else held.row.engine_resume_context
     return stored or None
+
+
+def unanswered_reason(row: Row) -> str:
+    """The error_reason of a dispatch that goes on without an answer: asking alone has not settled an earlier try."""
+    return TRIED_AGAIN if row.error_reason == TRIED_AGAIN else "UNANSWERED"

@@ -21,7 +21,7 @@ from tern.store.scope import REMOTE_ID
 from tern.store.session import transaction
 from tern.store.sql import Connection, text
 from tern.store.statement import reopen_table_changes, settle_table_changes
-from tern.store.step import Steps, lock_apply
+from tern.store.step import HEARD, TRIED_AGAIN, Steps, lock_apply
 
 WITHDRAWS = {
     Verb.STOP: Event.WITHDRAW_STOPPED,
@@ -64,17 +64,24 @@ _REVIVABLE = text(
     f" AND {REMOTE_ID} IS NULL ORDER BY o.id LIMIT :most FOR NO KEY UPDATE OF o SKIP LOCKED"
 )
 _BACK_IN_LINE = text(
-    "UPDATE apply_operations SET state = 'pending', state_changed_at = tern_clock(), completed_at = NULL,"
+    "UPDATE apply_operations o SET state = CASE WHEN n.may_act THEN 'failed_retryable' ELSE 'pending' END,"
+    " state_changed_at = n.now, completed_at = NULL,"
     # A tombstoned key can never be used again: the next dispatch is of the next generation.
     " dispatch_generation = dispatch_generation + CAST(dispatch_key_is_dead AS integer),"
     # One whose only sender heard the refusal started nothing: the same key again, as if for the first time. Of one
-    # that a person called ended nobody knows what it started, so its intent stands and is settled first (G4).
-    " dispatch_key = CASE WHEN error_reason IN ('ENDED', 'ENGINE_GONE') AND NOT dispatch_key_is_dead"
-    "   THEN dispatch_key END,"
-    " dispatch_intent_at = CASE WHEN error_reason IN ('ENDED', 'ENGINE_GONE') AND NOT dispatch_key_is_dead"
-    "   AND dispatch_key IS NOT NULL THEN tern_clock() END,"
-    " dispatch_key_is_dead = false, next_attempt_at = NULL, rung_at = NULL, answered_attempts = 0, error_message = '',"
-    " error_reason = '' WHERE id = ANY(:ids)"
+    # that a person called ended nobody knows what it started: it is no pending one, of which nothing was sent, and its
+    # key is settled first (G4).
+    " dispatch_key = CASE WHEN n.may_act THEN dispatch_key END,"
+    " dispatch_intent_at = CASE WHEN n.may_act THEN n.now END,"
+    " next_attempt_at = CASE WHEN n.may_act THEN n.now END,"
+    f" error_reason = CASE WHEN n.may_act THEN '{TRIED_AGAIN}' ELSE '' END,"
+    " error_message = CASE WHEN n.may_act THEN 'tried again; what its earlier dispatch started is asked first'"
+    "   ELSE '' END,"
+    # Whether its engine is gone is counted anew: what was heard, or not, before is no word about this try.
+    f" dispatch_key_is_dead = false, rung_at = NULL, answered_attempts = 0, {HEARD}"
+    " FROM (SELECT k.id, tern_clock() AS now, k.error_reason IN ('ENDED', 'ENGINE_GONE')"
+    "   AND k.dispatch_key IS NOT NULL AND NOT k.dispatch_key_is_dead AS may_act"
+    "   FROM apply_operations k WHERE k.id = ANY(:ids)) n WHERE o.id = n.id RETURNING o.id, o.state"
 )
 
 
@@ -88,9 +95,10 @@ class Revival:
     caller: str
     reason: str
 
-    @property
-    def event(self) -> Event:
+    def event(self, after: State) -> Event:
         """The arrow that it takes."""
+        if after is State.FAILED_RETRYABLE:
+            return Event.REPEAT
         return Event.RETRY if self.verb is Verb.RETRY else Event.REQUEUE
 
 
@@ -193,21 +201,22 @@ def _revive(tx: Connection, apply_pk: int, most: int) -> int:
 
 
 def put_back_in_line(tx: Connection, apply_pk: int, revivals: Sequence[Revival]) -> None:
-    """Stopped or failed operations that hold their targets again wait for their turn (SA2); the caller has locked
-    their rows, and none of them has a remote id (D18).
+    """Stopped or failed operations that hold their targets again wait for their turn, or until their earlier key is
+    settled (SA2); the caller has locked their rows, and none of them has a remote id (D18).
     """
     if not revivals:
         return
     ids = [revival.operation_id for revival in revivals]
-    after = {revival.operation_id: advance(revival.state, revival.event) for revival in revivals}
-    tx.execute(_BACK_IN_LINE, {"ids": ids})
+    states = {row.id: State(row.state) for row in tx.execute(_BACK_IN_LINE, {"ids": ids})}
+    events = {each.operation_id: each.event(states[each.operation_id]) for each in revivals}
+    after = {each.operation_id: advance(each.state, events[each.operation_id]) for each in revivals}
     reopen_table_changes(tx, ids)
     append_all(
         tx,
         [
             Happening(
                 apply_pk,
-                revival.event.value,
+                events[revival.operation_id].value,
                 revival.caller,
                 revival.operation_id,
                 revival.reason,

@@ -18,7 +18,7 @@ from tern.domain.selection import Member, Selection, refuse_unexpected
 from tern.domain.states import State
 from tern.domain.tally import UNPASSED
 from tern.ports import Asked, DueControl, WishReceipt
-from tern.store.carried import CARRIED_ON_BY, IS_PARTLY_DONE
+from tern.store.carried import CARRIED_ON_BY, IS_ASKED_TO_END, IS_PARTLY_DONE
 from tern.store.halt import NO_CALL_IS_OUT, STOP_IN_FORCE
 from tern.store.outstanding_cancel import accept_outstanding_cancel
 from tern.store.receipt import outcomes
@@ -50,7 +50,8 @@ _CANDIDATES = text(
     "   false) AS cancel_was_refused,"
     f" CASE WHEN :verb IN ('start', 'retry') THEN {BLOCKED_BY} END AS blocked_by,"
     f" CASE WHEN :verb IN ('start', 'retry', 'stop', 'cancel', 'skip') THEN {CARRIED_ON_BY} END AS carried_on_by,"
-    f" CASE WHEN :verb IN ('retry', 'skip') THEN {IS_PARTLY_DONE} ELSE false END AS is_partly_done"
+    f" CASE WHEN :verb IN ('retry', 'skip') THEN {IS_PARTLY_DONE} ELSE false END AS is_partly_done,"
+    f" CASE WHEN :verb IN ('retry', 'skip') THEN {IS_ASKED_TO_END} ELSE false END AS is_asked_to_end"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id LEFT JOIN deployments n ON n.name = o.deployment"
     f" LEFT JOIN LATERAL (SELECT v.id, v.request_id, v.although_foreign {_OPEN} AND v.verb = :verb"
     "   ORDER BY v.id DESC LIMIT 1) own ON true"
@@ -247,6 +248,7 @@ def _answer(asked: Asked, row: Row, *, comes_before: str = "") -> ReceiptLine:
         target_holder=None if holder is None else holder.words,
         carried_on_by=row.carried_on_by,
         is_partly_done=row.is_partly_done,
+        is_asked_to_end=row.is_asked_to_end,
         comes_before=comes_before,
         scope=str(ScopeName(asked.apply_id, row.deployment)),
     )

@@ -56,7 +56,10 @@ def test_settled_is_final_but_for_the_listed_exits() -> None:
         State.SKIPPED,
         State.UNCERTAIN,
     }
-    assert TRANSITIONS[State.FAILED] == {Event.RETRY: State.PENDING}
+    assert TRANSITIONS[State.FAILED] == {
+        Event.RETRY: State.PENDING,
+        Event.REPEAT: State.FAILED_RETRYABLE,
+    }
     for state in SETTLED - {State.STOPPED, State.FAILED}:
         assert not TRANSITIONS[state]
 
@@ -126,7 +129,7 @@ def test_a_random_walk_stays_inside_the_rules(events: list[Event]) -> None:
             after = advance(state, event)
         except IllegalTransition:
             continue
-        assert not state.is_finished or event is Event.RETRY
+        assert not state.is_finished or event in {Event.RETRY, Event.REPEAT}
         if event in OBSERVED.values() and state in RANK and after in RANK:
             assert RANK[after] > RANK[state]
         if after is State.PENDING:

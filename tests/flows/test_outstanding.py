@@ -414,7 +414,7 @@ def test_its_own_operation_waits_too_if_it_is_tried_again(world: World) -> None:
     world.answer_bells()
     asked = len(world.engines["A"].calls("Apply"))
     look_again(world)
-    assert world.state("A") == "pending"
+    assert world.state("A") == "failed_retryable"
     assert HoldKind.OUTSTANDING in holds_of(world, "A")
     assert len(world.engines["A"].calls("Apply")) == asked
     comes_back(world, "A")

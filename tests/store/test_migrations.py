@@ -34,6 +34,7 @@ from tests.flows.test_rest import (
     shown,
     told_of,
 )
+from tests.flows.test_tried_again import OLD_RETRY, ended
 from tests.invariants import assert_safe
 from tests.world import World
 
@@ -358,3 +359,25 @@ def test_what_is_left_behind_at_two_addresses_stays_on_the_way_down_and_up(
     assert kept(world) == before
     migrate(world.database)
     assert kept(world) == before
+
+
+def test_what_was_pending_with_a_key_that_may_act_asks_about_it_on_the_way_up(
+    make_world: Callable[..., World],
+) -> None:
+    """It was called ended and tried again by the version before, and its rollout halts meanwhile."""
+    world = make_world("A", "B")
+    ended(world)
+    migrate(world.database, below("0017"))
+    world.write(OLD_RETRY)
+    assert world.state("A") == "pending"
+    migrate(world.database)
+    assert world.state("A") == "failed_retryable"
+    engine_says(world, "B", "failed", error="disk full")
+    world.store.set_drained("A", drained=False)
+    world.engines["A"].always("Resolve", None)
+    look_again(world)
+    assert (world.state("A"), world.remote_id("A")) == ("running", "A-1")
+    migrate(world.database, below("0017"))
+    assert world.state("A") == "running"
+    migrate(world.database)
+    assert_safe(world)

@@ -25,7 +25,7 @@ BACK_IN_LINE = (
     " dispatch_intent_at = CASE WHEN error_reason = 'ENDED' AND NOT dispatch_key_is_dead"
     "   AND dispatch_key IS NOT NULL THEN tern_clock() END,"
     " dispatch_key_is_dead = false, next_attempt_at = NULL, rung_at = NULL, answered_attempts = 0, error_message = '',"
-    " error_reason = '' WHERE id = ANY(:ids)"
+    " error_reason = '' WHERE id = ANY(:ids) RETURNING id, state"
 )
 REPEATS = (
     "UPDATE apply_operations SET claim_token = 't', claim_owner = 'old', fence = fence + 1, attempt = attempt + 1,"

@@ -21,6 +21,7 @@ from tests.faults.planted import (
     rollout,
     targets,
     told,
+    tried_again,
     verbs,
 )
 
@@ -41,6 +42,7 @@ MUTANTS = (
     *clock.MUTANTS,
     *many.MUTANTS,
     *targets.MUTANTS,
+    *tried_again.MUTANTS,
     *gone.MUTANTS,
     *moved.MUTANTS,
     *effects.MUTANTS,

@@ -227,8 +227,11 @@ MUTANTS = (
         "what a person called ended is retried as if it had never been sent",
         f"{FLOWS}retry.py -k called_ended",
         S_UNCALLED,
-        'dispatch_key_is_dead"\n    "   THEN dispatch_key END,',
-        'dispatch_key_is_dead"\n    "   THEN NULL END,',
+        " dispatch_key = CASE WHEN n.may_act THEN dispatch_key END,",
+        " dispatch_key = NULL,",
+        "migrations/versions/0013_beside.py",
+        "        NEW.dispatch_key := OLD.dispatch_key;\n",
+        "",
     ),
     mutant(
         "G5",

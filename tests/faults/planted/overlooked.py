@@ -254,7 +254,7 @@ MUTANTS = (
         "what is put back in line has used its budget up",
         "tests/flows/test_start.py -k full_budget",
         S_UNCALLED,
-        "next_attempt_at = NULL, rung_at = NULL, answered_attempts = 0, error_message",
-        "next_attempt_at = NULL, rung_at = NULL, error_message",
+        "rung_at = NULL, answered_attempts = 0, {HEARD}",
+        "rung_at = NULL, {HEARD}",
     ),
 )
