@@ -5,7 +5,7 @@ although no operation follows it.
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.identity import ApplyId, RemoteId, ScopeName
 from tern.domain.outcome import Outcome
 from tern.domain.outstanding import Found, Outstanding, OutstandingLook
 from tern.domain.samples import Sample
@@ -25,9 +25,9 @@ class OutstandingStore(Protocol):
     def begin_outstanding_look(self, call_id: int) -> OutstandingLook | NotClaimed:
         """What is to be asked about one line that is due, and where; nobody else looks meanwhile."""
 
-    def outstanding_here(self, call_id: int) -> OutstandingLook | None:
+    def outstanding_here(self, call_id: int, remote_id: RemoteId | None = None) -> OutstandingLook | None:
         """What is to be asked about a line at the address that its deployment has by now; None where it is asked there
-        anyway, or where its id belongs to another operation.
+        anyway, or where its id belongs to another operation. remote_id: the id that its key has there.
         """
 
     def record_outstanding(self, call_id: int, found: Found, asked_at: str) -> tuple[ApplyId, ...]:

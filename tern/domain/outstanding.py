@@ -225,6 +225,10 @@ class Outstanding:
     looks: int = 0
     age_s: float = 0.0
     cancel_asked: bool = False
+    is_own: bool = True
+    """Its id is its operation's at that engine: without that nobody asks or calls with it (G2)."""
+    in_doubt: bool = False
+    """Its engine gave the id to another operation as well, and no person has said yet whose it is."""
 
     @property
     def what(self) -> str:
@@ -234,6 +238,10 @@ class Outstanding:
     @property
     def seen(self) -> str:
         """What was seen of it last."""
+        if not self.is_own:
+            return "its id is another operation's by now, so nothing is asked with it"
+        if self.in_doubt:
+            return "its engine gave its id to another operation as well, so nothing is sent with it"
         if not self.looks:
             return "nobody has looked yet"
         if self.silent_looks or not self.last_seen:
@@ -243,7 +251,12 @@ class Outstanding:
     @property
     def is_live(self) -> bool:
         """It was seen at work, or where it can be set to work."""
-        return self.remote_id is not None and self.last_seen in set(State)
+        return self.is_own and self.remote_id is not None and self.last_seen in set(State)
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether it is at work there only a person can tell: what runs under its id may be another's."""
+        return self.is_own and self.in_doubt
 
     @property
     def words(self) -> str:
@@ -259,10 +272,16 @@ class Outstanding:
             f"tern deployments settle {self.deployment} --reason '…'",
             "says, once an engine answers at this target, that nothing of it can act any more",
         )
+        if self.is_doubted:
+            same = (
+                f"tern resolve {self.scope} --as same-work --reason '…'",
+                "says that the job of that id is this work",
+            )
+            return (same,)
         if self.is_live and not self.silent_looks:
             cancel = (f"tern cancel {self.scope} --outstanding --reason '…'", "ends it there, by its own id")
             return (cancel,) if not self.cancel_asked else ()
-        if self.last_seen and not self.silent_looks:
+        if self.last_seen and self.is_own and not self.silent_looks:
             return (settle,)
         return (check, settle)
 
@@ -286,17 +305,20 @@ class Outstanding:
 
 
 def refuse_live(deployment: str, lines: Sequence[Outstanding]) -> None:
-    """Raises Refused where one was seen at work by the last look: a person's word does not stand against an answer."""
-    live = [line for line in lines if line.is_live and not line.silent_looks]
+    """Raises Refused where one was seen at work by the last look: a person's word does not stand against an answer. Of
+    what runs under an id that was given out twice, somebody says first whose it is.
+    """
+    doubted = [line for line in lines if line.is_doubted]
+    live = doubted or [line for line in lines if line.is_live and not line.silent_looks]
     if not live:
         return
     raise WordRefused(
         f"what is outstanding at {deployment} was not settled",
         why=tuple(line.words for line in live),
-        unchanged="A word does not stand against an answer.",
+        unchanged="Nothing was written." if doubted else "A word does not stand against an answer.",
         next_step="; ".join(command for line in live for command, _ in line.ways)
         or "Wait until it has ended.",
-        reason="OUTSTANDING_LIVE",
+        reason="REMOTE_ID_TAKEN" if doubted else "OUTSTANDING_LIVE",
     )
 
 

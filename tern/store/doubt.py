@@ -1,6 +1,7 @@
 """Whose an engine's id is: operations locked in order, and what becomes of two that were given one id (G2)."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from psycopg import IntegrityError
 
@@ -29,6 +30,10 @@ _LOCK_OPERATIONS = text(
     " ORDER BY o.id FOR NO KEY UPDATE OF o"
 )
 _HOLDER = text("SELECT operation_id FROM remote_ids WHERE engine_number = :engine AND remote_id = :remote_id")
+_HAVE_IT = text(
+    "SELECT operation_id FROM remote_ids WHERE remote_id = :remote_id AND operation_id = ANY(:ids)"
+)
+_DOUBTED_ONLY = text("UPDATE apply_operations SET doubt = :doubt WHERE id = :id")
 _DOUBTED = (
     "doubt = :doubt, claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL, fence = fence + 1,"
     " next_attempt_at = NULL, next_poll_at = CASE WHEN :looks THEN tern_clock() END,"
@@ -58,15 +63,24 @@ def holder_of_id(tx: Connection, engine: int | None, remote_id: str) -> int | No
 
 def doubt(tx: Connection, rows: Sequence[Row], remote_id: str, who: str) -> None:
     """These operations, whose rows and applies the caller has locked, were given one id. Whoever is just driving one of
-    them has lost it, no sample is believed, and nothing goes forward until a person has said whose it is.
+    them has lost it, no sample is believed, and nothing goes forward until a person has said whose it is. One that is
+    finished stays what it is; while the id is its own, what is outstanding of it is held as well.
     """
+    ids = [row.id for row in rows]
+    own = set(tx.execute(_HAVE_IT, {"remote_id": remote_id, "ids": ids}).scalars())
     names = " and to ".join(f"{row.apply_identifier}/{row.deployment}" for row in rows)
     words = f"its engine gave the remote id {remote_id} to {names}, so nobody here can tell whose work it is"
-    words += _ways_out(rows, remote_id)
+    words += _ways_out(rows, remote_id, own)
     for row in rows:
         state = State(row.state)
         after = after_taken(state)
-        if after is None or row.doubt == Doubt.TAKEN.value:
+        if row.doubt == Doubt.TAKEN.value or (after is None and row.id not in own):
+            continue
+        if after is None:
+            tx.execute(_DOUBTED_ONLY, {"doubt": Doubt.TAKEN.value, "id": row.id})
+            append(
+                tx, Happening(row.apply_id, "remote_id_taken", who, row.id, words, state.value, state.value)
+            )
             continue
         given = {"doubt": Doubt.TAKEN.value, "looks": row.remote_id is not None, "words": words}
         if after is state:
@@ -93,13 +107,21 @@ def doubt(tx: Connection, rows: Sequence[Row], remote_id: str, who: str) -> None
         project_parent(tx, apply_pk, who)
 
 
-def _ways_out(rows: Sequence[Row], remote_id: str) -> str:
-    """What a person says who looked at the engine, where it is known which of two has the id."""
-    holders = [f"{row.apply_identifier}/{row.deployment}" for row in rows if row.remote_id == remote_id]
-    others = [f"{row.apply_identifier}/{row.deployment}" for row in rows if row.remote_id is None]
-    if len(holders) != 1 or len(others) != 1:
+def _ways_out(rows: Sequence[Row], remote_id: str, own: AbstractSet[int]) -> str:
+    """What a person says who looked at the engine, where it is known which of two has the id. What is finished is
+    followed by no id any more.
+    """
+    holders = [f"{row.apply_identifier}/{row.deployment}" for row in rows if row.id in own]
+    others = [
+        f"{row.apply_identifier}/{row.deployment}"
+        for row in rows
+        if row.id not in own and row.remote_id is None and not State(row.state).is_finished
+    ]
+    if len(holders) != 1:
         return ""
-    return (
-        f": tern resolve {holders[0]} --as same-work --reason '…', or"
-        f" tern resolve {others[0]} --as remote-id={remote_id} --taken-from {holders[0]} --reason '…'"
-    )
+    ways = [f"tern resolve {holders[0]} --as same-work --reason '…'"]
+    ways += [
+        f"tern resolve {other} --as remote-id={remote_id} --taken-from {holders[0]} --reason '…'"
+        for other in others
+    ]
+    return f": {', or '.join(ways)}"

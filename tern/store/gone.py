@@ -20,7 +20,7 @@ from tern.store.gate import claim_runs_for_s
 from tern.store.outstanding import Sent, Why, open_outstanding, sent_of
 from tern.store.outstanding_cancel import ask_to_end
 from tern.store.outstanding_hold import BEFORE, SELECTED, outstanding_in
-from tern.store.outstanding_look import lock_applies, settle, wake
+from tern.store.outstanding_settle import lock_applies, settle, wake
 from tern.store.projection import close_deliveries, move, project_parent
 from tern.store.scope import find_named
 from tern.store.session import transaction

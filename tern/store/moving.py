@@ -15,7 +15,7 @@ from tern.domain.states import TRANSITIONS, Event, State
 from tern.store.deployment import deployment_in, refuse_while_outstanding
 from tern.store.event import Happening, append_all
 from tern.store.outstanding_hold import WHERE_ASKED, where_asked
-from tern.store.outstanding_look import settle
+from tern.store.outstanding_settle import settle
 from tern.store.projection import move, project_parent
 from tern.store.scope import REMOTE_ID
 from tern.store.session import after_commit, transaction

@@ -13,6 +13,7 @@ from tern.domain.timing import OUTSTANDING_LOOK_S
 from tern.ports import Fenced, Kept
 from tern.store.doubt import doubt, holder_of_id, lock_operations
 from tern.store.event import Happening, append
+from tern.store.outstanding_cancel import hand_over_cancel
 from tern.store.outstanding_hold import WHERE_ASKED
 from tern.store.projection import move, project_parent
 from tern.store.scope import store_remote_id
@@ -33,7 +34,7 @@ _OPENED = text(
     " AND coalesce(c.remote_id, '') = coalesce(CAST(:remote_id AS text), '') ORDER BY c.id LIMIT 1"
 )
 _STANDS = text(
-    f"SELECT c.settled_at IS NULL AS is_open, {WHERE_ASKED} AS asked_at FROM outstanding_calls c WHERE c.id = :id"
+    f"SELECT c.*, c.settled_at IS NULL AS is_open, {WHERE_ASKED} AS asked_at FROM outstanding_calls c WHERE c.id = :id"
     " FOR NO KEY UPDATE"
 )
 _GUARD = text(
@@ -209,6 +210,7 @@ class OutstandingSteps(Steps):
                 operation_count=row.operation_count,
                 remote_id=call.remote_id,
             )
+            hand_over_cancel(tx, now, f"the operation is followed as {call.remote_id} by now")
             detail = {"remote_id": call.remote_id, "generation": call.generation}
             append(tx, Happening(row.apply_id, "remote_id_stored", self.owner, row.id, detail=detail))
             move(

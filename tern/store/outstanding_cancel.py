@@ -33,6 +33,16 @@ _INSERT_REQUEST = text(
     "INSERT INTO control_requests (apply_id, verb, caller, reason, outcomes)"
     " VALUES (:apply, 'cancel', :caller, :reason, CAST(:outcomes AS jsonb)) RETURNING id"
 )
+_INSERT_DELIVERY = text(
+    "INSERT INTO control_deliveries (request_id, apply_id, operation_id, verb)"
+    " VALUES (:request, :apply, :operation, 'cancel') ON CONFLICT DO NOTHING"
+)
+_TAKE_OVER = text(
+    "UPDATE outstanding_calls c SET cancel_asked_at = n.now, cancel_caller = r.caller, cancel_reason = r.reason,"
+    " next_look_at = n.now FROM control_deliveries d JOIN control_requests r ON r.id = d.request_id,"
+    " (SELECT tern_clock() AS now) n WHERE d.id = ANY(:ids) AND c.operation_id = d.operation_id"
+    " AND c.why = 'given_up' AND c.settled_at IS NULL AND c.cancel_asked_at IS NULL"
+)
 
 
 def accept_outstanding_cancel(tx: Connection, asked: Asked, apply_pk: int) -> WishReceipt:
@@ -54,7 +64,7 @@ def accept_outstanding_cancel(tx: Connection, asked: Asked, apply_pk: int) -> Wi
         return WishReceipt(None, lines)
     given = {"apply": apply_pk, "caller": asked.caller, "reason": asked.reason}
     request_id = tx.execute(_INSERT_REQUEST, {**given, "outcomes": outcomes(lines)}).scalar_one()
-    ids = [each.call_id for operation_id in accepted for each in found[operation_id]]
+    ids = [each.call_id for operation_id in accepted for each in found[operation_id] if each.is_own]
     ask_to_end(tx, ids, asked.caller, asked.reason)
     return WishReceipt(request_id, lines)
 
@@ -64,10 +74,37 @@ def ask_to_end(tx: Connection, call_ids: Sequence[int], caller: str, reason: str
     tx.execute(_ASK, {"caller": caller, "reason": reason, "ids": list(call_ids)})
 
 
+def hand_over_cancel(tx: Connection, line: Row, why: str) -> None:
+    """What is to be ended is followed by its operation from now on: whoever wanted it ended wants that, by a cancel of
+    the operation. The caller has locked line and operation, and computes its apply.
+    """
+    if line.cancel_asked_at is None:
+        return
+    reason = f"{line.cancel_reason} ({why})"
+    answer = ReceiptLine(line.deployment, Receipt.ACCEPTED, why)
+    given = {"apply": line.apply_id, "caller": line.cancel_caller, "reason": reason}
+    request_id = tx.execute(_INSERT_REQUEST, {**given, "outcomes": outcomes([answer])}).scalar_one()
+    tx.execute(
+        _INSERT_DELIVERY, {"request": request_id, "apply": line.apply_id, "operation": line.operation_id}
+    )
+
+
+def take_over_cancels(tx: Connection, delivery_ids: Sequence[int]) -> None:
+    """Of cancels that came too late: of an operation that was given up in that very moment, what was sent is to be
+    ended, as with one that was open before.
+    """
+    tx.execute(_TAKE_OVER, {"ids": list(delivery_ids)})
+
+
 def _answer(row: Row, found: Sequence[Outstanding]) -> ReceiptLine:
-    if not found:
-        return ReceiptLine(row.deployment, Receipt.REFUSED, "nothing of it is outstanding")
-    if all(each.cancel_asked for each in found):
+    sent = [each for each in found if each.is_own]
+    if not sent:
+        words = "; ".join(each.words for each in found) or "nothing of it is outstanding"
+        return ReceiptLine(row.deployment, Receipt.REFUSED, words)
+    if all(each.cancel_asked for each in sent):
         return ReceiptLine(row.deployment, Receipt.ALREADY, "it is asked to end already")
-    named = ", ".join(each.remote_id or "its key, which is forbidden" for each in found)
-    return ReceiptLine(row.deployment, Receipt.ACCEPTED, f"it goes out to {named} at {found[0].address}")
+    if held := [each for each in sent if each.in_doubt]:
+        words = f"{held[0].words}; it goes out after: {' or '.join(command for command, _ in held[0].ways)}"
+        return ReceiptLine(row.deployment, Receipt.ACCEPTED, words)
+    named = ", ".join(each.remote_id or "its key, which is forbidden" for each in sent)
+    return ReceiptLine(row.deployment, Receipt.ACCEPTED, f"it goes out to {named} at {sent[0].address}")

@@ -32,6 +32,13 @@ OUTSTANDING_COLUMNS: Mapping[str, str] = {
     "silent_looks": "c.silent_looks",
     "age_s": "greatest(0, extract(epoch FROM tern_clock() - c.opened_at))::float",
     "cancel_asked": "c.cancel_asked_at IS NOT NULL",
+    "is_own": (
+        "(c.remote_id IS NULL OR coalesce((SELECT i.operation_id = c.operation_id FROM remote_ids i"
+        " WHERE i.engine_number = c.engine_number AND i.remote_id = c.remote_id), c.engine_number IS NULL))"
+    ),
+    "in_doubt": (
+        "(c.remote_id IS NOT NULL AND (SELECT w.doubt FROM apply_operations w WHERE w.id = c.operation_id) = 'taken')"
+    ),
 }
 """What outstanding_from() reads of line c and its apply ca."""
 
@@ -90,4 +97,6 @@ def outstanding_from(found: Mapping[str, object]) -> Outstanding:
         looks=int(str(found["looks"])),
         age_s=float(str(found["age_s"])),
         cancel_asked=bool(found["cancel_asked"]),
+        is_own=bool(found["is_own"]),
+        in_doubt=bool(found["in_doubt"]),
     )

@@ -4,7 +4,7 @@ Each is asked only at the address that it was sent to, or where that engine was 
 as it is its operation's. Each method is one transaction; nothing here calls anybody.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tern.domain.errors import ScopeRefused
@@ -23,16 +23,20 @@ from tern.domain.samples import Sample
 from tern.domain.timing import OUTSTANDING_LOOK_MOST_S, WATCHED_S
 from tern.ports import NotClaimed
 from tern.store.deployment import deployment_in
-from tern.store.doubt import lock_operations
+from tern.store.doubt import doubt, holder_of_id, lock_operations
 from tern.store.event import Happening, append
 from tern.store.outstanding import Sent, Why, open_outstanding
+from tern.store.outstanding_cancel import hand_over_cancel
 from tern.store.outstanding_hold import WHERE_ASKED
+from tern.store.outstanding_settle import concerned_by, lock_applies, settle, tell, wake
 from tern.store.own_work import Judge, evidence_columns
+from tern.store.projection import project_parent
 from tern.store.scope import REMOTE_ID, load_scope
 from tern.store.session import single, transaction
 from tern.store.sql import Connection, Row, text
 from tern.store.step import NOW, Steps
 
+GIVEN_OUT_TWICE = "its engine gave its id to another operation as well"
 MOST_LOOKS = 5
 """At one deployment in one poll: each may cost a deadline."""
 
@@ -46,11 +50,15 @@ OF_DEPLOYMENT = text(
 _LINE = (
     "SELECT c.*, a.apply_identifier, o.fence AS newest_fence, o.attempt, o.remote_identity,"
     f" {WHERE_ASKED} AS asked_at, {REMOTE_ID} AS own_id, o.completed_at IS NOT NULL AS is_finished,"
+    # While it is in doubt whose an id is, it is nobody's to ask or to call with.
     " coalesce((SELECT i.operation_id = c.operation_id FROM remote_ids i WHERE i.engine_number = c.engine_number"
-    "   AND i.remote_id = c.remote_id), false) AS is_held"
+    "   AND i.remote_id = c.remote_id), false) AND o.doubt <> 'taken' AS is_held,"
+    " o.doubt = 'taken' AS is_in_doubt,"
+    " o.doubt = 'taken' OR EXISTS (SELECT FROM remote_ids i WHERE i.engine_number = c.engine_number"
+    "   AND i.remote_id = c.remote_id AND i.operation_id <> c.operation_id) AS is_doubted"
     " FROM outstanding_calls c JOIN apply_operations o ON o.id = c.operation_id JOIN applies a ON a.id = c.apply_id"
 )
-_LINE_OF = text(f"{_LINE} WHERE c.id = :id")
+LINE_OF = text(f"{_LINE} WHERE c.id = :id")
 _LINE_LOCKED = text(f"{_LINE} WHERE c.id = :id FOR NO KEY UPDATE OF c")
 _TAKE = text(
     # Whoever comes meanwhile does not look as well.
@@ -67,16 +75,7 @@ _LOOKED = text(
     f"   OR tern_clock() < settled_at + make_interval(secs => {WATCHED_S}))"
     "   THEN tern_clock() + make_interval(secs => :pause_s) END WHERE id = :id"
 )
-_IS_ANOTHERS = text(
-    # An id is one engine's own: at another engine it may be the id of somebody else's work.
-    "SELECT 1 FROM remote_ids WHERE engine_number = :number AND remote_id = :id AND operation_id <> :own"
-)
-_FENCE = text("UPDATE apply_operations SET fence = fence + 1 WHERE id = :id")
-_SETTLE = text(
-    "UPDATE outstanding_calls SET settled_at = n.now, settled_by = :who, settled_as = :as, settled_reason = :reason,"
-    " next_look_at = CASE WHEN :is_watched THEN n.now + make_interval(secs => :pause_s) END"
-    " FROM (SELECT tern_clock() AS now) n WHERE id = ANY(:ids) AND settled_at IS NULL"
-)
+FENCE = text("UPDATE apply_operations SET fence = fence + 1 WHERE id = :id")
 _KEY_IS_DEAD = text(
     # What was put back in line since goes under the next one; whoever drives it just now finds out for himself.
     "UPDATE apply_operations SET dispatch_key_is_dead = state <> 'pending',"
@@ -86,33 +85,11 @@ _KEY_IS_DEAD = text(
     " WHERE id = :operation_id AND dispatch_key = :key AND claim_token IS NULL"
     " AND (completed_at IS NOT NULL OR state = 'pending')"
 )
+_APPLIES_OF = text("SELECT apply_id FROM apply_operations WHERE id = ANY(:ids)")
 _WEIGHED = text(
     f"SELECT o.id, {evidence_columns(':remote_id')} FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     " JOIN plans p ON p.id = a.plan_id WHERE o.id = :id"
 )
-_CONCERNED = (
-    "SELECT DISTINCT w.apply_id FROM outstanding_calls c"
-    " CROSS JOIN LATERAL tern_targets(c.environment, c.database, c.deployment) n"
-    " JOIN apply_operations w ON w.deployment = n.deployment AND w.completed_at IS NULL WHERE c.id = ANY(:ids)"
-)
-_WAKE_APPLIES = text("UPDATE applies SET next_advance_at = tern_clock() WHERE id = ANY(:applies)")
-_WAITING = (
-    "(SELECT n.deployment FROM outstanding_calls c"
-    " CROSS JOIN LATERAL tern_targets(c.environment, c.database, c.deployment) n WHERE c.id = ANY(:ids))"
-)
-_WAKE = (
-    text(
-        "UPDATE control_deliveries d SET next_attempt_at = tern_clock() FROM apply_operations o"
-        f" WHERE o.id = d.operation_id AND o.deployment = ANY (ARRAY{_WAITING}) AND d.verb = 'start'"
-        " AND d.state = 'pending'"
-    ),
-    text(
-        "UPDATE apply_operations SET next_attempt_at = tern_clock()"
-        f" WHERE deployment = ANY (ARRAY{_WAITING}) AND state = 'failed_retryable' AND claim_token IS NULL"
-        " AND next_attempt_at IS NULL"
-    ),
-)
-"""What waited for the target: starts, and dispatches that wait for an answer that nobody could give."""
 
 
 class OutstandingLookSteps(Steps):
@@ -121,53 +98,42 @@ class OutstandingLookSteps(Steps):
     def begin_outstanding_look(self, call_id: int) -> OutstandingLook | NotClaimed:
         """See outstanding_port.OutstandingStore."""
         with transaction(self.engine) as tx:
-            line = tx.execute(_LINE_OF, {"id": call_id}).one_or_none()
+            line = tx.execute(LINE_OF, {"id": call_id}).one_or_none()
             if line is None:
                 return NotClaimed("there is no such line")
             found = tx.execute(
                 text("SELECT * FROM deployments WHERE name = :name"), {"name": line.deployment}
             ).one_or_none()
             if found is not None and _is_followed(line, found):
-                line, _ = lock_line(tx, call_id)
+                line, _, _ = lock_line(tx, call_id)
                 if line.settled_at is None:
                     settle(tx, [line], as_="followed", who=self.owner)
+                    hand_over_cancel(tx, line, f"the operation is followed as {line.remote_id} by now")
+                    project_parent(tx, line.apply_id, self.owner)
                 return NotClaimed("its operation is followed by this id")
-            if _ends(line) and line.is_finished:
+            is_kept_back = line.remote_id is not None and not line.is_held
+            if ends(line) and line.is_finished and not is_kept_back:
                 # Before the line, as everywhere: whoever once drove it is fenced off from what is to be ended.
-                tx.execute(_FENCE, {"id": line.operation_id})
-            pause_s = look_pause_s(line.looks, is_asked_to_end=_ends(line))
+                tx.execute(FENCE, {"id": line.operation_id})
+            pause_s = look_pause_s(line.looks, is_asked_to_end=ends(line))
             if tx.execute(_TAKE, {"id": call_id, "pause_s": pause_s}).one_or_none() is None:
                 return NotClaimed("it is not due, or somebody else looks")
             if found is None:
                 return NotClaimed("its deployment is not in the register, so nobody can be asked")
             # With the credentials that the deployment has now: those of then may be worth nothing any more.
-            if line.remote_id is not None and not line.is_held:
-                return NotClaimed("the id is another operation's, so nothing is sent with it")
-            return _question(tx, line, replace(deployment_in(found), address=line.asked_at))
-
-    def outstanding_here(self, call_id: int) -> OutstandingLook | None:
-        """See outstanding_port.OutstandingStore."""
-        with transaction(self.engine) as tx:
-            line = tx.execute(_LINE_OF, {"id": call_id}).one()
-            found = tx.execute(
-                text("SELECT * FROM deployments WHERE name = :name"), {"name": line.deployment}
-            ).one_or_none()
-            if found is None or line.settled_at is not None or line.asked_at == found.address:
-                return None
-            given = {"number": found.engine_number, "id": line.remote_id, "own": line.operation_id}
-            if tx.execute(_IS_ANOTHERS, given).one_or_none() is not None:
-                return None
-            if _ends(line) and line.is_finished:
-                tx.execute(_FENCE, {"id": line.operation_id})
-            asked = _question(tx, line, deployment_in(found))
-            return None if isinstance(asked, NotClaimed) else asked
+            if is_kept_back:
+                return NotClaimed("the id is another operation's, or may be, so nothing is sent with it")
+            return question(tx, line, replace(deployment_in(found), address=line.asked_at), line.remote_id)
 
     def refuting_outstanding(self, call_id: int, outcome: Outcome[Sample]) -> tuple[str, ...]:
         """See outstanding_port.OutstandingStore."""
         # What an engine wrote is read before anybody's lock is taken.
         judge = Judge((outcome.value,) if isinstance(outcome, Ok) else ())
         with transaction(self.engine) as tx:
-            line = tx.execute(_LINE_OF, {"id": call_id}).one()
+            line = tx.execute(LINE_OF, {"id": call_id}).one()
+            # A cancel follows what is said here: since the look began its id may have been given out once more.
+            if line.is_doubted:
+                return (GIVEN_OUT_TWICE,)
             weighed = tx.execute(_WEIGHED, {"id": line.operation_id, "remote_id": line.remote_id}).one()
             if isinstance(outcome, Ok):
                 return judge.weigh(tx, weighed, outcome.value).against
@@ -180,18 +146,31 @@ class OutstandingLookSteps(Steps):
                 _note(tx, call_id, found)
             return ()
         with transaction(self.engine) as tx:
-            line, applies = lock_line(tx, call_id)
+            line, applies, rows = lock_line(tx, call_id, found.remote_id)
             who = f"engine:{line.deployment}"
             if line.asked_at != asked_at:
                 # Its engine was proven to have moved meanwhile: whoever listens at the old address knows nothing of it.
                 return ()
+            if line.remote_id is not None and line.is_doubted:
+                # Since it was asked: what was seen may be another's.
+                _note(tx, call_id, Found(Fate.TOLD, GIVEN_OUT_TWICE))
+                return ()
+            holder = holder_of_id(tx, line.engine_number, found.remote_id) if found.remote_id else None
+            if holder is not None and holder not in rows:
+                # Whose the id is has changed in this very moment; the next look finds the same.
+                return ()
             if line.settled_at is not None:
-                self._watched(tx, line, found, who)
+                # Of two looks at one key the later found what the first has written down; it may be settled by now.
+                if line.settled_as != Fate.BECAME_ID.value:
+                    self._watched(tx, line, found, who)
                 return ()
             match found.fate:
                 case Fate.BECAME_ID:
                     settle(tx, [line], as_=found.words, who=who)
                     self._follow_id(tx, line, found.remote_id)
+                    if holder is not None and holder != line.operation_id:
+                        # It is no answer about its own work alone, and both can't be looked at by it.
+                        doubt(tx, [rows[line.operation_id], rows[holder]], found.remote_id, who)
                     return ()
                 case Fate.SETTLED:
                     _note(tx, call_id, found)
@@ -206,7 +185,7 @@ class OutstandingLookSteps(Steps):
                     if found.words != line.last_seen:
                         words = f"what is outstanding works at {line.asked_at}: its engine says {found.words}"
                         tell(tx, line, "outstanding_seen", who, words)
-                    _note(tx, call_id, found, ends=_ends(line))
+                    _note(tx, call_id, found, ends=ends(line))
                     return ()
 
     def _watched(self, tx: Connection, line: Row, found: Found, who: str) -> None:
@@ -233,9 +212,11 @@ class OutstandingLookSteps(Steps):
         )
         tx.execute(
             text(
-                "UPDATE outstanding_calls n SET cancel_asked_at = c.cancel_asked_at, cancel_caller = c.cancel_caller,"
-                " cancel_reason = c.cancel_reason FROM outstanding_calls c"
-                " WHERE c.id = :old AND n.id = :new"
+                # What stood there already may know more: it may have been asked to end, and have moved.
+                "UPDATE outstanding_calls n SET cancel_asked_at = coalesce(n.cancel_asked_at, c.cancel_asked_at),"
+                " cancel_caller = CASE WHEN n.cancel_asked_at IS NULL THEN c.cancel_caller ELSE n.cancel_caller END,"
+                " cancel_reason = CASE WHEN n.cancel_asked_at IS NULL THEN c.cancel_reason ELSE n.cancel_reason END,"
+                " next_look_at = tern_clock() FROM outstanding_calls c WHERE c.id = :old AND n.id = :new"
             ),
             {"old": line.id, "new": call_id},
         )
@@ -257,14 +238,18 @@ class OutstandingLookSteps(Steps):
             )
 
 
-def _question(tx: Connection, line: Row, deployment: Deployment) -> OutstandingLook | NotClaimed:
-    """What is to be asked about a line at the deployment's address. The caller has raised the fence of what ends."""
+def question(
+    tx: Connection, line: Row, deployment: Deployment, remote_id: str | None
+) -> OutstandingLook | NotClaimed:
+    """What is to be asked about a line at the deployment's address: by that id, or by its key where there is none. The
+    caller has raised the fence of what ends.
+    """
     name = ScopeName(ApplyId(line.apply_identifier), line.deployment)
-    if line.remote_id is not None:
-        fence = line.newest_fence + int(_ends(line) and line.is_finished)
-        call = RemoteCall(name, RemoteId(line.remote_id), line.environment, fence)
+    if remote_id is not None:
+        fence = line.newest_fence + int(ends(line) and line.is_finished)
+        call = RemoteCall(name, RemoteId(remote_id), line.environment, fence)
         return OutstandingLook(
-            line.id, deployment, call=call, ends=_ends(line), identity=line.remote_identity or ""
+            line.id, deployment, call=call, ends=ends(line), identity=line.remote_identity or ""
         )
     try:
         scope = replace(load_scope(tx, line.operation_id, name), deployment=deployment)
@@ -281,65 +266,19 @@ def _question(tx: Connection, line: Row, deployment: Deployment) -> OutstandingL
     return OutstandingLook(line.id, deployment, scope=scope, claim=claim)
 
 
-def lock_line(tx: Connection, call_id: int) -> tuple[Row, Sequence[int]]:
+def lock_line(
+    tx: Connection, call_id: int, remote_id: str = ""
+) -> tuple[Row, Sequence[int], Mapping[int, Row]]:
     """One line under its lock, after those of all applies that its settling concerns and of its operation; and these
-    applies.
+    applies, and the operations. remote_id: an id that was found for it, whose holder is locked as well.
     """
-    given = {"ids": [call_id]}
-    applies = set(tx.execute(text(_CONCERNED), given).scalars())
-    line = tx.execute(_LINE_OF, {"id": call_id}).one()
-    lock_applies(tx, applies | {line.apply_id})
-    lock_operations(tx, [line.operation_id])
-    return tx.execute(_LINE_LOCKED, {"id": call_id}).one(), sorted(applies)
-
-
-def lock_applies(tx: Connection, applies: Iterable[int]) -> None:
-    """In their order."""
-    tx.execute(
-        text("SELECT 1 FROM applies WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE"),
-        {"ids": sorted(applies)},
-    )
-
-
-def settle(
-    tx: Connection, lines: Sequence[Row], *, as_: str, who: str, reason: str = "", is_watched: bool = False
-) -> None:
-    """Nothing of these lines, which the caller has locked, can act any more; each with its event."""
-    tx.execute(
-        _SETTLE,
-        {
-            "who": who,
-            "as": as_,
-            "reason": reason,
-            "is_watched": is_watched,
-            "pause_s": OUTSTANDING_LOOK_MOST_S / 2,
-            "ids": [line.id for line in lines],
-        },
-    )
-    for line in lines:
-        what = f"remote id {line.remote_id}" if line.remote_id else f"key {line.dispatch_key}"
-        words = f"the {what} is not outstanding any more ({as_})" + (f": {reason}" if reason else "")
-        tell(tx, line, "outstanding_settled", who, words)
-
-
-def wake(tx: Connection, call_ids: Sequence[int], applies: Sequence[int]) -> tuple[ApplyId, ...]:
-    """Who waited for the target may go: these applies, whose locks the caller holds, look again. Returns their ids."""
-    given = {"ids": list(call_ids)}
-    if not applies:
-        return ()
-    tx.execute(_WAKE_APPLIES, {"applies": list(applies)})
-    for statement in _WAKE:
-        tx.execute(statement, given)
-    named = tx.execute(
-        text("SELECT apply_identifier FROM applies WHERE id = ANY(:ids) ORDER BY id"), {"ids": list(applies)}
-    )
-    return tuple(ApplyId(name) for name in named.scalars())
-
-
-def tell(tx: Connection, line: Row, event: str, who: str, words: str, call_id: int | None = None) -> None:
-    """One event in the record of the operation that a line belongs to."""
-    detail = {"outstanding": call_id or line.id, "remote_id": line.remote_id, "key": line.dispatch_key}
-    append(tx, Happening(line.apply_id, event, who, line.operation_id, words, detail=detail))
+    applies = set(concerned_by(tx, [call_id]))
+    line = tx.execute(LINE_OF, {"id": call_id}).one()
+    holder = holder_of_id(tx, line.engine_number, remote_id) if remote_id else None
+    ids = [line.operation_id, *([] if holder is None else [holder])]
+    lock_applies(tx, applies | set(tx.execute(_APPLIES_OF, {"ids": ids}).scalars()))
+    rows = lock_operations(tx, ids)
+    return tx.execute(_LINE_LOCKED, {"id": call_id}).one(), sorted(applies), rows
 
 
 def _note(tx: Connection, call_id: int, found: Found, *, ends: bool = False) -> None:
@@ -363,7 +302,8 @@ def _is_followed(line: Row, deployment: Row) -> bool:
     return bool(is_own and line.is_held and line.asked_at == deployment.address and line.settled_at is None)
 
 
-def _ends(line: Row) -> bool:
+def ends(line: Row) -> bool:
+    """Somebody wants it ended."""
     return line.cancel_asked_at is not None and line.settled_at is None
 
 

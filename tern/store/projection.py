@@ -20,6 +20,7 @@ from tern.store.barrier import cut_over_next
 from tern.store.event import INTO_EVENTS, SAID, Happening, append, append_all, tell_later
 from tern.store.halt import STOP_IN_FORCE, SUPERSEDED
 from tern.store.notify import due_in, notify
+from tern.store.outstanding_cancel import take_over_cancels
 from tern.store.outstanding_hold import IS_OUTSTANDING
 from tern.store.reservation import IS_BLOCKED
 from tern.store.session import after_commit
@@ -190,13 +191,17 @@ def close_deliveries(tx: Connection, fates: Mapping[int, Delivery], words: str =
             " engine_words = CASE WHEN :words = '' THEN d.engine_words ELSE :words END"
             " FROM jsonb_to_recordset(CAST(:fates AS jsonb)) AS f(id bigint, fate text)"
             " WHERE d.id = f.id AND d.state IN ('pending', 'sent')"
-            " RETURNING d.verb, d.state, greatest(0, extract(epoch FROM d.closed_at - d.created_at))::float AS age_s"
+            " RETURNING d.id, d.verb, d.state,"
+            " greatest(0, extract(epoch FROM d.closed_at - d.created_at))::float AS age_s"
         ),
         {
             "words": words,
             "fates": json.dumps([{"id": key, "fate": fate.value} for key, fate in fates.items()]),
         },
     ).all()
+    late = [row.id for row in closed if (row.verb, row.state) == (Verb.CANCEL, Delivery.TOO_LATE)]
+    if late:
+        take_over_cancels(tx, late)
     after_commit(tx, partial(_measure, closed))
 
 

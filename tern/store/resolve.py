@@ -1,11 +1,8 @@
 """A person's answer about an uncertain operation. One transaction."""
 
-from collections.abc import Mapping
-
 from psycopg import IntegrityError
 
 from tern.domain.answer import PRINTED, fitting
-from tern.domain.control import Delivery
 from tern.domain.doubt import Doubt
 from tern.domain.errors import Refused
 from tern.domain.identity import RemoteId, ScopeName
@@ -18,28 +15,35 @@ from tern.store.event import Happening, append
 from tern.store.gone import refuse_while_called
 from tern.store.outstanding import sent_of, watch
 from tern.store.own_work import Judge, evidence_columns
-from tern.store.projection import close_deliveries, move, project_parent
+from tern.store.projection import move, project_parent
 from tern.store.scope import REMOTE_ID, find_named, load_scope, store_remote_id
 from tern.store.session import transaction
 from tern.store.sql import Connection, Row, text
 from tern.store.statement import believe_table_changes
 from tern.store.step import APPLY_IS_ANSWERED, Steps
+from tern.store.taken import check_holder, has_an_id, lock_with_holder, take_from
 from tern.store.wish import take_up_wishes
 
 _OTHER = text(
     # A finished one's too: its id may come again, but not by a slip of somebody's pen.
     "SELECT a.apply_identifier || '/' || o.deployment FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
-    f" WHERE (o.engine_number = :engine OR o.engine_number IS NULL AND o.deployment = :deployment)"
-    f" AND {REMOTE_ID} = :remote_id AND o.id <> :id AND o.error_reason <> 'ID_LOST'"
+    f" WHERE ((o.engine_number = :engine OR o.engine_number IS NULL AND o.deployment = :deployment)"
+    f" AND {REMOTE_ID} = :remote_id AND o.error_reason <> 'ID_LOST'"
+    # Or of something outstanding, which no operation follows.
+    "   OR o.id = (SELECT operation_id FROM remote_ids WHERE engine_number = :engine AND remote_id = :remote_id))"
+    " AND o.id <> :id"
     " ORDER BY o.completed_at IS NULL DESC, o.id DESC LIMIT 1"
 )
 _WEIGHED = text(
     f"SELECT o.id, {evidence_columns(':remote_id')} FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     " JOIN plans p ON p.id = a.plan_id WHERE o.id = :id"
 )
-_MOVE_GUARD = text(
-    "UPDATE remote_ids SET operation_id = :to_id, stored_at = tern_clock()"
-    " WHERE engine_number = :engine AND remote_id = :remote_id AND operation_id = :from_id"
+_FOLLOWED_AGAIN = (
+    ", error_message = '', error_reason = '', remote_identity = '', next_poll_at = tern_clock(), claim_token = NULL,"
+    " claim_owner = NULL, claim_expires_at = NULL"
+)
+_LOOK_AT_LINES = text(
+    "UPDATE outstanding_calls SET next_look_at = tern_clock() WHERE operation_id = :id AND settled_at IS NULL"
 )
 
 
@@ -67,18 +71,18 @@ class ResolveSteps(Steps):
             with transaction(self.engine) as tx:
                 own = find_named(tx, name)
                 holder = None if taken_from is None else find_named(tx, taken_from)
-                rows = lock_operations(tx, [own, *([] if holder is None else [holder])])
+                rows, waiting = lock_with_holder(tx, own, holder, remote_id)
                 row = rows[own]
                 _wait_for_calls(row, name)
                 new_id = _checked(tx, row, name, found, remote_id, taken_from)
                 if holder is not None:
-                    _check_holder(rows[holder], row, taken_from, remote_id)
+                    check_holder(tx, rows[holder], row, taken_from, remote_id)
                 if new_id is not None:
                     _check_sighting(tx, row, name, new_id, sighting, judge)
                 if dry_run:
                     return
-                if holder is not None:
-                    _take_from(tx, rows[holder], row, name, caller, reason)
+                if holder is not None and remote_id is not None:
+                    take_from(tx, rows[holder], row, name, remote_id, caller, reason, waiting=waiting)
                 if found is Resolved.SAME_WORK:
                     _believe(tx, row, caller, reason)
                 else:
@@ -100,7 +104,7 @@ class ResolveSteps(Steps):
             _wait_for_calls(row, name)
             _checked(tx, row, name, Resolved.REMOTE_ID, remote_id, taken_from)
             if holder is not None:
-                _check_holder(rows[holder], row, taken_from, remote_id)
+                check_holder(tx, rows[holder], row, taken_from, remote_id)
             scope = load_scope(tx, own, name)
             return Question(scope.deployment, RemoteCall(name, remote_id, scope.environment, row.fence))
 
@@ -186,17 +190,18 @@ def _first_sight(sighting: Sighting | None) -> dict[str, object]:
 
 def _believe(tx: Connection, row: Row, caller: str, reason: str) -> None:
     """Its id is its own work: samples and wishes count again, and the next one says what has become of it. That one is
-    the first again, with which the later ones are compared.
+    the first again, with which the later ones are compared. What is finished stays so, and how it ended is told still:
+    what counts again there is what is seen of it as outstanding.
     """
+    ends_wait = "" if State(row.state).is_finished else _FOLLOWED_AGAIN
     tx.execute(
         text(
-            "UPDATE apply_operations SET doubt = '', same_work_at = tern_clock(), error_message = '',"
-            " error_reason = '', remote_identity = '', remote_started_at = '',"
-            " fence = fence + 1, progress_revision = 0, next_poll_at = tern_clock(),"
-            " claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL WHERE id = :id"
+            "UPDATE apply_operations SET doubt = '', same_work_at = tern_clock(), remote_started_at = '',"
+            f" fence = fence + 1, progress_revision = 0{ends_wait} WHERE id = :id"
         ),
         {"id": row.id},
     )
+    tx.execute(_LOOK_AT_LINES, {"id": row.id})
     why = f"resolved as {Resolved.SAME_WORK}: {reason}"
     append(tx, Happening(row.apply_id, "same_work", caller, row.id, why, row.state, row.state))
     _go_on(tx, row, caller)
@@ -217,10 +222,13 @@ def _checked(
     taken_from: ScopeName | None,
 ) -> RemoteId | None:
     """The id to follow from now on, where that is the answer; raises Refused where the answer does not fit."""
+    doubt = Doubt(row.doubt)
+    if found is Resolved.SAME_WORK and doubt is Doubt.TAKEN and has_an_id(tx, row):
+        # In whatever state, and without an id of its own too: what is outstanding of it is in the same doubt.
+        return None
     if row.state != State.UNCERTAIN.value:
         message = f"{name} is {row.state}, not uncertain"
         raise Refused(message, reason="NOT_UNCERTAIN")
-    doubt = Doubt(row.doubt)
     if found is Resolved.SAME_WORK and (row.remote_id is None or doubt is Doubt.NONE):
         message = f"nobody doubts whose work {name} has at its engine"
         step = f"`tern explain {name}` prints the answers that fit."
@@ -271,68 +279,6 @@ def _refuse_a_taken_id(
         f" --taken-from {other} --reason '…'.",
         reason="REMOTE_ID_TAKEN",
     )
-
-
-def _check_holder(holder: Row, row: Row, name: ScopeName | None, remote_id: RemoteId | None) -> None:
-    """Raises Refused unless the id stands there, at the same engine, and nobody says that it is its own work."""
-    why = []
-    if holder.id == row.id:
-        why.append("that is the same operation")
-    elif holder.remote_id != remote_id or (
-        None not in {holder.engine_number, row.engine_number} and holder.engine_number != row.engine_number
-    ):
-        why.append(f"{name} does not have the remote id {remote_id} of this engine")
-    elif not State(holder.state).is_finished and holder.doubt != Doubt.TAKEN.value:
-        why.append(f"{name} is {holder.state}, and its engine has not given this id to anybody else")
-    if why:
-        message = f"the remote id {remote_id} is not taken from {name}"
-        raise Refused(message, why=tuple(why), unchanged="Nothing was written.", reason="REMOTE_ID_NOT_THERE")
-
-
-def _take_from(tx: Connection, holder: Row, row: Row, name: ScopeName, caller: str, reason: str) -> None:
-    """The id is another's: nothing is sent with it for its holder any more, whose own work nobody can follow then."""
-    given: Mapping[str, object] = {
-        "engine": row.engine_number,
-        "remote_id": holder.remote_id,
-        "from_id": holder.id,
-        "to_id": row.id,
-    }
-    tx.execute(_MOVE_GUARD, given)
-    if State(holder.state).is_finished:
-        return
-    words = f"its remote id {holder.remote_id} is the work of {name}, says {caller}: {reason}"
-    opened = tx.execute(
-        text(
-            "SELECT d.id, d.verb, d.state, r.caller FROM control_deliveries d JOIN control_requests r"
-            " ON r.id = d.request_id WHERE d.operation_id = :id AND d.state IN ('pending', 'sent')"
-            " ORDER BY d.id FOR UPDATE OF d"
-        ),
-        {"id": holder.id},
-    ).all()
-    close_deliveries(tx, {each.id: Delivery.FAILED for each in opened}, words)
-    for each in opened:
-        append(
-            tx,
-            Happening(
-                holder.apply_id, f"{each.verb}_failed", each.caller, holder.id, words, each.state, "failed"
-            ),
-        )
-    move(
-        tx,
-        operation_id=holder.id,
-        apply_pk=holder.apply_id,
-        state=State(holder.state),
-        event=Event.END,
-        who=caller,
-        why=words,
-        assignments=(
-            "error_message = :words, error_reason = 'ID_LOST', next_attempt_at = NULL, next_poll_at = NULL, doubt = '',"
-            " fence = fence + 1, claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL"
-        ),
-        values={"words": words},
-        may_have_wishes=False,
-    )
-    project_parent(tx, holder.apply_id, caller)
 
 
 def _arrow(found: Resolved) -> tuple[Event, str]:

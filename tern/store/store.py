@@ -15,6 +15,7 @@ from tern.store.member import MemberSteps
 from tern.store.moving import MovingSteps
 from tern.store.notify import NotifySteps
 from tern.store.outstanding import OutstandingSteps
+from tern.store.outstanding_here import OutstandingHereSteps
 from tern.store.outstanding_look import OutstandingLookSteps
 from tern.store.own_work import OwnWorkSteps
 from tern.store.plan import PlanSteps
@@ -46,6 +47,7 @@ class PostgresStore(
     StatementSteps,
     OutstandingSteps,
     OutstandingLookSteps,
+    OutstandingHereSteps,
     GoneSteps,
     OwnWorkSteps,
     PollSteps,

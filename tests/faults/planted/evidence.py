@@ -179,8 +179,8 @@ MUTANTS = (
         "the loser of an id goes on as if nothing had happened",
         f"{_TAKEN_ID}a_person_takes_the_id_from_its_holder",
         "tern/store/resolve.py",
-        "                if holder is not None:\n                    _take_from(",
-        "                if False:\n                    _take_from(",
+        "                if holder is not None and remote_id is not None:\n",
+        "                if False and holder is not None and remote_id is not None:\n",
     ),
     mutant(
         "G4",
