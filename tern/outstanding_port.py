@@ -27,7 +27,13 @@ class OutstandingStore(Protocol):
 
     def outstanding_here(self, call_id: int, remote_id: RemoteId | None = None) -> OutstandingLook | None:
         """What is to be asked about a line at the address that its deployment has by now; None where it is asked there
-        anyway, or where its id belongs to another operation. remote_id: the id that its key has there.
+        anyway, where its operation follows it, or where its id belongs to another operation. remote_id: the id that its
+        key has there.
+        """
+
+    def end_here(self, call_id: int, remote_id: RemoteId, caller: str, reason: str) -> OutstandingLook | None:
+        """A person says that the job of this id at the deployment's address is that of the line: it is to be ended
+        there. None as above.
         """
 
     def record_outstanding(self, call_id: int, found: Found, asked_at: str) -> tuple[ApplyId, ...]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from tern.domain.errors import Refused
-from tern.domain.identity import ApplyId
+from tern.domain.identity import ApplyId, RemoteId
 from tern.domain.model import RemoteCall
 from tern.domain.outcome import Ok
 from tern.domain.outstanding import Fate, Found, Outstanding, OutstandingLook, found_by_id, found_by_key
@@ -20,7 +20,22 @@ class Settled:
     words: str
 
 
-def settle_outstanding(deployment: str, caller: str, reason: str, ports: Ports) -> Settled:
+@dataclass(frozen=True, slots=True)
+class SaidOfJobs:
+    """What a person says of jobs that the engine which serves a target by now knows, by their ids there."""
+
+    same: str = ""
+    """It is the job of what is outstanding: it is ended there."""
+    other: str = ""
+    """It is other work."""
+
+
+NOTHING_SAID = SaidOfJobs()
+
+
+def settle_outstanding(
+    deployment: str, caller: str, reason: str, ports: Ports, said: SaidOfJobs = NOTHING_SAID
+) -> Settled:
     """Looks once more, and takes the person's word for what no look can settle. Raises Refused where no engine answers
     at the target, or one says that it is at work; NotFound, StorageUnavailable.
     """
@@ -54,49 +69,97 @@ def settle_outstanding(deployment: str, caller: str, reason: str, ports: Ports) 
         look_at_outstanding(line.call_id, ports)
     left = ports.store.outstanding_at(deployment)
     waiting: tuple[ApplyId, ...] = ()
-    if here := tuple(filter(None, (_works_here(line, ports) for line in left))):
+    if here := tuple(
+        found_here
+        for line in left
+        if (found_here := _works_here(line, said, caller, reason, ports)) is not None
+    ):
         raise Refused(
             message,
-            why=here,
+            why=tuple(each.words for each in here),
             unchanged="A word does not stand against an answer.",
-            next_step="; ".join(f"tern cancel {line.scope} --outstanding --reason '…'" for line in left)
-            + f"; then again: tern deployments settle {deployment} --reason '…'",
+            next_step="; ".join(dict.fromkeys(each.way for each in here)),
             reason="OUTSTANDING_LIVE",
         )
     if left:
-        waiting = ports.store.settle_by_word(deployment, [line.call_id for line in left], caller, reason)
+        told = f"{reason} (the job {said.other} there is other work)" if said.other else reason
+        waiting = ports.store.settle_by_word(deployment, [line.call_id for line in left], caller, told)
     for apply_id in waiting:
         ports.bells.advance(apply_id)
     return Settled(len(left), _words(before, left))
 
 
-def _works_here(line: Outstanding, ports: Ports) -> str:
-    """Why the engine that serves this target by now contradicts the word; '' where it doesn't. A database may have
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """What the engine that serves the target by now says against the word, and what leads on."""
+
+    words: str
+    way: str
+
+
+def _works_here(line: Outstanding, said: SaidOfJobs, caller: str, reason: str, ports: Ports) -> _Here | None:
+    """Why the engine that serves this target by now contradicts the word; None where it doesn't. A database may have
     outlived the machine of its engine, and with it the work: whoever serves it now goes on with it.
     """
     look = ports.store.outstanding_here(line.call_id)
     if look is None:
-        return ""
-    engine = ports.engines.of(look.deployment)
+        return None
     if look.scope is not None and look.claim is not None:
+        engine = ports.engines.of(look.deployment)
         found = found_by_key(engine.resolve(look.scope, look.claim, look.claim.key, forbid=True))
-    else:
-        assert look.call is not None  # noqa: S101 - the other kind of line
-        found, identity = _asked(look, look.call, ports)
-        if found.fate is Fate.LIVE and look.ends and identity and identity == look.identity:
-            # Somebody wants it ended, and it is known at the very database where it worked.
-            words = engine.cancel(look.call)
-            ports.store.record_outstanding_call(line.call_id, "" if isinstance(words, Ok) else words.message)
-            found, _ = _asked(look, look.call, ports)
+        if found.fate is not Fate.BECAME_ID:
+            return _against(line, look, found, "")
+        look = ports.store.outstanding_here(line.call_id, RemoteId(found.remote_id))
+        if look is None:
+            return None
+    assert look.call is not None  # noqa: S101 - what has no key has an id
+    call = look.call
+    found, identity = _asked(look, call, ports)
+    is_that_database = bool(identity) and identity == look.identity
+    remote_id = call.remote_id
+    if found.fate is not Fate.LIVE:
+        return _against(line, look, found, remote_id)
+    if remote_id == said.other and not is_that_database:
+        return None
+    if remote_id == said.same:
+        look = ports.store.end_here(line.call_id, remote_id, caller, reason)
+        if look is None or look.call is None:
+            return None
+        call = look.call
+    if remote_id == said.same or (look.ends and is_that_database):
+        # Somebody wants it ended: a person says that it is this job, or it is known at the very database where it was.
+        words = ports.engines.of(look.deployment).cancel(call)
+        ports.store.record_outstanding_call(line.call_id, "" if isinstance(words, Ok) else words.message)
+        found, _ = _asked(look, call, ports)
+    return _against(line, look, found, remote_id, is_that_database=is_that_database)
+
+
+def _against(
+    line: Outstanding,
+    look: OutstandingLook,
+    found: Found,
+    remote_id: str,
+    *,
+    is_that_database: bool = False,
+) -> _Here | None:
+    where, again = look.deployment.address, f"tern deployments settle {line.deployment}"
     match found.fate:
         case Fate.SETTLED | Fate.TOLD:
-            return ""
+            return None
+        case Fate.LIVE | Fate.BECAME_ID if is_that_database:
+            way = f"tern cancel {line.scope} --outstanding --reason '…'; then again: {again} --reason '…'"
         case Fate.LIVE | Fate.BECAME_ID:
-            return f"the engine at {look.deployment.address} knows {line.what} of {line.scope}: {found.words}"
+            way = (
+                f"if that is the job of {line.scope}, this ends it there: {again} --same-job {remote_id} --reason '…';"
+                f" if it is other work: {again} --other-job {remote_id} --reason '…'"
+            )
         case Fate.SILENT:
-            return f"the engine at {look.deployment.address} does not say whether it knows it: {found.words}"
+            words = f"the engine at {where} does not say whether it knows it: {found.words}"
+            return _Here(words, f"once it does: {again} --reason '…'")
         case _:
             assert_never(found.fate)
+    what = f"the job {remote_id}" if remote_id else line.what
+    return _Here(f"the engine at {where} knows {what} of {line.scope}: {found.words}", way)
 
 
 def _asked(look: OutstandingLook, call: RemoteCall, ports: Ports) -> tuple[Found, str]:

@@ -72,6 +72,9 @@ OUTSTANDING_LOOK_MOST_S = 60.0
 WATCHED_S = 600.0
 """So long what was let go is looked at after it was found to be over: some engines try again by themselves."""
 
+WATCHED_MOST_S = 86_400.0
+"""Looks that nobody answers don't use that up: answers do. No longer than this: nobody is held by it."""
+
 WOKEN_S = 60.0
 """So long after something outstanding was settled a sweep wakes whoever waits for its target: longer than any
 transaction lasts, so that all that were under way then are there to be seen.

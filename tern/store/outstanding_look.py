@@ -20,7 +20,7 @@ from tern.domain.outstanding import (
 )
 from tern.domain.own_work import against_identity
 from tern.domain.samples import Sample
-from tern.domain.timing import OUTSTANDING_LOOK_MOST_S, WATCHED_S
+from tern.domain.timing import OUTSTANDING_LOOK_MOST_S, WATCHED_MOST_S, WATCHED_S
 from tern.ports import NotClaimed
 from tern.store.deployment import deployment_in
 from tern.store.doubt import doubt, holder_of_id, lock_operations
@@ -62,7 +62,9 @@ LINE_OF = text(f"{_LINE} WHERE c.id = :id")
 _LINE_LOCKED = text(f"{_LINE} WHERE c.id = :id FOR NO KEY UPDATE OF c")
 _TAKE = text(
     # Whoever comes meanwhile does not look as well.
-    "UPDATE outstanding_calls c SET next_look_at = n.now + make_interval(secs => :pause_s)"
+    "UPDATE outstanding_calls c SET next_look_at = CASE WHEN c.settled_at IS NULL"
+    f"   OR n.now < c.settled_at + make_interval(secs => {WATCHED_MOST_S})"
+    "   THEN n.now + make_interval(secs => :pause_s) END"
     f" FROM (SELECT tern_clock() AS now) n WHERE c.id = :id AND c.next_look_at IS NOT NULL AND {IS_DUE} RETURNING c.id"
 )
 _LOOKED = text(
@@ -70,9 +72,11 @@ _LOOKED = text(
     " silent_looks = CASE WHEN :is_silent THEN silent_looks + 1 ELSE 0 END,"
     " last_seen = CASE WHEN :is_silent THEN last_seen ELSE :words END,"
     " last_seen_at = CASE WHEN :is_silent THEN last_seen_at ELSE tern_clock() END,"
-    # What was let go is watched for a while after it was over.
-    " next_look_at = CASE WHEN CAST(:pause_s AS float) IS NOT NULL AND (settled_at IS NULL"
-    f"   OR tern_clock() < settled_at + make_interval(secs => {WATCHED_S}))"
+    # What was let go is watched for a while after it was over. While nobody answers that is not seen, so it takes two
+    # answers in a row to end it; but it is not watched for ever.
+    " next_look_at = CASE WHEN settled_at IS NULL"
+    f"   OR tern_clock() < settled_at + make_interval(secs => {WATCHED_S})"
+    f"   OR tern_clock() < settled_at + make_interval(secs => {WATCHED_MOST_S}) AND (:is_silent OR silent_looks > 0)"
     "   THEN tern_clock() + make_interval(secs => :pause_s) END WHERE id = :id"
 )
 FENCE = text("UPDATE apply_operations SET fence = fence + 1 WHERE id = :id")

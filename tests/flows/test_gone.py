@@ -1,6 +1,7 @@
 """An engine that is gone for good: what a person may say of it, and what becomes of what was sent there (G10, G13)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import pytest
@@ -11,6 +12,7 @@ from tern.domain.control import Verb
 from tern.domain.errors import Refused
 from tern.domain.holds import HoldKind
 from tern.domain.policy import Copy, Policy
+from tern.domain.timing import WATCHED_MOST_S
 from tern.ports import Resolved
 from tests.faults.behaviour import Rejected, Turn, fail, hang, lose_answer
 from tests.flows.gone import (
@@ -576,6 +578,45 @@ def test_it_is_watched_for_ten_minutes_and_then_its_id_is_free(world: World) -> 
     look_again(world, 13)
     assert lines(world)[0].next_look_at is None
     assert guarded() == 0
+
+
+def ended_by_word_while_silent(world: World) -> tuple[str, Any]:
+    """A person called it ended, and its engine has been silent from then on for longer than the watch."""
+    ids = running(world, "A", "B")
+    job = world.engines["A"].jobs.by_id.pop(ids["A"])
+    world.pass_time(3)
+    world.sweep()
+    world.resolve("A", Resolved.ENDED)
+    goes(world, "A")
+    look_again(world, 13)
+    return ids["A"], job
+
+
+def test_silence_does_not_use_up_the_watch(world: World) -> None:
+    """G10: an engine that was silent all the time has shown nothing, and may work when it is back."""
+    remote_id, job = ended_by_word_while_silent(world)
+    assert [line.next_look_at is None for line in lines(world)] == [False]
+    world.engines["A"].jobs.by_id[remote_id] = job
+    comes_back(world, "A")
+    look_again(world, 2)
+    assert [(line.remote_id, line.why) for line in unsettled(world)] == [(remote_id, "contradicted")]
+
+
+def test_two_answers_after_that_end_it(world: World) -> None:
+    ended_by_word_while_silent(world)
+    comes_back(world, "A")
+    look_again(world, 1)
+    assert [line.next_look_at is None for line in lines(world)] == [False]
+    look_again(world, 2)
+    assert [line.next_look_at for line in lines(world)] == [None]
+
+
+def test_and_it_is_not_watched_for_ever(world: World) -> None:
+    """A person has said what is there, and nobody waits for it: a day of silence is enough, whoever can't be asked."""
+    ended_by_word_while_silent(world)
+    world.pass_time(WATCHED_MOST_S)
+    look_again(world, 2)
+    assert [line.next_look_at for line in lines(world)] == [None]
 
 
 def test_a_black_hole_is_gone_as_well(make_world: Callable[..., World]) -> None:

@@ -52,6 +52,8 @@ ELSEWHERE = {
     "tests/flows/test_effect.py": "tern/store/statement tern/store/statement_answer",
     "tests/flows/test_kept_id.py": "tern/flows/keep tern/store/outstanding",
     "tests/flows/test_taken_id.py": "tern/store/identity tern/store/doubt",
+    "tests/flows/test_outstanding_taken.py": "tern/store/taken tern/store/outstanding_settle",
+    "tests/flows/test_outstanding_here.py": "tern/store/outstanding_here",
     "tests/flows/test_gone.py": (
         "tern/blocking tern/domain/outstanding tern/store/gone tern/store/outstanding_hold"
         " tern/store/outstanding_look"

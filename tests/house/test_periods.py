@@ -44,6 +44,7 @@ tern.domain.timing GONE_AFTER_S 600.0 a machine that is replaced, or a network t
 tern.domain.timing OUTSTANDING_LOOK_S 2.0 what has just been given up is most likely seen again soon, or never
 tern.domain.timing OUTSTANDING_LOOK_MOST_S 60.0 for ever; an engine that comes back frees its target within a minute
 tern.domain.timing WATCHED_S 600.0 an engine that tries again by itself does so within minutes
+tern.domain.timing WATCHED_MOST_S 86400.0 an engine that is silent for a day is gone, as a person has said
 tern.domain.timing WOKEN_S 60.0 no transaction lasts so long, so none that was under way then is missed
 tern.domain.timing SAME_TARGET_AGAIN_S 2.0 a cutover that another one of the same target holds up; nobody tells it
 tern.domain.timing CUTOVER_REFUSALS_MAX 5 Tern's own cutovers must not starve those behind

@@ -223,8 +223,8 @@ MUTANTS = (
         "a word is taken against the engine that serves the target now",
         f"{_O} -k 'serves_the_target_now or ended_there'",
         "tern/settling.py",
-        "    if look is None:\n",
-        "    if look is not None:\n",
+        "    look = ports.store.outstanding_here(line.call_id)\n",
+        "    look = None\n",
     ),
     mutant(
         "G15",

@@ -2,9 +2,18 @@
 
 from tests.faults.planted.mutant import FLOWS, mutant
 
-_LOOK = "tern/store/outstanding_look.py"
+_LOOK, _HERE, _CANCEL = (
+    "tern/store/outstanding_look.py",
+    "tern/store/outstanding_here.py",
+    "tern/store/outstanding_cancel.py",
+)
 _TAKEN, _DOUBT, _DOMAIN = "tern/store/taken.py", "tern/store/doubt.py", "tern/domain/outstanding.py"
-_T, _C = f"{FLOWS}outstanding_taken.py", f"{FLOWS}outstanding_cancel.py"
+_T, _C, _H, _G = (
+    f"{FLOWS}outstanding_taken.py",
+    f"{FLOWS}outstanding_cancel.py",
+    f"{FLOWS}outstanding_here.py",
+    f"{FLOWS}gone.py",
+)
 
 MUTANTS = (
     mutant(
@@ -62,14 +71,6 @@ MUTANTS = (
         _TAKEN,
         "    _settle_lines(tx, holder, row, remote_id, caller, words, waiting)\n",
         "",
-    ),
-    mutant(
-        "G13",
-        "nobody is woken where an id was taken",
-        f"{_T} -k by_the_word",
-        _TAKEN,
-        "    wake(tx, [line.id for line in lines], waiting)\n",
-        "    wake(tx, [], [])\n",
     ),
     mutant(
         "G2",
@@ -142,5 +143,64 @@ MUTANTS = (
         "tern/store/projection.py",
         "        take_over_cancels(tx, late)\n",
         "        pass\n",
+    ),
+    mutant(
+        "G2",
+        "a job at a new machine is ended without a person's word",
+        f"{_H} -k 'sent_nowhere or slip'",
+        "tern/settling.py",
+        "    if remote_id == said.same or (look.ends and is_that_database):\n",
+        "    if True:\n",
+    ),
+    mutant(
+        "G10",
+        "an engine's answer to a cancel at a new machine is believed",
+        f"{_H} -k before_a_look",
+        "tern/settling.py",
+        "        found, _ = _asked(look, call, ports)\n    return",
+        "        return None\n    return",
+    ),
+    mutant(
+        "G13",
+        "it is other work, says a person against the very database",
+        f"{_H} -k very_database",
+        "tern/settling.py",
+        "    if remote_id == said.other and not is_that_database:\n",
+        "    if remote_id == said.other:\n",
+    ),
+    mutant(
+        "G13",
+        "what an operation follows at its new machine holds it for ever",
+        f"{_H} -k follows_there",
+        _HERE,
+        "    if remote_id is not None and line.own_id == remote_id and not line.is_finished:\n",
+        "    if False:\n",
+    ),
+    mutant(
+        "G2",
+        "a job of another operation is ended by a person's word",
+        f"{_H} -k another_operation",
+        _HERE,
+        "    if line.is_in_doubt or tx.execute(_IS_ANOTHERS, given).one_or_none() is not None:\n",
+        "    if line.is_in_doubt:\n",
+    ),
+    mutant(
+        "G10",
+        "silence uses up the time in which it is watched",
+        f"{_G} -k use_up",
+        _LOOK,
+        " AND (:is_silent OR silent_looks > 0)",
+        " AND :is_silent AND false",
+    ),
+    mutant(
+        "G10",
+        "what a person has settled is watched for ever",
+        f"{_G} -k watched_for_ever",
+        _LOOK,
+        '    f"   OR tern_clock() < settled_at + make_interval(secs => {WATCHED_MOST_S}) AND (',
+        '    "   OR (',
+        _LOOK,
+        'CASE WHEN c.settled_at IS NULL"\n',
+        'CASE WHEN c.settled_at IS NULL OR true"\n',
     ),
 )
