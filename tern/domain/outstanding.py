@@ -128,11 +128,12 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A look's meaning. words: how it is settled, what it does, or what was said."""
+    """A look's meaning. words: how it is settled, what it does, or what was said. sample: what a job has come to."""
 
     fate: Fate
     words: str
     remote_id: str = ""
+    sample: Sample | None = None
 
 
 def found_by_key(outcome: Outcome[Resolution]) -> Found:
@@ -165,7 +166,7 @@ def found_by_id(outcome: Outcome[Sample], against: tuple[str, ...]) -> Found:
             if sample.state is None:
                 return Found(Fate.SILENT, f"the engine says {sample.said}, which has no meaning here")
             fate = Fate.SETTLED if sample.state.is_finished else Fate.LIVE
-            return Found(fate, sample.state.value)
+            return Found(fate, sample.state.value, sample=sample)
         case Refused(code="NOT_FOUND"):
             return Found(Fate.SETTLED, "not_found")
         case (Refused() | Unknown()) as failed:

@@ -7,6 +7,7 @@ as it is its operation's. Each method is one transaction; nothing here calls any
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from tern.domain.effect import SETTLED_WORDS
 from tern.domain.errors import ScopeRefused
 from tern.domain.identity import ApplyId, DispatchKey, RemoteId, ScopeName
 from tern.domain.model import Claim, Deployment, RemoteCall
@@ -20,6 +21,7 @@ from tern.domain.outstanding import (
 )
 from tern.domain.own_work import against_identity
 from tern.domain.samples import Sample
+from tern.domain.states import State
 from tern.domain.timing import OUTSTANDING_LOOK_MOST_S, WATCHED_MOST_S, WATCHED_S
 from tern.ports import NotClaimed
 from tern.store.deployment import deployment_in
@@ -30,6 +32,7 @@ from tern.store.outstanding_cancel import hand_over_cancel
 from tern.store.outstanding_hold import WHERE_ASKED
 from tern.store.outstanding_settle import concerned_by, lock_applies, settle, tell, wake
 from tern.store.own_work import Judge, evidence_columns
+from tern.store.progress import write_tables
 from tern.store.projection import project_parent
 from tern.store.scope import REMOTE_ID, load_scope
 from tern.store.session import single, transaction
@@ -90,6 +93,11 @@ _KEY_IS_DEAD = text(
     " AND (completed_at IS NOT NULL OR state = 'pending')"
 )
 _APPLIES_OF = text("SELECT apply_id FROM apply_operations WHERE id = ANY(:ids)")
+_ALL_IS_IN = text(
+    # Of those alone of which the look said nothing itself.
+    "UPDATE table_changes SET state = 'completed', settled_by = 'engine', eta_seconds = NULL"
+    " WHERE operation_id = :id AND state <> 'completed' AND NOT ordinal = ANY(CAST(:kept AS integer[]))"
+)
 _WEIGHED = text(
     f"SELECT o.id, {evidence_columns(':remote_id')} FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     " JOIN plans p ON p.id = a.plan_id WHERE o.id = :id"
@@ -149,6 +157,7 @@ class OutstandingLookSteps(Steps):
             with single(self.engine) as tx:
                 _note(tx, call_id, found)
             return ()
+        judge = Judge(() if found.sample is None else (found.sample,))
         with transaction(self.engine) as tx:
             line, applies, rows = lock_line(tx, call_id, found.remote_id)
             who = f"engine:{line.deployment}"
@@ -163,6 +172,8 @@ class OutstandingLookSteps(Steps):
             if holder is not None and holder not in rows:
                 # Whose the id is has changed in this very moment; the next look finds the same.
                 return ()
+            if found.fate is Fate.SETTLED and found.sample is not None and line.is_finished:
+                _take_over_effects(tx, line, found.sample, judge)
             if line.settled_at is not None:
                 # Of two looks at one key the later found what the first has written down; it may be settled by now.
                 if line.settled_as != Fate.BECAME_ID.value:
@@ -283,6 +294,21 @@ def lock_line(
     lock_applies(tx, applies | set(tx.execute(_APPLIES_OF, {"ids": ids}).scalars()))
     rows = lock_operations(tx, ids)
     return tx.execute(_LINE_LOCKED, {"id": call_id}).one(), sorted(applies), rows
+
+
+def _take_over_effects(tx: Connection, line: Row, sample: Sample, judge: Judge) -> None:
+    """What an engine says in the end of what was given up is written down (G10), and counts against what a person
+    believed meanwhile: whoever carries on what is left would run again what is in.
+    """
+    assert sample.state is not None  # noqa: S101 - it is over
+    weighed = tx.execute(_WEIGHED, {"id": line.operation_id, "remote_id": line.remote_id}).one()
+    told = judge.told(tx, weighed, sample)
+    write_tables(tx, {line.operation_id: told}, {line.operation_id: sample.state})
+    if sample.state is State.COMPLETED:
+        kept = [
+            place for place, table in enumerate(told) if table is not None and table.status in SETTLED_WORDS
+        ]
+        tx.execute(_ALL_IS_IN, {"id": line.operation_id, "kept": kept})
 
 
 def _note(tx: Connection, call_id: int, found: Found, *, ends: bool = False) -> None:

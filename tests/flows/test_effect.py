@@ -141,7 +141,7 @@ def test_what_a_person_called_ended_stays_unknown_when_it_is_tried_again(world: 
     assert words(world) == ["unknown"] * 3
     world.ask(Verb.RETRY, "A")
     world.store.settle_uncalled(world.last, 10)
-    assert (world.state("A"), words(world)) == ("pending", ["unknown"] * 3)
+    assert (world.state("A"), words(world)) == ("failed_retryable", ["unknown"] * 3)
 
 
 OLD_END = (

@@ -1,6 +1,7 @@
 """Carrying on what is left of an apply, and never making live again what is carried on elsewhere."""
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,9 @@ from tern.domain.control import Receipt, Verb
 from tern.domain.effect import Effect
 from tern.domain.errors import Refused, UsageError
 from tern.domain.identity import ApplyId, RemoteId
+from tern.domain.model import PlannedChange
 from tern.domain.outcome import Ok
+from tern.domain.outstanding import found_by_id
 from tern.domain.policy import Copy, OnFailure, Policy, Wave
 from tern.domain.rest import Rest
 from tern.domain.rest_asked import NewRest
@@ -26,6 +29,7 @@ from tern.flows.rest import send, show
 from tern.ports import Looked, Poll
 from tern.store.sql import text
 from tests.faults.behaviour import not_accepted
+from tests.flows.gone import comes_back, given_up, lines, look_again, unsettled
 from tests.flows.steps import PARALLEL, settle
 from tests.flows.test_effect import STATEMENTS, begun, told
 from tests.invariants import assert_safe
@@ -327,6 +331,54 @@ def test_a_follow_up_s_statement_is_named_by_its_own_number(world: World) -> Non
     settle_statements(replace(said, effects={1: Effect.NOT_DONE}), world.ports)
     (group,) = shown(world, apply_id=source).groups
     assert [change.ddl for change in group.changes] == [STATEMENTS[1].ddl]
+
+
+def test_what_an_engine_that_came_back_has_completed_is_not_run_again(world: World) -> None:
+    """A person believed that it is not in, and its rest was accepted and waits for what is outstanding."""
+    world.apply("A", "B", policy=ALL_FAIL, changes=STATEMENTS)
+    world.answer_bells()
+    source, remote_id = world.last, given_up(world, "A")
+    world.pass_time(61)
+    said = {1: Effect.DONE, 2: Effect.NOT_DONE, 3: Effect.NOT_DONE}
+    settle_statements(StatementAnswer(world.name("A"), said, "eve", "it burned down"), world.ports)
+    (group,) = shown(world, "A").groups
+    follow_up = sent(world, group.digest, "A", previews=False).apply_id
+    world.answer_bells()
+    comes_back(world, "A")
+    world.engines["A"].set_state(remote_id, "completed")
+    look_again(world, 4)
+    assert [line.settled_as for line in lines(world)] == ["completed"]
+    assert len(world.engines["A"].effects("apply")) == 1
+    operation = world.operation("A", follow_up)
+    assert (operation.state, operation.error_reason) == ("failed", "REST_CHANGED")
+    assert out(shown(world, "A", apply_id=source)) == {"A": ("all of its statements are done", "")}
+    assert_safe(world)
+
+
+@pytest.mark.parametrize(
+    ("state", "said", "left"),
+    [
+        (State.FAILED, ("completed", "failed", "pending"), STATEMENTS[1:]),
+        # Said of the whole change, it is said of each of its statements, but of those that were named.
+        (State.COMPLETED, (), ()),
+        (State.COMPLETED, ("skipped",), STATEMENTS[:1]),
+    ],
+)
+def test_what_an_engine_that_came_back_says_of_each_statement_is_the_last_word(
+    world: World, state: State, said: Sequence[str], left: Sequence[PlannedChange]
+) -> None:
+    world.apply("A", "B", policy=ALL_FAIL, changes=STATEMENTS)
+    world.answer_bells()
+    source, remote_id = world.last, given_up(world, "A")
+    tables = tuple(
+        TableSample("public", "orders", change.ddl, word)
+        for change, word in zip(STATEMENTS, said, strict=False)
+    )
+    sample = Sample(RemoteId(remote_id), state, state.value, tables=tables, revision=99)
+    (line,) = unsettled(world)
+    world.store.record_outstanding(line.id, found_by_id(Ok(sample), ()), line.address)
+    groups = shown(world, "A", apply_id=source).groups
+    assert [change.ddl for group in groups for change in group.changes] == [change.ddl for change in left]
 
 
 def test_a_retry_is_refused_by_name_while_a_follow_up_may_act(world: World) -> None:
