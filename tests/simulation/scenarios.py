@@ -319,6 +319,21 @@ SCENARIOS: Mapping[str, Scenario] = {
             engines={"A": EngineKind(refuses_first=1)},
         ),
         Scenario(
+            # Only an engine that is silent for long is given up; what its job may be doing is asked about first.
+            "retry-of-what-was-given-up",
+            {"A": "completed", "B": "completed"},
+            _CONTINUE,
+            acts=(Ask(Verb.RETRY, _is("failed", "A"), ("A",)),),
+            engines={"A": EngineKind(swallows=1)},
+        ),
+        Scenario(
+            "stop-of-a-retry-of-what-was-given-up",
+            {"A": "completed", "B": "completed"},
+            _CONTINUE,
+            acts=(Ask(Verb.RETRY, _is("failed", "A"), ("A",)), Ask(Verb.STOP, _always, ("A",), at_once=True)),
+            engines={"A": EngineKind(swallows=1)},
+        ),
+        Scenario(
             "pause-and-release",
             {"A": "failed", "B": "completed"},
             Policy(on_failure=OnFailure.PAUSE),
