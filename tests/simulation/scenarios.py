@@ -330,7 +330,10 @@ SCENARIOS: Mapping[str, Scenario] = {
             "stop-of-a-retry-of-what-was-given-up",
             {"A": "completed", "B": "completed"},
             _CONTINUE,
-            acts=(Ask(Verb.RETRY, _is("failed", "A"), ("A",)), Ask(Verb.STOP, _always, ("A",), at_once=True)),
+            acts=(
+                Ask(Verb.RETRY, _is("failed", "A"), ("A",)),
+                Ask(Verb.STOP, _is("failed_retryable", "A"), ("A",)),
+            ),
             engines={"A": EngineKind(swallows=1)},
         ),
         Scenario(
