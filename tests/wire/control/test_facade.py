@@ -159,10 +159,13 @@ def test_nothing_is_told_as_over_that_may_run(state: State, world: World, stubs:
     apply_id = world.apply("A", "B")
     world.answer_bells()
     world.write(
-        "UPDATE apply_operations SET state = :state, completed_at = CASE WHEN :is_over THEN tern_clock() END"
-        " WHERE deployment = 'A'",
+        "UPDATE apply_operations SET state = :state, completed_at = CASE WHEN :is_over THEN tern_clock() END,"
+        # Of a pending one nothing was sent.
+        " dispatch_key = CASE WHEN :was_sent THEN dispatch_key END,"
+        " dispatch_intent_at = CASE WHEN :was_sent THEN dispatch_intent_at END WHERE deployment = 'A'",
         state=state.value,
         is_over=state.is_finished,
+        was_sent=state is not State.PENDING,
     )
     seen = call(stubs.tern.Progress, tern_v1.ProgressRequest(apply_id=f"{apply_id}/A"), READ)
     read = STATES[seen.state]
