@@ -48,6 +48,7 @@ def assert_safe(world: World) -> None:
     for row in operations:
         applies[row.apply_pk].append(row)
     picture = world.picture()
+    _assert_nothing_was_sent_of_what_is_pending(operations, picture)
     for rows in applies.values():
         _assert_ids_have_one_home(rows, picture)
         as_heard = [row for row in heard if row.apply_pk == rows[0].apply_pk]

@@ -90,6 +90,11 @@ FORGED: list[tuple[str, str, Callable[[World], None]]] = [
         of("A", "engine_resume_context = NULL, state = 'waiting_for_cutover', completed_at = NULL"),
     ),
     ("_assert_ids_have_one_home", "completed without an id", of("A", "engine_resume_context = NULL")),
+    (
+        "_assert_nothing_was_sent_of_what_is_pending",
+        "a pending one whose key may have started something",
+        of("B", "engine_resume_context = NULL, state = 'pending', completed_at = NULL"),
+    ),
     ("_assert_parent_is_a_function", "settled over live work", unguarded("state = 'completed'")),
     ("_assert_parent_is_a_function", "one stopped child decided", parent("state = 'running'")),
     ("_assert_targets_are_held_by_what_may_act", "a finished operation that keeps its target", held),

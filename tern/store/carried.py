@@ -41,9 +41,10 @@ IS_PARTLY_DONE: Final = (
 
 IS_TOLD_OTHERWISE: Final = (
     # Of one that carries nothing on nothing is read.
-    "(o.carries_on IS NOT NULL AND o.dispatch_key IS NULL AND EXISTS (SELECT FROM table_changes c JOIN table_changes e"
-    " ON e.id = c.origin_id OR e.origin_id = c.origin_id AND e.operation_id <> o.id"
-    " WHERE c.operation_id = o.id AND e.state NOT IN ('pending', 'skipped', 'failed', 'cancelled', 'reverted')))"
+    "(o.carries_on IS NOT NULL AND o.dispatch_key IS NULL AND EXISTS (SELECT FROM table_changes c CROSS JOIN LATERAL ("
+    "   SELECT f.state FROM table_changes f WHERE f.id = c.origin_id UNION ALL"
+    "   SELECT e.state FROM table_changes e WHERE e.origin_id = c.origin_id AND e.operation_id <> o.id) s"
+    " WHERE c.operation_id = o.id AND s.state NOT IN ('pending', 'skipped', 'failed', 'cancelled', 'reverted')))"
 )
 """Of what operation o is to carry on something is in by now, or may be: an engine that was given up spoke again."""
 
