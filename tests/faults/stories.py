@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tern.domain.control import Verb
+from tern.domain.errors import Refused
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy
 from tern.domain.rest_asked import NewRest, rest_key
 from tern.domain.selection import Selection
@@ -190,8 +191,15 @@ def _was_silent(stage: Stage) -> bool:
 
 
 def _settles(stage: Stage) -> str:
-    if stage.one("SELECT count(*) AS n FROM outstanding_calls WHERE settled_at IS NULL").n:
-        settle_outstanding("A", "eve", "nothing of it is there", stage.ports)
+    def say() -> None:
+        if stage.one("SELECT count(*) AS n FROM outstanding_calls WHERE settled_at IS NULL").n:
+            settle_outstanding("A", "eve", "nothing of it is there", stage.ports)
+
+    try:
+        say()
+    except Refused:
+        # Its engine's answer was lost; whoever is told so says it again.
+        say()
     return "request "
 
 
