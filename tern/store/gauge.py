@@ -50,7 +50,10 @@ GAUGES = text(
     " UNION ALL SELECT 'due', 'dispatch', extract(epoch FROM (SELECT tern_clock()) - min(u.since))"
     f"   FROM busy b CROSS JOIN LATERAL ({_UNTAKEN_SINCE}) u WHERE b.apply_id IS NOT NULL"
     " UNION ALL (SELECT 'due', 'control', extract(epoch FROM (SELECT tern_clock()) - next_attempt_at)"
-    "   FROM control_deliveries WHERE state IN ('pending', 'sent') AND next_attempt_at IS NOT NULL"
+    "   FROM control_deliveries d WHERE state IN ('pending', 'sent') AND next_attempt_at IS NOT NULL"
+    # What waits for another request of its operation, such as a start for a stop's answer, waits for nobody's hand.
+    "   AND NOT EXISTS (SELECT FROM control_deliveries x WHERE x.operation_id = d.operation_id AND x.id <> d.id"
+    "     AND x.state IN ('pending', 'sent') AND x.next_attempt_at > d.next_attempt_at)"
     "   ORDER BY next_attempt_at LIMIT 1)"
     " UNION ALL (SELECT 'due', 'poll', extract(epoch FROM (SELECT tern_clock()) - next_poll_at)"
     "   FROM apply_operations WHERE next_poll_at IS NOT NULL ORDER BY next_poll_at LIMIT 1)"

@@ -7,7 +7,7 @@ as it is its operation's. Each method is one transaction; nothing here calls any
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tern.domain.effect import SETTLED_WORDS
+from tern.domain.effect import SETTLED_WORDS, effect_of
 from tern.domain.errors import ScopeRefused
 from tern.domain.identity import ApplyId, DispatchKey, RemoteId, ScopeName
 from tern.domain.model import Claim, Deployment, RemoteCall
@@ -97,6 +97,12 @@ _ALL_IS_IN = text(
     # Of those alone of which the look said nothing itself.
     "UPDATE table_changes SET state = 'completed', settled_by = 'engine', eta_seconds = NULL"
     " WHERE operation_id = :id AND state <> 'completed' AND NOT ordinal = ANY(CAST(:kept AS integer[]))"
+)
+_EFFECTS = text("SELECT state, settled_by FROM table_changes WHERE operation_id = :id ORDER BY ordinal")
+_SAID_SINCE = text(
+    # Beside what a person gave as the reason, where everybody looks.
+    "UPDATE apply_operations SET error_message = left(concat_ws('; ', nullif(error_message, ''), CAST(:words AS text)), 1000)"
+    " WHERE id = :id"
 )
 _WEIGHED = text(
     f"SELECT o.id, {evidence_columns(':remote_id')} FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
@@ -301,6 +307,7 @@ def _take_over_effects(tx: Connection, line: Row, sample: Sample, judge: Judge) 
     believed meanwhile: whoever carries on what is left would run again what is in.
     """
     assert sample.state is not None  # noqa: S101 - it is over
+    before = tx.execute(_EFFECTS, {"id": line.operation_id}).all()
     weighed = tx.execute(_WEIGHED, {"id": line.operation_id, "remote_id": line.remote_id}).one()
     told = judge.told(tx, weighed, sample)
     write_tables(tx, {line.operation_id: told}, {line.operation_id: sample.state})
@@ -309,6 +316,17 @@ def _take_over_effects(tx: Connection, line: Row, sample: Sample, judge: Judge) 
             place for place, table in enumerate(told) if table is not None and table.status in SETTLED_WORDS
         ]
         tx.execute(_ALL_IS_IN, {"id": line.operation_id, "kept": kept})
+    after = tx.execute(_EFFECTS, {"id": line.operation_id}).all()
+    changed = [
+        f"{number} {effect_of(new.state)}"
+        + (f", where {old.settled_by} had said otherwise" if old.settled_by else "")
+        for number, (old, new) in enumerate(zip(before, after, strict=True), 1)
+        if effect_of(old.state) is not effect_of(new.state)
+    ]
+    if changed:
+        words = f"its engine has said since then: {sample.state}; statements {', '.join(changed)}"
+        tell(tx, line, "statements_told", f"engine:{line.deployment}", words)
+        tx.execute(_SAID_SINCE, {"id": line.operation_id, "words": words})
 
 
 def _note(tx: Connection, call_id: int, found: Found, *, ends: bool = False) -> None:

@@ -352,6 +352,12 @@ def test_what_an_engine_that_came_back_has_completed_is_not_run_again(world: Wor
     operation = world.operation("A", follow_up)
     assert (operation.state, operation.error_reason) == ("failed", "REST_CHANGED")
     assert out(shown(world, "A", apply_id=source)) == {"A": ("all of its statements are done", "")}
+    said_since = "statements 2 done, where eve had said otherwise, 3 done, where eve had said otherwise"
+    assert (
+        f"its engine has said since then: completed; {said_since}"
+        in world.operation("A", source).error_message
+    )
+    assert said_since in next(e.why for e in world.events() if e.event == "statements_told")
     assert_safe(world)
 
 

@@ -7,6 +7,7 @@ from tern.domain.errors import UsageError
 from tern.domain.policy import Copy, Policy
 from tern.domain.selection import Selection
 from tern.ports import Asked, WishReceipt
+from tern.store.gauge import read_gauges
 from tests.faults.behaviour import fail, not_accepted
 from tests.flows.steps import (
     committed_late,
@@ -145,6 +146,23 @@ def test_a_start_waits_for_a_stop_whose_answer_is_missing(world: World) -> None:
     settle(world)
     assert wishes(world) == [("A", "stop", "acknowledged"), ("A", "start", "acknowledged")]
     assert world.state("A") == "running"
+
+
+def test_a_start_that_waits_for_a_stop_is_no_work_that_nobody_takes(world: World) -> None:
+    """Its engine answers nothing, and every try of the stop is made: no alarm rings for the start behind it."""
+    running(world, "A", "B")
+    for method in ("Stop", "Progress", "BatchProgress"):
+        world.engines["A"].always(method, fail("UNAVAILABLE"))
+    world.ask(Verb.STOP, "A")
+    world.answer_bells()
+    world.ask(Verb.START, "A")
+    for _ in range(20):
+        world.pass_time(31)
+        world.sweep()
+    assert open_wishes(world) == [("A", "stop", "pending"), ("A", "start", "pending")]
+    assert read_gauges(world.database).oldest_due_s["control"] < 60
+    world.pass_time(600)
+    assert read_gauges(world.database).oldest_due_s["control"] > 500, "and now nobody is there"
 
 
 def test_a_worker_that_died_at_the_stop_leaves_its_answer_missing(world: World) -> None:
