@@ -104,6 +104,7 @@ def _works_here(line: Outstanding, said: SaidOfJobs, caller: str, reason: str, p
     look = ports.store.outstanding_here(line.call_id)
     if look is None:
         return None
+    knows_key = look.scope is not None and look.claim is not None
     if look.scope is not None and look.claim is not None:
         engine = ports.engines.of(look.deployment)
         found = found_by_key(engine.resolve(look.scope, look.claim, look.claim.key, forbid=True))
@@ -115,7 +116,8 @@ def _works_here(line: Outstanding, said: SaidOfJobs, caller: str, reason: str, p
     assert look.call is not None  # noqa: S101 - what has no key has an id
     call = look.call
     found, identity = _asked(look, call, ports)
-    is_that_database = bool(identity) and identity == look.identity
+    # Nobody but the engine that was sent it, or one that goes on with its storage, knows the very key.
+    is_that_database = knows_key or (bool(identity) and identity == look.identity)
     remote_id = call.remote_id
     if found.fate is not Fate.LIVE:
         return _against(line, look, found, remote_id)

@@ -293,6 +293,13 @@ def _against_a_retry(facts: AdmissionFacts) -> list[_Against]:
         case _ if facts.is_partly_done:
             rest = f"`tern apply --rest-of {facts.scope}` carries on what is left there"
             return [_Against(f"some of its statements are done, and a retry would run all of them; {rest}")]
+        case _ if facts.doubt is Doubt.TAKEN:
+            why = "its engine gave an id of what was sent for it to another operation as well"
+            return [
+                _Against(
+                    f"{why}: first `tern resolve {facts.scope} --as same-work --reason '…'`, if it is its own"
+                )
+            ]
         case _ if facts.is_asked_to_end:
             settles = (
                 f"`tern deployments settle {facts.deployment} --reason '…'` does once its engine answers"

@@ -40,13 +40,15 @@ IS_PARTLY_DONE: Final = (
 """A retry of operation o would run again what is in: it sends all of its statements."""
 
 IS_TOLD_OTHERWISE: Final = (
-    # Of one that carries nothing on nothing is read.
-    "(o.carries_on IS NOT NULL AND o.dispatch_key IS NULL AND EXISTS (SELECT FROM table_changes c CROSS JOIN LATERAL ("
+    # Of one that carries nothing on its own statements alone are read.
+    "(o.dispatch_key IS NULL AND (EXISTS (SELECT FROM table_changes c WHERE c.operation_id = o.id"
+    "   AND c.state = 'completed')"
+    " OR o.carries_on IS NOT NULL AND EXISTS (SELECT FROM table_changes c CROSS JOIN LATERAL ("
     "   SELECT f.state FROM table_changes f WHERE f.id = c.origin_id UNION ALL"
     "   SELECT e.state FROM table_changes e WHERE e.origin_id = c.origin_id AND e.operation_id <> o.id) s"
-    " WHERE c.operation_id = o.id AND s.state NOT IN ('pending', 'skipped', 'failed', 'cancelled', 'reverted')))"
+    " WHERE c.operation_id = o.id AND s.state NOT IN ('pending', 'skipped', 'failed', 'cancelled', 'reverted'))))"
 )
-"""Of what operation o is to carry on something is in by now, or may be: an engine that was given up spoke again."""
+"""Something of what operation o is to do is in by now, or may be: an engine spoke late of what was sent before."""
 
 IS_ASKED_TO_END: Final = (
     "(o.state = 'failed' AND EXISTS (SELECT FROM outstanding_calls c WHERE c.operation_id = o.id"
@@ -70,10 +72,10 @@ def carried_on_from(found: Mapping[str, Any] | None) -> CarriedOn | None:
 
 
 def refuse_told_otherwise(name: ScopeName, row: Row) -> None:
-    """Nothing is run of which was found, since it was to be carried on, that it is in. Raises ScopeRefused."""
+    """Nothing is run of which was found meanwhile that it is in. Raises ScopeRefused."""
     if row.is_told_otherwise:
         rule = "REST_CHANGED"
-        why = "a statement that it carries on was found to be in by now, or nobody can tell any more whether it is:"
+        why = "a statement of it was found to be in by now, or nobody can tell any more whether it is:"
         raise refuse(rule, name, f"{why} tern apply --rest-of {name} shows what is left")
 
 
@@ -81,6 +83,7 @@ _CARRIED = text(
     f"SELECT o.id, {CARRIED_ON_BY} AS by FROM apply_operations o WHERE o.id = ANY(:ids) AND {_IS_CHAINED}"
 )
 _PARTLY_DONE = text(f"SELECT o.id FROM apply_operations o WHERE o.id = ANY(:ids) AND {IS_PARTLY_DONE}")
+_DOUBTED = text("SELECT o.id FROM apply_operations o WHERE o.id = ANY(:ids) AND o.doubt = 'taken'")
 _ASKED_TO_END = text(f"SELECT o.id FROM apply_operations o WHERE o.id = ANY(:ids) AND {IS_ASKED_TO_END}")
 
 
@@ -92,5 +95,7 @@ def kept_from_running_again(tx: Connection, operation_ids: Sequence[int]) -> dic
     words = "some of its statements are done, and all of them would run"
     kept = {row.id: words for row in tx.execute(_PARTLY_DONE, given)}
     kept |= {row.id: "a cancel of what was sent for it is open" for row in tx.execute(_ASKED_TO_END, given)}
+    words = "its engine gave an id of what was sent for it to another operation as well"
+    kept |= {row.id: words for row in tx.execute(_DOUBTED, given)}
     carried = [row for row in tx.execute(_CARRIED, given) if row.by is not None]
     return kept | {row.id: f"it is carried on by {row.by}" for row in carried}

@@ -131,7 +131,7 @@ class DispatchSteps(WithdrawSteps):
             and not scope.deployment.names_another_database,
             offers_resolve=bool(scope.deployment.capabilities.resolve),
             begins_nothing=is_held,
-            is_tried_again=row.error_reason == TRIED_AGAIN and scope.deployment.knows_keys,
+            is_tried_again=row.error_reason == TRIED_AGAIN,
         )
         if how is Approach.WAIT:
             self._wait(tx, row, scope)

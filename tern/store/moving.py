@@ -109,6 +109,13 @@ _STANDS_THERE = text(
     "   AND n.dispatch_key IS NOT DISTINCT FROM c.dispatch_key AND n.remote_id IS NOT DISTINCT FROM c.remote_id)"
     " ORDER BY c.id FOR NO KEY UPDATE OF c"
 )
+_CANCEL_GOES_ALONG = text(
+    "UPDATE outstanding_calls n SET cancel_asked_at = c.cancel_asked_at, cancel_caller = c.cancel_caller,"
+    " cancel_reason = c.cancel_reason FROM outstanding_calls c WHERE c.id = ANY(:ids) AND c.cancel_asked_at IS NOT NULL"
+    " AND n.cancel_asked_at IS NULL AND n.settled_at IS NULL AND n.operation_id = c.operation_id"
+    f" AND {where_asked('n')} = :address AND n.dispatch_key IS NOT DISTINCT FROM c.dispatch_key"
+    " AND n.remote_id IS NOT DISTINCT FROM c.remote_id"
+)
 _IS_THERE_NOW = text(
     # By a key, and by nothing else: what was sent to this engine may be asked about where it is by now.
     "UPDATE outstanding_calls SET proven_address = :address, next_look_at = tern_clock()"
@@ -220,7 +227,9 @@ class MovingSteps(Steps):
         given = {"name": change.name, "address": after.address, "before": before.address}
         tx.execute(_FOLLOWS, {**given, "ids": [row.id for row in rows]})
         words = f"the same is outstanding at {after.address}, where its engine was proven to be"
-        settle(tx, tx.execute(_STANDS_THERE, given).all(), as_="moved", who=self.owner, reason=words)
+        moved = tx.execute(_STANDS_THERE, given).all()
+        tx.execute(_CANCEL_GOES_ALONG, {"ids": [line.id for line in moved], "address": after.address})
+        settle(tx, moved, as_="moved", who=self.owner, reason=words)
         tx.execute(_IS_THERE_NOW, given)
 
     def _doubt(

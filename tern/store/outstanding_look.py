@@ -28,7 +28,7 @@ from tern.store.deployment import deployment_in
 from tern.store.doubt import doubt, holder_of_id, lock_operations
 from tern.store.event import Happening, append
 from tern.store.outstanding import Sent, Why, open_outstanding
-from tern.store.outstanding_cancel import hand_over_cancel
+from tern.store.outstanding_cancel import ask_to_end, hand_over_cancel
 from tern.store.outstanding_hold import WHERE_ASKED
 from tern.store.outstanding_settle import concerned_by, lock_applies, settle, tell, wake
 from tern.store.own_work import Judge, evidence_columns
@@ -98,10 +98,12 @@ _ALL_IS_IN = text(
     "UPDATE table_changes SET state = 'completed', settled_by = 'engine', eta_seconds = NULL"
     " WHERE operation_id = :id AND state <> 'completed' AND NOT ordinal = ANY(CAST(:kept AS integer[]))"
 )
+_DEPLOYMENT = text("SELECT * FROM deployments WHERE name = :name")
 _EFFECTS = text("SELECT state, settled_by FROM table_changes WHERE operation_id = :id ORDER BY ordinal")
 _SAID_SINCE = text(
     # Beside what a person gave as the reason, where everybody looks.
-    "UPDATE apply_operations SET error_message = left(concat_ws('; ', nullif(error_message, ''), CAST(:words AS text)), 1000)"
+    "UPDATE apply_operations SET error_message ="
+    " left(concat_ws('; ', nullif(error_message, ''), CAST(:words AS text)), 1000)"
     " WHERE id = :id"
 )
 _WEIGHED = text(
@@ -119,12 +121,12 @@ class OutstandingLookSteps(Steps):
             line = tx.execute(LINE_OF, {"id": call_id}).one_or_none()
             if line is None:
                 return NotClaimed("there is no such line")
-            found = tx.execute(
-                text("SELECT * FROM deployments WHERE name = :name"), {"name": line.deployment}
-            ).one_or_none()
+            found = tx.execute(_DEPLOYMENT, {"name": line.deployment}).one_or_none()
             if found is not None and _is_followed(line, found):
                 line, _, _ = lock_line(tx, call_id)
-                if line.settled_at is None:
+                # Under the locks: it may have been given up, or its deployment have moved by a word, meanwhile.
+                here = tx.execute(_DEPLOYMENT, {"name": line.deployment}).one_or_none()
+                if line.settled_at is None and here is not None and _is_followed(line, here):
                     settle(tx, [line], as_="followed", who=self.owner)
                     hand_over_cancel(tx, line, f"the operation is followed as {line.remote_id} by now")
                     project_parent(tx, line.apply_id, self.owner)
@@ -178,7 +180,9 @@ class OutstandingLookSteps(Steps):
             if holder is not None and holder not in rows:
                 # Whose the id is has changed in this very moment; the next look finds the same.
                 return ()
-            if found.fate is Fate.SETTLED and found.sample is not None and line.is_finished:
+            # Where its operation follows an id, that one's looks say what it has come to.
+            is_alone = line.is_finished or line.own_id is None
+            if found.fate is Fate.SETTLED and found.sample is not None and is_alone:
                 _take_over_effects(tx, line, found.sample, judge)
             if line.settled_at is not None:
                 # Of two looks at one key the later found what the first has written down; it may be settled by now.
@@ -222,6 +226,8 @@ class OutstandingLookSteps(Steps):
         else:
             words = f"it was let go, and the engine at {line.asked_at} says {found.words}"
             call_id = open_outstanding(tx, _sent(line), why=Why.CONTRADICTED, caller=self.owner, reason=words)
+            if line.cancel_asked_at is not None and line.settled_as == "said":
+                ask_to_end(tx, [call_id], line.cancel_caller, line.cancel_reason)
             tell(tx, line, "contradicted", who, words, call_id)
         tx.execute(text("UPDATE outstanding_calls SET next_look_at = NULL WHERE id = :id"), {"id": line.id})
 

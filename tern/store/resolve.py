@@ -38,6 +38,15 @@ _WEIGHED = text(
     f"SELECT o.id, {evidence_columns(':remote_id')} FROM apply_operations o JOIN applies a ON a.id = o.apply_id"
     " JOIN plans p ON p.id = a.plan_id WHERE o.id = :id"
 )
+_VOUCHED_FOR = text(
+    # Under whatever number of the engine that the deployment has by now.
+    "SELECT a.apply_identifier || '/' || h.deployment FROM remote_ids i"
+    " JOIN apply_operations h ON h.id = i.operation_id JOIN applies a ON a.id = h.apply_id"
+    " JOIN deployments d ON d.name = :deployment"
+    " WHERE i.remote_id = :remote_id AND i.operation_id <> :id AND h.doubt = '' AND h.completed_at IS NULL"
+    " AND (i.engine_number = d.engine_number"
+    "   OR h.deployment IN (SELECT e.name FROM deployments e WHERE e.engine_number = d.engine_number)) LIMIT 1"
+)
 _FOLLOWED_AGAIN = (
     ", error_message = '', error_reason = '', remote_identity = '', next_poll_at = tern_clock(), claim_token = NULL,"
     " claim_owner = NULL, claim_expires_at = NULL"
@@ -224,6 +233,11 @@ def _checked(
     """The id to follow from now on, where that is the answer; raises Refused where the answer does not fit."""
     doubt = Doubt(row.doubt)
     if found is Resolved.SAME_WORK and doubt is Doubt.TAKEN and has_an_id(tx, row):
+        given = {"deployment": row.deployment, "remote_id": row.remote_id, "id": row.id}
+        if (other := tx.execute(_VOUCHED_FOR, given).scalar_one_or_none()) is not None:
+            message = f"the remote id {row.remote_id} is the work of {other}, as somebody has said"
+            step = f"Say what became of its own: tern resolve {name} --as ended --reason '…'"
+            raise Refused(message, next_step=step, reason="REMOTE_ID_TAKEN")
         # In whatever state, and without an id of its own too: what is outstanding of it is in the same doubt.
         return None
     if row.state != State.UNCERTAIN.value:

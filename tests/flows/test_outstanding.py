@@ -147,7 +147,7 @@ def test_who_asked_and_why_stands_in_the_record(world: World) -> None:
     assert remote_id in request.outcomes[0]["reason"]
     world.last = first  # type: ignore[assignment]
     told = [event.event for event in world.events("A")]
-    assert told[-2:] == ["outstanding_cancel_sent", "outstanding_settled"]
+    assert told[-3:] == ["outstanding_cancel_sent", "statements_told", "outstanding_settled"]
 
 
 def test_a_key_that_is_to_end_hands_that_on_to_what_it_started(world: World) -> None:

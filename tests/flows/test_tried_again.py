@@ -36,17 +36,24 @@ from tests.world import World
 OLD_RETRY = (
     "WITH taken AS (INSERT INTO target_reservations (environment, database, deployment, apply_id, operation_id)"
     "   SELECT a.environment, a.database, o.deployment, a.id, o.id FROM apply_operations o"
-    "   JOIN applies a ON a.id = o.apply_id WHERE o.deployment = 'A'),"
-    " told AS (INSERT INTO apply_events (apply_id, operation_id, event, who, why, before, after)"
-    "   SELECT o.apply_id, o.id, 'retry', 'bob', 'once more', 'failed', 'failed_retryable' FROM apply_operations o"
-    "   WHERE o.deployment = 'A')"
+    "   JOIN applies a ON a.id = o.apply_id WHERE o.deployment = 'A')"
     " UPDATE apply_operations SET state = 'pending', state_changed_at = tern_clock(), completed_at = NULL,"
     " dispatch_intent_at = tern_clock(), next_attempt_at = NULL, rung_at = NULL, answered_attempts = 0,"
     " error_message = '', error_reason = '' WHERE deployment = 'A'"
 )
-"""What a worker of the version before writes."""
+OLD_EVENT = (
+    "INSERT INTO apply_events (apply_id, operation_id, event, who, why, before, after)"
+    " SELECT apply_id, id, 'retry', 'bob', 'once more', 'failed', 'pending' FROM apply_operations"
+    " WHERE deployment = 'A'"
+)
+"""What a worker of the version before writes, in its order."""
 
 GOES_ON = Policy(copy=Copy.ROLLING, on_failure=OnFailure.CONTINUE)
+
+
+def tried_again_as_of_old(world: World) -> None:
+    world.write(OLD_RETRY)
+    world.write(OLD_EVENT)
 
 
 def until_uncertain(world: World, step_s: float) -> None:
@@ -308,7 +315,7 @@ def test_a_retry_that_a_cancel_of_what_was_sent_came_before_fails(world: World) 
 def test_a_worker_of_the_version_before_makes_nothing_pending_whose_key_may_act(world: World) -> None:
     """Migration 0017: it puts every retry back in line as pending; the database knows better."""
     ended(world)
-    world.write(OLD_RETRY)
+    tried_again_as_of_old(world)
     operation = world.operation("A")
     assert (operation.state, operation.dispatch_key is None) == ("failed_retryable", False)
     world.engines["A"].always("Resolve", None)

@@ -34,7 +34,7 @@ from tests.flows.test_rest import (
     shown,
     told_of,
 )
-from tests.flows.test_tried_again import OLD_RETRY, ended
+from tests.flows.test_tried_again import ended, tried_again_as_of_old
 from tests.invariants import assert_safe
 from tests.world import World
 
@@ -368,7 +368,7 @@ def test_what_was_pending_with_a_key_that_may_act_asks_about_it_on_the_way_up(
     world = make_world("A", "B")
     ended(world)
     migrate(world.database, below("0017"))
-    world.write(OLD_RETRY)
+    tried_again_as_of_old(world)
     assert world.state("A") == "pending"
     migrate(world.database)
     assert world.state("A") == "failed_retryable"

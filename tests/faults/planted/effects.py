@@ -149,7 +149,7 @@ MUTANTS = (
         "what an engine that came back has completed is not written down",
         f"{REST} -k came_back",
         "tern/store/outstanding_look.py",
-        "            if found.fate is Fate.SETTLED and found.sample is not None and line.is_finished:",
+        "            if found.fate is Fate.SETTLED and found.sample is not None and is_alone:",
         "            if False:",
     ),
     mutant(

@@ -43,7 +43,7 @@ MUTANTS = (
         "two lines that a proof brings together are in each other's way",
         f"{_M} -k does_not_stand_for",
         _STORE,
-        '        settle(tx, tx.execute(_STANDS_THERE, given).all(), as_="moved", who=self.owner, reason=words)\n',
+        '        settle(tx, moved, as_="moved", who=self.owner, reason=words)\n',
         "",
     ),
     mutant(
