@@ -5,7 +5,7 @@ is slower than the one they were set on they grow with what a rollout without an
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +124,7 @@ class Drills:
 
     def _broker_wiped(self) -> float:
         names = [self._place("steady", number) for number in range(3)]
-        self._until(lambda: self.office.are_free(names), "something holds a target")
+        self._until_free(names)
         since = time.monotonic()
         apply_id = self._enqueue(*names, policy=_PARALLEL)
         usual_s = self._until_completed(apply_id) - since
@@ -137,7 +137,7 @@ class Drills:
 
     def _enqueue(self, *names: str, policy: Policy | None = None) -> ApplyId:
         """Once nothing holds these targets: a call that another drill left without an answer does so for a minute."""
-        self._until(lambda: self.office.are_free(names), f"something holds a target of {', '.join(names)}")
+        self._until_free(names)
         return self.office.enqueue(*names, policy=policy)
 
     def _place(self, kind: str, number: int) -> str:
@@ -155,6 +155,12 @@ class Drills:
     def _until_completed(self, apply_id: ApplyId) -> float:
         self._until(lambda: self._row(apply_id).apply_state == "completed", f"{apply_id} never completed")
         return time.monotonic()
+
+    def _until_free(self, names: Sequence[str]) -> None:
+        try:
+            self._until(lambda: not self.office.held(names), "nobody gave it back")
+        except TimeoutError as late:
+            raise TimeoutError("; ".join(self.office.held(names))) from late
 
     def _until(self, condition: Callable[[], bool], words: str) -> None:
         def holds() -> bool:

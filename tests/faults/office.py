@@ -35,6 +35,7 @@ CHANGES = (
 
 LOST = (StorageUnavailable, psycopg.Error)
 LIVE = "a.state NOT IN ('completed', 'failed', 'cancelled')"
+_HOLDS = "(o.state = 'stopped' AND EXISTS (SELECT FROM target_reservations t WHERE t.operation_id = o.id))"
 
 
 @dataclass
@@ -82,7 +83,8 @@ class Office:
         """One round of bringing everything to its end; how many operations are not there yet."""
         for new in list(self._unanswered):
             self._enqueue(new)
-        live = self.operations(LIVE)
+        # What is stopped at its engine holds its target, also once its rollout has failed.
+        live = self.operations(f"({LIVE} OR {_HOLDS})")
         self._judge(live)
         for row in live:
             self._bring_on(row)
@@ -112,14 +114,21 @@ class Office:
             swept = text("SELECT EXISTS (SELECT 1 FROM sweep_leases WHERE finished_at IS NOT NULL)")
             return bool(tx.execute(swept).scalar_one())
 
-    def are_free(self, names: Sequence[str]) -> bool:
-        """Nobody holds a target of these, nor does a call that may still act."""
+    def held(self, names: Sequence[str]) -> list[str]:
+        """Whose work, or whose call that may still act, holds a target of these."""
         with self.database.connect() as tx:
-            held = text(
-                "SELECT EXISTS (SELECT 1 FROM target_reservations WHERE deployment = ANY(:names)"
-                " AND NOT tern_wait_is_over(held_since, held_for_s, tern_clock()))"
+            rows = tx.execute(
+                text(
+                    "SELECT t.deployment, o.state, a.apply_identifier, a.state AS apply_state FROM target_reservations t"
+                    " LEFT JOIN apply_operations o ON o.id = t.operation_id LEFT JOIN applies a ON a.id = t.apply_id"
+                    " WHERE t.deployment = ANY(:names) AND NOT tern_wait_is_over(held_since, held_for_s, tern_clock())"
+                ),
+                {"names": list(names)},
             )
-            return not tx.execute(held, {"names": list(names)}).scalar_one()
+            return [
+                f"{row.deployment} is held by {row.apply_identifier} ({row.apply_state}), which is {row.state} there"
+                for row in rows
+            ]
 
     def enqueue(self, *deployments: str, policy: Policy | None = None) -> ApplyId:
         """A rollout that must be taken."""
