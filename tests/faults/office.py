@@ -119,8 +119,9 @@ class Office:
         with self.database.connect() as tx:
             rows = tx.execute(
                 text(
-                    "SELECT t.deployment, o.state, a.apply_identifier, a.state AS apply_state FROM target_reservations t"
-                    " LEFT JOIN apply_operations o ON o.id = t.operation_id LEFT JOIN applies a ON a.id = t.apply_id"
+                    "SELECT t.deployment, o.state, a.apply_identifier, a.state AS apply_state"
+                    " FROM target_reservations t LEFT JOIN apply_operations o ON o.id = t.operation_id"
+                    " LEFT JOIN applies a ON a.id = t.apply_id"
                     " WHERE t.deployment = ANY(:names) AND NOT tern_wait_is_over(held_since, held_for_s, tern_clock())"
                 ),
                 {"names": list(names)},
