@@ -9,6 +9,7 @@ from tern.domain.states import State
 from tern.facts import CarriedOn, OperationRecord
 
 _SHOWS = "shows what is left there, and how it is carried on; sends nothing"
+_SETTLED = frozenset({Effect.DONE, Effect.NOT_DONE})
 
 
 def way_of(carried: CarriedOn, scope: str) -> tuple[str, str]:
@@ -44,22 +45,42 @@ def ways_on(scope: str, record: OperationRecord, *, is_over: bool) -> Iterator[t
         )
     elif has_a_rest(record, is_over=is_over):
         done = sum(table.effect is Effect.DONE for table in record.tables)
-        what = f"failed, with {done} of {len(record.tables)} statements done"
+        what = f"{record.state}, with {done} of {len(record.tables)} statements done"
         if record.follow_ups:
             what += f"; carried on in vain by {', '.join(record.follow_ups)}"
-        yield what, f"tern apply --rest-of {scope}", _SHOWS
+        yield from ((what, *way) for way in ways_out(scope, record))
+
+
+def ways_out(scope: str, record: OperationRecord) -> Iterator[tuple[str, str]]:
+    """Each command that is taken now of an operation that is over, and what it would do, needed or not."""
+    if may_be_retried(record):
+        yield f"tern retry {scope} --reason '…'", "tries all of it again: no engine gave it an id"
+    if may_be_carried_on(record):
+        yield f"tern apply --rest-of {scope}", _SHOWS
 
 
 def has_a_rest(record: OperationRecord, *, is_over: bool) -> bool:
-    """Something of it is left that is carried on by a rollout of its own, and nobody does that."""
-    if (carried := record.carried_on) is not None:
-        return carried.leaves_more and not carried.is_in_doubt
-    effects = [table.effect for table in record.tables]
-    if record.state is not State.FAILED or Effect.UNKNOWN in effects:
+    """Something of it is left that is carried on by a rollout of its own, nobody does that, and somebody should."""
+    if not may_be_carried_on(record):
         return False
     is_half_done = half_done(record.state, [table.state for table in record.tables])
-    is_at_engine = is_over and record.remote_id is not None
-    return is_half_done or (is_at_engine and any(effect is not Effect.DONE for effect in effects))
+    return record.carried_on is not None or is_half_done or (is_over and record.state is State.FAILED)
+
+
+def may_be_carried_on(record: OperationRecord) -> bool:
+    """A follow-up that is asked for by its name finds something to do."""
+    if (carried := record.carried_on) is not None:
+        return carried.leaves_more and not carried.is_in_doubt
+    is_over = record.state.is_finished and record.state is not State.COMPLETED
+    is_revived = any(wish.verb in {Verb.START, Verb.RETRY} for wish in record.open_wishes)
+    effects = {table.effect for table in record.tables}
+    return is_over and not is_revived and Effect.NOT_DONE in effects and effects <= _SETTLED
+
+
+def needs_its_name(record: OperationRecord) -> bool:
+    """Whoever was to do it was cancelled, which somebody meant: its rest is carried on only where it is named."""
+    last = record.state if record.carried_on is None else record.carried_on.state
+    return last in {State.CANCELLED, State.REVERTED}
 
 
 def after_a_word(scope: str, record: OperationRecord) -> str:

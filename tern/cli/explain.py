@@ -9,13 +9,13 @@ from rich.text import Text
 from tern.blocking import outstanding_of
 from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
-from tern.cli.picture import details, hold_words, picture, show, sign_of
+from tern.cli.picture import details, hold_words, picture, show, sign_of, ways_of_all
 from tern.cli.show import operation_picture
 from tern.cli.words import SET_BACK, duration, one_line, plural
 from tern.domain.holds import ClearedBy, Hold, HoldKind
 from tern.domain.states import State
 from tern.domain.subject import Subject
-from tern.leftover import way_of
+from tern.leftover import way_of, ways_out
 from tern.view import ApplyView, OperationView, apply_view
 
 MOST_NAMED = 6
@@ -58,13 +58,7 @@ def _json(view: ApplyView, chosen: tuple[OperationView, ...]) -> dict[str, objec
 def _verdict(view: ApplyView, operation: OperationView) -> Iterator[Text]:
     """One sentence, and the commands that lead on."""
     if operation.state.is_finished:
-        yield Text(f"  It is {operation.state.value}; nothing moves it any more.")
-        if (carried := operation.record.carried_on) is not None:
-            yield Text(f"  It is {one_line(carried.words)}.")
-            if not carried.leaves_more:
-                command, consequence = way_of(carried, operation.scope)
-                yield Text(f"  {command}", "bold")
-                yield Text(f"    {consequence}", "dim")
+        yield from _of_one_that_is_over(view, operation)
     elif operation.moves_by_itself and operation.state is not State.PENDING:
         says = "; above is what its engine says" if operation.under_way and operation.under_way.detail else ""
         yield Text(f"  Tern holds nothing back{says}.")
@@ -85,6 +79,48 @@ def _verdict(view: ApplyView, operation: OperationView) -> Iterator[Text]:
             yield Text(f"    {blocker.consequence}", "dim")
 
 
+def _of_one_that_is_over(view: ApplyView, operation: OperationView) -> Iterator[Text]:
+    """How it ended, who has it now, and what a person can do about it; what needs one follows by itself."""
+    record, state = operation.record, operation.state.value
+    needed = {blocker.command for blocker in view.blockers if blocker.deployment == operation.deployment}
+    ways = [way for way in ways_out(operation.scope, record) if way[0] not in needed]
+    if record.open_wishes:
+        asked = ", ".join(f"a {wish.verb}" for wish in record.open_wishes)
+        yield Text(f"  It is {state}; {asked} of it is on its way.")
+    elif ways or needed:
+        yield Text(f"  It is {state}; nothing moves it by itself any more.")
+    else:
+        yield Text(f"  It is {state}; nothing moves it any more.")
+    if (carried := record.carried_on) is not None:
+        yield Text(f"  It is {one_line(carried.words)}.")
+        if not carried.leaves_more:
+            ways.insert(0, way_of(carried, operation.scope))
+    for command, consequence in ways:
+        yield Text(f"  {command}", "bold")
+        yield Text(f"    {consequence}", "dim")
+
+
+def _of_what_is_over(view: ApplyView) -> Iterator[Text]:
+    """What failed, and whether somebody has to do something about it."""
+    failed = [
+        each for each in view.operations if each.state is State.FAILED and each.record.carried_on is None
+    ]
+    for operation in failed[:MOST_NAMED]:
+        yield Text.assemble(("  ✖ ", "red"), (operation.deployment, "bold"), f"  {details(operation)}")
+    asked = [each.deployment for each in view.operations if each.record.open_wishes]
+    if asked:
+        more = f" and {len(asked) - MOST_NAMED:,} more" if len(asked) > MOST_NAMED else ""
+        yield Text(f"  {view.headline}; asked for and on its way: {', '.join(asked[:MOST_NAMED])}{more}.")
+    elif view.blockers:
+        yield Text(f"  {view.headline}; nothing moves by itself: above is what needs you.")
+    else:
+        yield Text(f"  {view.headline}; nothing waits for anything.")
+    if len(failed) > 1:
+        for command, consequence in ways_of_all(view):
+            yield Text(f"  {command}", "bold")
+            yield Text(f"    {consequence}, of all at once", "dim")
+
+
 def _reasons(view: ApplyView) -> Iterator[Text]:
     """Each reason once, with the deployments that it holds: the same height for 3 and for 10,000."""
     held: dict[tuple[str, ClearedBy, str], list[OperationView]] = defaultdict(list)
@@ -97,16 +133,7 @@ def _reasons(view: ApplyView) -> Iterator[Text]:
                 until[key] = max(until.get(key, 0.0), hold.until_s)
     if not held:
         if view.facts.state.is_settled:
-            failed = [
-                each
-                for each in view.operations
-                if each.state is State.FAILED and each.record.carried_on is None
-            ]
-            for operation in failed[:MOST_NAMED]:
-                yield Text.assemble(
-                    ("  ✖ ", "red"), (operation.deployment, "bold"), f"  {details(operation)}"
-                )
-            yield Text(f"  {view.headline}; nothing waits for anything.")
+            yield from _of_what_is_over(view)
             return
         moving = [operation for operation in view.operations if operation.moves_by_itself]
         words = ", ".join(f"{each.deployment} ({sign_of(each).word})" for each in moving[:MOST_NAMED])

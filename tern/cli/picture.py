@@ -30,7 +30,7 @@ from tern.domain.effect import Effect
 from tern.domain.holds import Hold, HoldKind
 from tern.domain.states import ApplyState, State
 from tern.facts import OperationRecord, TableFacts
-from tern.leftover import has_a_rest, may_be_retried
+from tern.leftover import has_a_rest, may_be_retried, needs_its_name
 from tern.view import ApplyView, OperationView
 from tern.wave import WaveView
 
@@ -302,11 +302,7 @@ def _next_steps(view: ApplyView) -> list[Text]:
             steps.append((f"tern logs {apply_id}", "who did what, and when"))
         case ApplyState.FAILED:
             steps.append((f"tern explain {apply_id}", "what failed, and what can be done"))
-            if any(may_be_retried(each.record) for each in view.operations):
-                command = f"tern retry {apply_id} --state failed --reason '…'"
-                steps.append((command, "tries again what no engine gave an id"))
-            if any(has_a_rest(each.record, is_over=True) for each in view.operations):
-                steps.append((f"tern apply --rest-of {apply_id}", "shows what is left; sends nothing"))
+            steps += ways_of_all(view)
         case ApplyState.STOPPED:
             stopped = [each for each in view.operations if each.state is State.STOPPED]
             if drained := [each.deployment for each in stopped if each.record.drained]:
@@ -324,6 +320,16 @@ def _next_steps(view: ApplyView) -> list[Text]:
     return [
         Text.assemble("  ", (command.ljust(width), "bold"), (f"   {what}", "dim")) for command, what in steps
     ]
+
+
+def ways_of_all(view: ApplyView) -> Iterator[tuple[str, str]]:
+    """The commands that lead on from everything that failed at once."""
+    if any(may_be_retried(each.record) for each in view.operations):
+        command = f"tern retry {view.facts.apply_id} --state failed --reason '…'"
+        yield command, "tries again what no engine gave an id"
+    left = [each.record for each in view.operations if has_a_rest(each.record, is_over=True)]
+    if not all(map(needs_its_name, left)):
+        yield f"tern apply --rest-of {view.facts.apply_id}", "shows what is left; sends nothing"
 
 
 def _follow_ups(view: ApplyView) -> Iterator[tuple[str, str]]:

@@ -198,3 +198,30 @@ def test_a_digest_that_was_sent_names_its_follow_up_and_who_sent_it(
         assert f"tern get {follow_up}" in said
         assert "--key" not in said
     assert world.one("SELECT count(*) AS n FROM applies").n == 2
+
+
+def test_what_no_engine_took_is_told_its_ways_out_wherever_one_looks(world: World, tern: Tern) -> None:
+    """Nothing of it is in and no id is there: it is tried again, or carried on; and somebody is needed for either."""
+    for name in ("A", "B"):
+        world.engines[name].script("Apply", not_accepted())
+    world.apply("A", "B", policy=ALL_FAIL, changes=STATEMENTS)
+    world.answer_bells()
+    source = str(world.last)
+    assert "nothing waits for anything" not in tern("explain", source).out
+    for look in (("explain", source), ("get", source), ("explain", f"{source}/A")):
+        found = [" ".join(words) for words in commands(tern, *look)]
+        assert f"retry {source}/A --reason the data is mended" in found, look
+        assert f"apply --rest-of {source}/A" in found, look
+    for look in (("explain", source), ("get", source)):
+        found = [" ".join(words) for words in commands(tern, *look)]
+        assert f"retry {source} --state failed --reason the data is mended" in found, look
+        assert f"apply --rest-of {source}" in found, look
+    all_of_use(tern, source, "A", "B")
+    assert tern("retry", f"{source}/A", *WHY).code == 0
+    # Asked for, neither is printed of it once more; of the other both are.
+    for look in (("explain", f"{source}/A"), ("explain", source)):
+        assert not [words for words in commands(tern, *look) if words[1:3] == [f"{source}/A", "--reason"]], (
+            look
+        )
+    assert "a retry of it is on its way" in tern("explain", f"{source}/A").out
+    assert "asked for and on its way: A" in tern("explain", source).out

@@ -63,8 +63,9 @@ def test_a_verdict_is_explained_by_what_failed(world: World, tern: Tern) -> None
     world.run(until=lambda: world.apply_row().state == "failed")
     done = tern("explain", apply_id)
     assert "✖ A  no space left" in done.out
-    assert "nothing waits for anything" in done.out
-    assert "nothing moves it any more" in tern("explain", f"{apply_id}/B").out
+    assert "above is what needs you" in done.out
+    assert "nothing waits for anything" not in done.out
+    assert "nothing moves it by itself any more" in tern("explain", f"{apply_id}/B").out
 
 
 def test_a_reason_that_holds_thousands_is_said_once(world: World) -> None:

@@ -31,6 +31,14 @@ MUTANTS = (
     ),
     mutant(
         "G15",
+        "what no engine took needs nobody once its rollout is over",
+        f"{_CARRIED} -k no_engine_took",
+        "tern/leftover.py",
+        " or (is_over and record.state is State.FAILED)\n",
+        " or (is_over and record.remote_id is not None)\n",
+    ),
+    mutant(
+        "G15",
         "a digest that was sent is one that differs",
         f"{_CARRIED} -k digest_that_was_sent",
         "tern/flows/rest.py",
