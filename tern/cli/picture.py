@@ -29,7 +29,7 @@ from tern.domain.drift import warnings
 from tern.domain.effect import Effect
 from tern.domain.holds import Hold, HoldKind
 from tern.domain.states import ApplyState, State
-from tern.facts import OperationRecord, TableFacts
+from tern.facts import CarriedOn, OperationRecord, TableFacts
 from tern.leftover import has_a_rest, may_be_retried, needs_its_name
 from tern.view import ApplyView, OperationView
 from tern.wave import WaveView
@@ -333,14 +333,21 @@ def ways_of_all(view: ApplyView) -> Iterator[tuple[str, str]]:
 
 
 def _follow_ups(view: ApplyView) -> Iterator[tuple[str, str]]:
-    """The applies that carry on what was left, each once, the first few."""
-    found = dict.fromkeys(
-        each.record.carried_on.by.split("/")[0]
-        for each in view.operations
-        if each.record.carried_on is not None and each.state.is_finished
-    )
-    for name in list(found)[:MOST_FOLLOW_UPS]:
-        yield f"tern get {name}", "carries on what was left"
+    """The applies that carry on what was left, or were to, each once, the first few."""
+    found: dict[str, list[CarriedOn]] = {}
+    for each in view.operations:
+        if (carried := each.record.carried_on) is not None and each.state.is_finished:
+            found.setdefault(carried.by.split("/")[0], []).append(carried)
+    for name, parts in list(found.items())[:MOST_FOLLOW_UPS]:
+        yield f"tern get {name}", _said_of_follow_up(parts)
+
+
+def _said_of_follow_up(parts: Sequence[CarriedOn]) -> str:
+    if not all(each.state.is_finished for each in parts):
+        return "carries on what was left"
+    if any(each.leaves_more for each in parts):
+        return "was to carry on what was left, and has ended without doing all of it"
+    return "has carried on what was left"
 
 
 def outcome_words(view: ApplyView) -> str:

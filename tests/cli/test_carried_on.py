@@ -225,3 +225,39 @@ def test_what_no_engine_took_is_told_its_ways_out_wherever_one_looks(world: Worl
         )
     assert "a retry of it is on its way" in tern("explain", f"{source}/A").out
     assert "asked for and on its way: A" in tern("explain", source).out
+
+
+def test_what_was_cancelled_half_done_is_carried_on_by_its_name(world: World, tern: Tern) -> None:
+    """Another change is refused over it, so somebody is needed; unnamed it would be left out."""
+    world.apply("A", policy=ALL_FAIL, changes=STATEMENTS)
+    world.answer_bells()
+    source = str(world.last)
+    told(world, State.CANCELLED, "completed", "completed", "pending", name="A")
+    with pytest.raises(Refused):
+        world.apply("A", accept_drift=False)
+    rest = ["apply", "--rest-of", f"{source}/A"]
+    for look in (("get", source), ("explain", source), ("explain", f"{source}/A")):
+        assert rest in commands(tern, *look), look
+        assert [*rest[:2], source] not in commands(tern, *look), look
+    assert "cancelled, with 2 of 3 statements done" in one_line(tern("explain", source).out)
+    all_of_use(tern, source, "A")
+    words = printed(tern(*rest).out, "tern apply --rest-of")
+    follow_up = ApplyId(tern(*words, "--json").data["apply_id"])
+    assert rest not in commands(tern, "explain", source)
+    assert re.search(rf"tern get {follow_up} +carries on what was left", tern("get", source).out)
+    world.run(until=lambda: world.remote_id("A", follow_up) is not None)
+    told_of(world, follow_up, State.COMPLETED, "completed")
+    assert re.search(rf"tern get {follow_up} +has carried on what was left", tern("get", source).out)
+
+
+def test_a_follow_up_that_was_cancelled_half_done_is_not_said_to_carry_on(
+    half_done: str, world: World, tern: Tern
+) -> None:
+    follow_up = carried(world, tern, half_done, "A", "B")
+    for name in ("A", "B"):
+        told_of(world, follow_up, State.CANCELLED, "completed", "pending", name=name)
+    out = tern("get", half_done).out
+    assert re.search(rf"tern get {follow_up} +was to carry on what was left, and has ended", out)
+    found = [words for words in commands(tern, "get", half_done) if words[:2] == ["apply", "--rest-of"]]
+    assert found == [["apply", "--rest-of", f"{half_done}/{name}"] for name in ("A", "B")]
+    all_of_use(tern, half_done, "A", "B")

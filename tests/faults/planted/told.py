@@ -39,6 +39,14 @@ MUTANTS = (
     ),
     mutant(
         "G15",
+        "what was cancelled half done is named as if it were carried on without its name",
+        f"{_CARRIED} -k cancelled_half_done",
+        "tern/leftover.py",
+        "    return last in {State.CANCELLED, State.REVERTED}\n",
+        "    return False and last is None\n",
+    ),
+    mutant(
+        "G15",
         "a digest that was sent is one that differs",
         f"{_CARRIED} -k digest_that_was_sent",
         "tern/flows/rest.py",
