@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from tern.domain.control import Verb
+from tern.domain.admission import AdmissionFacts, admit
+from tern.domain.control import Receipt, Verb
 from tern.domain.effect import Effect, half_done
 from tern.domain.statement import OTHER_WORD, printed_statements
 from tern.domain.states import State
@@ -98,8 +99,19 @@ def after_a_word(scope: str, record: OperationRecord) -> str:
 
 
 def may_be_retried(record: OperationRecord) -> bool:
-    """A retry of it would be taken: no engine gave it an id, nothing of it is in, and nobody has it by now."""
-    is_asked_for = any(wish.verb is Verb.RETRY for wish in record.open_wishes)
-    done = any(table.effect is Effect.DONE for table in record.tables)
-    is_free = record.remote_id is None and record.carried_on is None
-    return record.state is State.FAILED and is_free and not done and not is_asked_for
+    """A retry of it would be taken: whoever accepts it decides by the same rule, on the same facts."""
+    effects = [table.effect for table in record.tables]
+    retries = [wish.request_id for wish in record.open_wishes if wish.verb is Verb.RETRY]
+    facts = AdmissionFacts(
+        record.state,
+        has_remote_id=record.remote_id is not None,
+        doubt=record.doubt,
+        stop_in_force=record.stop_in_force,
+        open_request=retries[0] if retries else None,
+        open_verbs=frozenset(wish.verb for wish in record.open_wishes),
+        target_holder=None if record.blocked_by is None else record.blocked_by.words,
+        carried_on_by=record.carried_on_by,
+        is_partly_done=Effect.DONE in effects,
+        is_asked_to_end=any(each.cancel_asked for each in record.outstanding),
+    )
+    return record.state is State.FAILED and admit(Verb.RETRY, facts).outcome is Receipt.ACCEPTED

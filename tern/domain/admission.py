@@ -61,6 +61,8 @@ class AdmissionFacts:
     """The follow-up that does its rest, and may act or has completed."""
     is_partly_done: bool = False
     """It has failed, and a person who looked has said that some of its statements are in."""
+    is_all_done: bool = False
+    """It has failed, and each of its statements is in, so that nothing is left."""
     is_asked_to_end: bool = False
     """It has failed, what was sent for it may still act, and a cancel of that is open."""
     comes_before: str = ""
@@ -287,6 +289,10 @@ def _against_a_retry(facts: AdmissionFacts) -> list[_Against]:
             return [_Against(f"it is uncertain: `tern resolve {facts.scope} --as …` says what became of it")]
         case State.STOPPED:
             return [_Against("it is stopped", (_Way(Verb.START, "{command} resumes it"),))]
+        case _ if facts.is_all_done:
+            return [
+                _Against("all of its statements are done, so nothing is left to be tried again or carried on")
+            ]
         case _ if facts.has_remote_id:
             rest = f"`tern apply --rest-of {facts.scope}` carries on what is left there"
             return [_Against(f"it has a remote id, which is never replaced; {rest}")]

@@ -39,6 +39,12 @@ IS_PARTLY_DONE: Final = (
 )
 """A retry of operation o would run again what is in: it sends all of its statements."""
 
+IS_ALL_DONE: Final = (
+    f"({IS_PARTLY_DONE} AND NOT EXISTS (SELECT FROM table_changes c"
+    " WHERE c.operation_id = o.id AND c.state <> 'completed'))"
+)
+"""Operation o has failed, and each of its statements is in all the same: nothing is left that anybody could do."""
+
 IS_TOLD_OTHERWISE: Final = (
     # Of one that carries nothing on its own statements alone are read.
     "(o.dispatch_key IS NULL AND (EXISTS (SELECT FROM table_changes c WHERE c.operation_id = o.id"

@@ -18,7 +18,7 @@ from tern.domain.selection import Member, Selection, refuse_unexpected
 from tern.domain.states import State
 from tern.domain.tally import UNPASSED
 from tern.ports import Asked, DueControl, WishReceipt
-from tern.store.carried import CARRIED_ON_BY, IS_ASKED_TO_END, IS_PARTLY_DONE
+from tern.store.carried import CARRIED_ON_BY, IS_ALL_DONE, IS_ASKED_TO_END, IS_PARTLY_DONE
 from tern.store.halt import NO_CALL_IS_OUT, STOP_IN_FORCE
 from tern.store.outstanding_cancel import accept_outstanding_cancel
 from tern.store.receipt import outcomes
@@ -51,6 +51,7 @@ _CANDIDATES = text(
     f" CASE WHEN :verb IN ('start', 'retry') THEN {BLOCKED_BY} END AS blocked_by,"
     f" CASE WHEN :verb IN ('start', 'retry', 'stop', 'cancel', 'skip') THEN {CARRIED_ON_BY} END AS carried_on_by,"
     f" CASE WHEN :verb IN ('retry', 'skip') THEN {IS_PARTLY_DONE} ELSE false END AS is_partly_done,"
+    f" CASE WHEN :verb IN ('retry', 'skip') THEN {IS_ALL_DONE} ELSE false END AS is_all_done,"
     f" CASE WHEN :verb IN ('retry', 'skip') THEN {IS_ASKED_TO_END} ELSE false END AS is_asked_to_end"
     " FROM apply_operations o JOIN applies a ON a.id = o.apply_id LEFT JOIN deployments n ON n.name = o.deployment"
     f" LEFT JOIN LATERAL (SELECT v.id, v.request_id, v.although_foreign {_OPEN} AND v.verb = :verb"
@@ -89,7 +90,7 @@ class WishSteps(Steps):
             overtaking = [each.value for each in _OVERTAKEN_BY.get(verb, ())]
             given = {"verb": verb.value, "overtaking": overtaking, "apply": apply.id}
             candidates = tx.execute(_CANDIDATES, given).all()
-            rows = _selected(asked, candidates)
+            rows = _selected(asked, candidates, apply)
             answers = _answers(asked, rows, candidates, apply)
             lines = tuple(line for _, line in answers)
             again = control_command(asked, "--dry-run")
@@ -175,7 +176,7 @@ def _of(asked: Asked, *names: str) -> Asked:
     return replace(asked, selection=Selection(names, everywhere=not names, excepted=kept))
 
 
-def _selected(asked: Asked, rows: Sequence[Row]) -> Sequence[Row]:
+def _selected(asked: Asked, rows: Sequence[Row], apply: Row) -> Sequence[Row]:
     """The operations meant, in rollout order, among the rows as they are in this very transaction."""
     if asked.verb.needs_selection and len(rows) > 1 and not asked.selection.is_explicit:
         names = ", ".join(f"{row.deployment} ({row.state})" for row in rows[:MOST_NAMED])
@@ -184,8 +185,7 @@ def _selected(asked: Asked, rows: Sequence[Row]) -> Sequence[Row]:
             message,
             why=(f"the operations are {names}", f"a {asked.verb} needs an explicit choice of operations"),
             unchanged="Nothing was sent to any engine and nothing was written.",
-            next_step=f"Choose one: {control_command(_of(asked, rows[0].deployment))};"
-            f" or all of them: {control_command(_of(asked))}",
+            next_step=_choice(asked, rows, apply),
             reason="SELECTION_MISSING",
         )
     if asked.selection.is_made:
@@ -193,6 +193,16 @@ def _selected(asked: Asked, rows: Sequence[Row]) -> Sequence[Row]:
         chosen = set(asked.selection.choose(asked.apply_id, members))
         rows = [row for row in rows if row.deployment in chosen]
     return rows
+
+
+def _choice(asked: Asked, rows: Sequence[Row], apply: Row) -> str:
+    """The first operation of which the verb would be taken now, as a command; of the others it would be refused."""
+    taken = (row for row, line in _answers(asked, rows, rows, apply) if line.outcome is Receipt.ACCEPTED)
+    if (row := next(taken, None)) is None:
+        where = f"tern explain {asked.apply_id}"
+        return f"None of them takes a {asked.verb} now; where each of them stands: {where}"
+    one, everyone = control_command(_of(asked, row.deployment)), control_command(_of(asked))
+    return f"Choose one: {one}; or all of them: {everyone}"
 
 
 def _answers(
@@ -248,6 +258,7 @@ def _answer(asked: Asked, row: Row, *, comes_before: str = "") -> ReceiptLine:
         target_holder=None if holder is None else holder.words,
         carried_on_by=row.carried_on_by,
         is_partly_done=row.is_partly_done,
+        is_all_done=row.is_all_done,
         is_asked_to_end=row.is_asked_to_end,
         comes_before=comes_before,
         scope=str(ScopeName(asked.apply_id, row.deployment)),

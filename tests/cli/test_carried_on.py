@@ -12,8 +12,10 @@ from tern.domain.states import State
 from tests.cli.conftest import Tern
 from tests.cli.test_rest import ALL_FAIL, WHY, half_done, printed
 from tests.faults.behaviour import not_accepted
+from tests.flows.steps import engine_says
 from tests.flows.test_effect import STATEMENTS, told
 from tests.flows.test_rest import told_of
+from tests.flows.test_tried_again import called_gone
 from tests.world import World
 
 __all__ = ["half_done"]
@@ -150,6 +152,9 @@ def test_what_a_person_said_is_done_leaves_nothing_to_carry_on(world: World, ter
     said = tern("resolve", f"{source}/A", "--statement", "3=done", *WHY).out
     assert "nothing is left to be carried on" in said
     assert not any("apply" in each for each in all_of_use(tern, source, "A"))
+    refused = tern("retry", f"{source}/A", *WHY)
+    said = one_line(refused.out + refused.err)
+    assert (refused.code, "all of its statements are done" in said, "rest-of" in said) == (5, True, False)
 
 
 def test_another_change_is_told_of_the_word_that_is_missing(world: World, tern: Tern) -> None:
@@ -261,3 +266,17 @@ def test_a_follow_up_that_was_cancelled_half_done_is_not_said_to_carry_on(
     found = [words for words in commands(tern, "get", half_done) if words[:2] == ["apply", "--rest-of"]]
     assert found == [["apply", "--rest-of", f"{half_done}/{name}"] for name in ("A", "B")]
     all_of_use(tern, half_done, "A", "B")
+
+
+def test_no_retry_is_printed_while_a_cancel_of_what_was_sent_is_open(world: World, tern: Tern) -> None:
+    """It would be refused; before that cancel it is taken, and told of."""
+    called_gone(world)
+    engine_says(world, "B", "completed")
+    source = str(world.last)
+    retry = ["retry", source, "--state", "failed", *WHY]
+    assert retry in commands(tern, "get", source)
+    assert tern("cancel", f"{source}/A", "--outstanding", *WHY).code == 0
+    for look in every_look(source, "A"):
+        assert not [words for words in commands(tern, *look) if words[0] == "retry"], look
+    assert tern(*retry).code == 5
+    assert "nothing waits for anything" not in tern("explain", source).out

@@ -72,7 +72,7 @@ def test_a_choice_that_is_missing_keeps_what_was_left_out(world: World, tern: Te
     one, every = hints(tern("volume", apply_id, "3", "--except", "B", *WHY, "--json"))
     assert answered(tern(*every, "--dry-run", "--json")) == ["A", "C"]
     assert answered(tern(*one, "--dry-run", "--json")) == ["A"]
-    every = hints(tern("cutover", apply_id, *WHY, "--json"))[-1]
+    every = hints(tern("volume", apply_id, "3", *WHY, "--json"))[-1]
     assert answered(tern(*every, "--dry-run", "--json")) == ["A", "B", "C"]
 
 

@@ -444,3 +444,20 @@ def test_what_is_put_back_in_line_begins_with_a_full_budget(world: World) -> Non
     assert (row.state, row.answered_attempts, row.error_message, row.error_reason) == ("pending", 0, "", "")
     assert tables(world, "A") == {"pending"}
     assert world.one("SELECT count(*) AS n FROM table_changes WHERE error <> ''").n == 0
+
+
+def test_the_one_that_is_named_to_be_chosen_is_one_that_is_taken(world: World) -> None:
+    """G7: A has completed, so a start of it would come too late; where none is taken, none is named."""
+    running(world, "A", "B")
+    engine_says(world, "A", "completed")
+    world.ask(Verb.STOP, "B")
+    settle(world)
+    assert (world.state("A"), world.state("B")) == ("completed", "stopped")
+    with pytest.raises(Refused) as refusal:
+        world.ask(Verb.START)
+    assert "--deployment B" in refusal.value.next_step
+    assert "--deployment A" not in refusal.value.next_step
+    with pytest.raises(Refused) as refusal:
+        world.ask(Verb.RETRY)
+    assert "--deployment" not in refusal.value.next_step
+    assert f"tern explain {world.last}" in refusal.value.next_step

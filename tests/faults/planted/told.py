@@ -1,6 +1,6 @@
 """Planted bugs in what people are told: who carries something on, whom a digest was sent by, and what to say again."""
 
-from tests.faults.planted.mutant import D_ENDING, mutant
+from tests.faults.planted.mutant import D_ENDING, S_WISH, mutant
 
 _CARRIED, _AGAIN = "tests/cli/test_carried_on.py", "tests/cli/test_said_again.py"
 
@@ -26,8 +26,8 @@ MUTANTS = (
         "a retry is named of what is carried on",
         f"{_CARRIED} -k printed_where_it_is_taken",
         "tern/leftover.py",
-        "    is_free = record.remote_id is None and record.carried_on is None\n",
-        "    is_free = record.remote_id is None\n",
+        "        carried_on_by=record.carried_on_by,\n",
+        "",
     ),
     mutant(
         "G15",
@@ -44,6 +44,22 @@ MUTANTS = (
         "tern/leftover.py",
         "    return last in {State.CANCELLED, State.REVERTED}\n",
         "    return False and last is None\n",
+    ),
+    mutant(
+        "G15",
+        "a retry is named that a cancel of what was sent keeps from being taken",
+        f"{_CARRIED} -k no_retry_is_printed",
+        "tern/leftover.py",
+        "        is_asked_to_end=any(each.cancel_asked for each in record.outstanding),\n",
+        "",
+    ),
+    mutant(
+        "G7",
+        "whom to choose is named without asking whether the verb is taken there",
+        "tests/flows/test_start.py -k named_to_be_chosen",
+        S_WISH,
+        "apply) if line.outcome is Receipt.ACCEPTED)",
+        "apply))",
     ),
     mutant(
         "G15",
