@@ -59,18 +59,18 @@ def _verdict(view: ApplyView, operation: OperationView) -> Iterator[Text]:
     """One sentence, and the commands that lead on."""
     if operation.state.is_finished:
         yield from _of_one_that_is_over(view, operation)
+    elif operation.holds:
+        yield Text(f"  {plural(len(operation.holds), 'reason')} above: each says who can clear it.")
     elif operation.moves_by_itself and operation.state is not State.PENDING:
         says = "; above is what its engine says" if operation.under_way and operation.under_way.detail else ""
         yield Text(f"  Tern holds nothing back{says}.")
-    elif not operation.holds:
+    else:
         due = operation.record.due_for_s
         if due is not None and due < 0:
             yield Text(f"  Nothing holds it, and it is due in {duration(-due)}: {SET_BACK}.")
         else:
             waited = f", since {duration(due)}" if due is not None else ""
             yield Text(f"  Nothing holds it: the next free worker takes it{waited}.")
-    else:
-        yield Text(f"  {plural(len(operation.holds), 'reason')} above: each says who can clear it.")
     # Each with what it is about stands above.
     shown = {command for each in outstanding_of(operation.record) for command, _ in each.ways}
     for blocker in view.blockers:

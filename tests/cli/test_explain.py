@@ -132,3 +132,19 @@ def test_after_a_stop_and_a_drain_the_first_command_that_is_printed_is_taken(
     (blocker,) = tern("get", apply_id, "--json").data["blockers"]
     assert tern(*blocker["command"].split()[1:]).code == 0
     assert tern("start", f"{apply_id}/A", "--reason", "because").code == 0
+
+
+def test_below_a_hold_nobody_says_that_nothing_holds_it(world: World, tern: Tern) -> None:
+    """Its engine is silent, for a while and then for long: above is why, so no sentence below may deny that."""
+    apply_id = world.apply("A")
+    world.answer_bells()
+    world.engines["A"].always("Progress", fail("UNAVAILABLE"))
+    world.engines["A"].always("BatchProgress", fail("UNAVAILABLE"))
+    for _ in range(8):
+        world.pass_time(20.0)
+        world.sweep()
+        said = tern("explain", f"{apply_id}/A").out
+        if "has not answered" in said:
+            assert "Tern holds nothing back" not in said
+            assert "1 reason above" in said
+    assert "has not answered" in said
