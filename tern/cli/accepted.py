@@ -11,9 +11,9 @@ from tern.ports import Enqueued
 MOST_NAMED = 8
 
 
-def accepted_picture(enqueued: Enqueued) -> list[Text]:
-    """What was accepted, in a few lines."""
-    word = "accepted" if enqueued.is_new else "accepted before, under the same key"
+def accepted_picture(enqueued: Enqueued, same: str = "key") -> list[Text]:
+    """What was accepted, in a few lines. same: what it has in common with one that was accepted before."""
+    word = "accepted" if enqueued.is_new else f"accepted before, under the same {same}"
     named = list(enqueued.deployments[:MOST_NAMED])
     if len(enqueued.deployments) > MOST_NAMED:
         named.append(f"{len(enqueued.deployments) - MOST_NAMED} more")
@@ -32,11 +32,7 @@ def accepted_picture(enqueued: Enqueued) -> list[Text]:
         for number, wave in enumerate(policy.waves, start=1)
     ]
     lines += [Text(f"  ! {one_line(words)}", "yellow") for words in shortened(enqueued.warnings)]
-    lines += [
-        Text(),
-        Text.assemble(
-            ("  tern watch " + enqueued.apply_id, "bold"),
-            ("   follows it; Ctrl-C leaves the rollout alone", "dim"),
-        ),
-    ]
-    return lines
+    command, what = f"tern watch {enqueued.apply_id}", "follows it; Ctrl-C leaves the rollout alone"
+    if enqueued.is_over:
+        command, what = f"tern get {enqueued.apply_id}", "shows how it ended"
+    return [*lines, Text(), Text.assemble((f"  {command}", "bold"), (f"   {what}", "dim"))]

@@ -101,7 +101,8 @@ def carry_on(new: NewRest, choice: RestChoice, *, watches: bool, as_json: bool) 
         if as_json:
             write_document("apply_accepted", enqueued.as_json(), warnings=enqueued.warnings)
             return 0
-        show(accepted_picture(enqueued), wraps=True)
+        same = "digest" if new.idempotency_key == rest_key(new.digest) else "key"
+        show(accepted_picture(enqueued, same), wraps=True)
         if not watches:
             return 0
         from tern.cli.watch import follow  # noqa: PLC0415

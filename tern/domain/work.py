@@ -14,6 +14,7 @@ from tern.domain.outcome import Outcome
 from tern.domain.policy import Policy
 from tern.domain.samples import Sample
 from tern.domain.selection import Selection
+from tern.domain.states import ApplyState
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,13 @@ class Enqueued:
     reason: str
     warnings: tuple[str, ...] = ()
     """Where a target strays from the others or from its review, or was not asked."""
+    state: ApplyState | None = None
+    """Of one that was accepted before: where it is by now, as far as that was read."""
+
+    @property
+    def is_over(self) -> bool:
+        """It was accepted before, and has its verdict: nobody has to follow it."""
+        return self.state is not None and self.state.is_finished
 
     def as_json(self) -> dict[str, object]:
         """For `--json`."""

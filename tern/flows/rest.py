@@ -99,4 +99,6 @@ def _answer(
     accepted = ports.store.accepted_as(apply_id)
     if accepted.caller != new.caller:
         told = (*told, f"{accepted.caller} sent it before, and said why: {accepted.reason}")
+    if not is_new and accepted.is_over:
+        told = (*told, f"it is over by now, and it is {accepted.state}: tern get {apply_id} shows it")
     return replace(accepted, idempotency_key=new.idempotency_key, is_new=is_new, warnings=told)

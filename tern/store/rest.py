@@ -13,7 +13,7 @@ from tern.domain.rest import Group, Rest, rest_of
 from tern.domain.rest_asked import NewRest
 from tern.domain.rest_digest import group_of, sent_before
 from tern.domain.selection import Selection
-from tern.domain.states import Event
+from tern.domain.states import ApplyState, Event
 from tern.domain.work import AcceptedApply, Due, Enqueued, NewApply
 from tern.store.apply import (
     CarriesOn,
@@ -38,7 +38,7 @@ from tern.store.step import Steps
 from tern.store.uncalled import Withdrawal, withdraw
 
 _ACCEPTED = text(
-    "SELECT p.plan_identifier, a.environment, a.database, a.policy, a.idempotency_key, a.caller, a.reason,"
+    "SELECT p.plan_identifier, a.environment, a.database, a.policy, a.idempotency_key, a.caller, a.reason, a.state,"
     " (SELECT array_agg(o.deployment ORDER BY o.position) FROM apply_operations o WHERE o.apply_id = a.id)"
     "   AS deployments FROM applies a JOIN plans p ON p.id = a.plan_id WHERE a.apply_identifier = :apply"
 )
@@ -101,6 +101,7 @@ class RestSteps(Steps):
             idempotency_key=row.idempotency_key,
             caller=row.caller,
             reason=row.reason,
+            state=ApplyState(row.state),
         )
 
     def _insert(

@@ -189,6 +189,9 @@ def test_a_digest_that_was_sent_names_its_follow_up_and_who_sent_it(
     again = tern(*words, "--json")
     assert (again.code, again.data["is_new"], again.data["caller"]) == (0, False, "ann@desk")
     assert again.document["warnings"] == ["ann@desk sent it before, and said why: the data is mended"]
+    said = tern(*words).out
+    assert "accepted before, under the same digest" in said
+    assert f"tern watch {follow_up}" in said
     through = [follow_up if word == half_done else word for word in words]
     for other in (
         through,
@@ -280,3 +283,21 @@ def test_no_retry_is_printed_while_a_cancel_of_what_was_sent_is_open(world: Worl
         assert not [words for words in commands(tern, *look) if words[0] == "retry"], look
     assert tern(*retry).code == 5
     assert "nothing waits for anything" not in tern("explain", source).out
+
+
+def test_a_digest_that_was_sent_says_how_its_follow_up_has_ended(
+    half_done: str, world: World, tern: Tern
+) -> None:
+    """Nothing is followed that is over; and a key is spoken of only where one was said."""
+    words = [*printed(tern("apply", "--rest-of", half_done).out, "tern apply --rest-of"), "--key", "mine"]
+    follow_up = ApplyId(tern(*words, "--json").data["apply_id"])
+    world.run(until=lambda: all(world.remote_id(name, follow_up) is not None for name in ("A", "B")))
+    told_of(world, follow_up, State.COMPLETED, "completed", "completed")
+    said = tern(*words).out
+    assert "accepted before, under the same key" in said
+    assert "it is over" not in said
+    told_of(world, follow_up, State.FAILED, "completed", "failed", name="B")
+    said = tern(*words).out
+    assert f"it is over by now, and it is failed: tern get {follow_up}" in one_line(said)
+    assert f"tern get {follow_up}   shows how it ended" in said
+    assert "tern watch" not in said
