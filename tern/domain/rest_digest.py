@@ -21,11 +21,12 @@ def group_of(rest: Rest, digest: str, again: str) -> Group:
     near = max(rest.groups, key=lambda group: _alike(group.digest, said), default=None)
     why: list[str] = []
     if len(said) != len(PARTS) or near is None or not _alike(near.digest, said):
-        why.append("it is the digest of no group of these deployments")
+        why.append("it is the digest of no group of these deployments; it may be mistyped")
     else:
         parts = zip(PARTS, near.digest.split("-"), said, strict=True)
         changed = [name for name, now, before in parts if now != before]
         why += [_changed(name, near) for name in changed]
+        why += _perhaps_mistyped(changed, rest.groups, said)
     why += [f"{each.deployment}: {each.why}" for each in rest.left_out[:MOST_NAMED]]
     raise Refused(
         what,
@@ -45,6 +46,17 @@ def sent_before(apply_id: str, caller: str, reason: str) -> Refused:
         next_step=f"See how far it is: tern get {apply_id}",
         reason="REST_SENT",
     )
+
+
+def _perhaps_mistyped(changed: Sequence[str], groups: Sequence[Group], said: Sequence[str]) -> list[str]:
+    """What a group was before it changed nobody keeps; so a part that no group has may be a wrong letter as well."""
+    own = {name: {group.digest.split("-")[place] for group in groups} for place, name in enumerate(PARTS)}
+    strange = [
+        before
+        for name, before in zip(PARTS, said, strict=True)
+        if name in changed and before not in own[name]
+    ]
+    return [f"or it is mistyped: no group has {' or '.join(strange)} in its digest"] if strange else []
 
 
 def _changed(part: str, group: Group) -> str:

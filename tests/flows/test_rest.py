@@ -155,6 +155,36 @@ def test_a_digest_of_another_group_sends_nothing(world: World) -> None:
     assert sent(world, other.digest).deployments == ("B",)
 
 
+@pytest.mark.parametrize("place", range(7))
+def test_a_digest_with_a_wrong_letter_may_be_mistyped(world: World, place: int) -> None:
+    """Whatever it is that the part stands for: nobody knows a group that ever had it, and it may only look changed."""
+    half_done(world)
+    (group,) = shown(world).groups
+    parts = group.digest.split("-")
+    parts[place] = parts[place][:-1] + ("0" if parts[place][-1] != "0" else "1")
+    with pytest.raises(Refused) as refusal:
+        sent(world, "-".join(parts))
+    assert f"or it is mistyped: no group has {parts[place]} in its digest" in refusal.value.why
+    with pytest.raises(Refused) as refusal:
+        sent(world, group.digest[:-1])
+    assert len(refusal.value.why) == 2
+    with pytest.raises(Refused) as refusal:
+        sent(world, group.digest.replace("-", "_"))
+    assert "it may be mistyped" in refusal.value.why[0]
+
+
+def test_a_part_of_another_group_is_not_said_to_be_mistyped(world: World) -> None:
+    """Two groups of one source: the digest of the one, sent for the other's deployment, was not typed wrong."""
+    half_done(world, "A", "B")
+    told_words = "UPDATE table_changes SET state = 'completed' WHERE ordinal = 1 AND operation_id = :id"
+    world.write(told_words, id=world.operation("B").id)
+    one, other = (group.digest.split("-") for group in shown(world).groups)
+    mixed = "-".join([*one[:2], other[2], *one[3:]])
+    with pytest.raises(Refused) as refusal:
+        sent(world, mixed)
+    assert not any("mistyped" in why for why in refusal.value.why)
+
+
 def test_a_digest_is_sent_once_however_often_it_is_sent(world: World) -> None:
     """ID1: whoever got no answer says the same again."""
     half_done(world)

@@ -63,6 +63,14 @@ MUTANTS = (
     ),
     mutant(
         "G15",
+        "a digest with a wrong letter is only said to have changed",
+        "tests/flows/test_rest.py -k mistyped",
+        "tern/domain/rest_digest.py",
+        "        why += _perhaps_mistyped(changed, rest.groups, said)\n",
+        "",
+    ),
+    mutant(
+        "G15",
         "a digest that was sent is one that differs",
         f"{_CARRIED} -k digest_that_was_sent",
         "tern/flows/rest.py",
