@@ -304,8 +304,10 @@ def test_carrying_on_a_crowd_costs_as_much_for_each(many: tuple[World, list[str]
         world.forget_bells()
         return took
 
-    few = seconds(names[: WIDEST // 5])
-    assert seconds(names[WIDEST // 5 :]) < 4 * 2.5 * few
+    # The quicker of two: what else the machine had to do for a moment is nothing of theirs.
+    tenth = WIDEST // 10
+    few = min(seconds(names[:tenth]), seconds(names[tenth : 2 * tenth]))
+    assert min(seconds(names[2 * tenth : 6 * tenth]), seconds(names[6 * tenth :])) < 4 * 2.5 * few
 
 
 def test_giving_a_crowd_up_costs_as_much_for_each(many: tuple[World, list[str]]) -> None:
