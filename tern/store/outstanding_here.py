@@ -8,7 +8,7 @@ from tern.ports import NotClaimed
 from tern.store.deployment import deployment_in
 from tern.store.doubt import lock_operations
 from tern.store.outstanding_cancel import ask_to_end
-from tern.store.outstanding_look import FENCE, LINE_OF, ends, question
+from tern.store.outstanding_look import DEPLOYMENT, FENCE, LINE_OF, ends, question
 from tern.store.outstanding_settle import tell
 from tern.store.session import transaction
 from tern.store.sql import Connection, Row, text
@@ -47,9 +47,7 @@ class OutstandingHereSteps(Steps):
 
 
 def _look(tx: Connection, line: Row, remote_id: str | None) -> OutstandingLook | None:
-    found = tx.execute(
-        text("SELECT * FROM deployments WHERE name = :name"), {"name": line.deployment}
-    ).one_or_none()
+    found = tx.execute(DEPLOYMENT, {"name": line.deployment}).one_or_none()
     if found is None or line.settled_at is not None or line.asked_at == found.address:
         return None
     if remote_id is not None and line.own_id == remote_id and not line.is_finished:

@@ -98,7 +98,7 @@ _ALL_IS_IN = text(
     "UPDATE table_changes SET state = 'completed', settled_by = 'engine', eta_seconds = NULL"
     " WHERE operation_id = :id AND state <> 'completed' AND NOT ordinal = ANY(CAST(:kept AS integer[]))"
 )
-_DEPLOYMENT = text("SELECT * FROM deployments WHERE name = :name")
+DEPLOYMENT = text("SELECT * FROM deployments WHERE name = :name")
 _EFFECTS = text("SELECT state, settled_by FROM table_changes WHERE operation_id = :id ORDER BY ordinal")
 _SAID_SINCE = text(
     # Beside what a person gave as the reason, where everybody looks.
@@ -121,11 +121,11 @@ class OutstandingLookSteps(Steps):
             line = tx.execute(LINE_OF, {"id": call_id}).one_or_none()
             if line is None:
                 return NotClaimed("there is no such line")
-            found = tx.execute(_DEPLOYMENT, {"name": line.deployment}).one_or_none()
+            found = tx.execute(DEPLOYMENT, {"name": line.deployment}).one_or_none()
             if found is not None and _is_followed(line, found):
                 line, _, _ = lock_line(tx, call_id)
                 # Under the locks: it may have been given up, or its deployment have moved by a word, meanwhile.
-                here = tx.execute(_DEPLOYMENT, {"name": line.deployment}).one_or_none()
+                here = tx.execute(DEPLOYMENT, {"name": line.deployment}).one_or_none()
                 if line.settled_at is None and here is not None and _is_followed(line, here):
                     settle(tx, [line], as_="followed", who=self.owner)
                     hand_over_cancel(tx, line, f"the operation is followed as {line.remote_id} by now")
