@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tern.domain.identity import ApplyId
 from tern.domain.selection import Selection
 from tern.domain.timing import GONE_AFTER_S, GONE_AFTER_TRIES, RPC_DEADLINE_S
 from tern.flows.accept import answer
@@ -9,7 +10,8 @@ from tern.ports import Answered, Resolved
 from tern.store.reading import Reading
 from tern.store.sql import text
 from tern.view import ApplyView, apply_view
-from tests.faults.behaviour import Behaviour, fail
+from tests.faults.behaviour import Behaviour, fail, lose_answer
+from tests.flows.steps import PARALLEL
 from tests.world import World
 
 ASKED = (
@@ -112,3 +114,15 @@ def view(world: World, apply_id: str | None = None) -> ApplyView:
 def commands(world: World, apply_id: str | None = None) -> list[str]:
     """What explain prints to copy."""
     return [blocker.command for blocker in view(world, apply_id).blockers]
+
+
+def key_given_up(world: World, *names: str) -> ApplyId:
+    """A's Apply worked, its answer was lost with its engine, which was given up; the engine is back."""
+    goes(world, "A")
+    world.engines["A"].always("Apply", lose_answer())
+    apply_id = world.apply(*names, policy=PARALLEL)
+    world.answer_bells()
+    pass_long(world)
+    give_up(world, "A")
+    comes_back(world, "A")
+    return apply_id

@@ -3,8 +3,8 @@
 from tern.domain.control import Receipt, Verb
 from tern.domain.selection import Selection
 from tern.flows.outstanding import look_at_outstanding
-from tests.faults.behaviour import fail, lose_answer
-from tests.flows.gone import comes_back, give_up, goes, lines, look_again, pass_long, unsettled
+from tests.faults.behaviour import fail
+from tests.flows.gone import comes_back, give_up, goes, key_given_up, lines, look_again, pass_long, unsettled
 from tests.flows.steps import (
     PARALLEL,
     Frozen,
@@ -26,17 +26,6 @@ def end(world: World) -> None:
     assert world.outcomes(receipt) == {"A": Receipt.ACCEPTED}
 
 
-def key_given_up(world: World) -> None:
-    """An Apply that worked, and whose answer was lost with the engine; the engine is back."""
-    goes(world, "A")
-    world.engines["A"].always("Apply", lose_answer())
-    world.apply("A", "B", policy=PARALLEL)
-    world.answer_bells()
-    pass_long(world)
-    give_up(world, "A")
-    comes_back(world, "A")
-
-
 def kept_beside_its_operation(world: World) -> None:
     """The answer came when the claim was over: its id is kept, and nobody could ask yet whose it is."""
     world.undeclared()
@@ -52,7 +41,7 @@ def kept_beside_its_operation(world: World) -> None:
 
 def test_it_survives_a_second_look_at_the_key_that_comes_late(world: World) -> None:
     """Somebody pressed settle, so two look at one key; the cancel comes between their answers."""
-    key_given_up(world)
+    key_given_up(world, "A", "B")
     (line,) = unsettled(world)
     world.store.make_outstanding_due("A")
     with Frozen(world.ports, "record_outstanding", lambda ports: look_at_outstanding(line.id, ports)):
@@ -65,7 +54,7 @@ def test_it_survives_a_second_look_at_the_key_that_comes_late(world: World) -> N
 
 def test_a_late_look_opens_nothing_that_is_settled_by_now(world: World) -> None:
     """What the first look found has been ended meanwhile."""
-    key_given_up(world)
+    key_given_up(world, "A", "B")
     (line,) = unsettled(world)
     world.store.make_outstanding_due("A")
     with Frozen(world.ports, "record_outstanding", lambda ports: look_at_outstanding(line.id, ports)):

@@ -22,6 +22,7 @@ from tests.flows.gone import (
     give_up,
     given_up,
     goes,
+    key_given_up,
     lines,
     look_again,
     pass_long,
@@ -198,13 +199,7 @@ def test_each_printed_command_works(world: World) -> None:
 
 def test_an_id_that_only_something_outstanding_has_is_taken_from_it(world: World) -> None:
     """A's operation never had it: a look at its key has found it."""
-    goes(world, "A")
-    world.engines["A"].always("Apply", lose_answer())
-    first = world.apply("A")
-    world.answer_bells()
-    pass_long(world)
-    give_up(world, "A")
-    comes_back(world, "A")
+    first = key_given_up(world, "A")
     look_again(world)
     assert world.remote_id("A", first) is None
     assert [line.remote_id for line in unsettled(world)] == ["A-1"]

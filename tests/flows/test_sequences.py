@@ -18,7 +18,7 @@ from tern.store.record import Record
 from tern.store.schema import migrate
 from tests.faults.behaviour import fail, lose_answer
 from tests.flows.evidence import MakeWorld, one_engine, resolve
-from tests.flows.gone import comes_back, give_up, goes, lines, look_again, pass_long, unsettled
+from tests.flows.gone import comes_back, give_up, goes, key_given_up, lines, look_again, pass_long, unsettled
 from tests.flows.steps import PARALLEL, Frozen, dispatch, engine_says, methods, running
 from tests.flows.test_moved_again import there_and_back
 from tests.flows.test_moving import OpenEngine, change, moved, open_engine
@@ -175,13 +175,7 @@ def test_what_came_late_and_completed_is_not_run_under_the_next_generation(world
 def test_a_retry_of_one_whose_id_is_in_doubt_is_refused_and_spends_nothing(one_engine: World) -> None:
     """What it had started was ended; then its engine lost its memory, and gave the id to another."""
     world = one_engine
-    goes(world, "A")
-    world.engines["A"].always("Apply", lose_answer())
-    first = world.apply("A")
-    world.answer_bells()
-    pass_long(world)
-    give_up(world, "A")
-    comes_back(world, "A")
+    first = key_given_up(world, "A")
     look_again(world, 2)
     world.ask_for(Verb.CANCEL, Selection(("A",)), apply_id=first, outstanding=True)
     for _ in range(4):

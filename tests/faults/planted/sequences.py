@@ -99,4 +99,12 @@ MUTANTS = (
         "'failed_retryable' FROM settled ORDER BY id)",
         "'failed_retryable' FROM settled WHERE false)",
     ),
+    mutant(
+        "§4",
+        "an alarm rings for a start that waits for a stop",
+        f"{FLOWS}superseded.py -k nobody_takes",
+        "tern/store/gauge.py",
+        "x.next_attempt_at > d.next_attempt_at)",
+        "x.next_attempt_at > d.next_attempt_at AND false)",
+    ),
 )
