@@ -14,10 +14,10 @@ from tern.cli.envelope import json_option, talk, write_document, write_line
 from tern.cli.main import INTERRUPTED
 from tern.cli.picture import console, details, harmless, outcome_words, picture, show, sign_of
 from tern.cli.seconds import Seconds
+from tern.cli.watch_operation import follow_operation, wait_operation
 from tern.cli.words import duration
 from tern.domain.control import Delivery, Verb
 from tern.domain.ending import Seen, exit_code, stopped
-from tern.domain.errors import UsageError
 from tern.domain.identity import ApplyId
 from tern.domain.states import State
 from tern.domain.subject import Subject
@@ -37,18 +37,25 @@ _SILENT_START = "◷ waiting"
 
 
 @click.command()
-@click.argument("apply_id", metavar="AP")
+@click.argument("subject", metavar="AP[/DEPLOYMENT]")
 @click.option("--jsonl", is_flag=True, help="One JSON document a line for each change that is seen.")
-def watch(apply_id: str, *, jsonl: bool) -> int:
-    """Follow an apply until it settles or needs you, and end with the outcome's exit code.
+def watch(subject: str, *, jsonl: bool) -> int:
+    """Follow an apply, or one operation of it, until it settles or needs you; end with its outcome's exit code.
 
     Ctrl-C leaves the rollout alone.
     """
-    return follow(_whole_apply(reach.reading(), apply_id, "watch"), jsonl=jsonl)
+    asked = Subject.read(subject)
+    if asked.scope is None:
+        return follow(asked.apply_id, jsonl=jsonl)
+    reading = reach.reading()
+    reading.operation(asked.scope)
+    return follow_operation(
+        asked.scope, lambda told: _looks(reading, asked.apply_id, on_silence=told), jsonl=jsonl
+    )
 
 
 @click.command()
-@click.argument("apply_id", metavar="AP")
+@click.argument("subject", metavar="AP[/DEPLOYMENT]")
 @click.option(
     "--for",
     "wanted",
@@ -58,22 +65,29 @@ def watch(apply_id: str, *, jsonl: bool) -> int:
 )
 @click.option("--timeout", type=Seconds(), help="Seconds; then the exit code is 124.")
 @json_option
-def wait(apply_id: str, *, wanted: str, timeout: float | None, as_json: bool) -> int:
-    """Wait without a word until an apply is where you want it, or can't get there without a person.
+def wait(subject: str, *, wanted: str, timeout: float | None, as_json: bool) -> int:
+    """Wait without a word until an apply, or one operation of it, is where you want it, or can't get there by itself.
 
     Ends with the outcome's exit code; with --for stopped 0 where all have come to stand, as `tern stop --wait` does.
     """
+    asked = Subject.read(subject)
     reading = reach.reading()
-    asked = _whole_apply(reading, apply_id, "wait")
     deadline = None if timeout is None else time.monotonic() + timeout
+    looks = _looks(reading, asked.apply_id, deadline=deadline)
+    if asked.scope is not None:
+        reading.operation(asked.scope)
+        found = wait_operation(asked.scope, looks, wanted, as_json=as_json)
+        if found is None:
+            talk(f"{asked.scope} was not {wanted} within {timeout:g} s; the rollout goes on.")
+        return TIMED_OUT if found is None else found
     view = None
     code = None
-    for view in _looks(reading, asked, deadline=deadline):
+    for view in looks:
         code = _code(view, wanted)
         if code is not None:
             break
     else:
-        talk(f"{asked} was not {wanted} within {timeout:g} s; the rollout goes on.")
+        talk(f"{asked.apply_id} was not {wanted} within {timeout:g} s; the rollout goes on.")
         if as_json and view is not None:
             write_document("apply", view.as_json(), observed_at=view.facts.observed_at)
         return TIMED_OUT
@@ -118,17 +132,6 @@ def follow(apply_id: ApplyId, *, jsonl: bool = False) -> int:
     except KeyboardInterrupt:
         talk(f"\nThe rollout goes on. Come back with: tern watch {apply_id}{' --jsonl' if jsonl else ''}")
         return INTERRUPTED
-
-
-def _whole_apply(reading: Reading, text: str, verb: str) -> ApplyId:
-    """Raises NotFound for what is not there, and UsageError for one operation: another's failure is not its outcome."""
-    asked = Subject.read(text)
-    if asked.scope is not None:
-        reading.operation(asked.scope)
-        what = f"{text} is one operation, and `tern {verb}` follows a whole apply"
-        step = f"tern {verb} {asked.apply_id}; how this one stands: tern get {asked.scope}"
-        raise UsageError(what, next_step=step)
-    return asked.apply_id
 
 
 def _redraw(reading: Reading, apply_id: ApplyId) -> int:

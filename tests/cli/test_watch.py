@@ -199,16 +199,3 @@ def test_what_is_not_there_is_no_watch(tern: Tern) -> None:
 
 def _interrupt(_seconds: float) -> None:
     raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("verb", ["wait", "watch"])
-def test_one_operation_does_not_end_with_the_outcome_of_its_apply(
-    verb: str, world: World, tern: Tern
-) -> None:
-    apply_id = world.apply(policy=PARALLEL)
-    settle(world, "failed")
-    one = tern(verb, f"{apply_id}/A")
-    assert (one.code, "A is failed" in one.out) == (2, False)
-    assert f"tern {verb} {apply_id}; how this one stands: tern get {apply_id}/A" in " ".join(one.err.split())
-    gone = tern(verb, f"{apply_id}/zz")
-    assert (gone.code, "has no operation on 'zz'" in gone.err) == (3, True)
