@@ -56,6 +56,7 @@ from tern.evidence import EvidenceStore
 from tern.forward import ForwardStore
 from tern.many import Halts, ManyStore, UnwaitedCalls
 from tern.outstanding_port import OutstandingStore
+from tern.plan_port import ForeseeingStore
 from tern.register_port import DeploymentStore, KeyedEngine, RegisterStore
 
 
@@ -274,6 +275,7 @@ class Store(
     PollStore,
     SweepStore,
     ApplyStore,
+    ForeseeingStore,
     DeploymentStore,
     ManyStore,
     EvidenceStore,

@@ -59,7 +59,15 @@ class TargetPreview:
             look, words = Look.PREVIEWED, ""
         changes = tuple(
             ForetoldChange(
-                change.namespace, change.table_name, change.change_class, change.recipe, change.refused_reason
+                change.namespace,
+                change.table_name,
+                change.change_class,
+                change.recipe,
+                change.refused_reason,
+                change.locks,
+                change.unsafe_reason,
+                change.estimated_rows,
+                change.estimated_s,
             )
             for change in self.changes
         )
@@ -88,14 +96,6 @@ class TargetPreview:
                 for change in self.changes
             ],
         }
-
-
-def preview(
-    engines: Engines, deployments: Sequence[Deployment], changes: Sequence[PlannedChange]
-) -> tuple[TargetPreview, ...]:
-    """Every target's answer, in the order given. Whom there was no time to ask is said, and nothing is guessed."""
-    ends_at = time.monotonic() + LONGEST_LOOK_S
-    return at_once(lambda deployment: _preview_one(engines, deployment, changes, ends_at), deployments)
 
 
 def look(

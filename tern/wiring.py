@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tern.doors.desk import Desk
     from tern.exporter import Exporter
     from tern.store.paging import Paging
+    from tern.store.plan_reading import Plans
     from tern.store.reading import Reading
     from tern.store.record import Record
     from tern.store.store import PostgresStore
@@ -107,6 +108,13 @@ def open_reading(settings: Settings) -> "Reading":
     from tern.store.reading import Reading  # noqa: PLC0415
 
     return Reading(_checked(settings))
+
+
+def open_plans(settings: Settings) -> "Plans":
+    """Kept plans, read-only, on a migrated database; raises Misconfigured, Unreachable."""
+    from tern.store.plan_reading import Plans  # noqa: PLC0415
+
+    return Plans(_checked(settings))
 
 
 def open_record(settings: Settings) -> "Record":

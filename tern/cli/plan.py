@@ -1,34 +1,44 @@
-"""`tern plan`: what a change would do, asked from every target. It keeps the reviewed change, and changes nothing."""
+"""`tern plan`: what a change would do, asked from every target. It keeps the reviewed change, and changes nothing.
 
-from collections.abc import Sequence
+`tern plan show` and `tern plan ls`, which look at what was kept, are in plan_show.py.
+"""
+
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.text import Text
 
 from tern.cli import reach
 from tern.cli.choosing import change_options, read_change, read_choice, target_options
 from tern.cli.envelope import json_option, write_document
 from tern.cli.picture import show
+from tern.cli.plan_picture import change_lines, command_lines, refusal_lines, target_lines
+from tern.cli.plan_show import changes_json, list_plans, show_plan
 from tern.cli.policy import policy_options, said_policy
-from tern.cli.words import count, duration, one_line, plural
-from tern.domain.drift import Foretold, Look, compared, warnings
+from tern.cli.words import plural
+from tern.domain.drift import Foretold, Look, compared, refuse_drift, warnings
 from tern.domain.enqueue import NewChange
+from tern.domain.errors import Refused, UsageError
 from tern.domain.model import Deployment, Plan, ReviewedTarget
 from tern.domain.outstanding import told_before
-from tern.probing import TargetPreview, preview
+from tern.domain.policy import Policy
+from tern.ports import Store
+from tern.probing import TargetPreview, look
 
 REFUSED = 5
-DIGEST_SHOWN = 16
-MOST_TARGETS = 20
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @change_options
 @target_options
 @policy_options
 @json_option
+@click.pass_context
 def plan(
+    context: click.Context,
+    /,
     ddl_file: Any,
     changes_file: Any,
     *,
@@ -46,6 +56,9 @@ def plan(
     The plan holds the change, and the targets and the policy where they are chosen: `tern apply --plan` then rolls
     out exactly this. Nothing is changed at any target. Ends with 5 if a target refuses the change.
     """
+    if context.invoked_subcommand is not None:
+        _refuse_options(context)
+        return 0
     policy = said_policy(options)
     change = NewChange(environment, database, *read_change(ddl_file, changes_file))
     choice = read_choice(names, labels, excepted, everywhere=everywhere)
@@ -62,18 +75,53 @@ def plan(
         targets=[ReviewedTarget(each.name, each.address, each.target) for each in targets],
         policy=policy,
     )
-    previews = preview(ports.engines, targets, kept.changes)
+    # Asked as an apply asks, what is offered by now included: else what it would be told could not be foretold.
+    previews, offers = look(ports.engines, targets, kept.changes)
+    ports.store.record_probes(offers)
     before = ports.store.reviewed_previews(kept.plan_id, [each.name for each in targets])
     foretold = compared([found.foretold() for found in previews], before)
     ports.store.record_previews(kept.plan_id, foretold, reach.caller())
     waits = told_before(ports.store.outstanding_before([each.name for each in targets]))
+    refusals = tuple(_refusals(ports.store, kept, foretold))
     if as_json:
-        told = [*_warnings(kept, foretold), *waits]
-        write_document("plan", _json(kept, previews, foretold), warnings=told)
+        told = [
+            *_warnings(kept, foretold),
+            *waits,
+            *(f"an apply would be refused now: {each}" for each in refusals),
+        ]
+        write_document("plan", _json(kept, previews, foretold, refusals), warnings=told)
     else:
-        lines = _picture(kept, previews, foretold)
-        show([*lines, *(Text(f"  ! {words}", "yellow") for words in waits)], wraps=True)
+        lines = [*_picture(kept, foretold, refusals), *(Text(f"  ! {words}", "yellow") for words in waits)]
+        show(lines, wraps=True)
     return REFUSED if any(found.look is Look.REFUSED for found in foretold) else 0
+
+
+plan.add_command(show_plan)
+plan.add_command(list_plans)
+
+
+def _refuse_options(context: click.Context) -> None:
+    """Raises UsageError for an option before the word that looks at a plan: it would have no effect."""
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        what = f"{given[0]} is of `tern plan` itself, and stands before {context.invoked_subcommand}"
+        raise UsageError(what, next_step=f"tern plan {context.invoked_subcommand} --help")
+
+
+def _refusals(store: Store, kept: Plan, foretold: Sequence[Foretold]) -> Iterator[Refused]:
+    """Each refusal that the very apply would meet as things stand, in the words that it would be given."""
+    for kind in (Look.REFUSED, Look.UNREACHABLE):
+        try:
+            refuse_drift([each for each in foretold if each.look is kind], accepted=False)
+        except Refused as refusal:
+            yield refusal
+    if kept.targets:
+        policy = Policy() if kept.policy is None else Policy.from_json(kept.policy)
+        yield from store.foresee(kept.plan_id, [each.deployment for each in kept.targets], policy)
 
 
 def _warnings(kept: Plan, foretold: Sequence[Foretold]) -> list[str]:
@@ -81,23 +129,19 @@ def _warnings(kept: Plan, foretold: Sequence[Foretold]) -> list[str]:
     return [*unsafe, *warnings(foretold)]
 
 
-def _json(kept: Plan, previews: Sequence[TargetPreview], foretold: Sequence[Foretold]) -> dict[str, object]:
+def _json(
+    kept: Plan,
+    previews: Sequence[TargetPreview],
+    foretold: Sequence[Foretold],
+    refusals: Sequence[Refused],
+) -> dict[str, object]:
     return {
         "plan_id": kept.plan_id,
         "environment": kept.environment,
         "database": kept.database,
         "database_type": kept.database_type,
         "digest": kept.digest,
-        "changes": [
-            {
-                "namespace": change.namespace,
-                "table": change.table_name,
-                "ddl": change.ddl,
-                "action": change.action.value,
-                "unsafe_reason": change.unsafe_reason or None,
-            }
-            for change in kept.changes
-        ],
+        "changes": changes_json(kept),
         "policy": None if kept.policy is None else dict(kept.policy),
         "targets": [
             {
@@ -109,72 +153,25 @@ def _json(kept: Plan, previews: Sequence[TargetPreview], foretold: Sequence[Fore
             }
             for found, told, target in zip(previews, foretold, kept.targets, strict=True)
         ],
+        "apply_refusals": [
+            {"reason": each.reason, "what": each.what, "why": list(each.why), "next": each.next_step}
+            for each in refusals
+        ],
     }
 
 
-def _picture(kept: Plan, previews: Sequence[TargetPreview], foretold: Sequence[Foretold]) -> list[Text]:
-    lines = [
-        Text.assemble(
-            (kept.plan_id, "bold"), f"  {kept.database} in {kept.environment}, ", kept.database_type
-        ),
-        Text(f"  digest {kept.digest}", "dim"),
-    ]
-    for number, change in enumerate(kept.changes, 1):
-        lines.append(Text(f"  {number}. {one_line(change.ddl)}"))
-        if change.unsafe_reason:
-            lines.append(Text(f"     ! unsafe: {change.unsafe_reason}", "yellow"))
-    if previews:
-        lines.append(Text())
-    for found, told in list(zip(previews, foretold, strict=True))[:MOST_TARGETS]:
-        lines += _target(found)
-        lines += [Text(f"      ! drift: {one_line(words)}", "yellow") for words in told.drift]
-    if len(previews) > MOST_TARGETS:
-        refused = sum(bool(found.refusals) for found in previews[MOST_TARGETS:])
-        lines.append(
-            Text(f"  … {len(previews) - MOST_TARGETS} more targets, {refused} of them refuse", "dim")
-        )
+def _picture(kept: Plan, foretold: Sequence[Foretold], refusals: Sequence[Refused]) -> list[Text]:
+    lines = list(change_lines(kept))
+    if foretold:
+        lines += [Text(), *target_lines(foretold)]
     lines.append(Text())
-    refusing = [found.deployment for found in previews if found.refusals]
+    refusing = [found.deployment for found in foretold if found.refusals]
     if refusing:
-        lines.append(
-            Text(
-                f"  {plural(len(refusing), 'target')} would refuse this change; it can't be applied there.",
-                "red",
-            )
-        )
-        return lines
-    consent = " --allow-unsafe" if any(change.is_unsafe for change in kept.changes) else ""
-    where = "" if kept.targets else " --deployments …"
-    digest = f" --digest {kept.digest[:DIGEST_SHOWN]}"
-    lines.append(Text(f"  tern apply --plan {kept.plan_id}{digest}{where}{consent} --reason '…'", "bold"))
-    held = [
-        word for word, is_held in (("targets", kept.targets), ("policy", kept.policy is not None)) if is_held
-    ]
-    exactly = f", with exactly these {' and this '.join(held)}" if held else ""
-    lines.append(Text(f"  rolls out exactly this change{exactly}", "dim"))
-    return lines
-
-
-def _target(found: TargetPreview) -> list[Text]:
-    if found.refusals:
-        first = Text(f"  ✖ {found.deployment}  refused", "red")
-        return [first, *(Text(f"      {one_line(why)}") for why in found.refusals)]
-    if found.trouble:
-        return [
-            Text(f"  ? {found.deployment}  no answer", "yellow"),
-            Text(f"      {one_line(found.trouble)}"),
-        ]
-    if not found.is_offered:
-        return [Text(f"  ◷ {found.deployment}  not previewed: its engine offers no preview", "dim")]
-    lines = [Text(f"  ✔ {found.deployment}", "green")]
-    for number, change in enumerate(found.changes, 1):
-        words = [change.change_class.replace("_", " ").lower(), change.recipe]
-        if change.estimated_rows:
-            words.append(f"about {count(change.estimated_rows)} rows")
-        if change.estimated_s >= 1:
-            words.append(f"about {duration(change.estimated_s)}")
-        lines.append(Text(f"      {number}. {', '.join(word for word in words if word)}", "dim"))
-        lines += [Text(f"         {lock}", "dim") for lock in change.locks]
-        if change.unsafe_reason:
-            lines.append(Text(f"         ! unsafe: {one_line(change.unsafe_reason)}", "yellow"))
+        words = f"  {plural(len(refusing), 'target')} would refuse this change; it can't be applied there."
+        lines.append(Text(words, "red"))
+    # What the engines refuse is told at each target above.
+    told = [each for each in refusals if not refusing or each.reason != "PREVIEW_REFUSED"]
+    lines += refusal_lines(told)
+    if not refusing:
+        lines += command_lines(kept, foretold)
     return lines

@@ -16,6 +16,7 @@ from tern.ports import Bells, Ports
 if TYPE_CHECKING:
     from tern.settings import Settings
     from tern.store.paging import Paging
+    from tern.store.plan_reading import Plans
     from tern.store.reading import Reading
     from tern.store.record import Record
     from tern.store.store import PostgresStore
@@ -47,6 +48,15 @@ def record() -> "Record":
     from tern import wiring  # noqa: PLC0415
 
     found = wiring.open_record(settings(only_looks=True))
+    _when_done(found.close)
+    return found
+
+
+def plans() -> "Plans":
+    """The way to look at kept plans; raises Misconfigured and Unreachable in words."""
+    from tern import wiring  # noqa: PLC0415
+
+    found = wiring.open_plans(settings(only_looks=True))
     _when_done(found.close)
     return found
 

@@ -9,7 +9,7 @@ from tern.blocking import outstanding_of
 from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
 from tern.cli.past import show_past
-from tern.cli.picture import hold_words, operation_line, picture, show, table_lines
+from tern.cli.picture import console, hold_words, operation_line, picture, show, table_lines
 from tern.cli.words import ago, duration, one_line
 from tern.domain.control import Delivery
 from tern.domain.drift import warnings
@@ -17,6 +17,9 @@ from tern.domain.moment import read_moment
 from tern.domain.subject import Subject
 from tern.facts import OperationRecord, WishFacts
 from tern.view import ApplyView, OperationView, apply_view
+
+MOST_OF_PLAN = 40
+"""So much of its first statement is shown however narrow the terminal is."""
 
 
 @click.command()
@@ -40,7 +43,20 @@ def get(subject: str, *, at: str, as_json: bool) -> None:
         kind, data = ("operation", operation.as_json()) if operation else ("apply", view.as_json())
         write_document(kind, data, observed_at=facts.observed_at)
     else:
-        show(operation_picture(view, operation) if operation else picture(view), wraps=operation is not None)
+        lines = operation_picture(view, operation) if operation else _with_change(view)
+        show(lines, wraps=operation is not None)
+
+
+def _with_change(view: ApplyView) -> list[Text]:
+    """The rollout, and below its title which plan and statement it is about: the rest is one command away."""
+    lines = picture(view)
+    statements = view.operations[0].record.tables if view.operations else ()
+    if statements:
+        more = f"  (and {len(statements) - 1:,} more: tern plan show)" if len(statements) > 1 else ""
+        line = Text(f"  {view.facts.plan_id}: {one_line(statements[0].ddl)}", "dim")
+        line.truncate(max(MOST_OF_PLAN, console().width - len(more) - 1), overflow="ellipsis")
+        lines.insert(2, line.append(more, "dim"))
+    return lines
 
 
 def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:

@@ -7,7 +7,7 @@ else that differs is told and not in the way.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from tern.domain.choice import shortened
@@ -29,13 +29,20 @@ class Look(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ForetoldChange:
-    """What one change would do at one target."""
+    """What one change would do at one target.
+
+    What only describes takes no part in comparing: a lock is told in words, and rows and seconds are estimates.
+    """
 
     namespace: str
     table_name: str
     change_class: str
     recipe: str
     refused_reason: str = ""
+    locks: tuple[str, ...] = field(default=(), compare=False)
+    unsafe_reason: str = field(default="", compare=False)
+    estimated_rows: int = field(default=0, compare=False)
+    estimated_s: float = field(default=0.0, compare=False)
 
     @property
     def words(self) -> str:
@@ -52,17 +59,25 @@ class ForetoldChange:
             "class": self.change_class,
             "recipe": self.recipe,
             "refused_reason": self.refused_reason or None,
+            "locks": list(self.locks),
+            "unsafe_reason": self.unsafe_reason or None,
+            "estimated_rows": self.estimated_rows,
+            "estimated_s": self.estimated_s,
         }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> "ForetoldChange":
-        """Reads what as_json wrote."""
+        """Reads what as_json wrote, also where an earlier version wrote less."""
         return cls(
             namespace=str(stored["namespace"]),
             table_name=str(stored["table"]),
             change_class=str(stored["class"]),
             recipe=str(stored["recipe"]),
             refused_reason=str(stored["refused_reason"] or ""),
+            locks=tuple(map(str, stored.get("locks", ()))),  # type: ignore[call-overload]
+            unsafe_reason=str(stored.get("unsafe_reason") or ""),
+            estimated_rows=int(str(stored.get("estimated_rows", 0))),
+            estimated_s=float(str(stored.get("estimated_s", 0.0))),
         )
 
 
@@ -78,6 +93,18 @@ class Foretold:
     changes: tuple[ForetoldChange, ...] = ()
     drift: tuple[str, ...] = ()
     is_dearer: bool = False
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """Why the target can't take the change, one reason a statement; none where its engine does not refuse."""
+        if self.look is not Look.REFUSED:
+            return ()
+        found = [
+            f"change {number}, {change.namespace}.{change.table_name}: {change.refused_reason}"
+            for number, change in enumerate(self.changes, 1)
+            if change.refused_reason
+        ]
+        return tuple(found) or (self.words,)
 
 
 def compared(

@@ -8,6 +8,7 @@ from tern.store.delivery import DeliverySteps
 from tern.store.deployment import DeploymentSteps
 from tern.store.dispatch import DispatchSteps
 from tern.store.engines import EngineSteps
+from tern.store.foresee import ForeseeSteps
 from tern.store.gone import GoneSteps
 from tern.store.identity import IdentitySteps
 from tern.store.importing import ImportingSteps
@@ -54,6 +55,7 @@ class PostgresStore(
     PlanSteps,
     PreviewSteps,
     ApplySteps,
+    ForeseeSteps,
     RestSteps,
     RefusalSteps,
     DeploymentSteps,

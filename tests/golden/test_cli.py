@@ -27,6 +27,9 @@ FREE = Policy(copy=Copy.PARALLEL, on_failure=OnFailure.CONTINUE)
 MANUAL = Policy(copy=Copy.PARALLEL, cutover=Cutover.MANUAL, enable_revert=True)
 
 
+_OF_PLANS = (("show",), ("ls",))
+
+
 class Day:
     """Runs commands and keeps what each wrote."""
 
@@ -36,7 +39,9 @@ class Day:
         self.commands: set[str] = set()
 
     def __call__(self, name: str, *words: str, stdin: str = "", flag: str = "--json") -> Any:
-        self.commands.add(" ".join(words[: 2 if words[0] in {"deployments", "db"} else 1]))
+        self.commands.add(
+            " ".join(words[: 2 if words[0] in {"deployments", "db"} or words[1:2] in _OF_PLANS else 1])
+        )
         done = self._tern(*words, flag, stdin=stdin)
         if flag == "--json":
             self.documents[name] = done.document
@@ -52,7 +57,8 @@ def with_json(command: click.Command, name: str, parent: click.Context) -> set[s
     """Every command below this one that writes documents."""
     if isinstance(command, click.Group):
         context = click.Context(command, parent=parent, info_name=name)
-        return {
+        itself = {name} if "as_json" in {each.name for each in command.params} else set()
+        return itself | {
             found
             for each in command.list_commands(context)
             if (inner := command.get_command(context, each)) is not None
@@ -107,6 +113,8 @@ def a_rollout(day: Day, world: World) -> None:
     day("get-operation", "get", f"{world.last}/A")
     day("explain-baking", "explain", world.last)
     day("listed", "ls")
+    day("plan-shown", "plan", "show", plan["plan_id"])
+    day("plans-listed", "plan", "ls")
     enqueue_message({"ddl": DDL, **SENT, "key": "sent", "deployments": ["C"]}, world.ports)
     with pytest.raises(TernError):
         enqueue_message({"ddl": DDL, **SENT, "key": "refused", "deployments": ["nowhere"]}, world.ports)

@@ -12,7 +12,10 @@ ELSEWHERE = {
     "tests/cli/test_doctor.py": "tern/cli/checkup tern/domain/canary tern/store/canary tern/store/trouble",
     "tests/cli/test_enqueued.py": "tern/store/refusal",
     "tests/cli/test_main.py": "tern/cli/envelope tern/cli/failure tern/domain/errors",
-    "tests/cli/test_plan.py": "tern/probing",
+    "tests/cli/test_plan.py": (
+        "tern/cli/plan_picture tern/cli/plan_show tern/plan_facts tern/probing tern/store/foresee"
+        " tern/store/plan_reading"
+    ),
     "tests/cli/test_resolve.py": "tern/store/member",
     "tests/cli/test_said_again.py": "tern/domain/command",
     "tests/cli/test_show.py": "tern/domain/subject",
