@@ -33,6 +33,8 @@ CLOCK_SKEW_S = 5.0
 MOST_ASKED = 50
 MOST_NAMED = 5
 OLDEST_SERVER = 150_000
+DEGRADED = "degraded:"
+"""How our own engine begins when it answers and could not do its work; other engines have words of their own."""
 
 NEEDS_PERSON = 13
 UNREACHABLE = 69
@@ -347,6 +349,8 @@ def _engine(engine: Engine, deployment: Deployment) -> str:
     health = engine.health()
     if not isinstance(health, Ok):
         return f"{deployment.name}: {health.message}"
+    if health.value.startswith(DEGRADED):
+        return f"{deployment.name}: {health.value}"
     match engine.preview(deployment, ()):
         case Ok(Unsupported()):
             if deployment.capabilities.preview:

@@ -68,7 +68,7 @@ def serve(
         what = f"{' and '.join(nameless)} is empty or unprintable"
         raise UsageError(what, next_step="Say what deployments are registered with.")
     where = _dsn(dsn)
-    from tern.engine.errors import EngineError  # noqa: PLC0415 - gRPC comes with it
+    from tern.engine.errors import EngineError, Reason  # noqa: PLC0415 - gRPC comes with it
     from tern.engine.identity import EngineIdentity  # noqa: PLC0415
     from tern.engine.server import EngineServer  # noqa: PLC0415
     from tern.wire.listening import run  # noqa: PLC0415
@@ -87,6 +87,11 @@ def serve(
         run(server, lambda port: talk(f"engine listens on port {port}"), port_file=port_file)
     except EngineError as error:
         what = "the engine can't work on its database"
+        if error.reason == Reason.TRANSACTION_POOLER:
+            step = "Give --dsn (or TERN_ENGINE_DSN) another address."
+            raise Misconfigured(
+                what, why=(error.message,), unchanged="Nothing was set there.", next_step=step
+            ) from None
         raise Unreachable(what, why=(error.message,), reason=error.reason) from None
     except (ValueError, OSError) as error:
         what = "the engine did not start"

@@ -8,9 +8,11 @@ import structlog
 
 from tern.engine import failure
 from tern.engine import job as books
+from tern.engine.contact import Contact, first_connection
+from tern.engine.errors import EngineError
 from tern.engine.runner import Runner
-from tern.engine.schema import LOCK_CLASS, ensure_schema
-from tern.engine.session import Connection, connect
+from tern.engine.schema import LOCK_CLASS
+from tern.engine.session import Connection
 
 # A runner that died is replaced after at most this long, by whichever process looks first.
 LOOK_SECONDS = 1.0
@@ -27,15 +29,17 @@ log = structlog.get_logger(__name__)
 class Adopter(threading.Thread):
     """Looks for jobs that nobody runs, and runs them."""
 
-    def __init__(self, dsn: str, name: str) -> None:
+    def __init__(self, dsn: str, name: str, contact: Contact) -> None:
         super().__init__(name=f"{name}-adopter", daemon=True)
         self._dsn = dsn
+        self._contact = contact
         self._who = name
         self._wake = threading.Event()
         self._leaving = threading.Event()
         self._guard = threading.Lock()
         self._runners: dict[str, Runner] = {}
         self._resting: dict[str, float] = {}
+        self._told: dict[str, str] = {}
 
     def wake(self, job: str) -> None:
         """A job's row has changed: its runner, or else whoever adopts it, shall look now."""
@@ -62,11 +66,15 @@ class Adopter(threading.Thread):
         """Looks again and again, also when the database comes and goes."""
         while not self._leaving.is_set():
             try:
-                with connect(self._dsn, self._who, "adopt") as connection:
-                    ensure_schema(connection)
+                with first_connection(self._dsn, self._who, "adopt", self._contact) as connection:
+                    with self._guard:
+                        self._told.clear()
                     self._look_on(connection)
+            except EngineError:
+                # It is told already, once.
+                pass
             except psycopg.Error as error:
-                log.warning("engine.adopt.lost", error=failure.words(error))
+                self._contact.lost(failure.words(error))
             except Exception:
                 log.exception("engine.adopt.failed")
             self._leaving.wait(RETRY_SECONDS)
@@ -90,10 +98,17 @@ class Adopter(threading.Thread):
             runner = self._runners[job] = Runner(self._dsn, job, num, self._ended)
             runner.start()
 
-    def _ended(self, job: str, broken: bool) -> None:  # noqa: FBT001 - a callback
+    def _ended(self, job: str, broken: bool, words: str) -> None:  # noqa: FBT001 - a callback
+        """`words`: what the database said to a runner that it kept from its work; the same is told once."""
         with self._guard:
             self._runners.pop(job, None)
             if broken:
                 self._resting[job] = time.monotonic() + REST_SECONDS
+            is_new = bool(words) and words != self._told.get(job)
+            self._told.pop(job, None)
+            if words:
+                self._told[job] = words
+        if is_new:
+            log.warning("engine.runner.lost", job=job, error=words)
         # It may have ended while somebody asked for more (a start right after a stop).
         self._wake.set()

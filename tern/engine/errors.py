@@ -26,6 +26,7 @@ class Reason(StrEnum):
     NOT_OFFERED = "NOT_OFFERED"
     UNAUTHENTICATED = "UNAUTHENTICATED"
     DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"
+    TRANSACTION_POOLER = "TRANSACTION_POOLER"
     STATE_VERSION = "STATE_VERSION"
     INTERNAL = "INTERNAL"
 
@@ -60,6 +61,6 @@ def unknown_apply(apply_id: str) -> EngineError:
     )
 
 
-def unavailable(message: str) -> EngineError:
-    """The database does not answer; the same call may work later."""
-    return EngineError(grpc.StatusCode.UNAVAILABLE, Reason.DATABASE_UNAVAILABLE, message)
+def unavailable(message: str, reason: Reason = Reason.DATABASE_UNAVAILABLE) -> EngineError:
+    """The database can't be worked on; the same call may work later, and nothing follows for any change."""
+    return EngineError(grpc.StatusCode.UNAVAILABLE, reason, message)

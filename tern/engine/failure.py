@@ -43,7 +43,8 @@ def meaning(error: psycopg.Error) -> Meaning:
 def words(error: psycopg.Error) -> str:
     """The server's own words, its detail and hint included; never the statement with its values."""
     diagnosis = error.diag
-    parts = [diagnosis.message_primary or str(error).strip() or type(error).__name__]
+    # What libpq says of a connection that can't be made has several lines.
+    parts = [diagnosis.message_primary or " ".join(str(error).split()) or type(error).__name__]
     parts += [part for part in (diagnosis.message_detail, diagnosis.message_hint) if part]
     state = f" [{error.sqlstate}]" if error.sqlstate else ""
     return ". ".join(part.rstrip(".") for part in parts) + state

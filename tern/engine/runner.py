@@ -36,7 +36,7 @@ class ControlArrivedError(Exception):
 class Runner(threading.Thread):
     """Carries one job out until it is settled, stopped, taken over, or this process leaves."""
 
-    def __init__(self, dsn: str, job: str, num: int, on_end: Callable[[str, bool], None]) -> None:
+    def __init__(self, dsn: str, job: str, num: int, on_end: Callable[[str, bool, str], None]) -> None:
         super().__init__(name=f"tern-{job}", daemon=True)
         self._dsn = dsn
         self._job = job
@@ -59,7 +59,7 @@ class Runner(threading.Thread):
 
     def run(self) -> None:
         """Takes the job over and carries it out."""
-        broken = True
+        broken, words = True, ""
         try:
             with hold(self._dsn, self._job, self._num) as tenure:
                 if tenure is not None:
@@ -69,12 +69,12 @@ class Runner(threading.Thread):
             broken = False
         except psycopg.Error as error:
             # The database went away. Whoever sees it first when it is back adopts the job again.
-            log.warning("engine.runner.lost", job=self._job, error=failure.words(error))
+            words = failure.words(error)
         except Exception:
             log.exception("engine.runner.failed", job=self._job)
         finally:
             self._close_work()
-            self._on_end(self._job, broken)
+            self._on_end(self._job, broken, words)
 
     def _drive(self, tenure: Tenure) -> None:
         while True:

@@ -3,25 +3,24 @@
 Every answer comes from the database, so any process may give it; the work is done by adopt.py and runner.py.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 import grpc
 import psycopg
-import structlog
-from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
 
 from tern.engine import accept, controls, failure, health, keys, preview, progress
 from tern.engine.adopt import Adopter
+from tern.engine.contact import Contact, Watched, first_connection
 from tern.engine.controls import Answer
 from tern.engine.errors import EngineError, Reason, invalid, precondition, unavailable
 from tern.engine.identity import EngineIdentity, read_identity
 from tern.engine.job import Job
 from tern.engine.keys import CallContext
-from tern.engine.schema import ensure_schema
-from tern.engine.session import CONNECT_SECONDS, Connection, application_name, connect, settle, value
+from tern.engine.session import CONNECT_SECONDS, Connection, application_name, settle, value
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as ours
 from tern.wire.generated.tern.v1 import tern_pb2 as contract
 
@@ -30,7 +29,8 @@ MOST_PREVIEWED = 1_000
 DEFAULT_LOGS, MOST_LOGS = 100, 10_000
 POOL_SECONDS = 5.0
 POOL_SIZE = 8
-log = structlog.get_logger(__name__)
+# What keeps a pool from its server is told once, by contact.py, and not at each try.
+logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
 class EngineService:
@@ -47,17 +47,21 @@ class EngineService:
         self.identity = identity
         self.name = name
         self._ready = False
+        self._contact = Contact()
         self.works_at = ""
         """SYSTEM-IDENTIFIER/DATABASE-OID of the database behind the connections; '' until one has been made, and where
         the role may not read it.
         """
         self._adopter: Adopter | None = None
-        self._pool: ConnectionPool[psycopg.Connection[TupleRow]] = ConnectionPool(
+        self._pool: ConnectionPool[Watched] = ConnectionPool(
             dsn,
+            connection_class=Watched,
             min_size=0,
             max_size=POOL_SIZE,
             timeout=POOL_SECONDS,
             max_idle=60,
+            # Then it is tried anew with the next call; the default lets the pauses grow to minutes.
+            reconnect_timeout=POOL_SECONDS,
             open=False,
             name=name,
             configure=self._settle,
@@ -66,6 +70,7 @@ class EngineService:
                 "autocommit": True,
                 "application_name": application_name(name, "rpc"),
                 "connect_timeout": CONNECT_SECONDS,
+                "contact": self._contact,
             },
         )
 
@@ -73,18 +78,20 @@ class EngineService:
         """Creates the engine's schema where it is missing, and resumes unfinished jobs, now and from now on; one that
         runs no jobs only answers.
 
-        A database that doesn't answer is no error: calls say so, and the rest follows once it is back.
+        A database that doesn't answer is no error: calls say why, and the rest follows once it is back.
         """
         self._pool.open()
         try:
             self._make_ready()
-        except psycopg.OperationalError as error:
-            log.warning("engine.start.no_database", error=failure.words(error))
+        except EngineError as error:
+            if error.reason != Reason.DATABASE_UNAVAILABLE:
+                self._pool.close()
+                raise
         except BaseException:
             self._pool.close()
             raise
         if self._runs_jobs:
-            self._adopter = Adopter(self._dsn, self.name)
+            self._adopter = Adopter(self._dsn, self.name, self._contact)
             self._adopter.start()
 
     def close(self) -> None:
@@ -284,8 +291,7 @@ class EngineService:
             self._adopter.wake(job)
 
     def _make_ready(self) -> None:
-        with connect(self._dsn, self.name, "setup") as connection:
-            ensure_schema(connection)
+        with first_connection(self._dsn, self.name, "setup", self._contact) as connection:
             self.works_at = read_identity(connection)
         self._ready = True
 
@@ -300,13 +306,13 @@ class EngineService:
     def _connection(self) -> Iterator[Connection]:
         """A connection for one call; a database that doesn't answer becomes UNAVAILABLE, never a guess."""
         try:
-            if not self._ready:
+            if not self._ready or self._contact.words:
+                # Whoever asks is told at once what it is, rather than after the pool's patience that it is something.
                 self._make_ready()
             with self._pool.connection() as connection:
                 yield connection
         except (PoolTimeout, TooManyRequests) as error:
-            message = "the database does not answer"
-            raise unavailable(message) from error
+            raise unavailable(self._contact.words or "the database does not answer") from error
         except psycopg.DataError as error:
             # A NUL in a text, a number out of range: the request's own values, and nothing of it was kept.
             raise invalid(failure.words(error)) from error

@@ -9,16 +9,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from tern.cli import checkup
 from tern.domain.canary import QUEUES
 from tern.domain.control import Verb
 from tern.domain.silence import LONGEST_PAUSE_S, CallKind
+from tern.engine.identity import EngineIdentity
+from tern.engine.server import serve
 from tern.flows.canary import answer
 from tern.store import trouble
 from tern.store.database import Database
 from tests.cli.conftest import Answer, Tern
-from tests.faults.behaviour import fail
+from tests.faults.behaviour import altered, fail
 from tests.flows.steps import PARALLEL, running
 from tests.world import World
 
@@ -302,6 +305,29 @@ def test_engines_that_are_silent_or_others(world: World, tern: Tern) -> None:
     assert unwell(done)["engines"] == "tern deployments check"
     world.engines["C"].always("Preview", fail("UNIMPLEMENTED"))
     assert "offers less than is noted" in findings(tern("doctor", "--json"))["engines"]["said"]
+
+
+def test_an_engine_that_can_do_no_work_is_told(world: World, tern: Tern) -> None:
+    world.engines["B"].always("Health", altered(status="degraded: no CREATE"))
+    assert "B: degraded: no CREATE" in findings(tern("doctor", "--json"))["engines"]["said"]
+
+
+def test_why_an_engine_does_not_get_at_its_database_is_told_everywhere(
+    world: World, tern: Tern, migrated_url: str
+) -> None:
+    """It is up and answers; that alone says nothing about the change."""
+    away = make_conninfo(migrated_url, dbname="nowhere")
+    engine = serve(away, "127.0.0.1:0", EngineIdentity("test", "shop", "target-D"))
+    cause = 'database "nowhere" does not exist'
+    try:
+        world.add("D", f"grpc://127.0.0.1:{engine.port}", 3, offers=True)
+        assert cause in findings(tern("doctor", "--json"))["engines"]["said"]
+        assert cause in tern("deployments", "check", "D").out
+        apply_id = world.apply("D")
+        world.answer_bells()
+        assert cause in " ".join(tern("explain", f"{apply_id}/D").out.split())
+    finally:
+        engine.stop()
 
 
 def test_an_engine_that_hangs_is_not_waited_for(

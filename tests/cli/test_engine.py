@@ -10,6 +10,7 @@ import pytest
 
 from tern.local.discovery import Servers
 from tests.cli.conftest import Tern
+from tests.engine.pooler import Pooler
 
 WHO = ("--environment", "test", "--database", "shop", "--target", "t")
 
@@ -49,6 +50,16 @@ def test_a_password_on_the_command_line_is_warned_about(bare: Tern, monkeypatch:
     done = bare("engine", "serve", "--listen", "0.0.0.0:0", *WHO, "--dsn", "postgresql://u:hunter2@h/x")
     assert "can read the password" in done.err
     assert "hunter2" not in done.err
+
+
+def test_an_address_that_leads_through_a_transaction_pooler_is_refused(
+    bare: Tern, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tern.observe.configure", lambda *_: None)
+    with Pooler(database_url, 1) as pooler:
+        done = bare("engine", "serve", "--listen", "127.0.0.1:0", *WHO, "--dsn", pooler.url)
+    assert (done.code, "gives each transaction another session" in done.err) == (78, True)
+    assert "TERN_ENGINE_DSN" in done.err
 
 
 def test_it_serves_until_it_is_told_to_end(

@@ -113,6 +113,7 @@ tern.engine.adopt REST_SECONDS 2.0 a bug must not become a storm of connections
 tern.engine.runner POLL_SECONDS 0.25 a stop is seen within it
 tern.engine.server GRACE_SECONDS 2.0 below the seven seconds in which a terminated process is gone
 tern.engine.service POOL_SECONDS 5.0 below the caller's deadline
+tern.engine.contact ANSWER_SECONDS 2.0 a server that is alive says within it which session one has
 tern.engine.tenure GONE_WITHIN_SECONDS 15.0 a vanished owner's session ends by its keepalives
 tern.domain.policy LONGEST_BAKE_S 31622400.0 a year
 tern.cli.checkup FRESH_SWEEP_S 15.0 several sweeps are missing
