@@ -1,16 +1,33 @@
 """Celery's settings, each with its reason."""
 
+import ssl
+from collections.abc import Mapping
 from typing import Any
+
+from kombu.utils.url import parse_url
 
 from tasks.beat import SCHEDULE
 from tasks.routing import QUEUES
 from tern.settings import Settings
 
 
+def broker_tls(url: str) -> Mapping[str, Any] | None:
+    """How the broker's certificate is looked at: as the address says, and where it says nothing it is verified. Kombu
+    would take anybody's.
+    """
+    said: Mapping[str, Any] = parse_url(url).get("ssl", {})
+    if not said and not url.startswith("rediss://"):
+        return None
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, **said}
+
+
 def celery_config(settings: Settings) -> dict[str, Any]:
     """The whole configuration of the app."""
+    broker_url = settings.broker_url or "redis://127.0.0.1:6379/0"
     return {
-        "broker_url": settings.broker_url or "redis://127.0.0.1:6379/0",
+        "broker_url": broker_url,
+        # Flower reads what concerns TLS here alone.
+        "broker_use_ssl": broker_tls(broker_url),
         # What may enter: ids in JSON. A broker that anyone can write to must not be able to run code.
         "task_serializer": "json",
         "accept_content": ["json"],

@@ -1,16 +1,19 @@
 """What a worker process does beside its tasks: logs in Tern's shape, and sweeps for itself when nobody does."""
 
 import logging
+import signal
 import threading
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from celery import bootsteps
 from celery.signals import celeryd_init, setup_logging, worker_shutdown, worker_shutting_down
 
-from tasks.app import settings
+from tasks.app import app, settings
 from tasks.direct import DirectBells
 from tasks.process import OWNER, close, lanes, ports
+from tern import hangup
 from tern.domain.errors import TernError
 from tern.flows.sweep import sweep_when_nobody_does
 from tern.observe import configure
@@ -42,6 +45,21 @@ def _begin_sweeping(**_: Any) -> None:
     _sweeper.start()
     if (exporter := open_exporter(settings)) is not None:
         _exporters.append(exporter)
+
+
+class Steady(bootsteps.StartStopStep):
+    """Goes on when a terminal closes. Celery would begin anew as the command line that it thinks it was started with,
+    and that one fails; what may have changed is read again without it.
+    """
+
+    def start(self, parent: Any) -> None:  # noqa: ARG002 - the shape that Celery wants
+        """After Celery has set its own answers to signals, and before it waits for a broker."""
+        # What Celery makes of the others (such as what each thread does, for USR1) ends nothing.
+        unanswered = (each for each in hangup.HARMLESS if signal.getsignal(each) == signal.SIG_DFL)
+        hangup.ignore((signal.SIGHUP, *unanswered))
+
+
+app.steps["worker"].add(Steady)
 
 
 @worker_shutting_down.connect

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from tern.domain.errors import Misconfigured
 from tern.domain.timing import LEASE_S, RPC_DEADLINE_S, PollPace
 from tern.local.discovery import default_home, discover
 
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket")
+_CERTIFICATE = frozenset({"required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE"})
 PREFIX = "TERN_"
 _READ = "read"
 _YES = frozenset({"1", "true", "t", "yes", "y", "on"})
@@ -45,12 +46,14 @@ def _text(said: str) -> str:
 
 def _broker(said: str) -> str:
     try:
-        scheme = urlsplit(said).scheme
+        address = urlsplit(said)
     except ValueError:
         # It quotes what it could not read, and a password is in it.
         raise ValueError("it is written redis://:password@host:port/0") from None
-    if scheme not in BROKER_SCHEMES:
+    if address.scheme not in BROKER_SCHEMES:
         raise ValueError("the broker's address begins with redis:// or rediss://")
+    if not set(parse_qs(address.query).get("ssl_cert_reqs", ())) <= _CERTIFICATE:
+        raise ValueError("ssl_cert_reqs in the broker's address is required, optional or none")
     return said
 
 

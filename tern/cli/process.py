@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import click
 
+from tern import hangup
 from tern.cli import reach
 
 ALL_QUEUES = "control,sweep,dispatch,poll"
@@ -98,4 +99,6 @@ def _become(*arguments: str, only_prints: bool) -> None:
 def _execute(command: Sequence[str]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
+    # Celery's worker would begin anew as another command line, which fails; beat and Flower would end.
+    hangup.ignore()
     os.execv(command[0], list(command))  # noqa: S606 - our own interpreter, no shell

@@ -28,6 +28,8 @@ from tern.wire.transport import (
 )
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+LINKS_KEPT = 4
+"""So many channels to one address stay open, for different certificates."""
 _NO_TRUST = re.compile(
     r"handshake failed|SSL_ERROR|CERTIFICATE|Peer name .* is not in peer cert", re.IGNORECASE
 )
@@ -99,6 +101,9 @@ class Channels:
             found = self._links.get(key)
             if found is None:
                 found = self._links[key] = Link(_open(endpoint, secrets))
+                # Certificates that were renewed day after day: the oldest are nobody's any more.
+                for old in [each for each in self._links if each[0] == endpoint][:-LINKS_KEPT]:
+                    self._left.add(self._links.pop(old))
             return found
 
     def give_up(self, silent: Link) -> None:

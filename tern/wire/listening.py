@@ -11,6 +11,9 @@ from typing import Protocol
 
 import grpc
 
+from tern import hangup
+from tern.wire.certificates import CertificateFiles
+
 OPTIONS: tuple[tuple[str, int], ...] = (
     # A second process on the same port must fail, not take every other call.
     ("grpc.so_reuseport", 0),
@@ -48,17 +51,19 @@ def server_credentials(
 ) -> grpc.ServerCredentials | None:
     """TLS from files; None where none is named. With a client_ca, clients show a certificate too.
 
-    Raises ValueError where one half is missing, OSError for a file that can't be read.
+    What is renewed there is used from the next handshake on. Raises ValueError where one half is missing or the two
+    don't fit, OSError for a file that can't be read.
     """
     if cert is None and key is None and client_ca is None:
         return None
     if cert is None or key is None:
         message = "TLS needs both a certificate and its key"
         raise ValueError(message)
-    return grpc.ssl_server_credentials(
-        [(Path(key).read_bytes(), Path(cert).read_bytes())],
-        root_certificates=None if client_ca is None else Path(client_ca).read_bytes(),
-        require_client_auth=client_ca is not None,
+    files = CertificateFiles(Path(cert), Path(key), None if client_ca is None else Path(client_ca))
+    return grpc.dynamic_ssl_server_credentials(
+        files.first,
+        files.renewed,  # type: ignore[arg-type] # its types know nothing of None, which its own words ask for
+        require_client_authentication=client_ca is not None,
     )
 
 
@@ -100,7 +105,7 @@ def bind(server: grpc.Server, listen: str, credentials: grpc.ServerCredentials |
 
 
 def run(server: Listener, announce: Callable[[int], None], *, port_file: Path | None = None) -> None:
-    """Serves until SIGTERM or SIGINT. Only for a process's main thread.
+    """Serves until SIGTERM or SIGINT, whatever terminal closes. Only for a process's main thread.
 
     `announce` is told the port; `port_file` receives it in one write, so that a reader never sees half.
     """
@@ -108,6 +113,7 @@ def run(server: Listener, announce: Callable[[int], None], *, port_file: Path | 
     previous = {
         number: signal.signal(number, lambda *_: done.set()) for number in (signal.SIGTERM, signal.SIGINT)
     }
+    previous |= {number: signal.signal(number, signal.SIG_IGN) for number in hangup.HARMLESS}
     try:
         port = server.start()
         if port_file is not None:

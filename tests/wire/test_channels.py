@@ -19,7 +19,7 @@ from tern.domain.model import Claim, Credentials, OperationScope
 from tern.domain.outcome import Ok, Refused, Unknown
 from tern.domain.outstanding import is_heard
 from tern.ports import Engine
-from tern.wire.channels import MESSAGE_BYTES_MAX, Channels, GrpcTransport, Link
+from tern.wire.channels import LINKS_KEPT, MESSAGE_BYTES_MAX, Channels, GrpcTransport, Link
 from tern.wire.credentials import Secrets, parse_address
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
 from tern.wire.routing import EngineDirectory
@@ -76,6 +76,18 @@ def test_all_threads_share_one_channel_to_an_address() -> None:
         thread.join()
     assert len({id(link) for link in links}) == 1
     assert channels.link(parse_address("grpc://127.0.0.1:10"), Secrets()) is not links[0]
+    channels.close()
+
+
+def test_certificates_that_are_renewed_leave_no_channels_behind() -> None:
+    """One a day, for ten thousand deployments, would fill a worker's memory."""
+    channels = Channels()
+    endpoint, other = parse_address("grpc://127.0.0.1:9"), parse_address("grpc://127.0.0.1:10")
+    kept = channels.link(other, Secrets())
+    last = [channels.link(endpoint, Secrets(tls_ca=str(number).encode())) for number in range(20)][-1]
+    assert len(channels._links) <= LINKS_KEPT + 1
+    assert channels.link(endpoint, Secrets(tls_ca=b"19")) is last
+    assert channels.link(other, Secrets()) is kept
     channels.close()
 
 

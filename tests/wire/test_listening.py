@@ -1,11 +1,16 @@
-"""A server's own side of the network: who may reach it in plain text."""
+"""A server's own side of the network: who may reach it in plain text, and what ends it."""
 
+import os
+import signal
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
 
-from tern.wire.listening import bind, check_plaintext, is_loopback
+from tern import hangup
+from tern.wire.listening import bind, check_plaintext, is_loopback, run
 
 
 def test_loopback_addresses_are_known() -> None:
@@ -27,3 +32,30 @@ def test_plaintext_to_other_machines_is_asked_for_or_refused(listen: str) -> Non
 def test_a_port_that_there_is_not_is_no_other_port(listen: str) -> None:
     with pytest.raises(OSError, match="there is no port"):
         bind(grpc.server(ThreadPoolExecutor(1)), listen, None)
+
+
+class _Told:
+    """Serves nothing; at its start its own process gets some signals."""
+
+    def __init__(self, *numbers: signal.Signals) -> None:
+        self._numbers = numbers
+        self.is_stopped = False
+
+    def start(self) -> int:
+        for number in self._numbers:
+            os.kill(os.getpid(), number)
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        return 1
+
+    def stop(self) -> None:
+        self.is_stopped = True
+
+
+def test_a_terminal_that_closes_ends_no_server() -> None:
+    """Nor does a habit of somebody's who wants logs or certificates read again."""
+    before = [signal.getsignal(number) for number in hangup.HARMLESS]
+    served, begun = _Told(*hangup.HARMLESS), time.monotonic()
+    run(served, lambda _port: None)
+    assert served.is_stopped
+    assert time.monotonic() - begun >= 0.2
+    assert [signal.getsignal(number) for number in hangup.HARMLESS] == before
