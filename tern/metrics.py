@@ -1,4 +1,5 @@
-"""What this process counts: standard library only, a fraction of a microsecond each, no id and no name of a deployment.
+"""What this process counts: standard library and domain only, a fraction of a microsecond each, no id and no name of a
+deployment.
 
 Names and labels are a promise to people's dashboards; a test pins them. What is told about the database is not here
 but is asked at each scrape (store/gauge.py); how it is told is the exporter's part (exporter.py).
@@ -8,6 +9,8 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+from tern.domain.states import SETTLED_APPLY
 
 Labels = tuple[str, ...]
 
@@ -26,7 +29,7 @@ class Counter:
         self._lock = threading.Lock()
 
     def add(self, *labels: str, by: int = 1) -> None:
-        """One more, or so many."""
+        """One more, or so many. By 0 it is there from the beginning: an alarm sees its first one as a rise."""
         with self._lock:
             self._counts[labels] = self._counts.get(labels, 0) + by
 
@@ -66,11 +69,20 @@ class Distribution:
         """One more measurement."""
         place = bisect_left(self.bounds_s, seconds)
         with self._lock:
-            spread = self._spreads.get(labels)
-            if spread is None:
-                spread = self._spreads[labels] = ([0] * (len(self.bounds_s) + 1), [0.0])
-            spread[0][place] += 1
-            spread[1][0] += seconds
+            counts, total = self._of(labels)
+            counts[place] += 1
+            total[0] += seconds
+
+    def begin(self, *labels: str) -> None:
+        """Tells of no measurement yet, for the same reason as a counter that is added 0."""
+        with self._lock:
+            self._of(labels)
+
+    def _of(self, labels: Labels) -> tuple[list[int], list[float]]:
+        spread = self._spreads.get(labels)
+        if spread is None:
+            spread = self._spreads[labels] = ([0] * (len(self.bounds_s) + 1), [0.0])
+        return spread
 
     def read(self) -> Mapping[Labels, Spread]:
         """What was measured so far."""
@@ -108,6 +120,14 @@ CONTROL_SECONDS = Distribution(
 RPC_SECONDS = Distribution(
     "tern_rpc_seconds", "Calls to engines, by method and gRPC status.", ("method", "code"), RPC_BOUNDS_S
 )
+
+# What alarms ask for is there before it happens for the first time (docs/alerts.yml). A single failed call more or less
+# makes no alarm, and all methods with all codes would be a thousand lines a scrape, so calls begin with the first.
+for _state in sorted(SETTLED_APPLY):
+    VERDICTS.add(_state.value, by=0)
+for _outcome in ("rung", "failed"):
+    BELLS.add(_outcome, by=0)
+CONTROL_SECONDS.begin("stop", "acknowledged")
 
 COUNTERS = (TRANSITIONS, VERDICTS, CLAIMS, FENCED_WRITES, BELLS)
 DISTRIBUTIONS = (CONTROL_SECONDS, RPC_SECONDS)

@@ -66,4 +66,6 @@ def _count_write(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
 for _name, _work in CLAIMING.items():
     setattr(CountedStore, _name, _count_claim(_work, getattr(PostgresStore, _name)))
 for _name in FENCED:
+    for _outcome in Fenced:
+        FENCED_WRITES.add(_name, _outcome.value, by=0)
     setattr(CountedStore, _name, _count_write(_name, getattr(PostgresStore, _name)))

@@ -13,7 +13,9 @@ from tests.test_exporter import TOLD
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operations.md").read_text()
-RULES = dict(re.findall(r"- alert: (\w+)\n\s+expr: (.+)\n", (ROOT / "docs/alerts.yml").read_text()))
+RULES = dict(
+    re.findall(r"- alert: (\w+)\n(?:\s+#.*\n)*\s+expr: (.+)\n", (ROOT / "docs/alerts.yml").read_text())
+)
 SUFFIXES = {
     **{counter.name: ("_total",) for counter in COUNTERS},
     **{each.name: ("_bucket", "_sum", "_count") for each in DISTRIBUTIONS},
