@@ -1,4 +1,4 @@
-"""What a worker process does beside its tasks: logs in Tern's shape, and sweeps for itself when nobody does."""
+"""What a worker process does beside its tasks: it sweeps for itself when nobody does, and gives back what it holds."""
 
 import logging
 import signal
@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
-from celery.signals import celeryd_init, setup_logging, worker_shutdown, worker_shutting_down
+from celery.signals import celeryd_init, worker_shutdown, worker_shutting_down
 
 from tasks.app import app, settings
 from tasks.direct import DirectBells
@@ -16,7 +16,6 @@ from tasks.process import OWNER, close, lanes, ports
 from tern import hangup
 from tern.domain.errors import TernError
 from tern.flows.sweep import sweep_when_nobody_does
-from tern.observe import configure
 from tern.ports import Bells, Ports, StorageUnavailable
 from tern.wiring import open_exporter
 
@@ -29,14 +28,6 @@ _LAST_TICK_S = 40.0
 """Longer than a tick with all its deadlines, shorter than a supervisor's patience."""
 _stopping = threading.Event()
 _exporters: list["Exporter"] = []
-
-
-@setup_logging.connect
-def _shape_logs(**_: Any) -> None:
-    configure(settings.log_format, settings.log_level)
-    # Every tick would be two lines; what changes is logged by the event that is committed with it.
-    for chatty in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 @celeryd_init.connect
@@ -97,6 +88,8 @@ def _sweep_for_ever() -> None:
                 _log.error("nothing is done until PostgreSQL answers: %s", complaint)
         except Exception:  # noqa: BLE001 - a bug in one sweep must not end all sweeps of this process
             _log.exception("the sweep failed unexpectedly")
+    # Said here, and not where the signal is handled: that may be in the middle of another line.
+    _log.info("told to end: what is under way is finished first")
     if direct is not None:
         direct.close()
 

@@ -4,12 +4,15 @@ Lines go to stderr, for a person or as one JSON object each, and carry apply, de
 known: from whoever logs, or else from what the line says. DDL bodies and secrets are taken out, whoever logs them.
 """
 
+import contextlib
 import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, TextIO
 
 import structlog
@@ -37,6 +40,7 @@ _VERBS = (
     *("CREATE", "ALTER", "DROP", "TRUNCATE", "REINDEX", "COMMENT", "REFRESH"),
     *("INSERT", "DELETE", "GRANT", "REVOKE", "UPDATE"),
 )
+_log = logging.getLogger("tern")
 _LIBRARIES_THAT_TALK = ("amqp", "kombu", "alembic", "sqlalchemy", "grpc", "urllib3")
 
 
@@ -57,7 +61,7 @@ def configure(log_format: str, level: str = "INFO", stream: TextIO | None = None
         cache_logger_on_first_use=False,
     )
     stream = stream or sys.stderr
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream)
     handler.setFormatter(_Lines(shared, _last_steps(log_format, stream)))
     root = logging.getLogger()
     for old in list(root.handlers):
@@ -66,6 +70,55 @@ def configure(log_format: str, level: str = "INFO", stream: TextIO | None = None
     root.setLevel(level)
     for name in _LIBRARIES_THAT_TALK:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def take_over(log_format: str, level: str = "INFO") -> None:
+    """The same for a process that stays, whose stderr somebody else collects: what Python itself would print there
+    comes as lines too. Warnings, and what nobody has caught, in whichever thread.
+    """
+    configure(log_format, level)
+    logging.captureWarnings(capture=True)
+    # For a logger that is cut off from the root, as billiard's is.
+    logging.lastResort = logging.getLogger().handlers[0]
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
+    sys.unraisablehook = _log_unraisable
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    _log.critical("nobody caught it: %s", kind.__name__, exc_info=(kind, error, trace))
+
+
+def _log_uncaught_in_thread(given: threading.ExceptHookArgs) -> None:
+    if given.exc_value is None or issubclass(given.exc_type, SystemExit):
+        return
+    name = "a thread" if given.thread is None else given.thread.name
+    trace = (given.exc_type, given.exc_value, given.exc_traceback)
+    _log.critical("nobody caught it: %s, which ends %s", given.exc_type.__name__, name, exc_info=trace)
+
+
+def _log_unraisable(given: "sys.UnraisableHookArgs") -> None:
+    error = given.exc_value or given.exc_type()
+    trace = (given.exc_type, error, given.exc_traceback)
+    _log.error("%s: %r", given.err_msg or "ignored where it can't be raised", given.object, exc_info=trace)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines. One that can't be shaped, as with too few arguments, is told as a line as well."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        """Not the library's own traceback, which is no line."""
+        what, error, trace = sys.exc_info()
+        if what is None or error is None or self.stream.closed:
+            return
+        told = {"name": record.name, "levelname": "ERROR", "levelno": logging.ERROR}
+        why = f"a line can't be written as it was given: {record.msg!s}"
+        line = logging.makeLogRecord({**told, "msg": why, "exc_info": (what, error, trace)})
+        with contextlib.suppress(Exception):
+            self.stream.write(self.format(line) + self.terminator)
+            self.flush()
 
 
 class _Lines(structlog.stdlib.ProcessorFormatter):

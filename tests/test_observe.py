@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -147,3 +149,34 @@ def test_a_line_that_only_says_it_in_words_is_given_its_fields(stream: io.String
         ("apl-1", None, None),
         (None, None, None),
     ]
+
+
+TAKEN_OVER = """
+import logging, sys, threading, warnings
+from tern.observe import take_over
+take_over("json")
+"""
+
+STRAY = {
+    "a warning of Python's": "warnings.warn('old\\nnews', UserWarning)",
+    "what a thread does not catch": "t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()",
+    "what nobody catches": "raise ValueError('postgresql://ann:hunter2@h/t\\nis gone')",
+    "what can't be raised": "class A:\n    def __del__(self): raise ValueError('x')\nA()",
+    "a line with too few arguments": "logging.getLogger('library').error('took %s of %s', 3)",
+    "a logger that is cut off": (
+        "cut = logging.getLogger('multiprocessing'); cut.propagate = False; cut.warning('a\\nb')"
+    ),
+}
+
+
+@pytest.mark.parametrize("program", STRAY.values(), ids=STRAY)
+def test_what_python_would_print_is_a_line_too(program: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TAKEN_OVER + program], capture_output=True, text=True, check=False, timeout=60
+    )
+    (line,) = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {"message", "level", "logger", "at"} <= set(line)
+    assert "hunter2" not in done.stderr
+    assert done.stdout == ""
+    if "raise" in program or "thread" in program or "%s" in program:
+        assert "Traceback" in line["exception"]

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from tern.cli.envelope import talk
+from tern.cli.envelope import announce
 from tern.domain.errors import Misconfigured, TernError, Unreachable, UsageError
 from tern.domain.text import is_name
 
@@ -56,9 +56,11 @@ def serve(
 
     A job that is under way when it ends is resumed by the next one.
     """
-    from tern.observe import configure  # noqa: PLC0415
+    from tern.observe import take_over  # noqa: PLC0415
+    from tern.settings import load  # noqa: PLC0415
 
-    configure(os.environ.get("TERN_LOG_FORMAT", "console"), os.environ.get("TERN_LOG_LEVEL", "INFO"))
+    found = load()
+    take_over(found.log_format, found.log_level)
     nameless = [
         f"--{option}"
         for option, value in (("environment", environment), ("database", database), ("target", target))
@@ -67,7 +69,7 @@ def serve(
     if nameless:
         what = f"{' and '.join(nameless)} is empty or unprintable"
         raise UsageError(what, next_step="Say what deployments are registered with.")
-    where = _dsn(dsn)
+    where = _dsn(dsn, found.log_format)
     from tern.engine.errors import EngineError, Reason  # noqa: PLC0415 - gRPC comes with it
     from tern.engine.identity import EngineIdentity  # noqa: PLC0415
     from tern.engine.server import EngineServer  # noqa: PLC0415
@@ -84,7 +86,11 @@ def serve(
             token=_token(token_ref) if token_ref else None,
             insecure_plaintext=insecure_plaintext,
         )
-        run(server, lambda port: talk(f"engine listens on port {port}"), port_file=port_file)
+        run(
+            server,
+            lambda port: announce(f"engine listens on port {port}", found.log_format),
+            port_file=port_file,
+        )
     except EngineError as error:
         what = "the engine can't work on its database"
         if error.reason == Reason.TRANSACTION_POOLER:
@@ -98,7 +104,7 @@ def serve(
         raise Misconfigured(what, why=(str(error),), unchanged="") from None
 
 
-def _dsn(given: str) -> str:
+def _dsn(given: str, log_format: str) -> str:
     dsn = given or os.environ.get(DSN_VARIABLE, "")
     if not dsn:
         what = "the engine was not told which database is its own"
@@ -113,8 +119,9 @@ def _dsn(given: str) -> str:
         raise UsageError(what, next_step="Write it as postgresql://user@host:port/database.")
     _check_readable(dsn, "--dsn" if given else DSN_VARIABLE)
     if given and password:
-        talk(
-            f"warning: everybody on this machine can read the password in --dsn; use {DSN_VARIABLE} or PGPASSWORD"
+        announce(
+            f"warning: everybody on this machine can read the password in --dsn; use {DSN_VARIABLE} or PGPASSWORD",
+            log_format,
         )
     return dsn
 

@@ -1,6 +1,7 @@
 """`--json`: exactly one document on stdout, always in the same envelope."""
 
 import json
+import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,14 @@ def write_line(kind: str, data: Mapping[str, object]) -> None:
 def _text(document: Mapping[str, object], *, indent: int | None = None) -> str:
     written = json.dumps(document, indent=indent, ensure_ascii=False, default=str)
     return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
+
+
+def announce(line: str, log_format: str) -> None:
+    """What a process that stays says of itself: to the person who started it, or as a line of its log."""
+    if log_format == "json":
+        logging.getLogger("tern").info("%s", line)
+    else:
+        talk(line)
 
 
 def talk(line: str) -> None:

@@ -1,5 +1,6 @@
 """The one shape in which anything that went wrong is told: what, why, what stayed unchanged, what to do next."""
 
+import logging
 import os
 import traceback
 from collections.abc import Mapping
@@ -28,9 +29,15 @@ class UnexpectedError(TernError):
     """A mistake in Tern itself, or in what it stands on."""
 
 
-def tell(error: Exception, *, as_json: bool) -> int:
-    """Writes the error to stderr, and with `--json` as the one document on stdout; returns the exit code."""
+def tell(error: Exception, *, as_json: bool, stays: bool = False) -> int:
+    """Writes the error to stderr, and with `--json` as the one document on stdout; returns the exit code.
+
+    A process that stays writes a log, and its last word is a line of it: one JSON object where that is wanted.
+    """
     shaped = _without_secrets(_shaped(error))
+    if stays and os.environ.get("TERN_LOG_FORMAT") == "json":
+        _log(shaped, error)
+        return shaped.exit_code
     if debugging():
         click.echo(without_secrets("".join(traceback.format_exception(error))), err=True)
     if as_json:
@@ -47,6 +54,22 @@ def tell(error: Exception, *, as_json: bool) -> int:
         )
     click.echo(render(shaped), err=True, color=None if not os.environ.get("NO_COLOR") else False)
     return shaped.exit_code
+
+
+def _log(shaped: TernError, error: Exception) -> None:
+    """One line; the traceback of what nobody expected is in it, with its secrets taken out."""
+    from tern.observe import configure  # noqa: PLC0415 - only where something went wrong
+
+    configure("json")
+    fields = {
+        "reason": shaped.reason,
+        "why": list(shaped.why),
+        "unchanged": shaped.unchanged,
+        "next": shaped.next_step,
+        "exit_code": shaped.exit_code,
+    }
+    trace = error if debugging() or isinstance(shaped, UnexpectedError) else None
+    logging.getLogger("tern").critical(shaped.what, exc_info=trace, extra={"fields": fields})
 
 
 def render(error: TernError) -> str:

@@ -13,6 +13,8 @@ from typing import NamedTuple, NoReturn, TextIO
 
 import click
 
+from tern.native import keep_quiet
+
 INTERRUPTED = 130
 TERMINATED = 143
 PIPE_CLOSED = 141
@@ -63,8 +65,12 @@ COMMANDS: Mapping[str, Entry] = {
     "worker": Entry("Run", "process", "worker", "A worker that drives rollouts."),
     "beat": Entry("Run", "process", "beat", "The regular bells."),
     "flower": Entry("Run", "process", "flower", "The page that shows the workers."),
+    "proto": Entry("Run", "proto", "proto", "The contracts: .proto files for other languages."),
     "db": Entry("Run", "db", "db", "Tern's own database: upgrade, current, check, downgrade."),
 }
+
+STAY = {("worker",), ("beat",), ("flower",), ("serve",), ("engine", "serve")}
+"""Those that run until they are told to end, and whose stderr is a log."""
 
 
 class LazyGroup(click.Group):
@@ -116,6 +122,7 @@ class _Terminated(BaseException):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command and ends the process with its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    keep_quiet()
     _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -169,7 +176,9 @@ def run(words: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence: never a traceback at a user
         from tern.cli.failure import tell  # noqa: PLC0415 - only where something went wrong
 
-        return tell(error, as_json="--json" in words)
+        return tell(
+            error, as_json="--json" in words, stays=tuple(words[:1]) in STAY or tuple(words[:2]) in STAY
+        )
     return answer if isinstance(answer, int) else 0
 
 

@@ -4,12 +4,16 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from tern import hangup
 from tern.cli import reach
+from tern.cli.envelope import announce
+
+if TYPE_CHECKING:
+    from tern.settings import Settings
 
 ALL_QUEUES = "control,sweep,dispatch,poll"
 FLOWER_DEFAULTS: Mapping[str, str] = {
@@ -61,6 +65,7 @@ def worker(
         # Mingling serves revocations and clocks, which Tern keeps in rows; it costs a second at every start.
         *("--without-mingle", "--without-gossip", "--task-events", "--loglevel", settings.log_level),
         *rest,
+        settings=settings,
         only_prints=only_prints,
     )
 
@@ -74,7 +79,8 @@ def beat(*, only_prints: bool, rest: Sequence[str]) -> None:
     settings.require_broker_url()
     # In memory: a schedule on disk can be corrupt, and ours is two intervals.
     scheduler = ("--scheduler", "celery.beat:Scheduler")
-    _become("beat", *scheduler, "--loglevel", settings.log_level, *rest, only_prints=only_prints)
+    level = ("--loglevel", settings.log_level)
+    _become("beat", *scheduler, *level, *rest, settings=settings, only_prints=only_prints)
 
 
 @click.command(context_settings=_LIKE_CELERY)
@@ -82,18 +88,28 @@ def beat(*, only_prints: bool, rest: Sequence[str]) -> None:
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED)
 def flower(*, only_prints: bool, rest: Sequence[str]) -> None:
     """Show the workers on a page: read-only, on this machine. Its own FLOWER_… variables say otherwise."""
-    reach.settings().require_broker_url()
+    settings = reach.settings()
+    settings.require_broker_url()
     for name, value in FLOWER_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    _become("flower", *rest, only_prints=only_prints)
+    # Tornado, below it, leaves the log to tasks.logs then.
+    _become("flower", "--logging=none", *rest, settings=settings, only_prints=only_prints)
 
 
-def _become(*arguments: str, only_prints: bool) -> None:
+def _become(*arguments: str, settings: "Settings", only_prints: bool) -> None:
     """Replaces this process, so that signals reach Celery itself."""
-    command = [sys.executable, "-m", "celery", "-A", "tasks.app", *arguments]
-    click.echo(shlex.join(command), err=not only_prints)
-    if not only_prints:
-        _execute(command)
+    # Banners are for people.
+    quietly = ("--quiet",) if settings.log_format == "json" else ()
+    command = [sys.executable, "-m", "celery", *quietly, "-A", "tasks.app", *arguments]
+    if only_prints:
+        click.echo(shlex.join(command))
+        return
+    if quietly:
+        from tern.observe import configure  # noqa: PLC0415
+
+        configure(settings.log_format, settings.log_level)
+    announce(shlex.join(command), settings.log_format)
+    _execute(command)
 
 
 def _execute(command: Sequence[str]) -> NoReturn:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from tern.cli import reach
-from tern.cli.envelope import talk
+from tern.cli.envelope import announce
 from tern.domain.errors import Misconfigured, UsageError
 
 ANONYMOUS = "anonymous"
@@ -68,7 +68,7 @@ def serve(
         step = "Say --tokens env:NAME or file:/path; on this machine alone, --without-tokens."
         raise UsageError(what, next_step=step)
     from tern import wiring  # noqa: PLC0415
-    from tern.observe import configure  # noqa: PLC0415
+    from tern.observe import take_over  # noqa: PLC0415
     from tern.settings import load  # noqa: PLC0415
     from tern.wire.control.server import ControlServer  # noqa: PLC0415 - gRPC comes with it
     from tern.wire.control.tokens import Gate, OpenGate, TokenGate  # noqa: PLC0415
@@ -78,7 +78,7 @@ def serve(
         what = f"{listen} is no loopback address, and other machines need tokens"
         raise UsageError(what, next_step="Say --tokens env:NAME or file:/path.")
     found = load()
-    configure(found.log_format, found.log_level)
+    take_over(found.log_format, found.log_level)
     gate: Gate = OpenGate(ANONYMOUS) if without_tokens else TokenGate(tokens)
     bells = reach.lasting_bells() if found.broker_url else wiring.Silent()
     desk = wiring.open_desk(found, bells, most_watchers=max_watchers)
@@ -93,7 +93,11 @@ def serve(
         )
         host = listen.rpartition(":")[0]
         manner = "TLS" if tls_cert else "plaintext"
-        run(server, lambda port: talk(f"Tern answers on {host}:{port} ({manner})"), port_file=port_file)
+        run(
+            server,
+            lambda port: announce(f"Tern answers on {host}:{port} ({manner})", found.log_format),
+            port_file=port_file,
+        )
     except (ValueError, OSError) as error:
         what = "the door did not open"
         raise Misconfigured(what, why=(str(error),), unchanged="") from None

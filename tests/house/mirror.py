@@ -45,6 +45,7 @@ ELSEWHERE = {
     "tests/engine/test_server.py": (
         "tern/engine/errors tern/engine/health tern/engine/identity tern/engine/service"
     ),
+    "tests/house/test_wheel.py": "tasks/app tasks/logs tern/native tern/shipped",
     "tests/flows/test_accept.py": "tern/store/apply tern/store/reservation",
     "tests/flows/test_barrier.py": "tern/domain/barrier tern/store/barrier",
     "tests/flows/test_bulk.py": "tern/store/receipt tern/store/uncalled tern/store/wish",
