@@ -13,7 +13,7 @@ VENV = "$(PYTHON)" -m venv
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: demo test check crash crash-engine chaos sim mutants mutation bench proto lock clean
+.PHONY: demo test check crash crash-engine chaos sim mutants mutation bench proto docs lock clean
 
 demo: .venv/run.stamp  ## the whole of Tern on this machine; KEEP=1 leaves it running until Ctrl-C
 	$(BIN)/tern demo $(if $(KEEP),--keep)
@@ -48,6 +48,9 @@ bench: .venv/bench.stamp  ## figures, each beside a baseline measured in the sam
 
 proto: .venv/dev.stamp
 	$(BIN)/python proto/generate.py
+
+docs: .venv/dev.stamp  ## docs/tables.md, made of what the tables say of themselves
+	$(BIN)/python -m tests.house.tables
 
 lock:
 	uv pip compile $(LOCK) --group build --output-file requirements/run.txt

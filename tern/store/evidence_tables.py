@@ -1,7 +1,8 @@
 """The mapped tables of what Tern knows about engines: who they are, which ids they gave, what may still act there,
 who is silent, and what became of each statement.
 
-What each constraint and index is for stands in the migration that makes it.
+What each column means stands in evidence_comments.py, what each constraint and index is for in the migration that
+makes it.
 """
 
 from datetime import datetime
@@ -9,6 +10,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Identity
 from sqlalchemy.orm import Mapped, mapped_column
 
+from tern.store.evidence_comments import give_comments
 from tern.store.tables import Table
 
 
@@ -33,12 +35,7 @@ class RemoteIdRow(Table):
 
 
 class OutstandingRow(Table):
-    """What was sent and may still act although no operation follows it: a key or an id, and where it was sent.
-
-    next_look_at: when it is asked about again; NULL where nothing is left to see. What is settled is watched.
-    proven_address: where the same engine was proven to be since. silent_looks: looks in a row without a usable answer.
-    cancel_…: who wants it ended, how often its engine was told, and what it said.
-    """
+    """What was sent and may still act although no operation follows it: a key or an id, and where it was sent."""
 
     __tablename__ = "outstanding_calls"
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
@@ -97,16 +94,8 @@ class SameTargetRow(Table):
     found_at: Mapped[datetime]
 
 
-METADATA = Table.metadata
-"""Every table of Tern: these, and those of tables.py."""
-
-
 class TableChangeRow(Table):
-    """One statement inside one operation, with its progress.
-
-    settled_by: who said what became of it: `engine`, or the name of a person who looked; '' where nobody spoke of it.
-    origin_id: of a follow-up's, the statement of the first apply that it is; NULL where it carries nothing on.
-    """
+    """One statement inside one operation, with its progress."""
 
     __tablename__ = "table_changes"
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
@@ -129,3 +118,8 @@ class TableChangeRow(Table):
     error: Mapped[str]
     settled_by: Mapped[str]
     origin_id: Mapped[int | None] = mapped_column(BigInteger)
+
+
+METADATA = Table.metadata
+"""Every table of Tern: these, and those of tables.py, with what each column means."""
+give_comments(METADATA)

@@ -8,6 +8,8 @@ from sqlalchemy.pool import NullPool
 
 from tern.ports import StorageUnavailable
 from tern.store.database import Database
+from tern.store.evidence_comments import write_comments
+from tern.store.evidence_tables import METADATA
 from tern.store.revision import MIGRATIONS
 
 _MIGRATION_LOCK = 0x7E12
@@ -35,6 +37,9 @@ def migrate(database: Database, revision: str = "head") -> None:
             config.attributes["connection"] = connection
             going_down = revision == "base" or revision.startswith("-")
             (command.downgrade if going_down else command.upgrade)(config, revision)
+            if revision == "head":
+                # Not by each migration: a text that is put right later would be one more, and stand twice.
+                write_comments(connection, METADATA)
     except (OperationalError, InternalError) as error:
         raise StorageUnavailable(" ".join(str(error.orig).split())[:300]) from error
     # Statements that were planned for the old schema are forgotten with their connections.

@@ -1,5 +1,5 @@
-"""The mapped tables; those that evidence is kept in stand in evidence_tables.py. What each constraint and index is for
-stands in the migration that makes it.
+"""The mapped tables; those that evidence is kept in stand in evidence_tables.py. What each column means stands in
+comments.py, what each constraint and index is for in the migration that makes it.
 
 Mapped for typed columns and for Alembic's comparison; no object of these ever leaves the store or is loaded by a unit.
 """
@@ -87,12 +87,7 @@ class PlanChangeRow(Table):
 
 
 class ApplyRow(Table):
-    """One rollout. Its state is written by the projection alone.
-
-    next_advance_at: when something about it comes due by itself, as the end of a wave's bake; NULL for nothing.
-    advance_began_at: when that wait began; one that began later than now is counted anew.
-    carries_on: of a follow-up, the apply whose rest it does; NULL for none.
-    """
+    """One rollout. Its state is written by the projection alone."""
 
     __tablename__ = "applies"
     id: Mapped[int] = _identity()
@@ -121,28 +116,7 @@ class ApplyRow(Table):
 
 
 class OperationRow(Table):
-    """An apply's share on one deployment: what is claimed, dispatched, controlled and polled.
-
-    wave: which wave it goes with, counted from 1 as people do; 0 in a rollout without waves.
-    next_attempt_at: when a dispatch is due; NULL for what is not admitted, or already followed by its id.
-    rung_at: when the dispatch was last notified, so that a long queue isn't made longer by its own echo, and so that
-    it can be counted how many of an apply are ahead; first_rung_at: when it was first, since it is due.
-    next_poll_at: when the next look is due; NULL for what has no remote id or needs no look any more.
-    claim_began_at: with claim_expires_at the length of the claim, which a clock that is set back leaves as it is.
-    looks: how many looks have been written down, each under the fence that it was asked with.
-    sampled_look, sampled_attempt: look and attempt whose sample was taken last; a stale one opens no gate.
-    ended_after_request: the newest control request of its apply when it was finished, 0 for none.
-    repeat_is_safe: a person allowed one more Apply with the same key; spent by the next claim.
-    volume: what the engine said last about its pace, 1 to 11; NULL until it was asked to change it.
-    runs_though_stopped: the last sample contradicts `stopped`, so Stop is sent again.
-    engine_number: whom the change was handed to; it never follows the deployment. dispatched_to: where that engine is
-    known to be; it follows what a key has proven, and no person's word.
-    unanswered_call, unanswered_since: an Apply, Start or Cutover that was begun and has no answer; else '' and NULL.
-    unheard_since, unheard_tries, unheard_look: a run of calls without a usable answer, and the look that it began with.
-    remote_identity, remote_started_at: what the id's first sample said of its engine and its job.
-    doubt: why only a person ends its uncertainty, `taken` or `foreign`; '' for none.
-    carries_on: the operation whose rest it does; NULL for none.
-    """
+    """An apply's share on one deployment: what is claimed, dispatched, controlled and polled."""
 
     __tablename__ = "apply_operations"
     id: Mapped[int] = _identity()
@@ -214,11 +188,7 @@ class CountRow(Table):
 
 
 class RequestRow(Table):
-    """An operator's wish, append-only; `outcomes` is the receipt that was given.
-
-    failures_released: of a release, how many failures stood when it was accepted; NULL for every other verb.
-    volume: of the verb volume, 1 to 11; NULL for every other verb.
-    """
+    """An operator's wish, append-only; `outcomes` is the receipt that was given."""
 
     __tablename__ = "control_requests"
     id: Mapped[int] = _identity()
@@ -234,13 +204,7 @@ class RequestRow(Table):
 
 
 class DeliveryRow(Table):
-    """A wish's fate on one operation.
-
-    called_at: when it was last tried at the engine; only what is seen after its deadline speaks about its effect.
-    called_look, called_fence: how many looks had been written down then, and the fence that the call carried.
-    sent_at: when the engine took it. refused_attempt: the newest one refused. overrides_cancel: it takes back a refused
-    cancel. although_foreign: other work's id, to be halted. looks: without `stopped`. overrules: what came in between.
-    """
+    """A wish's fate on one operation."""
 
     __tablename__ = "control_deliveries"
     id: Mapped[int] = _identity()
@@ -283,10 +247,7 @@ class PreviewRow(Table):
 
 
 class ReservationRow(Table):
-    """Which operation of which apply holds a target (G13).
-
-    held_since, held_for_s: its operation is finished, and holds it for so long still because a call may act.
-    """
+    """Which operation of which apply holds a target (G13)."""
 
     __tablename__ = "target_reservations"
     environment: Mapped[str] = mapped_column(primary_key=True)
@@ -344,10 +305,7 @@ class ChainRow(Table):
 
 
 class CanaryRow(Table):
-    """The last worker that answered from a queue.
-
-    clock_ahead_s: by how much its clock was ahead of the database's; NULL where it did not say.
-    """
+    """The last worker that answered from a queue."""
 
     __tablename__ = "worker_canaries"
     queue: Mapped[str] = mapped_column(primary_key=True)
@@ -358,10 +316,7 @@ class CanaryRow(Table):
 
 
 class LeaseRow(Table):
-    """Who sweeps or polls now, since when and until when, and when the last sweep was finished.
-
-    The row "clock" is no lease: its began_at is the newest time at which a sweep found nothing ahead of now.
-    """
+    """Who sweeps or polls now, since when and until when, and when the last sweep was finished."""
 
     __tablename__ = "sweep_leases"
     name: Mapped[str] = mapped_column(primary_key=True)

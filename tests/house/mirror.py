@@ -90,6 +90,7 @@ ELSEWHERE = {
     "tests/store/test_race.py": "tern/store/step tern/store/store",
     "tests/store/test_reading.py": "tern/store/database tern/store/reading_rows tern/store/sql",
     "tests/store/test_record.py": "tern/domain/chain",
+    "tests/store/test_schema.py": "tern/store/evidence_comments",
     "tests/tasks/test_names.py": "tasks/routing",
     "tests/test_client.py": "tern/doors/rest tern/wire/control/resting tern/__init__",
     "tests/test_exporter.py": "tern/store/counted tern/store/gauge",

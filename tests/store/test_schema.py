@@ -12,11 +12,13 @@ from sqlalchemy.pool import NullPool
 
 from tern.domain.errors import Misconfigured
 from tern.store.database import Database
+from tern.store.evidence_comments import COMMENTS
 from tern.store.evidence_tables import METADATA
 from tern.store.revision import current, head, require_migrated
 from tern.store.schema import alembic_config, migrate
 from tern.store.session import connect
 from tern.store.sql import text
+from tests.house.tables import PAGE, page
 
 
 @pytest.fixture
@@ -113,6 +115,61 @@ def test_the_mapped_tables_are_the_real_ones(empty: Database) -> None:
         )
 
 
+def test_every_table_and_column_says_what_it_means() -> None:
+    """A new one comes with a text in tern/store/comments.py or evidence_comments.py, and a text with a column."""
+    texts = {name: {"", *table.columns.keys()} for name, table in METADATA.tables.items()}
+    assert {name: set(said) for name, said in COMMENTS.items()} == texts
+    everything = [text for said in COMMENTS.values() for text in said.values()]
+    assert [text for text in everything if not text.endswith(".") or len(text) > 120] == []
+
+
+def said(engine: Database) -> dict[str, dict[str, str]]:
+    """What the database answers whoever asks psql."""
+    found: dict[str, dict[str, str]] = {}
+    with engine.begin() as tx:
+        for row in tx.execute(
+            text(
+                "SELECT c.relname AS relation, coalesce(a.attname, '') AS attribute, d.description AS said"
+                " FROM pg_description d JOIN pg_class c ON c.oid = d.objoid AND c.relkind = 'r'"
+                " LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.objsubid AND d.objsubid > 0"
+                " WHERE d.classoid = 'pg_class'::regclass AND c.relnamespace = 'public'::regnamespace"
+            )
+        ).all():
+            found.setdefault(row.relation, {})[row.attribute] = row.said
+    return found
+
+
+def test_the_database_says_it_too_and_after_each_upgrade_anew(empty: Database) -> None:
+    """From whichever revision; a text that is put right needs no migration."""
+    migrate(empty)
+    assert said(empty) == COMMENTS
+    migrate(empty, "base")
+    migrate(empty)
+    with empty.begin() as tx:
+        tx.execute(text("COMMENT ON COLUMN applies.state IS 'as it was said before'"))
+        tx.execute(text("COMMENT ON TABLE engines IS NULL"))
+    migrate(empty)
+    assert said(empty) == COMMENTS
+
+
+def test_every_function_that_people_may_call_says_what_it_is_for(empty: Database) -> None:
+    """Those of triggers stand beside what they guard, in their migrations."""
+    migrate(empty)
+    with empty.begin() as tx:
+        silent = tx.execute(
+            text(
+                "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+                " AND prorettype <> 'trigger'::regtype AND obj_description(oid, 'pg_proc') IS NULL"
+            )
+        ).scalars()
+        assert list(silent) == []
+
+
+def test_the_page_is_made_of_the_same_texts() -> None:
+    """`make docs` writes it."""
+    assert PAGE.read_text() == page()
+
+
 def _tables_and_columns(_object: Any, name: str | None, kind: str, *_: Any) -> bool:
     return kind in {"table", "column"} and name != "alembic_version"
 
@@ -127,4 +184,7 @@ def _is_about_columns(difference: Any) -> bool:
         "remove_column",
         "modify_type",
         "modify_nullable",
+        "modify_comment",
+        "add_table_comment",
+        "remove_table_comment",
     }
