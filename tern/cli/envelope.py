@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 
 import click
 
+from tern.cli import symbols
+
 SCHEMA = "tern.cli/v1"
 # What JSON leaves as it is and a terminal obeys: C1 controls, line separators, directions of writing.
 _OBEYED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -42,7 +44,8 @@ def write_line(kind: str, data: Mapping[str, object]) -> None:
 
 
 def _text(document: Mapping[str, object], *, indent: int | None = None) -> str:
-    written = json.dumps(document, indent=indent, ensure_ascii=False, default=str)
+    # Where the locale lacks a character, JSON has a form of its own for it: nothing of a document is lost.
+    written = json.dumps(document, indent=indent, ensure_ascii=not symbols.has_all(sys.stdout), default=str)
     return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
 
 

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import re
 import traceback
 from collections.abc import Mapping
+from difflib import get_close_matches
 
 import click
 
@@ -23,21 +25,25 @@ _WORDS: Mapping[int, str] = {
     78: "not set up",
 }
 _USAGE = 2
+_QUOTED = re.compile(r"'([^']+)' is not one of")
 
 
 class UnexpectedError(TernError):
     """A mistake in Tern itself, or in what it stands on."""
 
 
-def tell(error: Exception, *, as_json: bool, stays: bool = False) -> int:
+def tell(error: Exception, *, as_json: bool, stays: bool = False, command: str = "tern") -> int:
     """Writes the error to stderr, and with `--json` as the one document on stdout; returns the exit code.
 
     A process that stays writes a log, and its last word is a line of it: one JSON object where that is wanted.
+    command: as far as it could be read, for an error that does not know where it happened.
     """
-    shaped = _without_secrets(_shaped(error))
+    shaped = _without_secrets(_shaped(error, command))
     if stays and os.environ.get("TERN_LOG_FORMAT") == "json":
         _log(shaped, error)
         return shaped.exit_code
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(f"{error.message}\n", err=True)
     if debugging():
         click.echo(without_secrets("".join(traceback.format_exception(error))), err=True)
     if as_json:
@@ -96,14 +102,14 @@ def _without_secrets(error: TernError) -> TernError:
     return error
 
 
-def _shaped(error: Exception) -> TernError:
+def _shaped(error: Exception, command: str) -> TernError:
     match error:
         case TernError():
             return error
         case StorageUnavailable():
             return storage_unavailable(*((str(error),) if str(error) else ()))
         case click.ClickException():
-            return _usage(error)
+            return _usage(error, command)
         case UnicodeEncodeError():
             # Bytes of the command line that are no text; no server takes them, and so nothing was written.
             return UsageError("what was given is not UTF-8 text", next_step="tern --help")
@@ -121,7 +127,28 @@ class _UnreadableError(TernError):
     default_reason = "USAGE"
 
 
-def _usage(error: click.ClickException) -> TernError:
-    command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "tern"
-    message = error.format_message()
-    return _UnreadableError(message[:1].lower() + message[1:].rstrip("."), next_step=f"{command} --help")
+def _usage(error: click.ClickException, command: str) -> TernError:
+    if isinstance(error, click.UsageError) and error.ctx:
+        command = error.ctx.command_path
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            return _UnreadableError(f"{command} needs a command", next_step=f"{command} COMMAND --help")
+        case click.NoSuchOption() | click.exceptions.NoSuchCommand() if error.possibilities:
+            prefix = f"{command} " if isinstance(error, click.exceptions.NoSuchCommand) else ""
+            meant = " or ".join(f"{prefix}{each}" for each in error.possibilities)
+            why: tuple[str, ...] = (f"did you mean {meant}?",)
+            message = error.message
+        case click.BadParameter(param=click.Parameter(type=click.Choice() as choice)):
+            message = error.format_message()
+            why = _similar(message, [str(each) for each in choice.choices])
+        case _:
+            message, why = error.format_message(), ()
+    what = message[:1].lower() + message[1:].rstrip(".")
+    return _UnreadableError(what, why=why, next_step=f"{command} --help")
+
+
+def _similar(message: str, choices: list[str]) -> tuple[str, ...]:
+    """What may have been meant by a word that is none of the choices; click quotes it first."""
+    found = _QUOTED.search(message)
+    near = get_close_matches(found[1].lower(), choices, n=1) if found else []
+    return (f"did you mean {near[0]}?",) if near else ()

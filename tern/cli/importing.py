@@ -1,6 +1,7 @@
 """`tern deployments import`: a file with many deployments, taken in whole or not at all, with every reason at once."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -37,6 +38,10 @@ IMPORTED_FIELDS = frozenset(
     }
 )
 _READ_AT_ONCE = 1_000
+_EXAMPLE = (
+    'It is a JSON list of objects: [{"name": "eu-1", "environment": "production", "database": "shop",'
+    ' "address": "grpcs://eu-1:7420", "target": "shop"}]'
+)
 
 
 def import_entries(file: Any, store: Callable[[], "PostgresStore"], *, replaces: bool) -> tuple[Judged, ...]:
@@ -105,7 +110,7 @@ class _Progress:
     def __init__(self, total: int) -> None:
         self._total = total
         self._begun = time.monotonic()
-        self._is_watched = sys.stderr.isatty()
+        self._is_watched = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._is_shown = False
 
     def show(self, what: str, done: int) -> None:
@@ -134,14 +139,21 @@ class _Progress:
 
 
 def _read_list(file: Any) -> list[Mapping[str, Any]]:
+    content, name = file.read(), Path(str(getattr(file, "name", "stdin"))).name
+    if not content.strip():
+        what = f"{name} is empty"
+        raise UsageError(what, next_step=_EXAMPLE)
     try:
-        found = json.loads(file.read())
+        found = json.loads(content)
     except (ValueError, RecursionError) as error:
-        what = f"{Path(str(getattr(file, 'name', 'stdin'))).name} is not JSON"
-        raise UsageError(what, why=(str(error),)) from None
+        what = f"{name} is not JSON"
+        raise UsageError(what, why=(str(error),), next_step=_EXAMPLE) from None
+    if found == []:
+        what = f"no deployment is in {name}: its list is empty"
+        raise UsageError(what, next_step=_EXAMPLE)
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         what = "deployments are imported from a list of objects"
-        raise UsageError(what)
+        raise UsageError(what, next_step=_EXAMPLE)
     if len(found) > MOST_IMPORTED:
         what = f"the list has {len(found):,} entries, at most {MOST_IMPORTED:,} are imported at once"
         raise UsageError(what)

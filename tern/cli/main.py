@@ -3,6 +3,7 @@
 Nothing heavy is imported here, so that `tern --help` answers at once; a command's module comes with the command.
 """
 
+import errno
 import gc
 import importlib
 import os
@@ -13,12 +14,14 @@ from typing import NamedTuple, NoReturn, TextIO
 
 import click
 
+from tern.cli import symbols
 from tern.native import keep_quiet
 
 INTERRUPTED = 130
 TERMINATED = 143
 PIPE_CLOSED = 141
 UNWRITABLE = 1
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 class Entry(NamedTuple):
@@ -67,6 +70,25 @@ COMMANDS: Mapping[str, Entry] = {
     "flower": Entry("Run", "process", "flower", "The page that shows the workers."),
     "proto": Entry("Run", "proto", "proto", "The contracts: .proto files for other languages."),
     "db": Entry("Run", "db", "db", "Tern's own database: upgrade, current, check, downgrade."),
+    "help": Entry("Help", "help", "help_", "What a command does; `tern help exit-codes`."),
+    "version": Entry("Help", "help", "version", "Which version this is."),
+}
+# What other tools call it, where the spelling alone does not lead there.
+_ELSEWHERE: Mapping[str, str] = {
+    **dict.fromkeys(("status", "show", "describe", "info"), "get"),
+    **dict.fromkeys(("list", "applies", "ps"), "ls"),
+    **dict.fromkeys(("pause", "halt"), "stop"),
+    **dict.fromkeys(("resume", "unpause"), "start"),
+    **dict.fromkeys(("abort", "kill", "delete"), "cancel"),
+    **dict.fromkeys(("rollback", "undo"), "revert"),
+    **dict.fromkeys(("continue", "unblock"), "release"),
+    **dict.fromkeys(("run", "rollout", "deploy"), "apply"),
+    **dict.fromkeys(("migrate", "upgrade"), "db"),
+    **dict.fromkeys(("why", "reasons"), "explain"),
+    **dict.fromkeys(("events", "history"), "logs"),
+    **dict.fromkeys(("targets", "deployment"), "deployments"),
+    **dict.fromkeys(("check", "health"), "doctor"),
+    "follow": "watch",
 }
 
 STAY = {("worker",), ("beat",), ("flower",), ("serve",), ("engine", "serve")}
@@ -89,6 +111,20 @@ class LazyGroup(click.Group):
             return None
         command = getattr(importlib.import_module(f"tern.cli.{entry.module}"), entry.name)
         return command if isinstance(command, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Raises NoSuchCommand with what may have been meant: click knows only of commands that are imported."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            meant = _ELSEWHERE.get(error.command_name.lower()) or _looks_at(error.command_name)
+            similar = [meant] if meant else list(COMMANDS)
+            found = click.exceptions.NoSuchCommand(error.command_name, possibilities=similar, ctx=ctx)
+            if meant:
+                found.possibilities = [meant]  # type: ignore[misc]
+            raise found from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """By family, so that a newcomer finds the beginning."""
@@ -115,6 +151,12 @@ def tern() -> None:
     """Rolls one reviewed schema change out to many deployments, and never guesses."""
 
 
+def _looks_at(word: str) -> str:
+    """An id alone is looked at; empty for any other word."""
+    verbs = {"apl": "get", "pln": "plan show"}
+    return next((f"{verb} {word}" for kind, verb in verbs.items() if word.startswith(f"{kind}-")), "")
+
+
 class _Terminated(BaseException):
     """SIGTERM came; whatever was being waited for goes on without us."""
 
@@ -125,9 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     keep_quiet()
     _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            # A terminal that has no ✔ shows a question mark, never a traceback.
-            stream.reconfigure(errors="replace")
+        symbols.use(stream)
     signal.signal(signal.SIGTERM, _raise_terminated)
     # A look at ten thousand operations makes a million objects that all stay: to search them for cycles is in vain.
     gc.set_threshold(200_000)
@@ -173,13 +213,22 @@ def run(words: Sequence[str]) -> int:
     except SystemExit:
         # Click's way out when nobody reads stdout any more, and its only one here.
         return PIPE_CLOSED
+    except OSError as error:
+        if error.errno in _NO_ROOM and error.filename is None:
+            # It was no file of ours that could not be written, but the answer.
+            raise
+        return _told(error, words)
     except Exception as error:  # noqa: BLE001 - the last line of defence: never a traceback at a user
-        from tern.cli.failure import tell  # noqa: PLC0415 - only where something went wrong
-
-        return tell(
-            error, as_json="--json" in words, stays=tuple(words[:1]) in STAY or tuple(words[:2]) in STAY
-        )
+        return _told(error, words)
     return answer if isinstance(answer, int) else 0
+
+
+def _told(error: Exception, words: Sequence[str]) -> int:
+    from tern.cli.failure import tell  # noqa: PLC0415 - only where something went wrong
+
+    command = " ".join(["tern", *([words[0]] if words and words[0] in COMMANDS else [])])
+    stays = tuple(words[:1]) in STAY or tuple(words[:2]) in STAY
+    return tell(error, as_json="--json" in words, stays=stays, command=command)
 
 
 def _raise_terminated(_number: int, _frame: object) -> NoReturn:

@@ -44,6 +44,7 @@ MOST_TABLES = 6
 MOST_WAVES = 4
 NAME_WIDTH = 24
 ENDLESS = 10_000
+NARROWEST = 20
 WAITS_FOR_OUTSTANDING = "it waits for what is outstanding at its target"
 
 _BROKEN = frozenset({State.FAILED, State.UNCERTAIN, State.STOPPED, State.FAILED_RETRYABLE})
@@ -53,9 +54,17 @@ _REST = (State.COMPLETED, State.PENDING, State.SKIPPED, State.CANCELLED, State.R
 def console(*, stderr: bool = False) -> Console:
     """The terminal, or endless lines without colour where there is none; rich respects NO_COLOR by itself."""
     made = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
+    if made.is_terminal and made.width < NARROWEST:
+        # COLUMNS=0, as some serial lines have it, is no reason to show nothing.
+        return Console(stderr=stderr, highlight=False, emoji=False, markup=False, width=NARROWEST)
     if made.is_terminal:
         return made
     return Console(stderr=stderr, highlight=False, emoji=False, markup=False, width=ENDLESS, no_color=True)
+
+
+def draws_again(out: Console) -> bool:
+    """A picture can be drawn over the last one: a terminal, and one that moves its cursor (TERM=dumb does not)."""
+    return out.is_terminal and not out.is_dumb_terminal
 
 
 def show(lines: Iterable[Text], *, wraps: bool = False) -> None:

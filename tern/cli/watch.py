@@ -12,7 +12,7 @@ from tern.blocking import matters
 from tern.cli import reach
 from tern.cli.envelope import json_option, talk, write_document, write_line
 from tern.cli.main import INTERRUPTED
-from tern.cli.picture import console, details, harmless, outcome_words, picture, show, sign_of
+from tern.cli.picture import console, details, draws_again, harmless, outcome_words, picture, show, sign_of
 from tern.cli.seconds import Seconds
 from tern.cli.watch_operation import follow_operation, wait_operation
 from tern.cli.words import duration
@@ -128,7 +128,7 @@ def follow(apply_id: ApplyId, *, jsonl: bool = False) -> int:
     try:
         if jsonl:
             return _stream(reading, apply_id)
-        return _redraw(reading, apply_id) if console().is_terminal else _tell(reading, apply_id)
+        return _redraw(reading, apply_id) if draws_again(console()) else _tell(reading, apply_id)
     except KeyboardInterrupt:
         talk(f"\nThe rollout goes on. Come back with: tern watch {apply_id}{' --jsonl' if jsonl else ''}")
         return INTERRUPTED

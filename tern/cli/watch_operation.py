@@ -14,7 +14,7 @@ from rich.text import Text
 from tern.blocking import matters
 from tern.cli.envelope import talk, write_document, write_line
 from tern.cli.main import INTERRUPTED
-from tern.cli.picture import console, details, harmless, show, sign_of
+from tern.cli.picture import console, details, draws_again, harmless, show, sign_of
 from tern.cli.show import operation_picture
 from tern.cli.words import duration, one_line
 from tern.domain.control import Verb
@@ -117,7 +117,7 @@ def follow_operation(scope: ScopeName, looks: Looks, *, jsonl: bool) -> int:
     try:
         if jsonl:
             return _stream(scope, looks)
-        return _redraw(scope, looks) if console().is_terminal else _tell(scope, looks)
+        return _redraw(scope, looks) if draws_again(console()) else _tell(scope, looks)
     except KeyboardInterrupt:
         talk(f"\nThe rollout goes on. Come back with: tern watch {scope}{' --jsonl' if jsonl else ''}")
         return INTERRUPTED

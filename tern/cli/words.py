@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from tern.cli import symbols
 from tern.domain.silence import CallKind, Silence
 from tern.domain.states import ApplyState, State
 
@@ -27,31 +28,31 @@ class Sign(NamedTuple):
 
 
 SIGNS: Mapping[State, Sign] = {
-    State.PENDING: Sign("◷", "waiting", "dim"),
-    State.RUNNING: Sign("◐", "running", "cyan"),
-    State.WAITING_FOR_CUTOVER: Sign("▣", "ready to cut over", "yellow"),
-    State.CUTTING_OVER: Sign("⇄", "cutting over", "cyan"),
-    State.REVERT_WINDOW: Sign("◷", "can be reverted", "green"),
-    State.REVERTING: Sign("⇄", "reverting", "cyan"),
-    State.RESUMING: Sign("⟳", "resuming", "cyan"),
-    State.FAILED_RETRYABLE: Sign("⟳", "retrying", "yellow"),
-    State.UNCERTAIN: Sign("?", "uncertain", "yellow"),
-    State.COMPLETED: Sign("✔", "completed", "green"),
-    State.FAILED: Sign("✖", "failed", "red"),
-    State.CANCELLED: Sign("⊘", "cancelled", "magenta"),
-    State.REVERTED: Sign("⊘", "reverted", "magenta"),
-    State.SKIPPED: Sign("⊘", "skipped", "dim"),
-    State.STOPPED: Sign("॥", "stopped", "yellow"),
+    State.PENDING: Sign(symbols.WAITING, "waiting", "dim"),
+    State.RUNNING: Sign(symbols.UNDER_WAY, "running", "cyan"),
+    State.WAITING_FOR_CUTOVER: Sign(symbols.READY, "ready to cut over", "yellow"),
+    State.CUTTING_OVER: Sign(symbols.CHANGING_OVER, "cutting over", "cyan"),
+    State.REVERT_WINDOW: Sign(symbols.WAITING, "can be reverted", "green"),
+    State.REVERTING: Sign(symbols.CHANGING_OVER, "reverting", "cyan"),
+    State.RESUMING: Sign(symbols.AGAIN, "resuming", "cyan"),
+    State.FAILED_RETRYABLE: Sign(symbols.AGAIN, "retrying", "yellow"),
+    State.UNCERTAIN: Sign(symbols.UNKNOWN, "uncertain", "yellow"),
+    State.COMPLETED: Sign(symbols.DONE, "completed", "green"),
+    State.FAILED: Sign(symbols.FAILED, "failed", "red"),
+    State.CANCELLED: Sign(symbols.SET_ASIDE, "cancelled", "magenta"),
+    State.REVERTED: Sign(symbols.SET_ASIDE, "reverted", "magenta"),
+    State.SKIPPED: Sign(symbols.SET_ASIDE, "skipped", "dim"),
+    State.STOPPED: Sign(symbols.STOPPED, "stopped", "yellow"),
 }
-UNKNOWN = Sign("?", "unknown", "yellow")
+UNKNOWN = Sign(symbols.UNKNOWN, "unknown", "yellow")
 """Of a statement: nobody can tell whether it is in."""
-COPYING = Sign("◐", "copying", "cyan")
-LOST_CONTACT = Sign("?", "lost contact", "yellow")
+COPYING = Sign(symbols.UNDER_WAY, "copying", "cyan")
+LOST_CONTACT = Sign(symbols.UNKNOWN, "lost contact", "yellow")
 
 APPLY_SIGNS: Mapping[ApplyState, Sign] = {
     **{ApplyState(state.value): sign for state, sign in SIGNS.items() if state.value in set(ApplyState)},
-    ApplyState.RUNNING_DEGRADED: Sign("◐", "running, degraded", "yellow"),
-    ApplyState.PAUSED: Sign("॥", "paused", "yellow"),
+    ApplyState.RUNNING_DEGRADED: Sign(symbols.UNDER_WAY, "running, degraded", "yellow"),
+    ApplyState.PAUSED: Sign(symbols.STOPPED, "paused", "yellow"),
 }
 
 

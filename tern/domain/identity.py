@@ -45,6 +45,11 @@ class ScopeName:
         return cls(ApplyId(match[1]), match[2])
 
 
+def is_scope(text: str) -> bool:
+    """Whether it names an operation."""
+    return _SCOPE.fullmatch(text) is not None
+
+
 class RemoteIdHome(StrEnum):
     """The column that holds a remote id. Which one is decided by the count of operations alone (G1)."""
 

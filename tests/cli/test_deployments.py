@@ -531,3 +531,19 @@ def test_set_refuses_bad_input_and_echoes_no_secret(
 def test_set_of_one_that_is_not_there_is_refused(world: World, tern: Tern) -> None:
     assert tern("deployments", "set", "nowhere", "--position", "1", "--reason", "x").code == 3
     assert world.one("SELECT count(*) AS n FROM deployments").n == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "is empty"),
+        (" \n", "is empty"),
+        ("[]", "its list is empty"),
+        ("name,environment,database\n", "is not JSON"),
+        ("{}", "a list of objects"),
+    ],
+)
+def test_a_file_without_deployments_says_so_and_how_one_looks(content: str, words: str, tern: Tern) -> None:
+    done = tern("deployments", "import", "-", stdin=content)
+    assert (done.code, words in done.err) == (2, True)
+    assert 'It is a JSON list of objects: [{"name": ' in done.err

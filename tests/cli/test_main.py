@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -180,6 +181,7 @@ def test_a_reader_that_leaves_early_is_no_failure() -> None:
     [
         (">&-", "78", ""),
         (">/dev/full", "1", "the answer can't be written: No space left on device"),
+        ("2>/dev/null >/dev/full", "1", ""),
         (">&- 2>&-", "78", ""),
         (">/dev/full 2>&1", "1", ""),
     ],
@@ -199,6 +201,43 @@ def test_a_stdout_that_takes_nothing_is_never_a_traceback(
     assert done.stdout.strip() == (code if json or code == "1" else "0")
     assert "Traceback" not in done.stderr
     assert told in done.stderr
+
+
+@pytest.mark.parametrize("words", ["doctor", "doctor --json", "help", "help exit-codes", "version"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_no_mistake_of_tern_s(words: str, unbuffered: str, tmp_path: Path) -> None:
+    """However it is written: through click, through rich, as one document, with and without a buffer."""
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m tern {words} >/dev/full"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": os.environ["PATH"], "TERN_HOME": str(tmp_path), "PYTHONUNBUFFERED": unbuffered},
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "failed: the answer can't be written: No space left on device\n",
+    )
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "-5", "many", "100000"])
+@pytest.mark.parametrize("term", ["xterm", "dumb", ""])
+def test_a_terminal_of_any_width_is_told(columns: str, term: str, tmp_path: Path) -> None:
+    leader, follower = pty.openpty()
+    environment = {"PATH": os.environ["PATH"], "TERN_HOME": str(tmp_path), "COLUMNS": columns, "TERM": term}
+    with os.fdopen(follower, "wb") as terminal:
+        done = subprocess.run(
+            [sys.executable, "-m", "tern", "doctor"],
+            stdout=terminal,
+            stderr=terminal,
+            env=environment,
+            check=False,
+        )
+    told = os.read(leader, 65536).decode()
+    os.close(leader)
+    assert done.returncode == 78
+    assert "settings" in told
+    assert "Traceback" not in told
 
 
 def test_a_terminated_command_says_so_by_its_exit_code(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tern.domain.control import Verb
 from tern.domain.enqueue import NewChange
-from tern.domain.errors import Refused, ScopeRefused, UsageError
+from tern.domain.errors import Refused, UsageError
 from tern.domain.model import Action
 from tern.domain.states import State
 from tern.doors.change import from_entries
@@ -141,9 +141,10 @@ def test_a_wish_that_can_t_be_read_is_refused(changed: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("subject", ["apl-1/", "/A", "apl-1/A/B", "APL-1/A", "apl-1/a b"])
 def test_a_malformed_scope_is_refused(subject: str) -> None:
-    """G7: the empty deployment among them."""
-    with pytest.raises(ScopeRefused):
+    """G7: the empty deployment among them. It can't be read, and is no refusal of what could be."""
+    with pytest.raises(UsageError) as refusal:
         read_asked({**ASK, "subject": subject})
+    assert refusal.value.reason == "SCOPE_MALFORMED"
 
 
 def test_postgresql_s_own_statements_are_judged_whoever_spells_them_out() -> None:

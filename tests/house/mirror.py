@@ -11,6 +11,7 @@ ELSEWHERE = {
     ),
     "tests/cli/test_doctor.py": "tern/cli/checkup tern/domain/canary tern/store/canary tern/store/trouble",
     "tests/cli/test_enqueued.py": "tern/store/refusal",
+    "tests/cli/test_help.py": "tern/cli/exit_codes",
     "tests/cli/test_main.py": "tern/cli/envelope tern/cli/failure tern/domain/errors",
     "tests/cli/test_plan.py": (
         "tern/cli/plan_picture tern/cli/plan_show tern/plan_facts tern/probing tern/store/foresee"
