@@ -3,16 +3,12 @@
 Every look has a limit of time, and none raises: what can't be seen is told as that.
 """
 
-import importlib
-import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tern.cli.words import ago, duration, one_line, plural, silence_words
-from tern.domain.canary import QUEUES
 from tern.domain.errors import TernError
 from tern.domain.model import Deployment, Unsupported
 from tern.domain.outcome import Ok, Refused
@@ -25,7 +21,6 @@ if TYPE_CHECKING:
     from tern.store.gauge import Gauges
 
 FRESH_SWEEP_S = 15.0
-CANARY_PATIENCE_S = 5.0
 ENGINE_PATIENCE_S = 3.0
 OVERDUE_S = 30.0
 OLD_HALT_S = 60.0
@@ -130,75 +125,6 @@ def clock(engine: "Database") -> Finding:
     said = f"this machine is {duration(abs(skew_s))} {'ahead of' if skew_s > 0 else 'behind'} PostgreSQL"
     step = "Nothing is decided by it, but log lines of different machines won't fit together: check NTP."
     return Finding("clock", is_well=True, said=said, help=step)
-
-
-def broker(problem: str) -> Finding:
-    """Whether it accepts connections; without it all goes on, slower."""
-    if problem:
-        meaning = "Rollouts go on without it, a few seconds slower: workers sweep for themselves."
-        return Finding("broker", is_well=False, said=problem, help=meaning)
-    return Finding("broker", is_well=True, said="accepts connections")
-
-
-def queues(ports: Ports) -> Iterator[Finding]:
-    """A canary through each queue: whoever reads it writes it down, and that is the proof."""
-    from tern.store.store import PostgresStore  # noqa: PLC0415
-
-    assert isinstance(ports.store, PostgresStore)  # noqa: S101 - wiring has no other
-    token = secrets.token_hex(12)
-    begun = time.monotonic()
-    silence = _release(token)
-    if silence:
-        meaning = "Rollouts go on without it, a few seconds slower: workers sweep for themselves."
-        yield Finding("queues", is_well=False, said=silence, help=meaning)
-        return
-    heard: dict[str, str] = {}
-    while len(heard) < len(QUEUES) and time.monotonic() - begun < CANARY_PATIENCE_S:
-        for queue, answer in ports.store.canaries().items():
-            # Another doctor's canary that was answered while we waited proves as much.
-            # One from before the clock was set back, whose age is below zero, proves nothing.
-            if answer.token == token or 0 <= answer.age_s < time.monotonic() - begun:
-                said = f"{answer.answered_by} answered within {_passed(begun)}{_skew(answer.clock_ahead_s)}"
-                heard.setdefault(queue, said)
-        if len(heard) < len(QUEUES):
-            time.sleep(0.05)
-    for queue in QUEUES:
-        if queue in heard:
-            yield Finding(f"queue {queue}", is_well=True, said=heard[queue])
-        else:
-            said = f"nobody answered within {CANARY_PATIENCE_S:g} s: no worker reads it, or all are busy"
-            yield Finding(f"queue {queue}", is_well=False, said=said, help=f"tern worker -Q {queue}")
-
-
-def _skew(ahead_s: float | None) -> str:
-    if ahead_s is None or abs(ahead_s) < CLOCK_SKEW_S:
-        return ""
-    return f"; its clock is {duration(abs(ahead_s))} {'ahead of' if ahead_s > 0 else 'behind'} PostgreSQL's"
-
-
-def _passed(begun: float) -> str:
-    return f"{max(1, round((time.monotonic() - begun) * 1000))} ms"
-
-
-def _release(token: str) -> str:
-    """Why the broker did not take the canaries; empty if it did. A broker that hangs is not waited for."""
-    said: list[str] = []
-
-    def send() -> None:
-        # Entry points bring Celery; it is imported here and nowhere else in Tern.
-        try:
-            importlib.import_module("tasks.canary").release(token)
-        except Exception as error:  # noqa: BLE001 - whatever a broker or its library does is a finding
-            said.append(
-                f"it accepts connections and takes no message: {type(error).__name__}: {one_line(str(error))}"
-            )
-
-    thread = threading.Thread(target=send, daemon=True, name="tern-canary")
-    thread.start()
-    thread.join(CANARY_PATIENCE_S)
-    if thread.is_alive():
-        return f"it accepts connections and took no message within {CANARY_PATIENCE_S:g} s"
-    return said[0] if said else ""
 
 
 def beat(sweeps: tuple[tuple[str, str, float], ...]) -> Finding:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
-from tern.cli import checkup, reach
+from tern.cli import brokering, checkup, reach
 from tern.cli.checkup import Finding, look, look_at_all, trouble
 from tern.cli.envelope import json_option, write_document
 from tern.cli.picture import show
@@ -67,7 +67,7 @@ def _findings() -> Iterator[Finding]:
     embedded = servers is not None and servers.database_url == where
     said = f"embedded servers in {settings.home}" if embedded else "from the environment"
     yield Finding("settings", is_well=True, said=said)
-    broker = checkup.broker(reach.broker_trouble(settings.broker_url))
+    broker = brokering.broker(reach.broker_trouble(settings.broker_url))
     yield from _stored(settings, broker)
 
 
@@ -91,7 +91,8 @@ def _stored(settings: "Settings", broker: Finding) -> Iterator[Finding]:
     yield look("clock", lambda: checkup.clock(engine))
     yield broker
     if broker.is_well:
-        yield from look_at_all("queues", lambda: checkup.queues(_ports()))
+        yield from look_at_all("broker state", lambda: brokering.state(settings.broker_url))
+        yield from look_at_all("queues", lambda: brokering.queues(_ports()))
     yield look("beat", lambda: checkup.beat(reach.reading().sweeps()))
     yield look("claims", lambda: checkup.claims(read_gauges(engine)))
     yield look("wishes", lambda: checkup.wishes(engine, read_gauges(engine)))

@@ -1,17 +1,21 @@
 """What is set up, what answers, what helps: with each part there, and with each part missing."""
 
 import importlib
+import json
 import socket
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import redis
+from celery import Celery
 from psycopg.conninfo import make_conninfo
 
-from tern.cli import checkup
+from tern.cli import brokering, checkup
 from tern.domain.canary import QUEUES
 from tern.domain.control import Verb
 from tern.domain.silence import LONGEST_PAUSE_S, CallKind
@@ -19,6 +23,7 @@ from tern.engine.identity import EngineIdentity
 from tern.engine.server import serve
 from tern.flows.canary import answer
 from tern.store import trouble
+from tern.store.canary import Answer as CanaryAnswer
 from tern.store.database import Database
 from tests.cli.conftest import Answer, Tern
 from tests.faults.behaviour import altered, fail
@@ -30,6 +35,8 @@ LOOKED_AT = (
     ALWAYS
     | {f"queue {name}" for name in QUEUES}
     | {
+        "broker state",
+        "worker clocks",
         "beat",
         "claims",
         "wishes",
@@ -47,7 +54,7 @@ def lasting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cluster of these tests is thrown away and may forget, which another test looks at."""
     right = trouble.server
     monkeypatch.setattr(trouble, "server", lambda database: replace(right(database), forgets=False))
-    monkeypatch.setattr(checkup, "CANARY_PATIENCE_S", 1.0)
+    monkeypatch.setattr(brokering, "CANARY_PATIENCE_S", 1.0)
 
 
 @pytest.fixture
@@ -213,10 +220,96 @@ def test_a_worker_whose_clock_differs_is_told(
         answer("sweep", token, "host:7", world.ports, time.time() - 7200)
 
     monkeypatch.setattr(importlib.import_module("tasks.canary"), "release", release)
-    assert (
-        "its clock is 2 h 00 min behind PostgreSQL's"
-        in findings(tern("doctor", "--json"))["queue sweep"]["said"]
-    )
+    world.sweep()
+    found = findings(tern("doctor", "--json"))
+    assert found["worker clocks"]["said"] == "the clock of worker host:7 is 2 h 00 min behind PostgreSQL's"
+    assert found["worker clocks"]["ok"] is False
+    assert "NTP" in found["worker clocks"]["next"]
+    # The worker is there; nobody is to start another one.
+    assert found["queue sweep"]["ok"]
+    monkeypatch.setattr(importlib.import_module("tasks.canary"), "release", lambda _token: None)
+    world.pass_time(60)
+    assert "has a wrong clock" in findings(tern("doctor", "--json"))["queue sweep"]["said"]
+
+
+def test_a_clock_that_is_a_little_off_is_told_and_well(world: World) -> None:
+    for ahead_s, is_well, words in (
+        (1.0, True, "agree"),
+        (20.0, True, "20 s ahead"),
+        (-70.0, False, "1 min"),
+    ):
+        found = brokering.clocks([CanaryAnswer("t", "host:7", 1.0, ahead_s)])
+        assert (found.is_well, words in found.said) == (is_well, True), found
+
+
+def test_a_broker_that_throws_messages_away_is_told(
+    world: World, tern: Tern, worker: set[str], broker_url: str
+) -> None:
+    """By its own word; and one that keeps them, or forgets only what may be forgotten, is well."""
+    world.sweep()
+    with redis.Redis.from_url(broker_url) as client:
+        before = client.config_get("maxmemory*")
+        try:
+            client.config_set("maxmemory", "1gb")
+            client.config_set("maxmemory-policy", "volatile-lru")
+            assert findings(tern("doctor", "--json"))["broker state"]["ok"]
+            client.config_set("maxmemory-policy", "allkeys-lru")
+            done = tern("doctor", "--json")
+            assert (done.code, set(unwell(done))) == (78, {"broker state"})
+            assert "allkeys-lru" in findings(done)["broker state"]["said"]
+            assert "noeviction" in findings(done)["broker state"]["next"]
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.05))
+            assert "of its maxmemory is used" in findings(tern("doctor", "--json"))["broker state"]["said"]
+        finally:
+            client.config_set("maxmemory", before["maxmemory"])
+            client.config_set("maxmemory-policy", before["maxmemory-policy"])
+
+
+def test_a_broker_that_may_not_be_asked_is_no_alarm(
+    world: World, tern: Tern, worker: set[str], broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with many hosters, whose users have fewer rights."""
+    world.sweep()
+    parts = urlsplit(broker_url)
+    with redis.Redis.from_url(broker_url) as client:
+        client.execute_command(
+            *("ACL", "SETUSER", "plain", "on", ">pw", "~*", "&*", "+@all", "-info", "-config", "-scan")
+        )
+        try:
+            plain = f"redis://plain:pw@{parts.hostname}:{parts.port}{parts.path}"
+            monkeypatch.setenv("TERN_BROKER_URL", plain)
+            client.lpush("celery", json.dumps({"headers": {"task": "tern.sweep"}}))
+            done = tern("doctor", "--json")
+            assert findings(done)["broker state"]["ok"]
+            assert "could not ask" in findings(done)["broker state"]["said"]
+            assert "celery" in findings(done)["stray messages"]["said"]
+        finally:
+            client.delete("celery")
+            client.execute_command("ACL", "DELUSER", "plain")
+
+
+def test_messages_that_wait_where_nobody_reads_are_named(
+    world: World, tern: Tern, worker: set[str], broker_url: str
+) -> None:
+    """A stock client that forgets to say the queue; and others' messages on the same broker are not our affair."""
+    world.sweep()
+    with Celery(broker=broker_url) as stock:
+        for _ in range(2):
+            stock.send_task("tern.apply.enqueue", kwargs={"key": "k"})
+        stock.send_task("tern.apply.enqueue", kwargs={"key": "k"}, queue="tern", priority=6)
+        stock.send_task("shop.mail", kwargs={"to": "ann"})
+        stock.send_task("tern.sweep", queue="sweep")
+    done = tern("doctor", "--json")
+    said = [each["said"] for each in done.data["findings"] if each["about"] == "stray messages"]
+    assert said == [
+        "2 messages for Tern in the queue celery, which no worker reads: tern.apply.enqueue",
+        "1 message for Tern in the queue tern, which no worker reads: tern.apply.enqueue",
+    ]
+    assert done.code == 13
+    # Looked at, not taken.
+    with redis.Redis.from_url(broker_url) as client:
+        assert client.llen("celery") == 3
 
 
 def test_an_answer_from_before_the_clock_was_set_back_proves_nothing(

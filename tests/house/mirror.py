@@ -9,7 +9,10 @@ ELSEWHERE = {
         "tern/cli/address tern/cli/compared tern/cli/importing tern/cli/moving tern/domain/register"
         " tern/store/importing"
     ),
-    "tests/cli/test_doctor.py": "tern/cli/checkup tern/domain/canary tern/store/canary tern/store/trouble",
+    "tests/cli/test_doctor.py": (
+        "tasks/broker tern/cli/brokering tern/cli/checkup tern/domain/broker tern/domain/canary tern/store/canary"
+        " tern/store/trouble"
+    ),
     "tests/cli/test_enqueued.py": "tern/store/refusal",
     "tests/cli/test_help.py": "tern/cli/exit_codes",
     "tests/cli/test_main.py": "tern/cli/envelope tern/cli/failure tern/domain/errors",

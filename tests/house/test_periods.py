@@ -117,7 +117,9 @@ tern.engine.contact ANSWER_SECONDS 2.0 a server that is alive says within it whi
 tern.engine.tenure GONE_WITHIN_SECONDS 15.0 a vanished owner's session ends by its keepalives
 tern.domain.policy LONGEST_BAKE_S 31622400.0 a year
 tern.cli.checkup FRESH_SWEEP_S 15.0 several sweeps are missing
-tern.cli.checkup CANARY_PATIENCE_S 5.0 a queue that is read answers at once
+tern.cli.brokering LASTING_S 3600.0 a clock that was told longer ago may be mended
+tern.cli.brokering WRONG_CLOCK_S 60.0 a certificate of an hour notices it
+tern.cli.brokering CANARY_PATIENCE_S 5.0 a queue that is read answers at once
 tern.cli.checkup ENGINE_PATIENCE_S 3.0 doctor answers soon, whatever is away
 tern.cli.checkup OVERDUE_S 30.0 six times what a lost message costs
 tern.cli.checkup OLD_HALT_S 60.0 a stop that nobody has carried out for a minute
