@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
@@ -9,6 +10,9 @@ import click
 from tern.cli.envelope import announce
 from tern.domain.errors import Misconfigured, TernError, Unreachable, UsageError
 from tern.domain.text import is_name
+
+if TYPE_CHECKING:
+    from tern.engine.tokens import FileTokens
 
 DSN_VARIABLE = "TERN_ENGINE_DSN"
 
@@ -136,8 +140,12 @@ def _check_readable(dsn: str, said_in: str) -> None:
         raise UsageError(what, next_step=step)
 
 
-def _token(reference: str) -> str:
-    """The secret that a reference stands for; raises UsageError and Misconfigured, and never quotes it."""
+def _token(reference: str) -> "str | FileTokens":
+    """What a reference stands for; a file is read again when it changes. Raises UsageError and Misconfigured, and never
+    quotes it.
+    """
+    from tern.engine.tokens import FileTokens  # noqa: PLC0415
+
     kind, _, place = reference.partition(":")
     trouble: TernError | None = None
     value = ""
@@ -145,9 +153,9 @@ def _token(reference: str) -> str:
         value = os.environ.get(place, "")
     elif kind == "file" and place.startswith("/"):
         try:
-            value = Path(place).read_text().strip()
+            return FileTokens(Path(place))
         except (OSError, ValueError) as error:
-            word = getattr(error, "strerror", None) or "not text"
+            word = getattr(error, "strerror", None) or str(error)
             trouble = Misconfigured(f"the token's file {place} can't be read", why=(word,))
     else:
         trouble = UsageError("--token-ref is no reference", why=("it is written env:NAME or file:/path",))

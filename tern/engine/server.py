@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
-from tern.engine.errors import EngineError, Reason, invalid
+from tern.engine.errors import EngineError, Reason, invalid, unavailable
 from tern.engine.identity import EngineIdentity
 from tern.engine.keys import CallContext
 from tern.engine.service import EngineService
@@ -40,6 +40,8 @@ _NAMED = tuple(
         ours.DESCRIPTOR.services_by_name["EngineService"],
     )
 )
+Tokens = Callable[[], Sequence[str]]
+"""The bearer tokens that count at this moment."""
 HEALTH_SERVICE = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/"
 log = structlog.get_logger(__name__)
 
@@ -77,7 +79,7 @@ class EngineServer:
         tls_cert: str | None = None,
         tls_key: str | None = None,
         tls_client_ca: str | None = None,
-        token: str | None = None,
+        token: str | Tokens | None = None,
         insecure_plaintext: bool = False,
     ) -> None:
         credentials = server_credentials(tls_cert, tls_key, tls_client_ca)
@@ -138,7 +140,7 @@ def serve(
     tls_cert: str | None = None,
     tls_key: str | None = None,
     tls_client_ca: str | None = None,
-    token: str | None = None,
+    token: str | Tokens | None = None,
     insecure_plaintext: bool = False,
 ) -> EngineServer:
     """A server that has started."""
@@ -212,12 +214,17 @@ def _text(value: str | bytes) -> str:
 class _TokenCheck(grpc.ServerInterceptor):
     """Lets calls with the right bearer token pass, and the standard health check, which says nothing of value."""
 
-    def __init__(self, token: str) -> None:
-        self._expected = f"Bearer {token}".encode()
+    def __init__(self, token: str | Tokens) -> None:
+        self._tokens: Tokens = (lambda: (token,)) if isinstance(token, str) else token
 
         def refuse(_request: Any, context: grpc.ServicerContext) -> None:
             words = "the bearer token is missing or wrong"
             error = EngineError(grpc.StatusCode.UNAUTHENTICATED, Reason.UNAUTHENTICATED, words)
+            if not self._tokens():
+                # Nobody's call is wrong, and no change may be failed for it.
+                error = unavailable(
+                    "the engine's tokens can't be read; see its log", Reason.TOKENS_UNREADABLE
+                )
             context.abort_with_status(rich_status(error))
 
         self._refuse: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(refuse)
@@ -230,9 +237,10 @@ class _TokenCheck(grpc.ServerInterceptor):
         """Refuses in constant time; the handler behind is never looked up."""
         metadata: Sequence[tuple[str, str | bytes]] = handler_call_details.invocation_metadata or ()
         given = next((value for key, value in metadata if key == "authorization"), "")
-        # compare_digest takes as long for a near miss as for a far one.
-        matches = hmac.compare_digest(_text(given).encode(), self._expected)
-        if matches or handler_call_details.method.startswith(HEALTH_SERVICE):
+        said = _text(given).encode()
+        # compare_digest takes as long for a near miss as for a far one; and each is compared, whichever fits.
+        fits = [hmac.compare_digest(said, f"Bearer {each}".encode()) for each in self._tokens()]
+        if any(fits) or handler_call_details.method.startswith(HEALTH_SERVICE):
             return continuation(handler_call_details)
         return self._refuse
 

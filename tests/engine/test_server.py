@@ -14,9 +14,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 from psycopg.conninfo import make_conninfo
+from structlog.testing import capture_logs
 
 from tern.engine.identity import EngineIdentity
 from tern.engine.server import EngineServer, serve
+from tern.engine.tokens import FileTokens
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as ours
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2_grpc as ours_grpc
 from tern.wire.generated.tern.v1 import tern_pb2 as contract
@@ -234,6 +236,39 @@ def test_a_token_is_asked_for(database_url: str) -> None:
             right = (("authorization", "Bearer s3cret"),)
             assert stub.Health(contract.HealthRequest(), metadata=right).status == "ok"
             assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status == 1
+    finally:
+        guarded.stop()
+
+
+def test_a_token_is_renewed_while_callers_come(database_url: str, tmp_path: Path) -> None:
+    """The new one is added, callers change over, the old one goes; nobody is refused on the way."""
+    place = tmp_path / "tokens"
+    place.write_text("old-token\n")
+    guarded = serve(database_url, "127.0.0.1:0", IDENTITY, token=FileTokens(place))
+
+    def answer(token: str) -> str:
+        with grpc.insecure_channel(f"127.0.0.1:{guarded.port}") as channel:
+            call = contract_grpc.TernStub(channel).Health
+            metadata = (("authorization", f"Bearer {token}"),)
+            try:
+                return str(call(contract.HealthRequest(), timeout=10, metadata=metadata).status)
+            except grpc.RpcError as error:
+                return str(error.code().name)
+
+    try:
+        assert (answer("old-token"), answer("new-token")) == ("ok", "UNAUTHENTICATED")
+        place.write_text("old-token\nnew-token\n")
+        assert (answer("old-token"), answer("new-token")) == ("ok", "ok")
+        place.write_text("new-token\n")
+        assert (answer("old-token"), answer("new-token")) == ("UNAUTHENTICATED", "ok")
+        with capture_logs() as lines:
+            for content in ("", None):
+                place.write_text(content) if content is not None else place.unlink()
+                # Closed, but nothing that a change could be failed for.
+                assert (answer("new-token"), answer("")) == ("UNAVAILABLE", "UNAVAILABLE")
+        assert [line["event"] for line in lines] == ["engine.tokens.unreadable"]
+        place.write_text("new-token\n")
+        assert answer("new-token") == "ok"
     finally:
         guarded.stop()
 

@@ -47,7 +47,7 @@ ELSEWHERE = {
     ),
     "tests/engine/test_scope.py": "tern/engine/grammar tern/engine/parse",
     "tests/engine/test_server.py": (
-        "tern/engine/errors tern/engine/health tern/engine/identity tern/engine/service"
+        "tern/engine/errors tern/engine/health tern/engine/identity tern/engine/service tern/engine/tokens"
     ),
     "tests/house/test_wheel.py": "tasks/app tasks/logs tern/native tern/shipped",
     "tests/flows/test_accept.py": "tern/store/apply tern/store/reservation",

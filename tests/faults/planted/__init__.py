@@ -19,6 +19,7 @@ from tests.faults.planted import (
     record,
     review,
     rollout,
+    running,
     sequences,
     taken,
     targets,
@@ -52,4 +53,5 @@ MUTANTS = (
     *effects.MUTANTS,
     *lived.MUTANTS,
     *told.MUTANTS,
+    *running.MUTANTS,
 )
