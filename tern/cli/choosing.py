@@ -10,7 +10,7 @@ from tern.cli.address import read_labels
 from tern.domain.choice import Choice
 from tern.domain.errors import UsageError
 from tern.domain.model import PlannedChange
-from tern.doors.change import POSTGRES, from_ddl, from_entries
+from tern.doors.change import POSTGRES, from_ddl, from_document
 
 Command = Callable[..., Any]
 
@@ -24,7 +24,7 @@ def change_options(command: Command) -> Command:
             "--changes",
             "changes_file",
             type=click.File("rb"),
-            help="Changes of another type of database, spelled out as JSON.",
+            help="Changes of any type of database, spelled out as JSON: docs/changes.md has the format.",
         ),
         click.option(
             "--ddl", "ddl_file", type=click.File("rb"), help="PostgreSQL statements (`-` for stdin)."
@@ -76,11 +76,7 @@ def read_spelled_out(text: str) -> tuple[str, tuple[PlannedChange, ...]]:
     except (ValueError, RecursionError) as error:
         what = "the changes are not JSON"
         raise UsageError(what, why=(str(error),)) from None
-    if not isinstance(found, dict):
-        what = "the changes can't be read"
-        raise UsageError(what, why=("it is no object with database_type and changes",))
-    database_type = found.get("database_type")
-    return str(database_type), from_entries(database_type, found.get("changes"))
+    return from_document(found)
 
 
 def _text(file: Any) -> str:

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,12 @@ import click
 
 from tern.cli.address import HIGHEST_POSITION, check_address, check_name, read_credentials, read_labels
 from tern.cli.words import plural
+from tern.domain.choice import shortened
 from tern.domain.errors import Refused, TernError, UsageError
 from tern.domain.model import Credentials, Deployment
 from tern.domain.plaintext import exposures_of
 from tern.domain.register import Entered, Entry, Judged
-from tern.domain.text import is_name
+from tern.domain.text import called_in_json, is_name
 
 if TYPE_CHECKING:
     from tern.store.store import PostgresStore
@@ -37,6 +38,7 @@ IMPORTED_FIELDS = frozenset(
         "deduplicates",
     }
 )
+NEEDED_FIELDS = ("name", "environment", "database", "address", "target")
 _READ_AT_ONCE = 1_000
 _EXAMPLE = (
     'It is a JSON list of objects: [{"name": "eu-1", "environment": "production", "database": "shop",'
@@ -151,9 +153,16 @@ def _read_list(file: Any) -> list[Mapping[str, Any]]:
     if found == []:
         what = f"no deployment is in {name}: its list is empty"
         raise UsageError(what, next_step=_EXAMPLE)
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        what = "deployments are imported from a list of objects"
-        raise UsageError(what, next_step=_EXAMPLE)
+    what = "deployments are imported from a list of objects"
+    if not isinstance(found, list):
+        raise UsageError(what, why=(f"the file holds {called_in_json(found)}",), next_step=_EXAMPLE)
+    wrong = [
+        f"entry {number} is {called_in_json(each)}, and must be an object"
+        for number, each in enumerate(found, 1)
+        if not isinstance(each, dict)
+    ]
+    if wrong:
+        raise UsageError(what, why=shortened(wrong), next_step=_EXAMPLE)
     if len(found) > MOST_IMPORTED:
         what = f"the list has {len(found):,} entries, at most {MOST_IMPORTED:,} are imported at once"
         raise UsageError(what)
@@ -163,27 +172,56 @@ def _read_list(file: Any) -> list[Mapping[str, Any]]:
 def _entry(number: int, entry: Mapping[str, Any]) -> Entry:
     """One entry; raises UsageError and Refused."""
     name = str(entry.get("name", f"entry {number}"))
-    why = [f"{field} is not known" for field in sorted(entry.keys() - IMPORTED_FIELDS)]
-    needed = ("name", "environment", "database", "address", "target")
-    why += [f"{field} is missing, empty or unprintable" for field in needed if not is_name(entry.get(field))]
-    labels, credentials = entry.get("labels", {}), entry.get("credentials", {})
+    known = ", ".join(sorted(IMPORTED_FIELDS))
+    why = [f"{field} is not known; known are {known}" for field in sorted(entry.keys() - IMPORTED_FIELDS)]
+    why += [line for field in NEEDED_FIELDS for line in _name_at(field, entry.get(field))]
+    why += _labels_at(entry.get("labels", {})) + _credentials_at(entry.get("credentials", {}))
     position, deduplicates = entry.get("position", 0), entry.get("deduplicates")
-    if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
-        why.append("labels is an object of texts")
-    if not isinstance(credentials, dict) or credentials.keys() - {
-        field.name for field in fields(Credentials)
-    }:
-        why.append("credentials is an object of references")
-    elif any(type(value) is not type(_NO_CREDENTIALS[field]) for field, value in credentials.items()):
-        why.append("credentials holds a text for each reference, and true or false for insecure_plaintext")
-    if isinstance(position, bool) or not isinstance(position, int) or abs(position) > HIGHEST_POSITION:
-        why.append("position is a number")
+    if isinstance(position, bool) or not isinstance(position, int):
+        why.append(f"position is {called_in_json(position)}, and must be a whole number")
+    elif abs(position) > HIGHEST_POSITION:
+        why.append(f"position is {position}, and must be from {-HIGHEST_POSITION} to {HIGHEST_POSITION}")
     if deduplicates is not None and not isinstance(deduplicates, bool):
-        why.append("deduplicates is true or false")
+        why.append(f"deduplicates is {called_in_json(deduplicates)}, and must be true or false")
     if why:
         what = f"{name} can't be imported"
         raise UsageError(what, why=tuple(why))
     return _checked(number, entry)
+
+
+def _name_at(field: str, value: object) -> list[str]:
+    if value is None:
+        return [f"{field} is missing"]
+    if not isinstance(value, str):
+        return [f"{field} is {called_in_json(value)}, and must be a text"]
+    return [] if is_name(value) else [f"{field} is empty or unprintable"]
+
+
+def _labels_at(labels: object) -> list[str]:
+    if not isinstance(labels, dict):
+        return [f"labels is {called_in_json(labels)}, and must be an object of texts"]
+    return [
+        f"labels.{key} is {called_in_json(value)}, and must be a text"
+        for key, value in labels.items()
+        if not isinstance(value, str)
+    ]
+
+
+def _credentials_at(credentials: object) -> list[str]:
+    """No value is repeated: a secret may have been written where a reference belongs."""
+    if not isinstance(credentials, dict):
+        return [f"credentials is {called_in_json(credentials)}, and must be an object of references"]
+    known = ", ".join(_NO_CREDENTIALS)
+    why = [
+        f"credentials.{field} is not known; known are {known}"
+        for field in sorted(credentials.keys() - _NO_CREDENTIALS.keys())
+    ]
+    for field, empty in _NO_CREDENTIALS.items():
+        value = credentials.get(field, empty)
+        if type(value) is not type(empty):
+            wanted = called_in_json(empty)
+            why.append(f"credentials.{field} is {called_in_json(value)}, and must be {wanted}")
+    return why
 
 
 def _checked(number: int, entry: Mapping[str, Any]) -> Entry:

@@ -1,6 +1,7 @@
 """Which texts can be written down at all."""
 
 import re
+from collections.abc import Mapping
 from typing import TypeGuard
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -14,3 +15,20 @@ def is_storable(value: object) -> TypeGuard[str]:
 def is_name(value: object) -> TypeGuard[str]:
     """A text that names something to people: not blank, and nothing in it that can't be seen or moves what can."""
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
+
+
+def called_in_json(value: object) -> str:
+    """What kind of value it is, in words, for whoever wrote the JSON."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case Mapping():
+            return "an object"
+        case _:
+            return "a list"

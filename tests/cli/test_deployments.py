@@ -1,10 +1,13 @@
 """The register of deployments: an engine is asked first, and nothing secret is written down."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tern.cli.importing import IMPORTED_FIELDS
 from tern.domain.silence import CallKind
 from tests.cli.conftest import Tern
 from tests.faults.behaviour import fail
@@ -175,12 +178,57 @@ def test_import_tells_every_reason_of_every_entry_at_once(tern: Tern) -> None:
         "entry 2, twice: entry 4 has the same name",
         "entry 4, twice: entry 2 has the same name",
         "entry 5, a: another deployment has its name (position: 0 there, 7 here)",
-        "entry 6, bare: surprise is not known",
-        "entry 6, bare: target is missing, empty or unprintable",
+        "entry 6, bare: surprise is not known; known are address,",
+        "entry 6, bare: target is empty or unprintable",
     ):
         assert said in answer.err, said
     assert "fine" not in answer.err
     assert known(tern) == ["a"]
+
+
+def test_import_names_what_is_wrong_by_its_place_and_repeats_no_secret(tern: Tern) -> None:
+    """Of what has the wrong type: what it is, and what it must be."""
+    wrong = {
+        "name": "a",
+        "environment": 5,
+        "database": None,
+        "address": "grpc://h:1",
+        "target": "t",
+        "labels": {"region": 1},
+        "position": "1",
+        "deduplicates": "yes",
+        "credentials": {"tokn": "hunter2", "token": ["hunter2"], "insecure_plaintext": "yes"},
+    }
+    answer = tern(*IMPORT, stdin=json.dumps([wrong, {**GOOD, "labels": [], "position": 10**12}]))
+    assert answer.code == 2
+    for said in (
+        "entry 1, a: environment is a number, and must be a text",
+        "entry 1, a: database is missing",
+        "entry 1, a: labels.region is a number, and must be a text",
+        "entry 1, a: credentials.tokn is not known; known are ",
+        "entry 1, a: credentials.token is a list, and must be a text",
+        "entry 1, a: credentials.insecure_plaintext is a text, and must be true or false",
+        "entry 1, a: position is a text, and must be a whole number",
+        "entry 1, a: deduplicates is a text, and must be true or false",
+        "entry 2, a: labels is a list, and must be an object of texts",
+        "entry 2, a: position is 1000000000000, and must be from ",
+    ):
+        assert said in answer.err, said
+    assert "hunter2" not in answer.err
+    answer = tern(*IMPORT, stdin=json.dumps([GOOD, 5, None]))
+    assert "entry 2 is a number, and must be an object" in answer.err
+    assert "entry 3 is null, and must be an object" in answer.err
+    assert "the file holds an object" in tern(*IMPORT, stdin=json.dumps({"deployments": []})).err
+    assert known(tern) == []
+
+
+def test_the_list_in_the_docs_is_imported(tern: Tern) -> None:
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    (example,) = re.findall(r"```json\n(\[.*?\])\n```", page, re.DOTALL)
+    (entry,) = json.loads(example)
+    assert set(entry) == IMPORTED_FIELDS
+    assert tern(*IMPORT, stdin=example).code == 0
+    assert known(tern) == [entry["name"]]
 
 
 TLS = ("--tls-ca", "file:/ca.pem")

@@ -1,5 +1,9 @@
 """Requests as other services spell them: everything that is wrong at once, and nothing guessed."""
 
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +13,10 @@ from tern.domain.enqueue import NewChange
 from tern.domain.errors import Refused, UsageError
 from tern.domain.model import Action
 from tern.domain.states import State
-from tern.doors.change import from_entries
+from tern.doors.change import from_document, from_entries
 from tern.doors.request import EnqueueRequest, read_asked
 
+CHANGES = Path(__file__).parents[2] / "docs/changes.md"
 DDL = "ALTER TABLE orders ADD COLUMN note text"
 ENQUEUE: dict[str, Any] = {
     "ddl": DDL,
@@ -163,23 +168,91 @@ def test_postgresql_s_own_statements_are_judged_whoever_spells_them_out() -> Non
     assert (foreign.action, foreign.unsafe_reason) == (Action.OTHER, "")
 
 
-@pytest.mark.parametrize(
-    ("database_type", "entries"),
-    [
-        ("", [{"table": "t", "ddl": "x"}]),
-        ("a\x00", [{"table": "t", "ddl": "x"}]),
-        ("mysql", []),
-        ("mysql", None),
-        ("mysql", "abc"),
-        ("mysql", [5]),
-        ("mysql", [{"table": "t"}]),
-        ("mysql", [{"table": "t", "ddl": " "}]),
-        ("mysql", [{"table": "t", "ddl": "x", "action": "explode"}]),
-        ("mysql", [{"table": "t", "ddl": "x\x00"}]),
-        ("mysql", [{"table": "t", "ddl": "x", "namespace": 5}]),
-        ("mysql", [{"table": "t", "ddl": "x", "hint": "y"}]),
-    ],
-)
-def test_changes_that_can_t_be_read_are_refused(database_type: Any, entries: Any) -> None:
-    with pytest.raises(UsageError):
-        from_entries(database_type, entries)
+GOOD = {"table": "t", "ddl": "x"}
+TABLE_AND_DDL = "must be an object with table and ddl"
+KNOWN = "known are namespace, table, ddl, action, unsafe_reason"
+MISREAD: Mapping[str, tuple[Any, tuple[str, ...]]] = {
+    "no object": ([GOOD], ("it is a list, and must be an object with database_type and changes",)),
+    "nothing": ({}, ("database_type is missing", "changes is missing")),
+    "null": ({"database_type": None, "changes": None}, ("database_type is missing", "changes is missing")),
+    "an empty type": ({"database_type": " ", "changes": [GOOD]}, ("database_type is empty",)),
+    "a type that is none": (
+        {"database_type": 5, "changes": [GOOD]},
+        ("database_type is a number, and must be a text",),
+    ),
+    "a type with a NUL": (
+        {"database_type": "a\x00", "changes": [GOOD]},
+        ("database_type holds a NUL or half a surrogate pair, which no database can keep",),
+    ),
+    "no changes": (
+        {"database_type": "mysql", "changes": []},
+        ("changes is empty: there is nothing to roll out",),
+    ),
+    "changes that are none": (
+        {"database_type": "mysql", "changes": "abc"},
+        ("changes is a text, and must be a list",),
+    ),
+    "a misspelt key": (
+        {"database_type": "mysql", "changes": [GOOD], "targets": [], "data base": 1},
+        (
+            "targets is not known; known are database_type, changes",
+            "'data base' is not known; known are database_type, changes",
+        ),
+    ),
+    "everything at once": (
+        {
+            "database_type": "mysql",
+            "changes": [
+                GOOD,
+                5,
+                {"ddl": "x", "table_name": "t"},
+                {"table": True, "ddl": " ", "namespace": {}, "unsafe_reason": [1]},
+                {"table": "t", "ddl": "x\x00", "action": "explode"},
+            ],
+        },
+        (
+            f"changes[1] is a number, and {TABLE_AND_DDL}",
+            f"changes[2].table_name is not known; {KNOWN}",
+            "changes[2].table is missing",
+            "changes[3].namespace is an object, and must be a text",
+            "changes[3].table is true or false, and must be a text",
+            "changes[3].ddl is empty",
+            "changes[3].unsafe_reason is a list, and must be a text",
+            "changes[4].ddl holds a NUL or half a surrogate pair, which no database can keep",
+            "changes[4].action is 'explode', and must be one of create, alter, drop, other",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("document", "why"), MISREAD.values(), ids=MISREAD)
+def test_what_is_wrong_with_changes_is_told_with_its_place(document: Any, why: tuple[str, ...]) -> None:
+    """All of it at once, by the path that jq takes."""
+    with pytest.raises(UsageError) as refused:
+        from_document(document)
+    assert refused.value.why == why
+    assert '"database_type": "mysql"' in refused.value.next_step
+
+
+def test_postgres_statements_that_are_none_are_told_with_their_place() -> None:
+    drop = {"table": "orders", "ddl": f"{DDL}; DROP TABLE orders"}
+    misspelt = {"table": "orders", "ddl": "ALTR TABLE orders"}
+    with pytest.raises(Refused) as one:
+        from_entries("postgres", [{"table": "orders", "ddl": DDL}, misspelt])
+    assert one.value.why[0] == 'changes[1].ddl: syntax error at or near "ALTR"'
+    assert "changes[1]" in str(one.value)
+    with pytest.raises(Refused, match="2 of 3 changes can't be rolled out") as both:
+        from_entries("postgres", [misspelt, {"table": "orders", "ddl": DDL}, drop])
+    assert "changes[0].ddl: syntax error" in both.value.why[0]
+    assert both.value.why[-1] == "changes[2].ddl: a change is one statement on one table"
+
+
+@pytest.mark.parametrize("example", re.findall(r"```json\n(.*?)```", CHANGES.read_text(), re.DOTALL))
+def test_the_examples_in_the_docs_are_read(example: str) -> None:
+    database_type, changes = from_document(json.loads(example))
+    assert (database_type, len(changes)) in {("mysql", 2), ("postgres", 1)}
+
+
+def test_the_docs_name_every_key() -> None:
+    told = set(re.findall(r"^\| `(?:changes\[\]\.)?(\w+)` \|", CHANGES.read_text(), re.MULTILINE))
+    assert told == {"database_type", "changes", "namespace", "table", "ddl", "action", "unsafe_reason"}
