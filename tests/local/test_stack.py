@@ -3,6 +3,7 @@
 import http.server
 import re
 import shlex
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from tern.local import stack
 from tern.local.command import TERN
 from tern.local.discovery import Servers
 from tern.local.embedded import free_port
+from tests.house.wheel import build
 
 ROOT = Path(__file__).parents[2]
 ENGINE_OPTIONS = ("--listen", "--environment", "--database", "--target")
@@ -42,6 +44,11 @@ def procfile() -> dict[str, list[str]]:
     return {name: shlex.split(command) for name, _, command in (line.partition(":") for line in lines)}
 
 
+def by_default(command: list[str]) -> list[str]:
+    """As a shell reads it where nothing is set."""
+    return [re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", word) for word in command]
+
+
 def compose_commands() -> dict[str, list[str]]:
     """The commands of Tern's own services; a reader of YAML for one kind of line."""
     text = (ROOT / "docker-compose.yml").read_text()
@@ -65,17 +72,58 @@ def test_an_engine_is_started_in_the_same_way_everywhere() -> None:
     here = stack.engine({}, deployment="us-east", dsn="", port=1)
     commands = [command for name, command in compose_commands().items() if name.startswith("engine-")]
     assert len(commands) == 3
-    for command in [procfile()["engine"], list(here.argv[len(TERN) - 1 :]), *commands]:
+    for command in [by_default(procfile()["engine"]), list(here.argv[len(TERN) - 1 :]), *commands]:
         assert command[1:3] == ["engine", "serve"]
         assert tuple(command[3:11:2]) == ENGINE_OPTIONS
 
 
 def test_the_door_is_opened_in_the_same_way_everywhere() -> None:
     """With TLS: tokens never travel in the clear. Which tokens is said by reference, never on a command line."""
-    for command in (procfile()["serve"], compose_commands()["serve"]):
+    for command in (by_default(procfile()["serve"]), compose_commands()["serve"]):
         assert command[:4] == ["tern", "serve", "--listen", "0.0.0.0:7430"]
         assert (command[4], command[6]) == ("--tls-cert", "--tls-key")
     assert "TERN_SERVE_TOKENS: env:COMPOSE_TOKENS" in (ROOT / "docker-compose.yml").read_text()
+
+
+def test_every_variable_of_the_procfile_and_its_reader_are_in_the_docs() -> None:
+    """Each address comes from the environment: two on one machine don't meet."""
+    page = (ROOT / "docs/operations.md").read_text()
+    text = (ROOT / "Procfile").read_text()
+    variables = set(re.findall(r"\$\{?(TERN_\w+)", text))
+    assert {"TERN_SERVE_LISTEN", "TERN_ENGINE_LISTEN"} <= variables
+    assert {each for each in variables if f"`{each}`" not in page} == set()
+    assert re.findall(r"--listen \S+", text) == re.findall(r'--listen "\$\{\w+:-[^}]+\}"', text)
+    assert "pip install honcho" in page
+
+
+def test_which_compose_is_needed_is_said_where_it_is_started() -> None:
+    """A config with its content in the file is known from 2.23.1 on."""
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert re.search(r"^    content: \|$", text, re.MULTILINE)
+    for path in ("docker-compose.yml", "README.md", "docs/operations.md"):
+        said = " ".join((ROOT / path).read_text().split())
+        assert re.search(r"Docker (# )?Compose 2\.23\.1 or newer", said), path
+
+
+def test_the_image_is_made_of_what_the_dockerfile_copies_and_nothing_else(tmp_path: Path) -> None:
+    """Its build has what the wheel needs, and its context no environment, no history, no cluster."""
+    copied = [
+        source
+        for line in (ROOT / "Dockerfile").read_text().splitlines()
+        if line.startswith("COPY ")
+        for source in line.split()[1:-1]
+    ]
+    let_in = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert sorted(copied) == sorted(let_in)
+    assert (ROOT / ".dockerignore").read_text().splitlines()[1] == "*"
+    for source in copied:
+        to = tmp_path / source
+        to.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / source).is_dir():
+            shutil.copytree(ROOT / source, to, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(ROOT / source, to)
+    assert build(tmp_path, tmp_path / "dist", "wheel").is_file()
 
 
 def test_no_password_is_on_a_command_line(valkey_server: Servers) -> None:
