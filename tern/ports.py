@@ -28,6 +28,7 @@ from tern.domain.rest import Rest
 from tern.domain.rest_asked import NewRest
 from tern.domain.samples import Sample
 from tern.domain.selection import Member
+from tern.domain.timing import RPC_DEADLINE_S
 from tern.domain.work import (
     AcceptedApply,
     Answered,
@@ -355,6 +356,8 @@ class Ports:
     bells: Bells
     chance: Chance
     halts: Halts | None = None
+    deadline_s: float = RPC_DEADLINE_S
+    """How long an engine may take for one answer."""
 
 
 __all__ = [

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tern.domain.errors import Misconfigured
-from tern.domain.timing import LEASE_S, RPC_DEADLINE_S, PollPace
+from tern.domain.timing import LEASE_S, RPC_DEADLINE_S, UNANSWERED_S, PollPace
 from tern.local.discovery import default_home, discover
 
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket")
@@ -121,7 +121,7 @@ class Settings:
     lease_seconds: float = _setting(LEASE_S, _seconds)
     """How long a claim holds; the time until a killed worker's operation is driven again."""
     rpc_deadline_seconds: float = _setting(RPC_DEADLINE_S, _seconds)
-    """How long an engine may take for one answer; must be shorter than the lease."""
+    """How long an engine may take for one answer; must be shorter than the lease, and than 60."""
     poll_eager_seconds: float = _setting(0.5, _seconds)
     """Between two looks at an operation about to cut over or under a control."""
     poll_steady_seconds: float = _setting(5.0, _seconds)
@@ -188,6 +188,9 @@ def load() -> Settings:
             f"{PREFIX}RPC_DEADLINE_SECONDS: must be shorter than {PREFIX}LEASE_SECONDS, which is"
             f" {settings.lease_seconds:g}"
         )
+    if settings.rpc_deadline_seconds >= UNANSWERED_S:
+        # For so long the database lets a call without an answer act late; it must be over by then.
+        why.append(f"{PREFIX}RPC_DEADLINE_SECONDS: must be shorter than {UNANSWERED_S:g}")
     if why:
         message = "the settings can't be used"
         raise Misconfigured(message, why=tuple(why))

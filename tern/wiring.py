@@ -99,6 +99,7 @@ def open_store(settings: Settings) -> "PostgresStore":
         _checked(settings),
         owner=owner_name(),
         lease_s=settings.lease_seconds,
+        deadline_s=settings.rpc_deadline_seconds,
         pace=settings.pace,
     )
 
@@ -132,20 +133,28 @@ def open_paging(settings: Settings) -> "Paging":
 
 
 def open_ports(
-    settings: Settings, bells: Bells, *, run_local_jobs: bool = True, listener: "Listener | None" = None
+    settings: Settings,
+    bells: Bells,
+    *,
+    run_local_jobs: bool = True,
+    listener: "Listener | None" = None,
+    asks_for_s: float | None = None,
 ) -> Ports:
     """All parts of a process, counted; raises Misconfigured, Unreachable.
 
-    A process that lives for one command asks local engines without taking their jobs from the workers.
+    A process that lives for one command asks local engines without taking their jobs from the workers, and may give
+    up sooner than they do: asks_for_s. What is decided about calls under way goes by the deadline that is set.
     """
     # gRPC costs a third of a command's start, and most commands call no engine.
     from tern.wire.routing import EngineDirectory  # noqa: PLC0415
 
     store = open_store(settings)
     engines = EngineDirectory(
-        deadline_s=settings.rpc_deadline_seconds, run_local_jobs=run_local_jobs, listener=listener
+        deadline_s=asks_for_s or settings.rpc_deadline_seconds,
+        run_local_jobs=run_local_jobs,
+        listener=listener,
     )
-    return Ports(store, engines, bells, Dice())
+    return Ports(store, engines, bells, Dice(), deadline_s=settings.rpc_deadline_seconds)
 
 
 def open_desk(settings: Settings, bells: Bells, *, most_watchers: int = 0) -> "Desk":

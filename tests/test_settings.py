@@ -1,6 +1,7 @@
 """What the environment may say, and how it is told that it is wrong."""
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from tern.domain.errors import Misconfigured
 from tern.local.discovery import RunningProcess, Servers, publish, this_process
 from tern.settings import Settings, caller, load
+from tern.store.store import PostgresStore
+from tern.wiring import Silent, close_ports, open_ports
 
 
 @pytest.fixture(autouse=True)
@@ -114,20 +117,51 @@ def _no_name() -> str:
     raise KeyError(json.dumps("getpwuid(): uid not found"))
 
 
+SOURCES = {
+    str(path): path.read_text()
+    for folder in ("tern", "tasks")
+    for path in (Path(__file__).parents[1] / folder).rglob("*.py")
+}
+
+
 def test_every_setting_is_read_by_somebody() -> None:
     """One that changes nothing is worse than none: whoever set it believes in it."""
-    sources = [
-        path.read_text()
-        for folder in ("tern", "tasks")
-        for path in (Path(__file__).parents[1] / folder).rglob("*.py")
-        if path.name != "settings.py"
-    ]
-    # Three are read together, as the pace.
-    names = {each.name for each in fields(Settings)} - {
-        f"poll_{pace}_seconds" for pace in ("eager", "steady", "slow")
-    }
-    assert [name for name in sorted(names) if not any(f".{name}" in source for source in sources)] == []
-    assert any("settings.pace" in source for source in sources)
+    # One is read by settings.py's own function, and three are read together, as the pace.
+    names = {each.name for each in fields(Settings)} - {"database_url"}
+    names -= {f"poll_{pace}_seconds" for pace in ("eager", "steady", "slow")}
+    elsewhere = "\n".join(text for path, text in SOURCES.items() if not path.endswith("tern/settings.py"))
+    for name in (*names, "pace", "require_database_url()"):
+        assert re.search(rf"\b(settings|found)(\(\))?\.{re.escape(name)}", elsewhere), name
+
+
+def test_the_deadline_of_a_call_has_one_source() -> None:
+    """What decides about calls under way goes by the setting; the number it has by default stands where it is handed
+    in, and nowhere else.
+    """
+    defaults = ("tern/settings.py", "tern/domain/timing.py", "tern/ports.py", "tern/store/step.py")
+    assert [p for p, text in SOURCES.items() if "RPC_DEADLINE_S" in text and not p.endswith(defaults)] == []
+
+
+def test_the_deadline_that_is_set_reaches_those_who_decide_by_it(
+    migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And stays the same where a command would rather ask an engine for a moment only."""
+    monkeypatch.setenv("TERN_DATABASE_URL", migrated_url)
+    monkeypatch.setenv("TERN_RPC_DEADLINE_SECONDS", "17")
+    opened = open_ports(load(), Silent(), run_local_jobs=False, asks_for_s=1.0)
+    try:
+        assert isinstance(opened.store, PostgresStore)
+        assert (opened.deadline_s, opened.store.deadline_s) == (17, 17)
+    finally:
+        close_ports(opened)
+
+
+def test_a_deadline_ends_before_what_it_leaves_open_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERN_LEASE_SECONDS", "300")
+    monkeypatch.setenv("TERN_RPC_DEADLINE_SECONDS", "60")
+    with pytest.raises(Misconfigured) as refused:
+        load()
+    assert refused.value.why == ("TERN_RPC_DEADLINE_SECONDS: must be shorter than 60",)
 
 
 def test_what_nobody_said_opens_nothing_and_shows_nothing() -> None:

@@ -5,7 +5,6 @@ Settings, SQL and gRPC are imported inside: a command that only prints its help 
 
 import logging
 import socket
-from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -86,9 +85,8 @@ def ports(*, ringing: bool = False, deadline_s: float | None = None) -> Ports:
     from tern import wiring  # noqa: PLC0415
 
     found = settings()
-    if deadline_s is not None:
-        found = replace(found, rpc_deadline_seconds=deadline_s)
-    opened = wiring.open_ports(found, bells(found) if ringing else wiring.Silent(), run_local_jobs=False)
+    rings = bells(found) if ringing else wiring.Silent()
+    opened = wiring.open_ports(found, rings, run_local_jobs=False, asks_for_s=deadline_s)
     _when_done(lambda: wiring.close_ports(opened))
     return opened
 

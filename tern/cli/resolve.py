@@ -18,7 +18,6 @@ from tern.domain.errors import Refused, UsageError
 from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.statement import StatementAnswer, read_statements
 from tern.domain.subject import Subject
-from tern.domain.timing import LEASE_S, RPC_DEADLINE_S
 from tern.leftover import after_a_word
 from tern.ports import Answered, Ports, Resolved
 from tern.view import apply_view
@@ -163,7 +162,8 @@ def _answer(asked: Answered, ports: Ports) -> tuple[ReceiptLine, ...]:
     """
     from tern.flows import accept  # noqa: PLC0415
 
-    ends_at = time.monotonic() + LEASE_S + RPC_DEADLINE_S
+    settings = reach.settings()
+    ends_at = time.monotonic() + settings.lease_seconds + settings.rpc_deadline_seconds
     while True:
         try:
             return accept.answer(asked, ports)

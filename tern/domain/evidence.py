@@ -6,7 +6,6 @@ How a claimed operation is sent stands in dispatch.py, how a sample is merged in
 from dataclasses import dataclass
 
 from tern.domain.states import RANK, Event, State, advance, origins
-from tern.domain.timing import RPC_DEADLINE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +46,9 @@ def says_failed_still(state: State | None, *, unchanged: bool) -> bool:
     return unchanged or state is State.FAILED
 
 
-def seconds_to_wait(*, claimed_for_s: float, unanswered_for_s: float | None) -> float:
+def seconds_to_wait(*, claimed_for_s: float, unanswered_for_s: float | None, deadline_s: float) -> float:
     """How long a person's answer would come too early: somebody drives the operation, or a call may still arrive. One
     that lies ahead, because the clock was set back, was made now.
     """
-    in_flight = 0.0 if unanswered_for_s is None else RPC_DEADLINE_S - max(0.0, unanswered_for_s)
+    in_flight = 0.0 if unanswered_for_s is None else deadline_s - max(0.0, unanswered_for_s)
     return max(0.0, claimed_for_s, in_flight)

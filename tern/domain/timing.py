@@ -7,6 +7,7 @@ LEASE_S = 30.0
 """A claim's length: longer than an RPC deadline and the steps around it, short enough to be re-driven soon."""
 
 RPC_DEADLINE_S = 10.0
+"""Where nobody says otherwise. What is decided by it is told the one that is set (TERN_RPC_DEADLINE_SECONDS)."""
 START_GRACE_S = 30.0
 """After Start, samples that still say `stopped` are taken for stale this long."""
 
@@ -108,9 +109,9 @@ def longest_dispatch_wait_s(lease_s: float) -> float:
     return max(lease_s, BACKOFF_MOST_S)
 
 
-def longest_control_wait_s(lease_s: float) -> float:
+def longest_control_wait_s(lease_s: float, deadline_s: float) -> float:
     """The same of a wish: under a claim, while its effect is waited for, after no answer and the call's deadline."""
-    return max(lease_s, RESEND_S, BACKOFF_MOST_S + RPC_DEADLINE_S)
+    return max(lease_s, RESEND_S, BACKOFF_MOST_S + deadline_s)
 
 
 def longest_poll_wait_s(pace: PollPace) -> float:

@@ -10,7 +10,7 @@ from tern.domain.outcome import Ok, Outcome, Refused, Unknown
 from tern.domain.outstanding import is_heard
 from tern.domain.scope import parse_message
 from tern.domain.states import RANK, State
-from tern.domain.timing import HALT_RETRY_MAX_S, RPC_DEADLINE_S, backoff_s
+from tern.domain.timing import HALT_RETRY_MAX_S, backoff_s
 from tern.flows.keep import keep_id
 from tern.many import Turn
 from tern.ports import (
@@ -114,7 +114,7 @@ def _answered(claimed: DeliveryClaimed, outcome: Outcome[int] | Outcome[None], p
             delay_s = _pause_s(claimed, ports)
             if claimed.verb in MOMENT:
                 # The call may still be on its way; only what is seen after its deadline tells (CU3).
-                delay_s += RPC_DEADLINE_S
+                delay_s += ports.deadline_s
             ports.store.record_undelivered(
                 claimed.claim,
                 claimed.delivery_id,

@@ -151,13 +151,13 @@ _NOTE_TIME = text(
 )
 
 
-def mend_what_lies_ahead(engine: Database, lease_s: float, pace: PollPace) -> int:
+def mend_what_lies_ahead(engine: Database, lease_s: float, deadline_s: float, pace: PollPace) -> int:
     """Lets everything that lies ahead of now begin or have happened now; how many rows that were. Nobody is waited
     for: a row that somebody works on is left to the next sweep. Raises StorageUnavailable.
     """
     longest = {
         "longest_dispatch_s": longest_dispatch_wait_s(lease_s),
-        "longest_control_s": longest_control_wait_s(lease_s),
+        "longest_control_s": longest_control_wait_s(lease_s, deadline_s),
         "longest_poll_s": longest_poll_wait_s(pace),
     }
     with transaction(engine) as tx:

@@ -9,7 +9,7 @@ from tern.domain.identity import DispatchKey, ScopeName
 from tern.domain.model import Claim, OperationScope
 from tern.domain.scope import POISON, refuse
 from tern.domain.states import State
-from tern.domain.timing import RPC_DEADLINE_S, SAME_TARGET_AGAIN_S
+from tern.domain.timing import SAME_TARGET_AGAIN_S
 from tern.ports import DeliveryClaimed, DeliverySettled, NotClaimed
 from tern.store.answer import ask_person, close_wish, postpone, settle_locally
 from tern.store.barrier import in_order
@@ -59,7 +59,7 @@ class DeliverySteps(Steps):
                 return NotClaimed("another driver is just claiming it")
             given = {
                 "id": operation_id,
-                "deadline_s": RPC_DEADLINE_S,
+                "deadline_s": self.deadline_s,
                 "longest_s": self.longest_control_s,
             }
             rows = tx.execute(_OPEN_WISHES, given).all()

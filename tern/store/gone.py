@@ -71,7 +71,7 @@ class GoneSteps(Steps):
         with transaction(self.engine) as tx:
             operation_id = find_named(tx, name)
             row = lock_operations(tx, [operation_id])[operation_id]
-            sent = _checked(row, name, found)
+            sent = _checked(row, name, found, self.deadline_s)
             if dry_run:
                 return
             call_id = open_outstanding(tx, sent, why=Why.GIVEN_UP, caller=caller, reason=reason)
@@ -173,7 +173,7 @@ _ENDS = {Resolved.ENDED: Event.END, Resolved.COMPLETED: Event.FINISH, Resolved.N
 """What each word makes of it. Never pending: what was sent may still act."""
 
 
-def _checked(row: Row, name: ScopeName, found: Resolved) -> Sent:
+def _checked(row: Row, name: ScopeName, found: Resolved, deadline_s: float) -> Sent:
     """What is outstanding from now on; raises Refused where the word does not fit, or comes too early."""
     if found not in fitting_gone():
         message = f"{found} does not go together with --engine-is-gone"
@@ -192,13 +192,15 @@ def _checked(row: Row, name: ScopeName, found: Resolved) -> Sent:
     was_heard = row.sampled_look > row.unheard_look
     tries = 0 if was_heard else row.unheard_tries
     refuse_unless_gone(name, Silent(tries, row.unheard_for_s or 0.0, row.poll_error or row.error_message))
-    refuse_while_called(row, name)
+    refuse_while_called(row, name, deadline_s)
     return sent
 
 
-def refuse_while_called(row: Row, name: ScopeName) -> None:
+def refuse_while_called(row: Row, name: ScopeName, deadline_s: float) -> None:
     """What is just being called for may still be answered, and an answer is better than anybody's word."""
-    wait_s = seconds_to_wait(claimed_for_s=claim_runs_for_s(row), unanswered_for_s=row.unanswered_for_s)
+    wait_s = seconds_to_wait(
+        claimed_for_s=claim_runs_for_s(row), unanswered_for_s=row.unanswered_for_s, deadline_s=deadline_s
+    )
     if wait_s <= 0:
         return
     message = f"{name} can't be resolved yet"

@@ -190,10 +190,10 @@ class PollSteps(SweepSteps):
         judge = Judge(look.outcome.value for look in looks if isinstance(look.outcome, Ok))
         due: list[Due | DueControl] = []
         with transaction(self.engine) as tx:
-            moving = [seen for seen in load_seen(tx, poll, answers, judge) if seen.moves]
+            moving = [seen for seen in load_seen(tx, poll, answers, judge, self.deadline_s) if seen.moves]
             applies = sorted({seen.row.apply_id for seen in moving})
             # In the lock order, and everything is read again in a statement that begins after the locks.
-            seen = load_seen(tx, poll, answers, judge, applies)
+            seen = load_seen(tx, poll, answers, judge, self.deadline_s, applies)
             locked = set(applies)
             # What began to move since the first look waits for the next poll; its cursor does not advance.
             written = [one for one in seen if not one.moves or one.row.apply_id in locked]

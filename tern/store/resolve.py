@@ -82,7 +82,7 @@ class ResolveSteps(Steps):
                 holder = None if taken_from is None else find_named(tx, taken_from)
                 rows, waiting = lock_with_holder(tx, own, holder, remote_id)
                 row = rows[own]
-                _wait_for_calls(row, name)
+                _wait_for_calls(row, name, self.deadline_s)
                 new_id = _checked(tx, row, name, found, remote_id, taken_from)
                 if holder is not None:
                     check_holder(tx, rows[holder], row, taken_from, remote_id)
@@ -110,7 +110,7 @@ class ResolveSteps(Steps):
             holder = None if taken_from is None else find_named(tx, taken_from)
             rows = lock_operations(tx, [own, *([] if holder is None else [holder])])
             row = rows[own]
-            _wait_for_calls(row, name)
+            _wait_for_calls(row, name, self.deadline_s)
             _checked(tx, row, name, Resolved.REMOTE_ID, remote_id, taken_from)
             if holder is not None:
                 check_holder(tx, rows[holder], row, taken_from, remote_id)
@@ -118,9 +118,9 @@ class ResolveSteps(Steps):
             return Question(scope.deployment, RemoteCall(name, remote_id, scope.environment, row.fence))
 
 
-def _wait_for_calls(row: Row, name: ScopeName) -> None:
+def _wait_for_calls(row: Row, name: ScopeName, deadline_s: float) -> None:
     if row.state == State.UNCERTAIN.value:
-        refuse_while_called(row, name)
+        refuse_while_called(row, name, deadline_s)
 
 
 def _check_sighting(

@@ -19,7 +19,6 @@ from tern.domain.timing import (
     FAILED_KEPT_S,
     FAILED_LOOK_S,
     LOST_CONTACT_AFTER,
-    RPC_DEADLINE_S,
     START_GRACE_S,
     PollPace,
     poll_interval_s,
@@ -41,7 +40,7 @@ _SEEN = (
     "   AND (d.state = 'sent' OR d.state = 'pending' AND d.refusals > 0 AND NOT EXISTS ("
     "     SELECT 1 FROM control_deliveries s WHERE s.operation_id = o.id AND s.verb = 'start'"
     "     AND s.state IN ('pending', 'sent')"
-    f"     AND (s.id > d.id OR s.called_at > tern_clock() - make_interval(secs => {RPC_DEADLINE_S})))))"
+    f"     AND (s.id > d.id OR s.called_at > tern_clock() - make_interval(secs => :deadline_s)))))"
     "   AS stop_was_sent,"
     " EXISTS (SELECT 1 FROM control_deliveries d WHERE d.operation_id = o.id AND d.verb = 'start'"
     "   AND d.state IN ('pending', 'sent')) AS start_is_open,"
@@ -306,6 +305,7 @@ def load_seen(
     poll: Poll,
     answers: Mapping[int, Looked],
     judge: Judge,
+    deadline_s: float,
     applies: Sequence[int] | None = None,
 ) -> list[Seen]:
     """The polled operations as they are now, without those that another id, fence or look has overtaken, and none
@@ -313,7 +313,12 @@ def load_seen(
     that a driver holds just now is left to the next poll rather than waited for.
     """
     cursors = {cursor.operation_id: cursor for cursor in poll.cursors}
-    given = {"ids": sorted(cursors), "lease": poll.owner, "polled": poll.deployment.name}
+    given = {
+        "ids": sorted(cursors),
+        "lease": poll.owner,
+        "polled": poll.deployment.name,
+        "deadline_s": deadline_s,
+    }
     with tx.together():
         if applies:
             tx.execute(_LOCK_APPLIES, {"applies": list(applies)})

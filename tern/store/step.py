@@ -7,6 +7,7 @@ from tern.domain.model import Claim
 from tern.domain.states import State
 from tern.domain.timing import (
     LEASE_S,
+    RPC_DEADLINE_S,
     UNANSWERED_LOOK_S,
     PollPace,
     longest_control_wait_s,
@@ -67,11 +68,14 @@ def heard(is_heard: bool | None) -> str:  # noqa: FBT001 - three values, of one 
 
 @dataclass
 class Steps:
-    """A process's way into the store. `owner` names it in claims; `lease_s` is in seconds."""
+    """A process's way into the store. `owner` names it in claims; lease_s is a claim's length, deadline_s how long an
+    engine may take for one answer.
+    """
 
     engine: Database
     owner: str = "tern"
     lease_s: float = LEASE_S
+    deadline_s: float = RPC_DEADLINE_S
     pace: PollPace = field(default_factory=PollPace)
 
     @property
@@ -82,7 +86,7 @@ class Steps:
     @property
     def longest_control_s(self) -> float:
         """A wish further ahead than this is due."""
-        return longest_control_wait_s(self.lease_s)
+        return longest_control_wait_s(self.lease_s, self.deadline_s)
 
     @property
     def longest_poll_s(self) -> float:

@@ -6,12 +6,10 @@ from collections.abc import Iterable
 from tern.domain.control import Verb
 from tern.domain.identity import ApplyId, ScopeName
 from tern.domain.timing import (
-    LEASE_S,
     OWN_SWEEP,
     SWEEP_AGAIN_AFTER,
     SWEEP_PERIOD_S,
     WOKEN_S,
-    longest_control_wait_s,
 )
 from tern.ports import Due, DueControl, DueWork
 from tern.store.clock import mend_what_lies_ahead
@@ -85,7 +83,7 @@ _DUE_APPLIES = text(
     " JOIN apply_operations o ON o.id = d.operation_id JOIN applies a ON a.id = d.apply_id"
     f" WHERE d.state = 'pending' AND (d.next_attempt_at <= {NOW}"
     # What nobody drives has no lease to wait for; too early a look at it would do no harm.
-    f"   OR d.next_attempt_at > {NOW} + make_interval(secs => {longest_control_wait_s(LEASE_S)})) AND {_UNCALLED}"
+    f"   OR d.next_attempt_at > {NOW} + make_interval(secs => :longest_control_s)) AND {_UNCALLED}"
     f" LIMIT {_BATCH}"
 )
 _HAS_SAME_TARGETS = text("SELECT 1 FROM same_targets WHERE finding <> 'two' LIMIT 1")
@@ -244,15 +242,15 @@ class SweepSteps(Steps):
 
     def due_work(self) -> DueWork:
         """See ports.SweepStore."""
-        mend_what_lies_ahead(self.engine, self.lease_s, self.pace)
-        bounds = {"longest_control_s": self.longest_control_s, "alone_s": ALONE_AFTER_S}
+        mend_what_lies_ahead(self.engine, self.lease_s, self.deadline_s, self.pace)
+        bounds = {"longest_control_s": self.longest_control_s}
         with transaction(self.engine) as tx:
             tx.execute(_END_DEAD_CLAIMS)
             # Before it is asked who waits for such a target.
             tx.execute(_BEGIN_AGAIN)
             tx.execute(_GIVE_BACK)
-            controls = tx.execute(_DUE_CONTROLS, bounds).all()
-            applies = [*tx.execute(_DUE_APPLIES).scalars()]
+            controls = tx.execute(_DUE_CONTROLS, {**bounds, "alone_s": ALONE_AFTER_S}).all()
+            applies = [*tx.execute(_DUE_APPLIES, bounds).scalars()]
             if tx.execute(_IS_SETTLED_LATELY).one_or_none() is not None:
                 applies += tx.execute(_SETTLED_LATELY).scalars()
             if tx.execute(_HAS_SAME_TARGETS).one_or_none() is not None:

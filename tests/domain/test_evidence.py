@@ -48,5 +48,7 @@ def test_only_what_is_finished_is_contradicted_and_only_by_work(state: State) ->
 )
 def test_how_long_a_person_waits(claimed_for_s: float, unanswered_for_s: float | None, wait_s: float) -> None:
     """The longer of the two: somebody's claim, or a call that may still arrive."""
-    found = seconds_to_wait(claimed_for_s=claimed_for_s, unanswered_for_s=unanswered_for_s)
+    found = seconds_to_wait(
+        claimed_for_s=claimed_for_s, unanswered_for_s=unanswered_for_s, deadline_s=RPC_DEADLINE_S
+    )
     assert found == wait_s

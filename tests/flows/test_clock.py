@@ -455,7 +455,7 @@ def test_what_is_well_is_left_alone(world: World) -> None:
     """Nothing is written about rows while nothing lies ahead."""
     running(world, "A", "B")
     before = [world.operation(name) for name in "AB"]
-    assert mend_what_lies_ahead(world.database, world.lease_s, world.store.pace) == 0
+    assert mend_what_lies_ahead(world.database, world.lease_s, world.store.deadline_s, world.store.pace) == 0
     assert [world.operation(name) for name in "AB"] == before
 
 
@@ -465,7 +465,8 @@ def test_a_row_that_somebody_works_on_is_mended_by_the_next_sweep(world: World) 
     world.sweep()
     world.pass_time(-HOUR)
     world.write("UPDATE apply_operations SET next_poll_at = tern_clock()")
-    mend = lambda: mend_what_lies_ahead(world.database, world.lease_s, world.store.pace)  # noqa: E731
+    store = world.store
+    mend = lambda: mend_what_lies_ahead(world.database, store.lease_s, store.deadline_s, store.pace)  # noqa: E731
     with world.database.begin() as tx:
         from tern.store.sql import text  # noqa: PLC0415
 
@@ -484,7 +485,7 @@ def test_mending_counts_no_look(world: World) -> None:
     before = world.operation("A")
     world.sweep()
     world.pass_time(-HOUR)
-    assert mend_what_lies_ahead(world.database, world.lease_s, world.store.pace) > 0
+    assert mend_what_lies_ahead(world.database, world.lease_s, world.store.deadline_s, world.store.pace) > 0
     after = world.operation("A")
     assert after.sampled_at < before.sampled_at
     assert after.sampled_look == before.sampled_look

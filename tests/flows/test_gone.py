@@ -301,6 +301,25 @@ def test_nobody_is_given_up_while_a_call_may_be_answered(world: World) -> None:
     assert "12 s" in refusal.value.next_step
 
 
+def test_a_call_under_way_is_waited_for_as_long_as_the_deadline_that_is_set(world: World) -> None:
+    """Not as long as the one that Tern comes with: a worker that was given more time is still waiting."""
+    running(world, "A", "B")
+    goes(world, "A")
+    pass_long(world)
+    world.write(
+        "UPDATE apply_operations SET claim_token = NULL, claim_owner = NULL, claim_began_at = NULL,"
+        " claim_expires_at = NULL, unanswered_call = 'start', unanswered_since = tern_clock() - interval '20 s'"
+        " WHERE deployment = 'A'"
+    )
+    world.store.deadline_s = 45.0
+    with pytest.raises(Refused) as refusal:
+        give_up(world, "A")
+    assert (refusal.value.reason, refusal.value.next_step) == ("CALL_UNDER_WAY", "Say it again in 25 s.")
+    world.store.deadline_s = 15.0
+    give_up(world, "A")
+    assert world.state("A") == "failed"
+
+
 def test_several_at_once_have_an_outcome_each(world: World) -> None:
     """B's engine answers."""
     running(world)

@@ -134,7 +134,7 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
     ),
     "due applies": (
         sweep._DUE_APPLIES,
-        {},
+        {"longest_control_s": 85},
         {
             "applies_due_for_advance",
             "applies_verdict_effects_due",
@@ -176,7 +176,7 @@ HOT: dict[str, tuple[TextClause, dict[str, object], set[str]]] = {
     ),
     "looks, and who had their ids before": (
         seen._SEEN_NOW,
-        {"ids": list(range(DUE + 1, DUE + 9)), "lease": "w:1", "polled": "d1"},
+        {"ids": list(range(DUE + 1, DUE + 9)), "lease": "w:1", "polled": "d1", "deadline_s": 10},
         {"apply_operations_by_remote_id", "applies_by_remote_id"},
     ),
     "an apply by its key": (
@@ -265,7 +265,7 @@ AT_EVERY_STEP: dict[str, tuple[TextClause, dict[str, object]]] = {
     "the tally of a claim": (gate._TALLY, {"id": 1, "apply": "apl-1", "deployment": "d1"}),
     "what is ahead of a claim": (gate._ROOM, {"id": 1, "apply": "apl-1", "deployment": "d1"}),
     "what a claim notifies": (notify.NEXT, {"applies": [1]}),
-    "what is seen": (seen._SEEN_LOCKED, {"ids": [1], "lease": "", "polled": "d1"}),
+    "what is seen": (seen._SEEN_LOCKED, {"ids": [1], "lease": "", "polled": "d1", "deadline_s": 10}),
     "what is written of it": (
         poll._WRITE_SAMPLES,
         {"ids": [1], "lines": '[{"id": 1, "fence": 1, "failures": 0, "error": ""}]'},

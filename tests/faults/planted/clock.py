@@ -28,7 +28,7 @@ MUTANTS = (
         "nobody mends what lies ahead",
         f"{TEST} -k of_the_dead",
         S_SWEEP,
-        "        mend_what_lies_ahead(self.engine, self.lease_s, self.pace)\n",
+        "        mend_what_lies_ahead(self.engine, self.lease_s, self.deadline_s, self.pace)\n",
         "",
     ),
     mutant(

@@ -67,8 +67,8 @@ MUTANTS = (
         '        why = ("it would be shown to everybody who lists deployments, and logged",)',
         '        why = (f"{address} would be shown to everybody",)',
         "tern/cli/failure.py",
-        "shaped = _without_secrets(_shaped(error))",
-        "shaped = _shaped(error)",
+        "shaped = _without_secrets(_shaped(error, command))",
+        "shaped = _shaped(error, command)",
     ),
     mutant(
         "secrets",

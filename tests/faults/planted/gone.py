@@ -53,7 +53,7 @@ MUTANTS = (
         "an operation is given up while a call may be answered",
         f"{_G} -k while_a_call",
         _GONE,
-        "    refuse_while_called(row, name)\n    return sent\n",
+        "    refuse_while_called(row, name, deadline_s)\n    return sent\n",
         "    return sent\n",
     ),
     mutant(
