@@ -13,6 +13,7 @@ from tern.cli.envelope import write_document
 from tern.cli.words import printable
 from tern.domain.errors import TernError, UsageError, storage_unavailable
 from tern.domain.redaction import without_secrets
+from tern.domain.text import within
 from tern.ports import StorageUnavailable
 
 _WORDS: Mapping[int, str] = {
@@ -114,7 +115,7 @@ def _shaped(error: Exception, command: str) -> TernError:
             # Bytes of the command line that are no text; no server takes them, and so nothing was written.
             return UsageError("what was given is not UTF-8 text", next_step="tern --help")
         case _:
-            words = " ".join(str(error).split())[:300]
+            words = within(" ".join(str(error).split()), 300)
             return UnexpectedError(
                 f"{type(error).__name__}: {words}" if words else type(error).__name__,
                 unchanged="",

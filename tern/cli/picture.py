@@ -21,6 +21,7 @@ from tern.cli.words import (
     ago,
     count,
     duration,
+    key_first,
     one_line,
     plural,
     printable,
@@ -88,7 +89,7 @@ def picture(view: ApplyView, *, next_steps: bool = True, explains: bool = False)
     """The whole rollout. Where it explains, what needs a person is left out for nothing but its sheer number."""
     lines = [_title(view), _subtitle(view)]
     if view.facts.error_message and view.facts.state.is_settled:
-        lines.append(Text(f"  {one_line(view.facts.error_message)}", "red"))
+        lines.append(Text(f"  {key_first(one_line(view.facts.error_message))}", "red"))
     blockers = list(_blockers(view, explains=explains))
     if blockers:
         lines += [Text(), *blockers]
@@ -145,9 +146,9 @@ def _known(operation: OperationView, *, brief: bool) -> str:
                 return one_line(hold_words(first, record)) + (f" (and {more} more)" if more else "")
             return "its turn" if operation.state is State.PENDING else one_line(record.error_message)
         case State.FAILED | State.UNCERTAIN:
-            return one_line(record.error_message)
+            return key_first(one_line(record.error_message))
         case State.COMPLETED:
-            rows = "" if operation.rows_copied is None else f"{count(operation.rows_copied)} rows, "
+            rows = "" if operation.rows_copied is None else f"about {count(operation.rows_copied)} rows, "
             return f"{rows}took {duration(record.worked_s)}" if record.worked_s is not None else ""
         case State.SKIPPED | State.CANCELLED | State.REVERTED:
             return ""
@@ -198,7 +199,7 @@ def _progress(operation: OperationView, *, brief: bool) -> str:
         return "handed to its engine" if record.remote_id else f"being dispatched, attempt {record.attempt}"
     words = [f"{operation.percent} % ({ago(record.sampled_age_s)})"]
     if operation.rows_total is not None:
-        words.append(f"{count(operation.rows_copied or 0)} of {count(operation.rows_total)} rows")
+        words.append(f"{count(operation.rows_copied or 0)} of about {count(operation.rows_total)} rows")
     if operation.eta_s is not None:
         words.append(f"{duration(operation.eta_s)} left")
     said = operation.under_way.detail if operation.under_way else record.summary

@@ -1,5 +1,6 @@
 """How numbers, ages and states are said to a person; every symbol comes with its word."""
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ _CALLS: Mapping[CallKind, str] = {
     CallKind.POLL: "looks",
     CallKind.HEALTH: "questions for its health",
 }
+
+
+_KEY = re.compile(r"Key \(.+?\)=\(.*?\) [a-z][^.\[]*[^.\[ ]")
 
 
 class Sign(NamedTuple):
@@ -101,6 +105,15 @@ def printable(line: str) -> str:
 def one_line(text: str) -> str:
     """Text without line breaks or control characters: what an engine says must not move the cursor."""
     return " ".join(printable(text).split())
+
+
+def key_first(said: str) -> str:
+    """A server's words for a line that may be cut: which row it is about stands before what could not be done."""
+    found = _KEY.search(said)
+    if found is None:
+        return said
+    rest = f"{said[: found.start()].rstrip(' .')} {said[found.end() :].strip(' .')}".strip()
+    return f"{found[0]}: {rest}" if rest else found[0]
 
 
 def plural(number: int, thing: str) -> str:

@@ -23,6 +23,7 @@ from tern.domain.model import (
 from tern.domain.outcome import TLS_FAILED, Ok, Outcome, Refused, Unknown
 from tern.domain.samples import Sample
 from tern.domain.states import State
+from tern.domain.text import within
 from tern.domain.timing import (
     GONE_AFTER_S,
     GONE_AFTER_TRIES,
@@ -160,7 +161,7 @@ def found_by_id(outcome: Outcome[Sample], against: tuple[str, ...]) -> Found:
     of ours.
     """
     if against and not isinstance(outcome, Unknown):
-        return Found(Fate.TOLD, f"other work is there under its id: {'; '.join(against)}"[:500])
+        return Found(Fate.TOLD, within(f"other work is there under its id: {'; '.join(against)}", 500))
     match outcome:
         case Ok(sample):
             if sample.state is None:
@@ -176,7 +177,7 @@ def found_by_id(outcome: Outcome[Sample], against: tuple[str, ...]) -> Found:
 
 
 def _failed(failed: Refused | Unknown) -> Found:
-    return Found(Fate.TOLD if is_heard(failed) else Fate.SILENT, failed.message[:500])
+    return Found(Fate.TOLD if is_heard(failed) else Fate.SILENT, within(failed.message, 500))
 
 
 def works_again(fate: Fate, words: str) -> bool:

@@ -32,3 +32,13 @@ def called_in_json(value: object) -> str:
             return "an object"
         case _:
             return "a list"
+
+
+def within(words: str, limit: int) -> str:
+    """At most so many characters. What is left out is in the middle: servers say first what happened, and last to
+    which value it did.
+    """
+    if len(words) <= limit:
+        return words
+    tail = (limit - 1) // 2
+    return f"{words[: limit - 1 - tail]}…{words[-tail:]}"

@@ -30,12 +30,15 @@ def exists(connection: Connection, relation: Name) -> bool:
     return bool(value(connection, "SELECT to_regclass(%s) IS NOT NULL", (relation.sql(),)))
 
 
+ESTIMATED_ROWS = "CASE WHEN reltuples >= 0 THEN reltuples::bigint ELSE pg_relation_size(oid) / 8192 * 60 END"
+"""Of a row of pg_class: the server's own estimate; for a table that was never analysed, one from its size."""
+
+
 def estimated_rows(connection: Connection, relation: Name) -> int:
-    """The server's own estimate; for a table that was never analysed, one from its size."""
+    """How many rows it has, about."""
     found = value(
         connection,
-        "SELECT CASE WHEN reltuples >= 0 THEN reltuples::bigint ELSE pg_relation_size(oid) / 8192 * 60 END"
-        "  FROM pg_class WHERE oid = to_regclass(%s)::oid AND relkind IN ('r', 'm', 't')",
+        f"SELECT {ESTIMATED_ROWS} FROM pg_class WHERE oid = to_regclass(%s)::oid AND relkind IN ('r', 'm', 't')",
         (relation.sql(),),
     )
     return int(found or 0)

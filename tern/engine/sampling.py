@@ -4,6 +4,7 @@ import time
 
 from tern.engine import job as books
 from tern.engine import reconcile
+from tern.engine.catalog import ESTIMATED_ROWS
 from tern.engine.job import Job, KeptStep
 from tern.engine.session import Connection, row
 
@@ -111,7 +112,7 @@ def _write(
 def _estimated_rows(control: Connection, job: Job, kept: KeptStep) -> int:
     found = row(
         control,
-        "SELECT greatest(c.reltuples, 0)::bigint AS rows FROM pg_class AS c"
+        f"SELECT {ESTIMATED_ROWS} AS rows FROM pg_class AS c"
         "  JOIN _tern.change AS ch ON ch.job = %s AND ch.n = %s"
         " WHERE c.oid = to_regclass(format('%%I.%%I', ch.namespace, ch.table_name))::oid",
         (job.id, kept.change),

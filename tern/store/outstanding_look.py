@@ -22,6 +22,7 @@ from tern.domain.outstanding import (
 from tern.domain.own_work import against_identity
 from tern.domain.samples import Sample
 from tern.domain.states import State
+from tern.domain.text import within
 from tern.domain.timing import OUTSTANDING_LOOK_MOST_S, WATCHED_MOST_S, WATCHED_S
 from tern.ports import NotClaimed
 from tern.store.deployment import deployment_in
@@ -261,7 +262,7 @@ class OutstandingLookSteps(Steps):
                 text(
                     "UPDATE outstanding_calls SET cancel_calls = cancel_calls + 1, cancel_words = :words WHERE id = :id"
                 ),
-                {"words": words[:500], "id": call_id},
+                {"words": within(words, 500), "id": call_id},
             )
 
 

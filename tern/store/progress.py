@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from tern.domain.effect import SETTLED_WORDS, taken_over
 from tern.domain.samples import TableSample
 from tern.domain.states import State
+from tern.domain.text import within
 from tern.store.sql import Connection, text
 
 _STAYS = (
@@ -37,7 +38,7 @@ def write_tables(
             "eta": table.eta_s,
             "checked": table.checksum_rows_checked,
             "check_total": table.checksum_rows_total,
-            "detail": table.detail[:500],
+            "detail": within(table.detail, 500),
         }
         for operation_id, tables in samples.items()
         for ordinal, table in enumerate(tables)

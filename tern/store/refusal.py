@@ -3,6 +3,7 @@
 import json
 
 from tern.domain.errors import TernError
+from tern.domain.text import within
 from tern.store.session import transaction
 from tern.store.sql import text
 from tern.store.step import Steps
@@ -39,4 +40,4 @@ class RefusalSteps(Steps):
 def _short(words: str) -> str:
     """What fits, in characters that PostgreSQL can hold: a refusal may quote the message."""
     clean = words.encode(errors="replace").decode().replace("\x00", "\N{REPLACEMENT CHARACTER}")
-    return clean if len(clean) <= LONGEST_TEXT else f"{clean[: LONGEST_TEXT - 1]}…"
+    return within(clean, LONGEST_TEXT)

@@ -6,6 +6,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import InternalError, OperationalError
 from sqlalchemy.pool import NullPool
 
+from tern.domain.text import within
 from tern.ports import StorageUnavailable
 from tern.store.database import Database
 from tern.store.evidence_comments import write_comments
@@ -41,6 +42,6 @@ def migrate(database: Database, revision: str = "head") -> None:
                 # Not by each migration: a text that is put right later would be one more, and stand twice.
                 write_comments(connection, METADATA)
     except (OperationalError, InternalError) as error:
-        raise StorageUnavailable(" ".join(str(error.orig).split())[:300]) from error
+        raise StorageUnavailable(within(" ".join(str(error.orig).split()), 300)) from error
     # Statements that were planned for the old schema are forgotten with their connections.
     database.dispose()

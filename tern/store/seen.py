@@ -15,6 +15,7 @@ from tern.domain.outstanding import is_heard
 from tern.domain.own_work import Evidence
 from tern.domain.samples import MergeContext, Observed, Sample, TableSample, merge
 from tern.domain.states import State
+from tern.domain.text import within
 from tern.domain.timing import (
     FAILED_KEPT_S,
     FAILED_LOOK_S,
@@ -285,12 +286,12 @@ class Seen:
         return {
             "next_s": self._next_after_end(state) if state.is_finished else next_s,
             "failures": self.failures,
-            "error": failure[:500],
+            "error": within(failure, 500),
             "fresh": applied or unchanged,
             "confirms": sample.state is state if sample is not None and applied else None,
             # A cursor advances only together with a sample that was taken over.
             "revision": str(sample.revision) if sample is not None and applied else None,
-            "told": sample.summary[:500] if sample is not None and applied else None,
+            "told": within(sample.summary, 500) if sample is not None and applied else None,
             "runs_on": (
                 True if observed is not None and observed.resend_stop else (False if applied else None)
             ),

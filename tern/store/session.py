@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 import psycopg
 from psycopg import errors
 
+from tern.domain.text import within
 from tern.ports import StorageUnavailable
 from tern.store.database import Database
 from tern.store.sql import Connection
@@ -68,4 +69,4 @@ def after_commit(connection: Connection, tell: Callable[[], None]) -> None:
 
 
 def _words(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return within(" ".join(str(error).split()), 300)

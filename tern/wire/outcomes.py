@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from tern.domain.identity import RemoteId, ScopeName
 from tern.domain.outcome import Refused, Unknown
+from tern.domain.text import within
 from tern.wire.transport import CallFailed, NotSent
 
 REFUSING = frozenset(
@@ -88,4 +89,4 @@ def known_reason(word: str) -> str:
 def tidy(words: str, limit: int = _WORDS_MAX) -> str:
     """An engine's text, of a length that fits a line in a log and without the NUL that PostgreSQL can't store."""
     clean = words.replace("\x00", "\N{REPLACEMENT CHARACTER}")
-    return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"
+    return within(clean, limit)

@@ -38,7 +38,7 @@ def test_a_small_rollout_is_shown_in_its_order_with_its_statements() -> None:
         "  shop in test, rolling, halt on failure  ·  ann: because",
         "",
         "  ✔ us-east   completed  took 4 s",
-        "  ◐ eu-west   running    70 % (2 s ago)  400 k of 1 M rows",
+        "  ◐ eu-west   running    70 % (2 s ago)  400 k of about 1 M rows",
         "      ✔ completed            ALTER TABLE orders ADD x int",
         "      ◐ building index 40 %  ALTER TABLE orders ADD x int",
         "        loading tuples",
@@ -134,3 +134,13 @@ def test_an_explanation_leaves_nothing_out_that_it_would_send_one_back_to_itself
     assert all(f"! d{n} " in told(10, explains=True) for n in range(10))
     assert "more: tern explain" not in told(10, explains=True)
     assert "and 20 more: tern explain apl-1/DEPLOYMENT" in told(40, explains=True)
+
+
+def test_at_eighty_columns_the_key_of_a_duplicate_is_seen() -> None:
+    """What matters of a failure stands where the line is not cut."""
+    words = (
+        'could not create unique index "customers_email_address_key". Key (email)=(x@y) is duplicated [23505]'
+    )
+    failed = facts(record("us-east", State.FAILED, error_message=words), state=ApplyState.FAILED)
+    view = apply_view(replace(failed, error_message=f"us-east: {words}"))
+    assert sum("Key (email)=(x@y) is duplicated" in line for line in rendered(picture(view))) == 2

@@ -48,7 +48,7 @@ def test_one_operation_is_shown_with_everything(world: World, tern: Tern) -> Non
 
 
 @pytest.mark.parametrize(
-    ("subject", "code"), [("apl-0", 3), ("AP/nowhere", 3), ("AP/", 5), ("AP/A/B", 5), ("x", 2), ("", 2)]
+    ("subject", "code"), [("apl-0", 3), ("AP/nowhere", 3), ("AP/", 2), ("AP/A/B", 2), ("x", 2), ("", 2)]
 )
 def test_what_is_not_there_is_said(subject: str, code: int, world: World, tern: Tern) -> None:
     apply_id = world.apply()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tern.cli.words import APPLY_SIGNS, SIGNS, ago, count, duration, one_line, plural, printable
+from tern.cli.words import APPLY_SIGNS, SIGNS, ago, count, duration, key_first, one_line, plural, printable
 from tern.domain.states import ApplyState, State
 
 
@@ -40,3 +40,26 @@ def test_every_state_has_a_symbol_one_column_wide_and_a_word() -> None:
     for sign in [SIGNS[state] for state in State] + [APPLY_SIGNS[state] for state in ApplyState]:
         assert cell_len(sign.symbol) == 1
         assert sign.word
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            'could not create unique index "orders_email_key". Key (email)=(x@y.z) is duplicated [23505]',
+            'Key (email)=(x@y.z) is duplicated: could not create unique index "orders_email_key" [23505]',
+        ),
+        (
+            "duplicate key value violates unique constraint. Key (a, b)=(1, 2) already exists. Ask the owner [23505]",
+            "Key (a, b)=(1, 2) already exists: duplicate key value violates unique constraint Ask the owner [23505]",
+        ),
+        (
+            'insert on table "o" violates foreign key constraint "f". Key (o)=(7) is not present in table "p" [23503]',
+            'Key (o)=(7) is not present in table "p": insert on table "o" violates foreign key constraint "f" [23503]',
+        ),
+        ("no space left on device", "no space left on device"),
+        ("Key", "Key"),
+    ],
+)
+def test_a_line_that_may_be_cut_begins_with_the_row_that_it_is_about(said: str, told: str) -> None:
+    assert key_first(said) == told

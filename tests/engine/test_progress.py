@@ -1,8 +1,12 @@
 """What a look from outside shows: once per change, never backwards, cheap when nothing happened."""
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
 from tern.engine import job as books
+from tern.engine import sampling
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as ours
 from tern.wire.generated.tern.v1 import tern_pb2 as contract
 
@@ -78,6 +82,18 @@ def test_the_percentage_never_falls(db: Database, other: Database, driver: Drive
     for column in zip(*seen, strict=True):
         assert list(column) == sorted(column)
     assert seen[-1] == [100, 100]
+
+
+def test_a_table_that_nobody_analysed_is_estimated_by_its_size(db: Database, driver: Driver) -> None:
+    """By the preview and by the samples alike: a total of nothing would leave a validation at 0 %."""
+    db.execute("CREATE TABLE t (a int, b text) WITH (autovacuum_enabled = false)")
+    db.execute("INSERT INTO t SELECT g, md5(g::text) FROM generate_series(1, 10000) AS g")
+    job = driver.apply("ALTER TABLE t ADD COLUMN c int")
+    driver.wait(job, "COMPLETED")
+    told = sampling._estimated_rows(
+        db, *cast("tuple[Any, Any]", (SimpleNamespace(id=job), SimpleNamespace(change=0)))
+    )
+    assert 1_000 < told < 100_000
 
 
 @pytest.mark.parametrize("counter", ["percent", "rows_done", "rows_total"])
