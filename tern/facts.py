@@ -170,6 +170,8 @@ class OperationRecord:
     tables: tuple[TableFacts, ...]
     wishes: tuple[WishFacts, ...]
     volume: int | None = None
+    drained_by: str = ""
+    """Who drained its deployment, and why; empty where it is open, and where nobody kept that."""
     doubt: Doubt = Doubt.NONE
     unanswered: int = 0
     """Dispatches in a row that its deployment's engine left without an answer; the next one waits for pauses_s."""

@@ -54,6 +54,7 @@ def held(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, tuple[Hold, ...]]
                     wait_s=record.wait_s,
                     claimed_for_s=record.claimed_for_s,
                     drained=record.drained,
+                    drained_by=record.drained_by,
                     deployment=record.deployment,
                     blocked_by=record.blocked_by,
                     outstanding=record.held_by,

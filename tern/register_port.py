@@ -22,8 +22,10 @@ class DeploymentStore(Protocol):
     def load_deployments(self, names: Sequence[str] | None = None) -> tuple[Deployment, ...]:
         """All, or those named in the order given; raises NotFound."""
 
-    def set_drained(self, name: str, *, drained: bool) -> None:
-        """Raises NotFound."""
+    def set_drained(self, name: str, *, drained: bool, caller: str = "", reason: str = "") -> None:
+        """Who drained it and why stands with it until it is opened; of one that is drained already it stays who was
+        first. Raises NotFound.
+        """
 
     def remove_deployment(self, name: str) -> None:
         """Raises NotFound; Refused while an apply uses it."""

@@ -1,11 +1,12 @@
 """A person's second word about what is outstanding at a target: engines are asked first, outside of any transaction."""
 
+import shlex
 from dataclasses import dataclass
 from typing import assert_never
 
 from tern.domain.errors import Refused
 from tern.domain.identity import ApplyId, RemoteId
-from tern.domain.model import RemoteCall
+from tern.domain.model import Deployment, RemoteCall
 from tern.domain.outcome import Ok
 from tern.domain.outstanding import Fate, Found, Outstanding, OutstandingLook, found_by_id, found_by_key
 from tern.flows.outstanding import look_at_outstanding
@@ -31,6 +32,29 @@ class SaidOfJobs:
 
 
 NOTHING_SAID = SaidOfJobs()
+
+
+def _registered_anew(known: Deployment) -> str:
+    """The command, with everything that stays as it is."""
+    scheme = known.address.partition(":")[0] if known.address.startswith("grpc") else "grpc"
+    words = [
+        "tern",
+        "deployments",
+        "add",
+        known.name,
+        "--replace",
+        "-e",
+        known.environment,
+        "-d",
+        known.database,
+    ]
+    words += [
+        "--target",
+        known.target,
+        *(word for each in known.labels.items() for word in ("-l", "=".join(each))),
+    ]
+    words += ["--position", str(known.position)] if known.position else []
+    return shlex.join([*words, "--address", f"{scheme}://HOST:PORT"])
 
 
 def settle_outstanding(
@@ -61,7 +85,7 @@ def settle_outstanding(
             ),
             unchanged="It stays outstanding, and is looked at again and again.",
             next_step=f"Once one answers: tern deployments check {deployment}. A new engine for the same target is"
-            f" registered with: tern deployments add {deployment} --replace … --address ADDRESS",
+            f" registered with its own HOST:PORT: {_registered_anew(found)}",
             reason=answer.reason or "NO_ANSWER",
         )
     ports.store.make_outstanding_due(deployment)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tern.cli.words import ago, duration, one_line, plural, silence_words
+from tern.cli.words import ago, contact_words, duration, one_line, plural, silence_words
 from tern.domain.errors import TernError
 from tern.domain.model import Deployment, Unsupported
 from tern.domain.outcome import Ok, Refused
@@ -229,18 +229,18 @@ def rollouts(counts: Mapping[str, int]) -> Finding:
 
 def silences(engine: "Database", ports: Ports) -> Finding:
     """Engines that the workers ask in vain: they cost nobody else anything, and nothing moves there."""
-    from tern.store import trouble  # noqa: PLC0415
+    from tern.store.contact import contacts  # noqa: PLC0415
 
-    told = {
-        name: f"no usable answer to the last {tries} calls"
-        for name, tries in trouble.unheard_engines(engine).items()
-    }
-    slow = sorted((each for each in ports.store.silences() if each.is_slow), key=lambda each: each.since_s)
-    told |= {each.deployment: silence_words(each) for each in slow}
+    # Who has been silent for longest is told first.
+    lost = sorted(
+        (each for each in contacts(engine).values() if each.is_lost),
+        key=lambda each: (-(each.for_s or 0.0), each.deployment),
+    )
+    told = {each.deployment: contact_words(each) for each in lost}
+    told |= {each.deployment: silence_words(each) for each in ports.store.silences() if each.is_slow}
     if not told:
         return Finding("silent engines", is_well=True, said="none")
-    # Who has been silent for longest is told first.
-    names = list(dict.fromkeys([*(each.deployment for each in reversed(slow)), *told]))
+    names = list(told)
     words = "; ".join(f"{name}: {told[name]}" for name in names[:MOST_NAMED])
     more = f"; and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
     return Finding(

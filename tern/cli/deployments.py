@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.text import Text
 
 from tern.cli import reach
 from tern.cli.address import HIGHEST_POSITION, check_address, check_name, read_credentials, read_labels
@@ -15,8 +14,9 @@ from tern.cli.importing import import_entries
 from tern.cli.moving import set_
 from tern.cli.picture import show
 from tern.cli.register import REFUSED, Line, distinct, tell
+from tern.cli.register_picture import FOLDED_ABOVE, Listed, listing, offers, whole
 from tern.cli.settling import settle
-from tern.cli.words import one_line, silence_words
+from tern.cli.words import one_line
 from tern.domain.errors import NotFound, Refused, UsageError
 from tern.domain.model import Capabilities, Deployment
 from tern.domain.outcome import Ok, Outcome
@@ -24,10 +24,12 @@ from tern.domain.outcome import Refused as Declined
 from tern.domain.plaintext import refuse_exposed
 from tern.domain.register import differences
 from tern.domain.silence import Silence
-from tern.domain.targets import Finding
 from tern.domain.text import is_name
 from tern.ports import Ports, StorageUnavailable, Store
 from tern.probing import offered, probe
+
+if TYPE_CHECKING:
+    from tern.store.store import PostgresStore
 
 UNREACHABLE = 69
 MOST_NAMED = 4
@@ -118,7 +120,7 @@ def add(
     if as_json:
         write_document("deployment", {**_json(described), "outcome": outcome}, warnings=warnings)
         return
-    click.echo(f"✔ {name}: {outcome}; {_offers(described)}")
+    click.echo(f"✔ {name}: {outcome}; {offers(described)}")
     for warning in warnings:
         click.echo(f"! {one_line(warning)}")
 
@@ -136,7 +138,7 @@ def import_(file: Any, *, no_probe: bool, replaces: bool, as_json: bool) -> int:
     """
     del no_probe
     judged = import_entries(file, reach.store, replaces=replaces)
-    lines = [Line(each.deployment.name, each.outcome, _offers(each.deployment)) for each in judged]
+    lines = [Line(each.deployment.name, each.outcome, offers(each.deployment)) for each in judged]
     return tell("deployments_imported", lines, as_json=as_json, failure=REFUSED)
 
 
@@ -149,61 +151,80 @@ def import_(file: Any, *, no_probe: bool, replaces: bool, as_json: bool) -> int:
 def ls(*, environment: str, labels: Sequence[str], as_json: bool) -> None:
     """List deployments, with what their engines offer and which apply holds their target."""
     wanted = read_labels(labels)
+    store = reach.store()
     found = [
         each
-        for each in reach.store().load_deployments()
+        for each in store.load_deployments()
         if environment in {"", each.environment} and wanted.items() <= dict(each.labels).items()
     ]
+    listed = _known(store, found)
+    if as_json:
+        write_document("deployments", {"deployments": [_listed_json(each) for each in listed]})
+    elif listed:
+        show(listing(listed), wraps=len(listed) <= FOLDED_ABOVE)
+    elif environment or labels:
+        click.echo("No deployment is like that. Next: tern deployments ls")
+    else:
+        click.echo("There are no deployments yet. Next: tern deployments add --help")
+
+
+@deployments.command(name="show")
+@click.argument("name")
+@json_option
+def show_one(name: str, *, as_json: bool) -> None:
+    """Say all that is known of the deployment NAME. No engine is asked; `tern deployments check` does that."""
+    store = reach.store()
+    (listed,) = _known(store, store.load_deployments([name]))
+    if as_json:
+        write_document("deployment_known", _listed_json(listed))
+        return
+    show(whole(listed), wraps=True)
+
+
+def _known(store: "PostgresStore", found: Sequence[Deployment]) -> list[Listed]:
+    """Each with what holds it, who is heard there, and what was left there."""
+    from tern.store.contact import contacts, drains  # noqa: PLC0415 - as SQL itself, only where it is asked
+
     held = {
         (each.environment, each.database, each.deployment): each for each in reach.reading().held_targets()
     }
     silent: dict[str, list[Silence]] = {}
-    for quiet in reach.store().silences():
+    for quiet in store.silences():
         silent.setdefault(quiet.deployment, []).append(quiet)
-    compared = reach.store().findings()
-    outstanding = reach.store().outstanding_before([each.name for each in found])
-    if as_json:
-        listed = []
-        for each in found:
-            holder = held.get((each.environment, each.database, each.name))
-            unanswered = {quiet.kind.value: quiet.in_a_row for quiet in silent.get(each.name, ())}
-            listed.append(
-                {
-                    **_json(each),
-                    "held_by": holder.apply_id if holder else None,
-                    "held_by_operation": holder.scope if holder else None,
-                    "unanswered": unanswered,
-                    "outstanding": outstanding[each.name].as_json() if each.name in outstanding else None,
-                    "same_targets": [
-                        {"deployment": other, "finding": finding.value}
-                        for other, finding in compared.get(each.name, {}).items()
-                    ],
-                }
-            )
-        write_document("deployments", {"deployments": listed})
-        return
-    if not found:
-        click.echo("There are no deployments yet. Next: tern deployments add --help")
-        return
-    width = max(len(each.name) for each in found)
-    lines = []
-    for each in found:
-        holder = held.get((each.environment, each.database, each.name))
-        line = Text(f"{'⊘ ' if each.drained else '✔ '}{each.name:<{width}}  ")
-        line.append(f"{each.database} in {each.environment}  {each.address}  target {each.target}")
-        lines.append(line)
-        facts = ["drained" if each.drained else "", _offers(each)]
-        facts.append(f"held by {holder.scope} ({holder.operation_state})" if holder else "")
-        facts += [outstanding[each.name].words] if each.name in outstanding else []
-        facts += [silence_words(quiet) for quiet in silent.get(each.name, ())]
-        facts += [
-            f"{'same target as' if finding is Finding.SAME else 'perhaps the same target as'} {other}"
-            for other, finding in compared.get(each.name, {}).items()
-            if finding is not Finding.TWO
-        ]
-        facts += [f"{key}={value}" for key, value in each.labels.items()]
-        lines.append(Text("  " + " " * width + "  " + ", ".join(fact for fact in facts if fact), "dim"))
-    show(lines)
+    heard, drained, compared = contacts(store.engine), drains(store.engine), store.findings()
+    outstanding = store.outstanding_before([each.name for each in found])
+    return [
+        Listed(
+            each,
+            held.get((each.environment, each.database, each.name)),
+            heard.get(each.name),
+            silent.get(each.name, ()),
+            drained.get(each.name),
+            outstanding.get(each.name),
+            compared.get(each.name),
+        )
+        for each in found
+    ]
+
+
+def _listed_json(each: Listed) -> dict[str, object]:
+    contact, drain = each.contact, each.drain
+    return {
+        **_json(each.deployment),
+        "drained_by": drain.by or None if drain is not None else None,
+        "drained_reason": drain.reason or None if drain is not None else None,
+        "drained_age_s": None if drain is None or drain.age_s is None else round(drain.age_s, 1),
+        "held_by": each.held.apply_id if each.held else None,
+        "held_by_operation": each.held.scope if each.held else None,
+        "lost_contact": each.lost_contact,
+        "unheard_tries": 0 if contact is None else contact.tries,
+        "unheard_for_s": None if contact is None or contact.for_s is None else round(contact.for_s, 1),
+        "unanswered": {quiet.kind.value: quiet.in_a_row for quiet in each.silences},
+        "outstanding": each.outstanding.as_json() if each.outstanding is not None else None,
+        "same_targets": [
+            {"deployment": other, "finding": finding.value} for other, finding in (each.others or {}).items()
+        ],
+    }
 
 
 @deployments.command()
@@ -220,7 +241,7 @@ def check(names: Sequence[str], *, as_json: bool) -> int:
             lines.append(Line(deployment.name, "failed", one_line(answer.message)))
             continue
         described = replace(deployment, capabilities=answer.value, probe_is_old=False)
-        lines.append(Line(deployment.name, "answers", _offers(described)))
+        lines.append(Line(deployment.name, "answers", offers(described)))
     # What a person declared stays as it is: an engine's answer is a finding and never a declaration.
     ports.store.record_probes(offered(found, answers))
     warnings = compared_with_others([each.name for each in found], ports)
@@ -264,7 +285,7 @@ def _each(names: Sequence[str], outcome: str, reason: str, *, as_json: bool, dra
             if drained is None:
                 store.remove_deployment(name)
             else:
-                store.set_drained(name, drained=drained)
+                store.set_drained(name, drained=drained, caller=reach.caller(), reason=reason)
             lines.append(Line(name, outcome, _recorded(store, name, outcome, reason)))
         except (Refused, NotFound) as error:
             lines.append(Line(name, "refused", str(error)))
@@ -321,20 +342,6 @@ def _save(ports: Ports, wanted: Deployment, declared: str | None, *, replaces: b
         raise Refused(what, why=different, next_step=step, reason="NAME_TAKEN")
     ports.store.replace_deployment(wanted)
     return "replaced"
-
-
-def _offers(deployment: Deployment) -> str:
-    found = deployment.capabilities
-    declared = f"deduplicates: {'yes' if deployment.idempotent_dispatch else 'no'}"
-    if found.resolve is None:
-        return f"its engine was not asked yet, {declared}"
-    names = [name for name, there in found.as_json().items() if there]
-    offers = (
-        f"offers {', '.join(name.replace('_', ' ') for name in names)}" if names else "plain contract only"
-    )
-    if deployment.probe_is_old:
-        offers += " (it did not answer when it was asked again)"
-    return offers if found.resolve and not deployment.idempotent_dispatch else f"{offers}, {declared}"
 
 
 def _json(deployment: Deployment) -> dict[str, object]:

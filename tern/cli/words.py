@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tern.cli import symbols
+from tern.domain.contact import Contact
 from tern.domain.silence import CallKind, Silence
 from tern.domain.states import ApplyState, State
 
@@ -119,6 +120,12 @@ def key_first(said: str) -> str:
 def plural(number: int, thing: str) -> str:
     """`1 deployment`, `3 deployments`."""
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def contact_words(contact: Contact) -> str:
+    """How an engine is not heard any more."""
+    since = "" if contact.for_s is None else f", for {duration(contact.for_s)}"
+    return f"no usable answer to the last {contact.tries} calls{since}"
 
 
 def silence_words(silence: Silence) -> str:

@@ -113,6 +113,8 @@ class OperationFacts:
     claimed_for_s: float = 0.0
     """How long another driver's claim still runs; not positive when free."""
     drained: bool = False
+    drained_by: str = ""
+    """Who drained its deployment, and why; empty where nobody kept that."""
     deployment: str = ""
     """Its own name, by which it tells its own target from the same one under another name."""
     blocked_by: Holding | None = None
@@ -227,7 +229,8 @@ def _claim(facts: OperationFacts) -> Iterator[Hold]:
 def _drained(facts: OperationFacts) -> Iterator[Hold]:
     """No new work begins there; what runs goes on."""
     if facts.drained:
-        words = "its deployment is drained; `tern deployments undrain` opens it"
+        by = f" by {facts.drained_by}" if facts.drained_by else ""
+        words = f"its deployment is drained{by}; `tern deployments undrain` opens it"
         yield Hold(HoldKind.DRAINED, words, ClearedBy.ASK)
 
 

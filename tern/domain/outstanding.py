@@ -229,6 +229,8 @@ class Outstanding:
     cancel_asked: bool = False
     is_own: bool = True
     """Its id is its operation's at that engine: without that nobody asks or calls with it (G2)."""
+    now_at: str = ""
+    """Where its deployment is by now; empty where it is not in the register any more."""
     in_doubt: bool = False
     """Its engine gave the id to another operation as well, and no person has said yet whose it is."""
 
@@ -269,7 +271,10 @@ class Outstanding:
     @property
     def ways(self) -> tuple[tuple[str, str], ...]:
         """Commands that work now, each with what it does."""
-        check = (f"tern deployments check {self.deployment}", "asks whether an engine answers there")
+        asks = "asks whether an engine answers there"
+        if self.now_at and self.now_at != self.address:
+            asks = f"asks the engine that is at {self.now_at} now; {self.address} is looked at by itself"
+        check = (f"tern deployments check {self.deployment}", asks)
         settle = (
             f"tern deployments settle {self.deployment} --reason '…'",
             "says, once an engine answers at this target, that nothing of it can act any more",

@@ -13,8 +13,9 @@ Every other reader counts a stamp that lies ahead as now and writes nothing. Wha
 | next_attempt_at, next_poll_at, next_look_at | due times of ticks | due, if further than any is set |
 | applies.next_advance_at | the end of a wait of hours | due, if advance_began_at lies ahead; advancing counts anew |
 | target_reservations.held_since | the beginning of a wait | it begins now, whenever a sweep gives back (sweep.py) |
-| created_at, at, taken_at, started_at, other closed_at, applies.*_at, answered_at, opened_at, cancel_asked_at,
-  settled_at, from which what was let go is watched and its waiters are woken: longer, under a clock that was set back
+| created_at, drained_at, at, taken_at, started_at, other closed_at, applies.*_at, answered_at, opened_at,
+  cancel_asked_at, settled_at, from which what was let go is watched and its waiters are woken: longer, under a clock
+  that was set back
   | records | stay |
 """
 

@@ -17,6 +17,12 @@ from tern.store.step import Steps
 
 _USERS_NAMED = 5
 
+_SET_DRAINED = text(
+    # When it was is written by the database, which also forgets all of it where one is opened.
+    "UPDATE deployments SET drained = :drained,"
+    " drained_by = CASE WHEN drained THEN drained_by ELSE :caller END,"
+    " drained_reason = CASE WHEN drained THEN drained_reason ELSE :reason END WHERE name = :name"
+)
 _COME_BACK = text(
     # Nobody's operation moves when a deployment is opened again, so who waits for it is told to look.
     "UPDATE applies SET next_advance_at = tern_clock() WHERE id IN (SELECT id FROM applies"
@@ -124,16 +130,11 @@ class DeploymentSteps(Steps):
             raise NotFound(message, next_step="`tern deployments ls` lists them.")
         return tuple(found[name] for name in names)
 
-    def set_drained(self, name: str, *, drained: bool) -> None:
+    def set_drained(self, name: str, *, drained: bool, caller: str = "", reason: str = "") -> None:
         """See ports.DeploymentStore."""
         with transaction(self.engine) as tx:
-            _exactly_one(
-                tx.execute(
-                    text("UPDATE deployments SET drained = :drained WHERE name = :name"),
-                    {"drained": drained, "name": name},
-                ).rowcount,
-                name,
-            )
+            given = {"drained": drained, "name": name, "caller": caller, "reason": reason}
+            _exactly_one(tx.execute(_SET_DRAINED, given).rowcount, name)
             if not drained:
                 for statement in (_COME_BACK, *_DUE_AGAIN):
                     tx.execute(statement, {"name": name})

@@ -47,7 +47,10 @@ _OPERATIONS = text(
     "SELECT o.id, o.deployment, o.position, o.wave, o.target, o.state, o.attempt, o.fence, o.claim_token, o.volume,"
     " o.poll_failures, o.poll_error, o.summary, o.error_reason, o.error_message, o.doubt,"
     f" {REMOTE_ID} AS remote_id, {STOP_IN_FORCE} AS stop_in_force,"
-    " coalesce(n.drained, false) AS drained, coalesce(q.in_a_row, 0) AS unanswered,"
+    " coalesce(n.drained, false) AS drained,"
+    " CASE WHEN n.drained THEN concat_ws(': ', nullif(n.drained_by, ''), nullif(n.drained_reason, ''))"
+    "   END AS drained_by,"
+    " coalesce(q.in_a_row, 0) AS unanswered,"
     " coalesce(extract(epoch FROM q.retry_at - tern_clock())::float, 0) AS pauses_s,"
     # What is finished needs no target.
     f" CASE WHEN o.completed_at IS NULL THEN {BLOCKED_BY} END AS blocked_by,"

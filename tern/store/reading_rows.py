@@ -110,6 +110,7 @@ def operation_in(
         untaken_for_s=_untaken_for_s(row, front.untaken_for_s(due_for_s, row["told_for_s"])),
         claimed_for_s=claimed_for_s,
         drained=row["drained"],
+        drained_by=row["drained_by"] or "",
         blocked_by=holding_in(row["blocked_by"]),
         tables=tables,
         wishes=wishes,

@@ -54,6 +54,9 @@ class DeploymentRow(Table):
     engine_identity: Mapped[str]
     probed_at: Mapped[datetime | None]
     probe_is_old: Mapped[bool]
+    drained_by: Mapped[str]
+    drained_reason: Mapped[str]
+    drained_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
 
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from tern.domain.outstanding import Outstanding
-from tern.domain.timing import LOST_CONTACT_AFTER
 from tern.store.database import Database
 from tern.store.outstanding_hold import SELECTED, outstanding_in
 from tern.store.reading import snapshot
@@ -15,15 +14,6 @@ _UNCERTAIN = text(
     "SELECT a.apply_identifier || '/' || o.deployment FROM applies a JOIN apply_operations o ON o.apply_id = a.id"
     " WHERE a.state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped') AND o.state = 'uncertain'"
     " ORDER BY a.id, o.position LIMIT :limit"
-)
-_UNHEARD = text(
-    # A port that refuses costs nobody a thread, so it is no silence (domain/silence.py): nobody answers there either.
-    "SELECT o.deployment, max(greatest(o.poll_failures, u.tries)) AS tries FROM applies a"
-    " JOIN apply_operations o ON o.apply_id = a.id CROSS JOIN LATERAL (SELECT"
-    "   CASE WHEN o.sampled_look > o.unheard_look THEN 0 ELSE o.unheard_tries END AS tries) u"
-    " WHERE a.state NOT IN ('completed', 'failed', 'cancelled', 'reverted', 'stopped') AND o.completed_at IS NULL"
-    f" AND greatest(o.poll_failures, u.tries) >= {LOST_CONTACT_AFTER}"
-    " GROUP BY o.deployment ORDER BY o.deployment"
 )
 _OLD_HALTS = text(
     "SELECT d.verb, a.apply_identifier || '/' || o.deployment AS scope, d.state, d.engine_words,"
@@ -88,14 +78,6 @@ def outstanding_calls(database: Database) -> tuple[Outstanding, ...]:
     """What was sent and may still act although no operation follows it, the oldest first. Raises StorageUnavailable."""
     with snapshot(database) as tx:
         return tuple(outstanding_in(row) for row in tx.execute(_OUTSTANDING, {"limit": MOST_NAMED}))
-
-
-def unheard_engines(database: Database) -> dict[str, int]:
-    """Deployments at which calls in a row for work that is under way got no usable answer, with how many. Raises
-    StorageUnavailable.
-    """
-    with snapshot(database) as tx:
-        return {row.deployment: row.tries for row in tx.execute(_UNHEARD)}
 
 
 def old_halts(database: Database, after_s: float) -> tuple[OldHalt, ...]:

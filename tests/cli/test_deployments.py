@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tern.cli.importing import IMPORTED_FIELDS
+from tern.domain.policy import Copy, Policy
 from tern.domain.silence import CallKind
 from tests.cli.conftest import Tern
 from tests.faults.behaviour import fail
@@ -595,3 +596,73 @@ def test_a_file_without_deployments_says_so_and_how_one_looks(content: str, word
     done = tern("deployments", "import", "-", stdin=content)
     assert (done.code, words in done.err) == (2, True)
     assert 'It is a JSON list of objects: [{"name": ' in done.err
+
+
+def test_who_drained_a_deployment_when_and_why_stands_with_it(world: World, tern: Tern) -> None:
+    """Also of one where nothing ever worked; until it is opened, and of the first who did it."""
+    assert tern("deployments", "drain", "A", "--reason", "the disk is swapped").code == 0
+    told = "drained      now by ann@desk: the disk is swapped"
+    assert told in tern("deployments", "ls").out
+    assert told in tern("deployments", "show", "A").out
+    (listed,) = [
+        each for each in tern("deployments", "ls", "--json").data["deployments"] if each["name"] == "A"
+    ]
+    assert (listed["drained_by"], listed["drained_reason"]) == ("ann@desk", "the disk is swapped")
+    world.store.set_drained("A", drained=True, caller="bob", reason="me too")
+    assert tern("deployments", "show", "A", "--json").data["drained_by"] == "ann@desk"
+    world.apply("B", policy=Policy(copy=Copy.PARALLEL))
+    world.store.set_drained("B", drained=True, caller="bob", reason="mine")
+    assert "its deployment is drained by bob: mine" in " ".join(
+        tern("explain", f"{world.last}/B").out.split()
+    )
+    world.store.set_drained("B", drained=False, caller="bob", reason="done")
+    assert tern("deployments", "undrain", "A").code == 0
+    assert tern("deployments", "show", "A", "--json").data["drained_by"] is None
+    # A worker of an older version says nothing of who it was for.
+    world.write("UPDATE deployments SET drained = true WHERE name = 'A'")
+    shown = tern("deployments", "show", "A", "--json").data
+    assert (shown["drained_by"], shown["drained_age_s"] >= 0) == (None, True)
+
+
+def test_labels_and_what_an_engine_offers_keep_apart_within_eighty_columns(
+    world: World, tern: Tern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.write('UPDATE deployments SET labels = \'{"region": "eu", "tier": "1"}\' WHERE name = \'A\'')
+    out = tern("deployments", "ls").out.splitlines()
+    assert out[0] == "✔ A  open         shop in test  region=eu, tier=1"
+    facts = {line[4:16].strip(): line[17:] for line in out[1:5]}
+    assert facts["labels"] == "region=eu, tier=1"
+    assert facts["engine"].startswith("offers ")
+    assert "region" not in facts["engine"]
+    assert facts["address"] == world.engines["A"].address
+
+
+def test_many_deployments_have_a_line_each_and_what_is_odd_comes_first(world: World, tern: Tern) -> None:
+    for number in range(30):
+        world.add(f"n{number:02}", f"grpc://127.0.0.1:{number + 1}", number + 10, offers=True)
+    world.store.set_drained("n20", drained=True)
+    for _ in range(3):
+        world.store.record_silence("n10", CallKind.POLL)
+    first, *lines, last = tern("deployments", "ls").out.splitlines()
+    assert first == "33 deployments   ? 1 no answer   ⊘ 1 drained   ✔ 31 open"
+    assert lines[0].startswith("? n10  no answer for under 1 s  shop in test")
+    assert lines[1].startswith("⊘ n20  drained")
+    assert (len(lines), last) == (33, "tern deployments show NAME says all of one")
+    assert max(map(len, [first, *lines, last])) <= 80
+
+
+def test_one_is_shown_alone_and_one_that_is_not_there_is_said(world: World, tern: Tern) -> None:
+    shown = tern("deployments", "show", "B")
+    assert shown.code == 0
+    assert shown.out.splitlines()[0].startswith("✔ B  open")
+    assert "✔ A" not in shown.out
+    assert tern("deployments", "show", "zz").code == 3
+    assert "No deployment is like that" in tern("deployments", "ls", "-e", "nowhere").out
+
+
+def test_a_silent_engine_is_no_healthy_one(world: World, tern: Tern) -> None:
+    for _ in range(3):
+        world.store.record_silence("A", CallKind.DISPATCH)
+    out = tern("deployments", "ls").out.splitlines()
+    assert out[0].startswith("? A  no answer for under 1 s  ")
+    assert [line for line in out if line.startswith("✔")] != []

@@ -100,6 +100,9 @@ def test_settle_has_an_outcome_for_each(gone: str, world: World, tern: Tern) -> 
     outcomes = {each["deployment"]: (each["outcome"], each["reason"]) for each in done.data["deployments"]}
     assert done.code == 5
     assert "no engine answers" in outcomes["A"][1]
+    # A command with everything in it but what only the reader knows.
+    where = "tern deployments add A --replace -e test -d shop --target target-A --address grpc://HOST:PORT"
+    assert where in outcomes["A"][1]
     assert outcomes["B"][1].startswith("nothing is outstanding at B")
     assert tern("deployments", "settle", "A", "nowhere", *WHY).code == 3
     comes_back(world, "A")
@@ -192,3 +195,16 @@ def test_an_operation_shows_what_is_outstanding_and_an_apply_says_it_once(
     assert (commands(out).count(cancel), "it is asked to end" in out) == (0, True)
     (line,) = tern("get", f"{gone}/A", "--json").data["outstanding"]
     assert (line["remote_id"], line["cancel_asked"], line["ways"]) == (remote_id, True, [])
+
+
+def test_what_is_outstanding_at_an_old_address_sends_nobody_to_the_new_one_for_it(
+    gone: str, world: World, tern: Tern
+) -> None:
+    """A check asks who is there now, and says so; the old place is looked at by itself."""
+    tern("resolve", f"{gone}/A", "--as", "ended", *GONE)
+    old = world.engines["A"].address
+    told = " ".join(tern("get", f"{gone}/A").out.split())
+    assert "asks whether an engine answers there" in told
+    world.write("UPDATE deployments SET address = 'grpc://127.0.0.1:1' WHERE name = 'A'")
+    told = " ".join(tern("get", f"{gone}/A").out.split())
+    assert f"asks the engine that is at grpc://127.0.0.1:1 now; {old} is looked at by itself" in told

@@ -94,6 +94,7 @@ def the_register(day: Day, world: World) -> None:
     day("deployments-open", "deployments", "undrain", "Y")
     day("deployments-removed", "deployments", "rm", "X", "Y", "Z")
     day("deployments-listed", "deployments", "ls")
+    day("deployment-known", "deployments", "show", "A")
 
 
 def a_rollout(day: Day, world: World) -> None:

@@ -7,7 +7,7 @@ ELSEWHERE = {
     "tests/cli/test_db.py": "tern/wiring",
     "tests/cli/test_deployments.py": (
         "tern/cli/address tern/cli/compared tern/cli/importing tern/cli/moving tern/domain/register"
-        " tern/store/importing"
+        " tern/cli/register_picture tern/domain/contact tern/store/contact tern/store/importing"
     ),
     "tests/cli/test_doctor.py": (
         "tasks/broker tern/cli/brokering tern/cli/checkup tern/domain/broker tern/domain/canary tern/store/canary"
@@ -25,7 +25,7 @@ ELSEWHERE = {
     "tests/cli/test_show.py": "tern/domain/subject",
     "tests/domain/test_budget.py": "tern/domain/opening tern/domain/tally",
     "tests/domain/test_own_work.py": "tern/domain/answer tern/domain/doubt",
-    "tests/doors/test_request.py": "tern/domain/enqueue tern/domain/text tern/doors/change",
+    "tests/doors/test_request.py": "tern/domain/enqueue tern/doors/change",
     "tests/doors/test_same_everywhere.py": (
         "tern/store/paging tern/wire/control/client tern/wire/control/reading"
     ),

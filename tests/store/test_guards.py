@@ -82,8 +82,9 @@ FREE = {
     ),
     "control_requests": "id",
     "deployments": (
-        "address capabilities created_at credentials database drained environment idempotent_dispatch labels name"
-        " position target deduplicates engine_identity engine_number probe_is_old probed_at"
+        "address capabilities created_at credentials database drained drained_at drained_by drained_reason environment"
+        " idempotent_dispatch labels name position target deduplicates engine_identity engine_number probe_is_old"
+        " probed_at"
     ),
     "enqueue_refusals": "at caller id idempotency_key next_step reason what why",
     "operation_counts": "admitted apply_id n state wave",

@@ -15,6 +15,7 @@ from tern.domain.statement import StatementAnswer
 from tern.domain.states import State
 from tern.flows.accept import settle_statements
 from tern.ports import Resolved
+from tern.store.contact import drains
 from tern.store.database import Database
 from tern.store.schema import alembic_config, migrate
 from tern.store.session import connect
@@ -379,5 +380,26 @@ def test_what_was_pending_with_a_key_that_may_act_asks_about_it_on_the_way_up(
     assert (world.state("A"), world.remote_id("A")) == ("running", "A-1")
     migrate(world.database, below("0017"))
     assert world.state("A") == "running"
+    migrate(world.database)
+    assert_safe(world)
+
+
+def test_what_is_drained_stays_so_and_nobody_is_named_for_it(make_world: Callable[..., World]) -> None:
+    """On the way up, and while a worker of the version before writes beside the new ones."""
+    world = make_world("A", "B")
+    world.apply("B", "A", policy=PARALLEL)
+    migrate(world.database, below("0023"))
+    world.write("UPDATE deployments SET drained = true WHERE name = 'A'")
+    migrate(world.database)
+    drain = drains(world.database)
+    assert (list(drain), drain["A"].by, drain["A"].age_s) == (["A"], "", None)
+    world.store.set_drained("A", drained=False)
+    world.store.set_drained("A", drained=True, caller="ann", reason="why")
+    assert drains(world.database)["A"].by == "ann"
+    world.write("UPDATE deployments SET drained = false WHERE name = 'A'")
+    world.write("UPDATE deployments SET drained = true WHERE name = 'A'")
+    assert drains(world.database)["A"].by == ""
+    migrate(world.database, below("0023"))
+    assert world.store.load_deployments(["A"])[0].drained
     migrate(world.database)
     assert_safe(world)
