@@ -68,6 +68,7 @@ class TargetPreview:
                 change.unsafe_reason,
                 change.estimated_rows,
                 change.estimated_s,
+                change.after_cutover_s,
             )
             for change in self.changes
         )
@@ -92,6 +93,7 @@ class TargetPreview:
                     "refused_reason": change.refused_reason or None,
                     "estimated_rows": change.estimated_rows,
                     "estimated_s": change.estimated_s,
+                    "after_cutover_s": change.after_cutover_s,
                 }
                 for change in self.changes
             ],

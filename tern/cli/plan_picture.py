@@ -80,6 +80,8 @@ def _change(number: int, change: ForetoldChange) -> Iterator[Text]:
         words.append(f"about {count(change.estimated_rows)} rows")
     if change.estimated_s >= 1:
         words.append(f"about {duration(change.estimated_s)}")
+    if change.after_cutover_s >= 1:
+        words.append(f"{duration(change.after_cutover_s)} of it in the cutover, if that is deferred")
     yield Text(f"      {number}. {', '.join(one_line(word) for word in words if word)}", "dim")
     yield from (Text(f"         {one_line(lock)}", "dim") for lock in change.locks)
     if change.unsafe_reason:

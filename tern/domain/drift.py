@@ -43,6 +43,7 @@ class ForetoldChange:
     unsafe_reason: str = field(default="", compare=False)
     estimated_rows: int = field(default=0, compare=False)
     estimated_s: float = field(default=0.0, compare=False)
+    after_cutover_s: float = field(default=0.0, compare=False)
 
     @property
     def words(self) -> str:
@@ -63,6 +64,7 @@ class ForetoldChange:
             "unsafe_reason": self.unsafe_reason or None,
             "estimated_rows": self.estimated_rows,
             "estimated_s": self.estimated_s,
+            "after_cutover_s": self.after_cutover_s,
         }
 
     @classmethod
@@ -78,6 +80,7 @@ class ForetoldChange:
             unsafe_reason=str(stored.get("unsafe_reason") or ""),
             estimated_rows=int(str(stored.get("estimated_rows", 0))),
             estimated_s=float(str(stored.get("estimated_s", 0.0))),
+            after_cutover_s=float(str(stored.get("after_cutover_s", 0.0))),
         )
 
 

@@ -372,6 +372,8 @@ class ChangePreview:
     refused_reason: str
     estimated_rows: int
     estimated_s: float
+    after_cutover_s: float = 0.0
+    """How much of it has to follow a cutover that is deferred."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,12 @@ import psycopg
 
 from tern.engine import catalog, failure, oracle, unsafe
 from tern.engine.errors import EngineError, Reason
+from tern.engine.job import KeptStep
 from tern.engine.judge import Judge
 from tern.engine.names import Name
+from tern.engine.order import after_cutover
 from tern.engine.parse import RefusedError, read
-from tern.engine.recipes.model import NOTHING_TO_DO, ChangeClass, LockMode, Step
+from tern.engine.recipes.model import NOTHING_TO_DO, ChangeClass, LockMode, Step, StepKind
 from tern.engine.scope import Target, aim, refuse_mismatch
 from tern.engine.session import Connection
 from tern.engine.trial import Trial
@@ -82,8 +84,8 @@ class Verdict:
                 strongest[lock.relation] = max(lock.mode, strongest.get(lock.relation, lock.mode))
         return strongest
 
-    def message(self) -> ours.ChangePreview:
-        """The verdict as the contract tells it."""
+    def message(self, after_cutover_s: float = 0.0) -> ours.ChangePreview:
+        """The verdict as the contract tells it. after_cutover_s: how much of it can't be done before the cutover."""
         refused = self.refused
         is_known = refused is None or refused.reason is Reason.REWRITE_REFUSED
         speed = ROWS_PER_SECOND.get(self.change_class)
@@ -102,6 +104,7 @@ class Verdict:
             refused_reason="" if refused is None else f"{refused.reason}: {refused.words}",
             estimated_rows=self.estimated_rows,
             estimated_seconds=0.0 if speed is None else self.estimated_rows / speed,
+            seconds_after_cutover=after_cutover_s,
         )
 
 
@@ -113,6 +116,23 @@ def judge(connection: Connection, asked: Sequence[Asked]) -> list[Verdict]:
     except psycopg.errors.InsufficientPrivilege as error:
         message = f"the engine's role can't try statements here: {failure.words(error)}"
         raise EngineError(grpc.StatusCode.FAILED_PRECONDITION, Reason.NOT_PREVIEWED, message) from error
+
+
+def told(verdicts: Sequence[Verdict]) -> ours.PreviewResponse:
+    """The answer to a Preview: each verdict, and how long what takes long lasts that has to follow the cutover."""
+    kept: list[KeptStep] = []
+    for change, verdict in enumerate(verdicts):
+        for atom, step in verdict.steps:
+            kept.append(KeptStep(len(kept), change, atom, "pending", 0, step))
+    seconds = [0.0] * len(verdicts)
+    for each in after_cutover(kept):
+        verdict = verdicts[each.change]
+        is_build = each.step.kind is StepKind.BUILD_INDEX
+        speed = ROWS_PER_SECOND[ChangeClass.INDEX_BUILD if is_build else ChangeClass.SCAN]
+        seconds[each.change] += verdict.estimated_rows / speed
+    return ours.PreviewResponse(
+        changes=[verdict.message(each) for verdict, each in zip(verdicts, seconds, strict=True)]
+    )
 
 
 def refusal(verdict: Verdict) -> EngineError:

@@ -16,6 +16,7 @@ from tern.engine.ending import leftovers, settle, settle_stopped, tell_failure
 from tern.engine.failure import Meaning
 from tern.engine.job import FencedOutError, Job, KeptStep, State
 from tern.engine.locks import Patience, blockers, in_the_way, listing
+from tern.engine.order import next_before_cutover
 from tern.engine.recipes.model import Step, StepKind
 from tern.engine.sampling import BuildSampler, ValidationSampler
 from tern.engine.session import Connection, connect
@@ -115,7 +116,8 @@ class Runner(threading.Thread):
         if not todo:
             settle(control, job, State.COMPLETED)
             return False
-        if self._is_held(job, kept, todo[0]):
+        following = self._following(job, kept, todo)
+        if following is None:
             if job.state is not State.WAITING_FOR_CUTOVER:
                 with books.fenced(control, job.id, job.epoch):
                     books.enter(control, job, State.WAITING_FOR_CUTOVER, "Ready; waits for the cutover.")
@@ -128,15 +130,18 @@ class Runner(threading.Thread):
                 books.enter(
                     control, job, wanted, "Cutting over." if wanted is State.CUTTING_OVER else "Running."
                 )
-        self._try(tenure, job, todo[0], todo[0].step)
+        self._try(tenure, job, following, following.step)
         return True
 
     @staticmethod
-    def _is_held(job: Job, kept: list[KeptStep], following: KeptStep) -> bool:
-        """Whether the next step, or one before it that isn't undone by a stop, is for the cutover."""
+    def _following(job: Job, kept: list[KeptStep], todo: list[KeptStep]) -> KeptStep | None:
+        """The next step; None where all that are left wait for the cutover."""
         if not job.defer_cutover or job.cutover_allowed:
-            return False
-        return any(each.step.is_seen_by_application for each in kept if each.n <= following.n)
+            return todo[0]
+        if job.state is State.WAITING_FOR_CUTOVER:
+            # Nothing moves by itself any more, and who waits for days looks four times a second.
+            return None
+        return next_before_cutover(kept)
 
     def _try(self, tenure: Tenure, job: Job, kept: KeptStep, step: Step) -> None:
         """One attempt at a step, and what follows from its outcome."""

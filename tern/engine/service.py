@@ -247,9 +247,7 @@ class EngineService:
             raise invalid(message)
         asked = [preview.Asked(each.namespace or "public", each.table, each.ddl) for each in request.changes]
         with self._connection() as connection:
-            return ours.PreviewResponse(
-                changes=[verdict.message() for verdict in preview.judge(connection, asked)]
-            )
+            return preview.told(preview.judge(connection, asked))
 
     def _check_environment(self, environment: str) -> None:
         wrong = self.identity.mismatch(environment=environment)

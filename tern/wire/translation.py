@@ -272,8 +272,13 @@ def read_preview(change: engine_v1.ChangePreview) -> ChangePreview:
         unsafe_reason=_reason(change.unsafe_reason, given=change.is_unsafe),
         refused_reason=_reason(change.refused_reason, given=change.refused),
         estimated_rows=max(0, change.estimated_rows),
-        estimated_s=max(0.0, change.estimated_seconds) if isfinite(change.estimated_seconds) else 0.0,
+        estimated_s=_seconds(change.estimated_seconds),
+        after_cutover_s=_seconds(change.seconds_after_cutover),
     )
+
+
+def _seconds(said: float) -> float:
+    return max(0.0, said) if isfinite(said) else 0.0
 
 
 def read_logs(answer: tern_v1.LogsResponse, limit: int) -> tuple[LogLine, ...]:

@@ -85,7 +85,8 @@ def add_key(parsed: Parsed, table: Name, name: str, expect: str, not_null: tuple
         (TableLock(table, LockMode.ACCESS_EXCLUSIVE),),
         table,
     )
-    steps = (*not_null, build_index(_index_statement(constraint, table, name), table, index, expect), attach)
+    # The index first: it takes long, and stops nobody; what makes the column NOT NULL can be noticed at once.
+    steps = (build_index(_index_statement(constraint, table, name), table, index, expect), *not_null, attach)
     return Recipe("add_primary_key" if is_primary else "add_unique", steps)
 
 

@@ -333,6 +333,7 @@ class ChangePreview(_message.Message):
     REFUSED_REASON_FIELD_NUMBER: _builtins.int
     ESTIMATED_ROWS_FIELD_NUMBER: _builtins.int
     ESTIMATED_SECONDS_FIELD_NUMBER: _builtins.int
+    SECONDS_AFTER_CUTOVER_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     table: _builtins.str
     change_class: Global___ChangeClass.ValueType
@@ -344,6 +345,10 @@ class ChangePreview(_message.Message):
     refused_reason: _builtins.str
     estimated_rows: _builtins.int
     estimated_seconds: _builtins.float
+    seconds_after_cutover: _builtins.float
+    """How much of that can't be done before the cutover of an Apply that defers it, because it depends on what the
+    application notices: so long its cutover takes, beside the locks.
+    """
     @_builtins.property
     def locks(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewLock]: ...
     def __init__(
@@ -360,10 +365,11 @@ class ChangePreview(_message.Message):
         refused_reason: _builtins.str = ...,
         estimated_rows: _builtins.int = ...,
         estimated_seconds: _builtins.float = ...,
+        seconds_after_cutover: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_class", b"change_class", "estimated_rows", b"estimated_rows", "estimated_seconds", b"estimated_seconds", "is_unsafe", b"is_unsafe", "locks", b"locks", "namespace", b"namespace", "recipe", b"recipe", "refused", b"refused", "refused_reason", b"refused_reason", "table", b"table", "unsafe_reason", b"unsafe_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_class", b"change_class", "estimated_rows", b"estimated_rows", "estimated_seconds", b"estimated_seconds", "is_unsafe", b"is_unsafe", "locks", b"locks", "namespace", b"namespace", "recipe", b"recipe", "refused", b"refused", "refused_reason", b"refused_reason", "seconds_after_cutover", b"seconds_after_cutover", "table", b"table", "unsafe_reason", b"unsafe_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
