@@ -24,6 +24,9 @@ class ForwardStore(Protocol):
     def record_key_dead(self, claim: Claim, message: str, *, delay_s: float | None = None) -> Fenced:
         """The key started nothing and never will: pending again, and the next dispatch is of the next generation."""
 
+    def record_busy(self, claim: Claim, message: str, *, delay_s: float) -> Fenced:
+        """The engine began nothing because its target is taken: pending again, and asked again after a while."""
+
     def resume(self, claim: Claim, delivery_id: int) -> Fenced:
         """The engine was seen stopped: target, `resuming` and the claim under which Start is sent. Not DONE where that
         is no more so, or another apply holds the target.

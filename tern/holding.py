@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from tern.domain.dispatch import TARGET_BUSY
 from tern.domain.holds import Hold, OperationFacts, holds, holds_all_behind
 from tern.domain.states import State
 from tern.domain.tally import UNPASSED, Standing, Tally
@@ -68,6 +69,7 @@ def held(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, tuple[Hold, ...]]
                     remote_id=record.remote_id or "",
                     unanswered=record.unanswered,
                     pauses_s=record.pauses_s,
+                    busy=record.error_message if record.error_reason == TARGET_BUSY else "",
                 ),
             )
             alike = place if holds_all_behind(facts.policy, wave, found) else ()

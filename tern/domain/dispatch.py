@@ -12,6 +12,12 @@ KEY_FORBIDDEN = "KEY_FORBIDDEN"
 nothing of the change, which was not looked at.
 """
 
+TARGET_BUSY = "TARGET_BUSY"
+BUSY = frozenset({TARGET_BUSY, "TABLE_BUSY"})
+"""Reasons of a refusal that is about the moment alone: something else works at the target. Nothing is wrong with the
+change, and nothing was begun. The second is what our own engine said before the contract had a way to say it.
+"""
+
 
 class Approach(StrEnum):
     """What a driver that has claimed an operation does with it."""

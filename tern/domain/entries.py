@@ -17,7 +17,8 @@ def entries_by_statement(
 
     An entry with the text of one of our statements is about that one, wherever it stands. One that an engine spelled
     anew, merged or split is about those with which it has something in common. What can't be read is about a table: as
-    many entries as statements are taken one by one, otherwise the least advanced stands for all of that table.
+    many entries as statements are taken one by one, otherwise the least advanced stands for all of that table, and
+    says of none of them that it is through.
     """
     told: list[TableSample | None] = [None] * len(work.statements)
     by_text: defaultdict[Name, deque[int]] = defaultdict(deque)
@@ -66,7 +67,7 @@ def entries_by_statement(
             for number, entry in zip(others, unread, strict=True):
                 told[number] = entry
         elif unread:
-            shared = _of_several(min(unread, key=_advance))
+            shared = _of_table(min(unread, key=_advance))
             for number in others:
                 told[number] = shared
     for number, about in known.items():
@@ -86,6 +87,15 @@ def _of_parts(whole: frozenset[str], about: Sequence[tuple[TableSample, frozense
     if least.status == "completed" and not whole <= frozenset().union(*(parts for _, parts in about)):
         return replace(least, status="")
     return least
+
+
+def _of_table(entry: TableSample) -> TableSample:
+    """One entry for a table with several statements: which of them it speaks of just now can't be told. That it is
+    through is said of none of them before the whole operation is.
+    """
+    if entry.status != "completed":
+        return _of_several(entry)
+    return replace(entry, status="", percent=None, rows_copied=None, eta_s=None)
 
 
 def _of_several(entry: TableSample) -> TableSample:

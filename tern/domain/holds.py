@@ -139,6 +139,8 @@ class OperationFacts:
     """Dispatches in a row, of whatever operation, that its deployment's engine left without an answer."""
     pauses_s: float = 0.0
     """Until the next one is tried because of that; not positive when it is."""
+    busy: str = ""
+    """What its engine says of who works at the target, where that is why the dispatch was put off."""
 
 
 def holds(policy: Policy, facts: OperationFacts) -> tuple[Hold, ...]:
@@ -235,7 +237,9 @@ def _drained(facts: OperationFacts) -> Iterator[Hold]:
 
 
 def _backoff(facts: OperationFacts) -> Iterator[Hold]:
-    if facts.wait_s > 0:
+    if facts.wait_s > 0 and facts.busy:
+        yield Hold(HoldKind.BACKOFF, f"{facts.busy}; it is asked again", ClearedBy.WAIT, facts.wait_s)
+    elif facts.wait_s > 0:
         how = "under another key" if facts.state is State.PENDING else "and settled or repeated under its key"
         words = f"the engine gave no usable answer; the dispatch is tried again after a pause, {how}"
         yield Hold(HoldKind.BACKOFF, words, ClearedBy.WAIT, facts.wait_s)

@@ -210,6 +210,8 @@ class RemoteCall:
     remote_id: RemoteId
     environment: str
     fence: int
+    caller: str = ""
+    """Who asked for it, of a control that somebody asked for."""
 
 
 @dataclass(frozen=True, slots=True)

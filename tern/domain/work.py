@@ -84,6 +84,7 @@ class DeliveryClaimed:
     key: DispatchKey | None = None
     attempts: int = 0
     volume: int | None = None
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)

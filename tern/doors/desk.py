@@ -7,8 +7,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from tern.domain.enqueue import is_usable_key
-from tern.domain.errors import Refused, TryAgain, UsageError
-from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.errors import NotFound, Refused, TryAgain, UsageError
+from tern.domain.identity import ApplyId, PlanId, ScopeName
+from tern.domain.model import Plan
 from tern.domain.scope import require_single
 from tern.domain.statement import StatementAnswer
 from tern.domain.states import ApplyState
@@ -221,6 +222,15 @@ class Desk:
                 what, why=tuple(found), reason="NO_DEPLOYMENTS" if not found else "TARGET_AMBIGUOUS"
             )
         return found[0]
+
+    def kept_plan(self, plan_id: str) -> Plan | None:
+        """See FrontDesk."""
+        if not is_storable(plan_id):
+            return None
+        try:
+            return self._ports.store.load_plan(PlanId(plan_id))
+        except NotFound:
+            return None
 
     def end_watches(self) -> None:
         """Whoever watches or verifies is told to come back: this process ends."""

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from tern.domain.identity import ApplyId, ScopeName
+from tern.domain.model import Plan
 from tern.domain.statement import StatementAnswer
 from tern.domain.states import ApplyState
 from tern.domain.subject import Subject
@@ -107,6 +108,9 @@ class FrontDesk(Door, Protocol):
 
     def deployment_of_target(self, environment: str, database: str, target: str) -> str:
         """The deployment with this name or target; raises Refused unless there is exactly one."""
+
+    def kept_plan(self, plan_id: str) -> Plan | None:
+        """The plan with this id; None where none is kept here."""
 
     def check_health(self) -> None:
         """Raises StorageUnavailable while the database does not answer."""

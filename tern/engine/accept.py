@@ -3,37 +3,47 @@
 import hashlib
 import json
 import secrets
-from dataclasses import dataclass
 
 from tern.engine import job as books
 from tern.engine import keys
-from tern.engine.errors import Reason, invalid, precondition
+from tern.engine.controls import ID_BEGINS
+from tern.engine.errors import EngineError, Reason, invalid, precondition
 from tern.engine.identity import EngineIdentity
 from tern.engine.keys import CallContext
 from tern.engine.names import Name
 from tern.engine.preview import Asked, Verdict, refusal
 from tern.engine.session import Connection, row, value
 from tern.wire.generated.tern.v1 import tern_pb2 as contract
+from tern.wire.options import ApplyOptions, Wrong, read_options
 
 TYPE = "postgres"
-BOOLEANS = {"true": True, "false": False, "": False}
 MOST_CHANGES = 1_000
 
 
-@dataclass(frozen=True)
-class Options:
-    """The options of an Apply that this engine knows."""
+class BusyError(Exception):
+    """Another job changes a table at this moment: nothing is wrong with the request, and nothing of it was kept."""
 
-    defer_cutover: bool
-    allow_unsafe: bool
+    def __init__(self, words: str, table: Name, holder: str) -> None:
+        super().__init__(words)
+        self.words = words
+        self.table = table
+        self.holder = holder
 
-    @classmethod
-    def read(cls, options: dict[str, str]) -> "Options":
-        """Refuses what can't be read or isn't offered: an option that is silently ignored is a promise broken."""
-        if _boolean(options, "enable_revert"):
-            message = "this engine has no revert window; apply without enable_revert"
-            raise precondition(Reason.NOT_OFFERED, message)
-        return cls(_boolean(options, "defer_cutover"), _boolean(options, "allow_unsafe"))
+
+def options_of(request: contract.ApplyRequest, identity: EngineIdentity) -> ApplyOptions:
+    """What is asked for beside the changes; refuses what can't be read or isn't offered."""
+    if request.direct_execution.ByteSize():
+        message = "direct_execution is not offered: no statement is executed under a lock that stops the application"
+        raise precondition(Reason.NOT_OFFERED, message)
+    if request.target_shards:
+        message = "target_shards is not offered: this engine works at one database"
+        raise precondition(Reason.NOT_OFFERED, message)
+    target = request.target or identity.target
+    return read_options(dict(request.options), target=target, refuse=_option, reverts=False)
+
+
+def _option(wrong: Wrong) -> EngineError:
+    return invalid(wrong.words) if wrong.is_offered else precondition(Reason.NOT_OFFERED, wrong.words)
 
 
 def check_request(request: contract.ApplyRequest, identity: EngineIdentity) -> list[Asked]:
@@ -48,6 +58,8 @@ def check_request(request: contract.ApplyRequest, identity: EngineIdentity) -> l
     if not request.ddl_changes:
         message = "the request holds no change"
         raise invalid(message)
+    if request.schema_files:
+        _refuse_unordered(request)
     if len(request.ddl_changes) > MOST_CHANGES:
         message = f"the request holds {len(request.ddl_changes)} changes, at most {MOST_CHANGES} are accepted"
         raise invalid(message)
@@ -55,6 +67,23 @@ def check_request(request: contract.ApplyRequest, identity: EngineIdentity) -> l
         Asked(each.namespace or "public", each.table_name, each.ddl, each.change_type)
         for each in request.ddl_changes
     ]
+
+
+def _refuse_unordered(request: contract.ApplyRequest) -> None:
+    """A request that carries its plan's files beside the statements may have them in another order than the plan, and
+    plans are not kept here: of several statements on one table nobody could say which comes first.
+    """
+    met: set[tuple[str, str]] = set()
+    for each in request.ddl_changes:
+        table = (each.namespace or "public", each.table_name)
+        if table in met:
+            words = (
+                f"several statements on {Name(*table)} come with schema_files, and the order that holds is the one kept"
+                f" under the plan; no plan {request.plan_id!r} is kept here. Send them without schema_files, in"
+                " the order in which they are to be executed"
+            )
+            raise precondition(Reason.PLAN_UNKNOWN, words)
+        met.add(table)
 
 
 def request_hash(request: contract.ApplyRequest) -> bytes:
@@ -87,7 +116,7 @@ def insert(
     request: contract.ApplyRequest,
     context: CallContext,
     verdicts: list[Verdict],
-    options: Options,
+    options: ApplyOptions,
 ) -> str:
     """Makes the job, or finds the one that a rival made with the same key; a refusal leaves nothing.
 
@@ -96,7 +125,7 @@ def insert(
     """
     with connection.transaction():
         keys.raise_fence(connection, context)
-        job = f"job-{secrets.token_hex(10)}"
+        job = f"{ID_BEGINS}{secrets.token_hex(10)}"
         if request.idempotency_key:
             known = keys.claim_key(
                 connection, request.idempotency_key, job=job, request_hash=request_hash(request)
@@ -118,7 +147,7 @@ def insert(
     return job
 
 
-def _refuse(verdicts: list[Verdict], options: Options) -> None:
+def _refuse(verdicts: list[Verdict], options: ApplyOptions) -> None:
     for verdict in verdicts:
         if verdict.refused is not None:
             raise refusal(verdict)
@@ -138,7 +167,11 @@ def _known_job(
 
 
 def _insert_job(
-    connection: Connection, job: str, request: contract.ApplyRequest, context: CallContext, options: Options
+    connection: Connection,
+    job: str,
+    request: contract.ApplyRequest,
+    context: CallContext,
+    options: ApplyOptions,
 ) -> None:
     connection.execute(
         "INSERT INTO _tern.job (id, operation, environment, database, target, plan_id, caller, options, time_zone,"
@@ -182,7 +215,7 @@ def _busy(connection: Connection, table: Name) -> Exception:
         if holder
         else "another apply"
     )
-    return precondition(Reason.TABLE_BUSY, f"{table} is being changed by {by}")
+    return BusyError(f"{table} is being changed by {by}", table, holder["id"] if holder else "")
 
 
 def _insert_changes(
@@ -219,11 +252,3 @@ def _insert_changes(
                     (job, number, n, atom, json.dumps(step.to_json())),
                 )
                 number += 1
-
-
-def _boolean(options: dict[str, str], name: str) -> bool:
-    text = options.get(name, "")
-    if text not in BOOLEANS:
-        message = f"option {name} is {text!r}, neither 'true' nor 'false'"
-        raise invalid(message)
-    return BOOLEANS[text]

@@ -2,13 +2,20 @@
 
 from dataclasses import dataclass
 
+import grpc
+from google.protobuf.message import Message
+
 from tern.engine import job as books
 from tern.engine import keys
-from tern.engine.errors import Reason, invalid, precondition, unknown_apply
+from tern.engine.errors import EngineError, Reason, invalid, precondition, unknown_apply
 from tern.engine.identity import EngineIdentity
 from tern.engine.job import Job, State
 from tern.engine.keys import CallContext
 from tern.engine.session import Connection, row
+from tern.wire.numbering import WORDS, speaks_older_numbering
+
+ID_BEGINS = "job-"
+"""Every job's id does."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,20 @@ def find(
         raise unknown_apply(apply_id)
     keys.check_operation(job.operation, context)
     return job
+
+
+def refuse_older_numbering(request: Message) -> None:
+    """A client of the earlier numbers is told so, before its fields are taken for what they are not."""
+    named: str = getattr(request, "apply_id", "")
+    if speaks_older_numbering(request, names_something=named.startswith(ID_BEGINS)):
+        raise EngineError(grpc.StatusCode.INVALID_ARGUMENT, Reason.OLDER_NUMBERING, WORDS)
+
+
+def check_scope(job: Job, operation: str) -> None:
+    """Refuses a call for another operation than the job's own, where it names one."""
+    if operation not in {"", job.operation or job.id}:
+        message = f"this apply is that of {job.operation or job.id}, the call is for {operation}"
+        raise precondition(Reason.OPERATION_MISMATCH, message)
 
 
 def stop(connection: Connection, job: Job) -> Answer:

@@ -1,4 +1,6 @@
-"""Progress as the contract tells it: one job, one table progress per change, in words for a person."""
+"""Progress in words for a person: of one job with an entry for each change, and for clients of the public contract with
+one for each table.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,6 +11,7 @@ from tern.engine.names import Name
 from tern.engine.session import Connection, Row, rows
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as ours
 from tern.wire.generated.tern.v1 import tern_pb2 as contract
+from tern.wire.per_table import per_table
 
 STATES: dict[State, contract.State.ValueType] = {
     State.PENDING: contract.STATE_PENDING,
@@ -40,6 +43,15 @@ def of_jobs(connection: Connection, jobs: Sequence[str]) -> dict[str, contract.P
         (list(jobs),),
     )
     return {each["id"]: _response(each, each["changes"]) for each in found}
+
+
+def for_clients(seen: contract.ProgressResponse) -> contract.ProgressResponse:
+    """The same for those who speak the public contract alone: one entry for each table."""
+    merged = contract.ProgressResponse()
+    merged.CopyFrom(seen)
+    del merged.tables[:]
+    merged.tables.extend(per_table(seen.tables, seen.apply_id))
+    return merged
 
 
 def batch(connection: Connection, cursors: Sequence[ours.ProgressCursor]) -> ours.BatchProgressResponse:
@@ -171,7 +183,9 @@ def _summary(job: Row, state: State, changes: list[Row]) -> str:
         return f"Removing what is left over before it is {job['ending']}; {said}."
     if job["control"]:
         return f"Asked to {job['control']}; {said}."
-    current = next((change for change in changes if change["status"] != "completed"), None)
+    left = [change for change in changes if change["status"] != "completed"]
+    # What takes long may have gone ahead of what waits for the cutover.
+    current = next((change for change in left if change["status"] != "pending"), left[0] if left else None)
     if current is None or state is not State.RUNNING:
         return f"{state.words.capitalize()}; {said}."
     what = current["status"].replace("_", " ")

@@ -163,7 +163,10 @@ def rich_status(error: EngineError) -> Any:
     info = any_pb2.Any()
     info.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
     return rpc_status.to_status(
-        status_pb2.Status(code=error.code.value[0], message=error.message, details=[info])
+        # Many clients decode no details: the reason stands in the message too.
+        status_pb2.Status(
+            code=error.code.value[0], message=f"{error.message} ({error.reason})", details=[info]
+        )
     )
 
 

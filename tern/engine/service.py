@@ -6,6 +6,7 @@ Every answer comes from the database, so any process may give it; the work is do
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import NoReturn
 
 import grpc
@@ -29,6 +30,9 @@ MOST_PREVIEWED = 1_000
 DEFAULT_LOGS, MOST_LOGS = 100, 10_000
 POOL_SECONDS = 5.0
 POOL_SIZE = 8
+VERSION = version("tern")
+CAPABILITIES = (ours.DESCRIPTOR.services_by_name["EngineService"].full_name,)
+"""What is offered beside the contract, for those who ask Health."""
 # What keeps a pool from its server is told once, by contact.py, and not at each try.
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
@@ -106,21 +110,35 @@ class EngineService:
     def apply(self, request: contract.ApplyRequest, context: CallContext) -> contract.ApplyResponse:
         """Accepts a change and starts it; the same key and request are accepted once."""
         asked = accept.check_request(request, self.identity)
-        options = accept.Options.read(dict(request.options))
-        with self._connection() as connection:
-            job = accept.find_started(connection, request, context)
-            if job is None:
-                verdicts = preview.judge(connection, asked)
-                job = accept.insert(connection, request, context, verdicts, options)
-            operation = value(connection, "SELECT operation FROM _tern.job WHERE id = %s", (job,))
+        options = accept.options_of(request, self.identity)
+        try:
+            with self._connection() as connection:
+                job = accept.find_started(connection, request, context)
+                if job is None:
+                    verdicts = preview.judge(connection, asked)
+                    job = accept.insert(connection, request, context, verdicts, options)
+                operation = value(connection, "SELECT operation FROM _tern.job WHERE id = %s", (job,))
+        except accept.BusyError as busy:
+            # No error code: the contract's clients take every one of them for the end of the work.
+            conflict = contract.ApplyConflict(table=busy.table.name, holder_external_id=busy.holder)
+            words = f"{busy.words} ({Reason.TABLE_BUSY})"
+            return contract.ApplyResponse(accepted=False, error_message=words, conflict=conflict)
         self._wake(job)
-        return contract.ApplyResponse(accepted=True, apply_id=job, apply_operation_id=operation or "")
+        return contract.ApplyResponse(
+            accepted=True,
+            apply_id=job,
+            apply_operation_id=operation or job,
+            operation_key=request.options["target"] if request.generation_operation_keys else "",
+        )
 
     def progress(self, request: contract.ProgressRequest, context: CallContext) -> contract.ProgressResponse:
         """How far a job is."""
         with self._connection() as connection:
             job = self._find(connection, request, context)
-            return progress.of_jobs(connection, [job.id])[job.id]
+            controls.check_scope(job, request.apply_operation_id)
+            seen = progress.for_clients(progress.of_jobs(connection, [job.id])[job.id])
+        seen.apply_operation_id = request.apply_operation_id
+        return seen
 
     def logs(self, request: contract.LogsRequest, context: CallContext) -> contract.LogsResponse:
         """The newest lines of a job's log."""
@@ -173,18 +191,22 @@ class EngineService:
     def health(self, request: contract.HealthRequest, context: CallContext) -> contract.HealthResponse:  # noqa: ARG002 - the contract's shape
         """`ok`, or what is missing."""
         with self._connection() as connection:
-            return contract.HealthResponse(status=health.status(connection))
+            status = health.status(connection)
+        return contract.HealthResponse(status=status, version=VERSION, capabilities=CAPABILITIES)
 
     def revert(self, request: contract.RevertRequest, context: CallContext) -> NoReturn:  # noqa: ARG002
         """Not offered: there is no revert window."""
+        controls.refuse_older_numbering(request)
         raise _not_offered("Revert", "this engine keeps no revert window; apply the opposite change")
 
     def skip_revert(self, request: contract.SkipRevertRequest, context: CallContext) -> NoReturn:  # noqa: ARG002
         """Not offered: there is no revert window."""
+        controls.refuse_older_numbering(request)
         raise _not_offered("SkipRevert", "this engine keeps no revert window")
 
     def volume(self, request: contract.VolumeRequest, context: CallContext) -> NoReturn:  # noqa: ARG002
         """Not offered: no rows are copied, so there is nothing to pace."""
+        controls.refuse_older_numbering(request)
         raise _not_offered("Volume", "this engine copies no rows, so there is nothing to pace")
 
     def plan(self, request: contract.PlanRequest, context: CallContext) -> NoReturn:  # noqa: ARG002
@@ -260,6 +282,7 @@ class EngineService:
         request: contract.ProgressRequest | contract.LogsRequest,
         context: CallContext,
     ) -> Job:
+        controls.refuse_older_numbering(request)
         return controls.find(connection, self.identity, request.apply_id, request.environment, context)
 
     def _control(
@@ -272,9 +295,12 @@ class EngineService:
         wish: Callable[[Connection, Job], Answer],
     ) -> Answer:
         """Judges and notes a wish in one transaction, with the fence and the job's row locked, in this order."""
+        controls.refuse_older_numbering(request)
         with self._connection() as connection:
             # Refused calls must not raise a fence, hence the look before the lock.
-            controls.find(connection, self.identity, request.apply_id, request.environment, context)
+            found = controls.find(connection, self.identity, request.apply_id, request.environment, context)
+            if isinstance(request, contract.CutoverRequest):
+                controls.check_scope(found, request.apply_operation_id)
             with connection.transaction():
                 keys.raise_fence(connection, context)
                 job = controls.find(

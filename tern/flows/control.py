@@ -70,7 +70,11 @@ def _call(claimed: DeliveryClaimed, engine: Engine, ports: Ports, turn: Turn | N
         _refused(claimed, "it has no remote id to carry", ports)
         return
     call = RemoteCall(
-        claimed.scope.name, claimed.scope.remote_id, claimed.scope.environment, claimed.claim.fence
+        claimed.scope.name,
+        claimed.scope.remote_id,
+        claimed.scope.environment,
+        claimed.claim.fence,
+        claimed.caller,
     )
     if turn is not None:
         engine.halt_later(claimed.verb, call, turn.later(lambda outcome: _answered(claimed, outcome, ports)))

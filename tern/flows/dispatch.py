@@ -3,6 +3,7 @@
 from typing import assert_never
 
 from tern.domain.dispatch import (
+    BUSY,
     KEY_FORBIDDEN,
     NO_ANSWER,
     AfterUnknown,
@@ -63,7 +64,9 @@ def _send(claimed: DispatchClaimed, engine: Engine, ports: Ports) -> None:
         case Ok(remote_id):
             _record_id(claimed, remote_id, ports)
         case Refused(message, reason) as refused:
-            if claimed.claim.is_first_sender and reason != KEY_FORBIDDEN:
+            if claimed.claim.is_first_sender and reason in BUSY:
+                _wait_for_target(claimed, message, ports)
+            elif claimed.claim.is_first_sender and reason != KEY_FORBIDDEN:
                 ports.store.record_refused(claimed.claim, message, reason, key_is_dead=False)
                 ports.bells.advance(claimed.scope.apply_id)
             else:
@@ -193,6 +196,8 @@ def _settle_by_resolve(
                 case Forbidden() if is_held:
                     ports.store.record_key_dead(claim, f"{message}; its key started nothing and is dead")
                     ports.bells.advance(scope.apply_id)
+                case Forbidden() if refused is not None and refused.reason in BUSY:
+                    _wait_for_target(claimed, refused.message, ports)
                 case Forbidden() if refused is not None and refused.reason != KEY_FORBIDDEN:
                     ports.store.record_refused(claim, refused.message, refused.reason, key_is_dead=True)
                     ports.bells.advance(scope.apply_id)
@@ -222,6 +227,15 @@ def _start_anew(claimed: DispatchClaimed, message: str, ports: Ports) -> None:
         return
     delay_s = backoff_s(attempts + 1, ports.chance.jitter())
     ports.store.record_key_dead(claimed.claim, message, delay_s=delay_s)
+    ports.bells.advance(claimed.scope.apply_id)
+
+
+def _wait_for_target(claimed: DispatchClaimed, message: str, ports: Ports) -> None:
+    """Something else works at the target, of which Tern knows only what the engine says. That ends by itself, so it is
+    asked again, under another key and for as long as it takes: waiting is no struggle with the engine.
+    """
+    delay_s = backoff_s(claimed.claim.attempt, ports.chance.jitter())
+    ports.store.record_busy(claimed.claim, message, delay_s=delay_s)
     ports.bells.advance(claimed.scope.apply_id)
 
 

@@ -33,6 +33,7 @@ FENCED = (
     "record_look",
     "withdraw_start",
     "record_key_dead",
+    "record_busy",
     "adopt_kept",
     "record_no_answer_by_key",
 )

@@ -221,7 +221,15 @@ class DeliverySteps(Steps):
         )
         project_parent(tx, held.apply_pk, self.owner)
         return DeliveryClaimed(
-            claim, scope, verb, wish.id, step, claim.key or None, wish.attempts + 1, wish.volume
+            claim,
+            scope,
+            verb,
+            wish.id,
+            step,
+            claim.key or None,
+            wish.attempts + 1,
+            wish.volume,
+            wish.caller,
         )
 
 

@@ -3,6 +3,7 @@
 Each method is one transaction.
 """
 
+from tern.domain.dispatch import TARGET_BUSY
 from tern.domain.model import Claim
 from tern.domain.states import Event
 from tern.ports import Fenced
@@ -24,9 +25,11 @@ _WHY = text(
 )
 _UNCLAIMED = "claim_token = NULL, claim_owner = NULL, claim_expires_at = NULL, next_attempt_at = NULL"
 _AGAIN_LATER = text(
-    # It keeps its place among those that were let in, and the try counts like any other that the engine answered.
+    # It keeps its place among those that were let in, and the try counts like any other that the engine answered; one
+    # that found the target taken does not.
     "UPDATE apply_operations SET next_attempt_at = tern_clock() + make_interval(secs => :delay_s),"
-    " answered_attempts = answered_attempts + 1, error_message = :message, error_reason = 'UNANSWERED' WHERE id = :id"
+    " answered_attempts = answered_attempts + CAST(:counts AS integer), error_message = :message,"
+    " error_reason = :reason WHERE id = :id"
 )
 _KEY_IS_DEAD = text("UPDATE apply_operations SET dispatch_key_is_dead = true WHERE id = :id")
 
@@ -68,6 +71,13 @@ class WithdrawSteps(Steps):
 
     def record_key_dead(self, claim: Claim, message: str, *, delay_s: float | None = None) -> Fenced:
         """See ports.DispatchStore."""
+        return self._begin_anew(claim, message, delay_s, "UNANSWERED")
+
+    def record_busy(self, claim: Claim, message: str, *, delay_s: float) -> Fenced:
+        """See ports.DispatchStore."""
+        return self._begin_anew(claim, message, delay_s, TARGET_BUSY)
+
+    def _begin_anew(self, claim: Claim, message: str, delay_s: float | None, reason: str) -> Fenced:
         with transaction(self.engine) as tx:
             held = hold(tx, claim)
             if held is None:
@@ -91,6 +101,8 @@ class WithdrawSteps(Steps):
                 ),
             )
             if delay_s is not None:
-                tx.execute(_AGAIN_LATER, {"delay_s": delay_s, "message": message, "id": held.operation_id})
+                counts = int(reason != TARGET_BUSY)
+                given = {"delay_s": delay_s, "message": message, "reason": reason, "counts": counts}
+                tx.execute(_AGAIN_LATER, {**given, "id": held.operation_id})
             project_parent(tx, held.apply_pk, self.owner)
             return Fenced.DONE

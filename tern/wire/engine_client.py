@@ -170,13 +170,17 @@ class EngineClient(Asking):
     def start(self, call: RemoteCall) -> Outcome[None]:
         """Asks to go on."""
         return self._control(
-            START, tern_v1.StartRequest(apply_id=call.remote_id, environment=call.environment), call
+            START,
+            tern_v1.StartRequest(apply_id=call.remote_id, environment=call.environment, caller=call.caller),
+            call,
         )
 
     def cutover(self, call: RemoteCall) -> Outcome[None]:
         """Lets the application see the change."""
         return self._control(
-            CUTOVER, tern_v1.CutoverRequest(apply_id=call.remote_id, environment=call.environment), call
+            CUTOVER,
+            tern_v1.CutoverRequest(apply_id=call.remote_id, environment=call.environment, caller=call.caller),
+            call,
         )
 
     def cancel(self, call: RemoteCall) -> Outcome[None]:
@@ -346,8 +350,8 @@ def _metadata(about: OperationScope | RemoteCall, fence: int) -> Metadata:
 
 
 def _stop_request(call: RemoteCall) -> tern_v1.StopRequest:
-    return tern_v1.StopRequest(apply_id=call.remote_id, environment=call.environment)
+    return tern_v1.StopRequest(apply_id=call.remote_id, environment=call.environment, caller=call.caller)
 
 
 def _cancel_request(call: RemoteCall) -> tern_v1.CancelRequest:
-    return tern_v1.CancelRequest(apply_id=call.remote_id, environment=call.environment)
+    return tern_v1.CancelRequest(apply_id=call.remote_id, environment=call.environment, caller=call.caller)

@@ -79,8 +79,9 @@ class Polling:
                 self.remember(offers_batches=False)
                 return self._one_by_one(chunk, ends_at)
             case Refused(code="INVALID_ARGUMENT" | "FAILED_PRECONDITION"):
-                # One cursor that the engine can't bear must not keep the others from being seen (CL4).
-                return self._one_by_one(chunk, ends_at)
+                # One cursor that the engine can't bear must not keep the others from being seen (CL4). Each is asked
+                # about in a batch of its own first: the public contract tells less than a batch does.
+                return self._one_by_one(chunk, ends_at, batches=len(chunk) > 1)
             case Refused() | Unknown() as failed:
                 return [Looked(cursor, failed) for cursor in chunk]
 
@@ -107,19 +108,21 @@ class Polling:
         )
         return looked
 
-    def _one_by_one(self, chunk: Sequence[Cursor], ends_at: float) -> list[Looked]:
-        def look(cursor: Cursor) -> Looked:
+    def _one_by_one(self, chunk: Sequence[Cursor], ends_at: float, *, batches: bool = False) -> list[Looked]:
+        def look(cursor: Cursor) -> tuple[Looked, ...]:
+            if batches:
+                return tuple(self._look_at(cursor.call.environment, (cursor,), ends_at))
             time_left = min(self._deadline_s, ends_at - self._monotonic())
             if time_left <= 0:
-                return Looked(cursor, self._too_late(cursor.call))
-            return Looked(cursor, self._ask_one(cursor.call, time_left))
+                return (Looked(cursor, self._too_late(cursor.call)),)
+            return (Looked(cursor, self._ask_one(cursor.call, time_left)),)
 
         if len(chunk) == 1:
-            return [look(chunk[0])]
+            return list(look(chunk[0]))
         with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="tern-look") as threads:
             # In the caller's context: who waits for an answer here is still the caller.
             asked = [threads.submit(copy_context().run, look, cursor) for cursor in chunk]
-            return [each.result() for each in asked]
+            return [looked for each in asked for looked in each.result()]
 
     def _about(self, call: RemoteCall) -> About:
         return About("Progress", self._deployment, call.name, call.remote_id)

@@ -2,7 +2,7 @@
 by number, zero for "not said", `accepted = false` inside an OK answer, ids that may be empty.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
 from types import MappingProxyType
@@ -13,7 +13,8 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from tern.domain.control import VOLUMES
-from tern.domain.identity import RemoteId
+from tern.domain.dispatch import TARGET_BUSY
+from tern.domain.identity import RemoteId, is_scope
 from tern.domain.model import (
     Action,
     Claim,
@@ -29,43 +30,16 @@ from tern.domain.model import (
 )
 from tern.domain.outcome import ANOTHER_DATABASE, Ok, Outcome, Refused, Unknown
 from tern.domain.review import changes_digest, operation_digest, sent_options
-from tern.domain.samples import Sample, TableSample
-from tern.domain.states import State
+from tern.domain.samples import Sample
 from tern.ports import ChangePreview, Cursor, LogLine
 from tern.wire.generated.tern.engine.v1 import engine_service_pb2 as engine_v1
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
 from tern.wire.guard import usable_remote_id
+from tern.wire.looking import sample
 from tern.wire.outcomes import About, known_reason, tidy
 from tern.wire.transport import Answer
 
-_PERCENT_MAX = 100
 _REVISION_MAX = 2**64 - 1
-# Longer than any way to write a moment.
-_LONGEST_MOMENT = 64
-
-STATES: Final[Mapping[int, State]] = MappingProxyType(
-    {
-        tern_v1.STATE_PENDING: State.RUNNING,
-        tern_v1.STATE_RUNNING: State.RUNNING,
-        tern_v1.STATE_WAITING_FOR_CUTOVER: State.WAITING_FOR_CUTOVER,
-        tern_v1.STATE_CUTTING_OVER: State.CUTTING_OVER,
-        tern_v1.STATE_REVERT_WINDOW: State.REVERT_WINDOW,
-        tern_v1.STATE_COMPLETED: State.COMPLETED,
-        tern_v1.STATE_FAILED: State.FAILED,
-        tern_v1.STATE_STOPPED: State.STOPPED,
-        tern_v1.STATE_REVERTED: State.REVERTED,
-        tern_v1.STATE_CANCELLED: State.CANCELLED,
-        tern_v1.STATE_PREPARING_BRANCH: State.RUNNING,
-        tern_v1.STATE_APPLYING_BRANCH_CHANGES: State.RUNNING,
-        tern_v1.STATE_CREATING_DEPLOY_REQUEST: State.RUNNING,
-        tern_v1.STATE_WAITING_FOR_DEPLOY: State.RUNNING,
-        tern_v1.STATE_VALIDATING_DEPLOY_REQUEST: State.RUNNING,
-        tern_v1.STATE_VALIDATING_BRANCH: State.RUNNING,
-        tern_v1.STATE_RECOVERING: State.RUNNING,
-        tern_v1.STATE_REVERTING: State.REVERTING,
-    }
-)
-"""Numbers that are not here (NO_ACTIVE_CHANGE, and those of a later contract) have no meaning for us (PO1)."""
 
 _CHANGE_TYPES: Final = MappingProxyType(
     {
@@ -139,6 +113,8 @@ def sent_digest(request: tern_v1.ApplyRequest) -> str:
 
 def read_apply(about: About, answer: tern_v1.ApplyResponse) -> Outcome[RemoteId]:
     """The id that the engine gave to the work."""
+    if not answer.accepted and answer.HasField("conflict"):
+        return about.refused(TARGET_BUSY, _busy_words(answer), "OK")
     if not answer.accepted:
         return about.refused("NOT_ACCEPTED", answer.error_message or "the engine gives no reason", "OK")
     if not answer.apply_id.strip():
@@ -193,6 +169,8 @@ def read_progress(
     if answer.apply_id != call.remote_id:
         said = tidy(answer.apply_id, 80) or "no job at all"
         return about.unknown("STRANGER", f"the answer is about {said}", "OK")
+    if _is_of_another(call, answer.apply_operation_id):
+        return about.unknown("STRANGER", f"the answer is for {tidy(answer.apply_operation_id, 80)}", "OK")
     return Ok(sample(call.remote_id, answer, identity=identity))
 
 
@@ -206,6 +184,9 @@ def read_entry(
             if entry.progress.apply_id not in {"", remote_id}:
                 said = tidy(entry.progress.apply_id, 80)
                 return about.unknown("STRANGER", f"the answer is about {said}", "OK")
+            if _is_of_another(cursor.call, entry.progress.apply_operation_id):
+                said = tidy(entry.progress.apply_operation_id, 80)
+                return about.unknown("STRANGER", f"the answer is for {said}", "OK")
             return Ok(sample(remote_id, entry.progress, entry.revision, identity))
         case "error":
             reason = known_reason(entry.error.reason)
@@ -213,24 +194,6 @@ def read_entry(
             return replace(coded, identity=identity)
         case _:
             return about.unknown("EMPTY_ENTRY", "the engine mentions it without a word", "OK")
-
-
-def sample(
-    remote_id: RemoteId, answer: tern_v1.ProgressResponse, revision: int = 0, identity: str = ""
-) -> Sample:
-    """Progress in domain words."""
-    number = int(answer.state)
-    return Sample(
-        remote_id=remote_id,
-        state=STATES.get(number),
-        said=_state_word(number),
-        summary=tidy(answer.summary),
-        error_message=tidy(answer.error_message),
-        tables=tuple(_table(table) for table in answer.tables),
-        revision=revision,
-        identity=identity,
-        started_at=tidy(answer.started_at, _LONGEST_MOMENT),
-    )
 
 
 def batch_request(environment: str, cursors: Sequence[Cursor]) -> engine_v1.BatchProgressRequest:
@@ -298,39 +261,26 @@ def code_name(number: int) -> str:
     return _CODE_NAMES.get(number, f"CODE_{number}")
 
 
-def _table(table: tern_v1.TableProgress) -> TableSample:
-    total = _said(table.rows_total)
-    checksum_total = _said(table.checksum_rows_total)
-    return TableSample(
-        namespace=tidy(table.namespace),
-        table_name=tidy(table.table_name),
-        ddl=tidy(table.ddl, len(table.ddl)),
-        status=tidy(table.status),
-        # With a total, zero is a measurement; without one, nothing was said.
-        percent=_said(min(table.percent_complete, _PERCENT_MAX), zero_counts=total is not None),
-        rows_copied=_said(table.rows_copied, zero_counts=total is not None),
-        rows_total=total,
-        eta_s=_said(table.eta_seconds),
-        checksum_rows_checked=_said(table.checksum_rows_checked, zero_counts=checksum_total is not None),
-        checksum_rows_total=checksum_total,
-        detail=tidy(table.progress_detail),
-    )
+def _is_of_another(call: RemoteCall, operation: str) -> bool:
+    """The answer names an operation of a Tern's, and it is not the one that was asked about (G2). What other engines
+    call their operations is theirs, and was never compared with anything here.
+    """
+    return is_scope(operation) and operation != str(call.name)
 
 
-def _said(number: int, *, zero_counts: bool = False) -> int | None:
-    return number if number > 0 or (number == 0 and zero_counts) else None
+def _busy_words(answer: tern_v1.ApplyResponse) -> str:
+    """Who holds the target, as far as it can be told, and what the engine says of it."""
+    conflict = answer.conflict
+    what = f"table {tidy(conflict.table, 200)}" if conflict.table else "its target"
+    holder = tidy(conflict.holder_external_id, 200)
+    words = f"{what} is held by {holder or 'other work'} there"
+    return f"{words}: {tidy(answer.error_message)}" if answer.error_message else words
 
 
 def _reason(words: str, *, given: bool) -> str:
     if not given:
         return ""
     return tidy(words) or "the engine gives no reason"
-
-
-def _state_word(number: int) -> str:
-    if number not in tern_v1.State.values():
-        return f"state {number}"
-    return tern_v1.State.Name(tern_v1.State.ValueType(number)).removeprefix("STATE_").lower()
 
 
 def _class_word(number: int) -> str:

@@ -39,13 +39,16 @@ def test_what_says_nothing_of_a_statement_leaves_it() -> None:
 
 
 def test_one_entry_for_a_table_stands_for_all_its_statements() -> None:
+    """As far as it tells of any one of them: that it is through may be about one alone."""
     merged = "ALTER TABLE a ADD COLUMN x int, ADD COLUMN y int"
     assert told([entry("a", merged, percent=40), entry("b", "", "completed", 100)]) == [
         ("running", 40),
         ("running", 40),
         ("completed", 100),
     ]
-    assert told([entry("a", "", "completed", 100)])[:2] == [("completed", 100)] * 2
+    assert told([entry("a", "", "checksumming", 70)])[:2] == [("checksumming", 70)] * 2
+    assert told([entry("a", "", "completed", 100)])[:2] == [("", 0)] * 2
+    assert told([entry("b", "", "completed", 100)])[2] == ("completed", 100)
 
 
 def test_a_statement_spelled_anew_stands_for_none_beside_it() -> None:

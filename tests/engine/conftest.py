@@ -49,6 +49,15 @@ class Driver:
         return self.service.apply(self.request(*ddl, **more), self.context).apply_id
 
     def progress(self, job: str) -> contract.ProgressResponse:
+        """Of each statement, as Tern asks for it; refused as a look of anybody's is."""
+        cursor = ours.ProgressCursor(apply_id=job, operation=self.context.operation or "")
+        (entry,) = self.service.batch_progress(
+            ours.BatchProgressRequest(cursors=[cursor]), self.context
+        ).entries
+        return entry.progress if entry.WhichOneof("result") == "progress" else self.seen_by_clients(job)
+
+    def seen_by_clients(self, job: str) -> contract.ProgressResponse:
+        """As the public contract tells it: of each table."""
         return self.service.progress(contract.ProgressRequest(apply_id=job), self.context)
 
     def wait(self, job: str, *states: str, within: float = WITHIN_SECONDS) -> contract.ProgressResponse:

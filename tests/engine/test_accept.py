@@ -140,11 +140,13 @@ def test_a_table_belongs_to_one_unfinished_job(
     with db.transaction():
         db.execute("SELECT FROM t")
         holder = driver.as_operation("apl-1/eu").apply("ALTER TABLE t ADD COLUMN k int")
-        with pytest.raises(EngineError) as refused:
-            driver.apply("CREATE INDEX ON t (a)", idempotency_key="later")
-    assert refused.value.reason == "TABLE_BUSY"
-    assert holder in refused.value.message
-    assert "apl-1/eu" in refused.value.message
+        refused = driver.service.apply(
+            driver.request("CREATE INDEX ON t (a)", idempotency_key="later"), driver.context
+        )
+    assert (refused.accepted, refused.apply_id) == (False, "")
+    assert (refused.conflict.table, refused.conflict.holder_external_id) == ("t", holder)
+    for word in (holder, "apl-1/eu", "TABLE_BUSY"):
+        assert word in refused.error_message
     driver.as_operation("apl-1/eu").wait(holder, "COMPLETED")
     driver.done("CREATE INDEX ON t (a)", idempotency_key="later")
 

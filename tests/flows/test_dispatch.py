@@ -399,6 +399,34 @@ def test_d17_a_refusal_of_a_key_that_started_nothing_is_definite_once_it_is_dead
     assert operation.dispatch_key in world.engines["A"].jobs.forbidden
 
 
+def test_a_busy_target_says_nothing_of_an_earlier_call(make_world: MakeWorld) -> None:
+    """The target may be taken by the very work that the earlier call began: under another key it would begin twice."""
+    world = make_world("A", offers_engine_service=False)
+    world.write("UPDATE deployments SET idempotent_dispatch = true, deduplicates = true")
+    busy = answer(
+        accepted=False, error_message="taken", conflict={"table": "orders", "holder_external_id": "A-1"}
+    )
+    world.engines["A"].script("Apply", lose_answer(), busy)
+    world.apply("A")
+    world.run(lambda: len(world.engines["A"].calls("Apply")) > 1)
+    assert world.state("A") == "uncertain"
+    world.pass_time(600.0)
+    world.sweep()
+    assert len(world.engines["A"].effects("apply")) == 1
+
+
+def test_a_busy_target_is_waited_for_once_the_earlier_key_is_dead(world: World) -> None:
+    busy = answer(
+        accepted=False, error_message="taken", conflict={"table": "orders", "holder_external_id": "A-0"}
+    )
+    world.engines["B"].script("Apply", fail("UNAVAILABLE"), busy)
+    world.apply("B")
+    world.run(lambda: world.operation("B").error_reason == "TARGET_BUSY")
+    assert world.state("B") == "pending"
+    world.run(lambda: world.state("B") == "running")
+    assert len(world.engines["B"].effects("apply")) == 1
+
+
 def test_d17_a_refused_resolve_is_no_verdict_either(world: World) -> None:
     """D17, G10: as long as nobody can ask, the operation stays retryable, then uncertain, never failed."""
     world.engines["A"].script("Apply", lose_answer())

@@ -3,9 +3,13 @@
 import pytest
 
 from tern.domain.identity import RemoteId
+from tern.domain.outcome import Ok, Unknown
 from tern.domain.states import State
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
-from tern.wire.translation import STATES, code_name, sample
+from tern.wire.looking import STATES, sample
+from tern.wire.outcomes import About
+from tern.wire.translation import code_name, read_progress
+from tests.wire.conftest import NAME, call_for
 
 RUNNING_WORDS = (
     "PENDING",
@@ -17,6 +21,10 @@ RUNNING_WORDS = (
     "VALIDATING_DEPLOY_REQUEST",
     "VALIDATING_BRANCH",
     "RECOVERING",
+    "CATCHING_UP",
+    "CHECKSUMMING",
+    "POST_CHECKSUM",
+    "FAILED_RETRYABLE",
 )
 
 
@@ -83,3 +91,23 @@ def test_codes_have_the_names_of_grpc() -> None:
         "CODE_17",
         "CODE_-1",
     ]
+
+
+def test_an_answer_for_another_operation_is_nobodys() -> None:
+    """G2. What an engine calls its own operations is its own matter."""
+    about = About("Progress", "us-east", NAME, RemoteId("R1"))
+
+    def read(operation: str) -> object:
+        answer = tern_v1.ProgressResponse(
+            apply_id="R1", state=tern_v1.STATE_RUNNING, apply_operation_id=operation
+        )
+        return read_progress(about, call_for("R1"), answer)
+
+    assert isinstance(read("apl-one/eu"), Unknown)
+    assert all(isinstance(read(operation), Ok) for operation in ("", str(NAME), "operation-17"))
+
+
+def test_the_word_of_an_engine_from_before_is_still_read() -> None:
+    """It called itself 100."""
+    answer = tern_v1.ProgressResponse.FromString(b"\x0a\x02R1\x10\x02\x18\x64")
+    assert sample(RemoteId("R1"), answer).state is State.RUNNING

@@ -10,8 +10,10 @@ bound to that one, and a call for any other is refused: a caller's mistake must 
 (`tern-fence`) are between Tern and an engine, and nobody's are taken here.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
@@ -22,49 +24,28 @@ from tern.domain.errors import NotFound, Refused, UsageError
 from tern.domain.identity import APPLY_ID, ApplyId, ScopeName
 from tern.domain.model import Action
 from tern.domain.selection import Selection
-from tern.domain.states import State
-from tern.doors.answers import Event, Progress, TableChange
+from tern.doors.answers import Progress
 from tern.doors.change import POSTGRES
 from tern.doors.door import FrontDesk
 from tern.doors.request import EnqueueRequest
 from tern.ports import Asked
 from tern.wire.control.adapter import Call, Rpc
+from tern.wire.control.showing import log_of, progress_of
 from tern.wire.control.tokens import Capability
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
+from tern.wire.numbering import WORDS, speaks_older_numbering
+from tern.wire.options import Wrong, read_options
 
 NAME: Final = tern_v1.DESCRIPTOR.services_by_name["Tern"].full_name
+VERSION = version("tern")
 USUAL_LOGS = 100
 MOST_LOGS = 500
 
-_STATES: Final[Mapping[State, Any]] = {
-    State.PENDING: tern_v1.STATE_PENDING,
-    State.RUNNING: tern_v1.STATE_RUNNING,
-    State.WAITING_FOR_CUTOVER: tern_v1.STATE_WAITING_FOR_CUTOVER,
-    State.CUTTING_OVER: tern_v1.STATE_CUTTING_OVER,
-    State.REVERT_WINDOW: tern_v1.STATE_REVERT_WINDOW,
-    State.REVERTING: tern_v1.STATE_REVERTING,
-    State.RESUMING: tern_v1.STATE_RECOVERING,
-    State.FAILED_RETRYABLE: tern_v1.STATE_PENDING,
-    # It may run, and it may not: the contract has no word for that, and this one claims no end.
-    State.UNCERTAIN: tern_v1.STATE_RECOVERING,
-    State.COMPLETED: tern_v1.STATE_COMPLETED,
-    State.FAILED: tern_v1.STATE_FAILED,
-    State.CANCELLED: tern_v1.STATE_CANCELLED,
-    State.REVERTED: tern_v1.STATE_REVERTED,
-    State.SKIPPED: tern_v1.STATE_CANCELLED,
-    State.STOPPED: tern_v1.STATE_STOPPED,
-}
 _CHANGE_TYPES: Final[Mapping[int, Action]] = {
     tern_v1.CHANGE_TYPE_OTHER: Action.OTHER,
     tern_v1.CHANGE_TYPE_CREATE: Action.CREATE,
     tern_v1.CHANGE_TYPE_ALTER: Action.ALTER,
     tern_v1.CHANGE_TYPE_DROP: Action.DROP,
-}
-_TYPE_NUMBERS: Final[Mapping[Action, Any]] = {
-    Action.CREATE: tern_v1.CHANGE_TYPE_CREATE,
-    Action.ALTER: tern_v1.CHANGE_TYPE_ALTER,
-    Action.DROP: tern_v1.CHANGE_TYPE_DROP,
-    Action.OTHER: tern_v1.CHANGE_TYPE_OTHER,
 }
 _Asked = TypeVar(
     "_Asked",
@@ -114,33 +95,30 @@ class Facade:
 
     def apply(self, request: tern_v1.ApplyRequest, call: Call) -> tern_v1.ApplyResponse:
         """A rollout to the one deployment that the target names."""
-        options = _Options(request.options)
-        if request.schema_files or request.target_shards:
-            what = "schema files and shards are not offered"
-            raise Refused(what, next_step="Send the statements in ddl_changes.", reason="NOT_OFFERED")
+        options = read_options(request.options, target=request.target, refuse=_option, reverts=True)
+        if request.target_shards or request.direct_execution.ByteSize():
+            what = "target_shards and direct_execution are not offered"
+            raise Refused(what, next_step="Leave them out.", reason="NOT_OFFERED")
         if not request.target:
             what = "the target is empty: it names one deployment"
             raise UsageError(what)
         known_as = _named(call)
         target = self._desk.deployment_of_target(request.environment, request.database, request.target)
-        behalf = f", on behalf of {request.caller}" if request.caller else ""
         asked = EnqueueRequest.read(
             {
-                # A plan's id is its maker's own; the changes say what it holds.
-                "plan": "" if request.ddl_changes else request.plan_id,
-                "changes": [_entry(each) for each in request.ddl_changes],
+                **self._change(request),
                 "database_type": request.type or POSTGRES,
                 "environment": request.environment,
                 "database": request.database,
                 "deployments": (target,),
                 "policy": {
-                    "cutover": "manual" if options.flag("defer_cutover") else "auto",
-                    "enable_revert": options.flag("enable_revert"),
+                    "cutover": "manual" if options.defer_cutover else "auto",
+                    "enable_revert": options.enable_revert,
                 },
                 "caller": call.caller,
-                "reason": f"Apply over {NAME}{behalf}",
+                "reason": f"Apply over {NAME}{_behalf(request.caller)}",
                 "key": request.idempotency_key,
-                "allow_unsafe": options.flag("allow_unsafe"),
+                "allow_unsafe": options.allow_unsafe,
             }
         )
         enqueued = self._desk.enqueue(replace(asked, known_as=known_as))
@@ -149,11 +127,45 @@ class Facade:
             self._check_operation(scope, call)
         return tern_v1.ApplyResponse(accepted=True, apply_id=enqueued.apply_id, apply_operation_id=str(scope))
 
+    def _change(self, request: tern_v1.ApplyRequest) -> Mapping[str, object]:
+        """What is to be applied. Clients of the contract send a plan's statements with its id, those on one table in
+        any order: of a plan that is kept here, its own order holds. Of another one, whose id is its maker's own, the
+        statements say all; but not in which order, where the plan's files travel with them.
+        """
+        changes = [_entry(each) for each in request.ddl_changes]
+        if not changes:
+            return {"plan": request.plan_id}
+        kept = self._desk.kept_plan(request.plan_id) if request.plan_id else None
+        if kept is not None:
+            said = Counter(
+                (str(each["namespace"] or "public"), each["table"], each["ddl"]) for each in changes
+            )
+            holds = Counter((each.namespace or "public", each.table_name, each.ddl) for each in kept.changes)
+            if said != holds:
+                what = f"the statements are not those of {request.plan_id}"
+                raise Refused(
+                    what, next_step="Plan again, or leave the plan's id out.", reason="PLAN_MISMATCH"
+                )
+            return {"plan": request.plan_id}
+        tables = Counter((each["namespace"], each["table"]) for each in changes)
+        if request.schema_files and max(tables.values()) > 1:
+            what = "several statements on one table come with schema_files, and their order can't be told"
+            why = (f"no plan {request.plan_id[:80]!a} is kept here, and the order that holds is a plan's",)
+            step = "Send them without schema_files, in the order in which they are to be executed."
+            raise Refused(what, why=why, next_step=step, reason="PLAN_UNKNOWN")
+        return {"changes": changes}
+
     def progress(self, request: tern_v1.ProgressRequest, call: Call) -> tern_v1.ProgressResponse:
         """How far an operation is, as far as Tern knows."""
-        known = self._desk.progress(self._scope(request.apply_id, "progress", call))
+        _refuse_older_numbering(request)
+        name = self._scope(request.apply_id, "progress", call)
+        self._check_named(name, request.apply_operation_id)
+        known = self._desk.progress(name)
         _check_environment(known, request.environment)
-        return _progress(request.apply_id, known)
+        answer = progress_of(request.apply_id, known)
+        # Echoed, so that whoever asked about one operation sees that the answer is about that one.
+        answer.apply_operation_id = request.apply_operation_id
+        return answer
 
     def logs(self, request: tern_v1.LogsRequest, call: Call) -> tern_v1.LogsResponse:
         """The newest lines of an operation's record."""
@@ -165,7 +177,7 @@ class Facade:
         events = self._desk.newest_events(
             ScopeName.parse(known.scope), min(request.limit or USUAL_LOGS, MOST_LOGS)
         )
-        return tern_v1.LogsResponse(apply_id=request.apply_id, logs=[_log(each) for each in events])
+        return tern_v1.LogsResponse(apply_id=request.apply_id, logs=[log_of(each) for each in events])
 
     def stop(self, request: tern_v1.StopRequest, call: Call) -> tern_v1.StopResponse:
         """Halts, resumably."""
@@ -177,6 +189,9 @@ class Facade:
 
     def cutover(self, request: tern_v1.CutoverRequest, call: Call) -> tern_v1.CutoverResponse:
         """Lets the application see the change."""
+        _refuse_older_numbering(request)
+        if request.apply_operation_id:
+            self._check_named(self._scope(request.apply_id, "cutover", call), request.apply_operation_id)
         line = self._ask(Verb.CUTOVER, request, call)
         return tern_v1.CutoverResponse(accepted=_is_taken(line), error_message=_words(line))
 
@@ -196,6 +211,7 @@ class Facade:
 
     def volume(self, request: tern_v1.VolumeRequest, call: Call) -> tern_v1.VolumeResponse:
         """How hard the engine may work."""
+        _refuse_older_numbering(request)
         before = self._desk.progress(self._scope(request.apply_id, Verb.VOLUME.value, call))
         line = self._ask(Verb.VOLUME, request, call, request.volume)
         return tern_v1.VolumeResponse(
@@ -208,13 +224,14 @@ class Facade:
     def health(self, _request: tern_v1.HealthRequest, _call: Call) -> tern_v1.HealthResponse:
         """`ok` while the database answers."""
         self._desk.check_health()
-        return tern_v1.HealthResponse(status="ok")
+        return tern_v1.HealthResponse(status="ok", version=VERSION)
 
     def _ask(self, verb: Verb, request: _Asked, call: Call, volume: int | None = None) -> ReceiptLine:
+        _refuse_older_numbering(request)
         name = self._scope(request.apply_id, verb.value, call)
         if request.environment:
             _check_environment(self._desk.progress(name), request.environment)
-        reason = f"{verb.value} over {NAME}"
+        reason = f"{verb.value} over {NAME}{_behalf(getattr(request, 'caller', ''))}"
         receipt = self._desk.ask(
             Asked(verb, name.apply_id, Selection((name.deployment,)), call.caller, reason, volume=volume)
         )
@@ -238,6 +255,13 @@ class Facade:
             unchanged = "Nothing was sent to any engine and nothing was written."
             raise Refused(what, why=why, unchanged=unchanged, reason="OPERATION_MISMATCH")
 
+    def _check_named(self, name: ScopeName, operation: str) -> None:
+        """apply_operation_id says which operation is meant; what its Apply was answered with is this one's."""
+        if operation not in {"", str(name), self._desk.known_as(name)}:
+            what = f"the call is for {operation[:200]}, not {name}"
+            unchanged = "Nothing was sent to any engine and nothing was written."
+            raise Refused(what, unchanged=unchanged, reason="OPERATION_MISMATCH")
+
     def _named_by(self, apply_id: str, verb: str) -> ScopeName:
         if not apply_id:
             what = "apply_id is empty, and an empty one could mean any"
@@ -250,26 +274,18 @@ class Facade:
         return self._desk.only_operation(ApplyId(apply_id), verb)
 
 
-class _Options:
-    """The options of the contract; one that is silently ignored would be a promise broken."""
+def _option(wrong: Wrong) -> Exception:
+    return UsageError(wrong.words) if wrong.is_offered else Refused(wrong.words, reason="NOT_OFFERED")
 
-    def __init__(self, given: Mapping[str, str]) -> None:
-        self._given = dict(given)
-        unknown = sorted(self._given.keys() - {"defer_cutover", "allow_unsafe", "enable_revert", "volume"})
-        if unknown:
-            what = f"the option {unknown[0]!a} is not known"
-            raise UsageError(what)
-        if "volume" in self._given:
-            what = "a volume is not offered at Apply; the call Volume sets it"
-            raise Refused(what, reason="NOT_OFFERED")
 
-    def flag(self, name: str) -> bool:
-        """Raises UsageError for what is neither true nor false."""
-        word = self._given.get(name, "false")
-        if word not in {"true", "false"}:
-            what = f"the option {name} is neither true nor false"
-            raise UsageError(what)
-        return word == "true"
+def _behalf(caller: str) -> str:
+    return f", on behalf of {caller[:200]}" if caller else ""
+
+
+def _refuse_older_numbering(request: Message) -> None:
+    named: str = getattr(request, "apply_id", "")
+    if speaks_older_numbering(request, names_something=named.startswith("apl-")):
+        raise UsageError(WORDS, reason="OLDER_NUMBERING")
 
 
 def _named(call: Call) -> str:
@@ -319,56 +335,3 @@ def _counted(answer: type[_Counted], field: str, line: ReceiptLine) -> _Counted:
     met = line.outcome is Outcome.ACCEPTED
     counts: dict[str, Any] = {field: int(met), "skipped_count": int(not met)}
     return answer(accepted=_is_taken(line), error_message=_words(line), **counts)
-
-
-def _progress(asked_for: str, known: Progress) -> tern_v1.ProgressResponse:
-    words = [known.summary]
-    if known.state is State.UNCERTAIN:
-        words.append("uncertain: nobody here can tell whether the engine did it")
-    if known.lost_contact:
-        words.append("lost contact: its engine does not answer")
-    metadata = {"operation": known.scope, "state": known.state.value}
-    if known.remote_id:
-        metadata["remote_id"] = known.remote_id
-    if known.sampled_age_s is not None:
-        metadata["sampled_age_s"] = f"{known.sampled_age_s:.1f}"
-    return tern_v1.ProgressResponse(
-        apply_id=asked_for,
-        state=_STATES[known.state],
-        engine=tern_v1.ENGINE_POSTGRES,
-        summary="; ".join(word for word in words if word),
-        error_message=known.error,
-        tables=[_table(each) for each in known.tables],
-        started_at=known.started_at.isoformat() if known.started_at else "",
-        completed_at=known.completed_at.isoformat() if known.completed_at else "",
-        volume=known.volume or 0,
-        metadata=metadata,
-    )
-
-
-def _table(table: TableChange) -> tern_v1.TableProgress:
-    return tern_v1.TableProgress(
-        namespace=table.namespace,
-        table_name=table.table,
-        ddl=table.ddl,
-        status=table.state,
-        rows_copied=table.rows_copied or 0,
-        rows_total=table.rows_total or 0,
-        percent_complete=table.percent,
-        eta_seconds=table.eta_s or 0,
-        progress_detail=table.detail,
-        change_type=_TYPE_NUMBERS[table.action],
-    )
-
-
-def _log(event: Event) -> tern_v1.ApplyLog:
-    return tern_v1.ApplyLog(
-        id=event.event_id,
-        level="info",
-        event_type=event.event,
-        source=event.who,
-        message=event.why,
-        old_state=event.before,
-        new_state=event.after,
-        created_at=event.at.isoformat(),
-    )

@@ -1,7 +1,8 @@
 """Errors over gRPC: the one shape with its stable reason, from a TernError to google.rpc.Status and back.
 
 ErrorInfo has the reason and, as metadata, what stayed unchanged and what to do next; each cause is a violation of a
-PreconditionFailure. Trailers have a limit of a few kilobytes, past which a client would see another error instead, so
+PreconditionFailure. The message says the same in one line, as far as it fits, because many clients decode no details.
+Trailers have a limit of a few kilobytes, past which a client would see another error instead, so
 long texts are cut.
 """
 
@@ -29,6 +30,7 @@ from tern.wire.control.tokens import UNAUTHENTICATED
 
 DOMAIN = "tern"
 LONGEST_WHAT = 400
+LONGEST_MESSAGE = 600
 LONGEST_WHY = 1_600
 LONGEST_LINE = 600
 
@@ -106,7 +108,7 @@ def status_of(error: TernError) -> grpc.Status:
     )
     status = status_pb2.Status(
         code=code_of(error).value[0],
-        message=_short(error.what, LONGEST_WHAT),
+        message=_short(_message(error), LONGEST_MESSAGE),
         details=[_packed(info), *([_packed(causes)] if error.why else [])],
     )
     made: grpc.Status = rpc_status.to_status(status)
@@ -122,12 +124,20 @@ def error_of(failed: grpc.Call) -> TernError:
         return _silent(code, message)
     kind = _KINDS.get(info.metadata.get("kind", ""), TernError)
     return kind(
-        message,
+        # Behind the reason stands what the details say as well.
+        message.partition(f" ({info.reason})")[0],
         why=why,
         unchanged=info.metadata.get("unchanged", ""),
         next_step=info.metadata.get("next", ""),
         reason=info.reason,
     )
+
+
+def _message(error: TernError) -> str:
+    """The reason comes early, because what is long is cut."""
+    causes = f": {'; '.join(error.why)}" if error.why else ""
+    step = f". {error.next_step}" if error.next_step else ""
+    return f"{_short(error.what, LONGEST_WHAT)} ({error.reason}){causes}{step}"
 
 
 def _details(failed: grpc.Call) -> tuple[error_details_pb2.ErrorInfo | None, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from tests.faults.planted import (
     clock,
+    contract,
     controls,
     dispatching,
     doors,
@@ -54,4 +55,5 @@ MUTANTS = (
     *lived.MUTANTS,
     *told.MUTANTS,
     *running.MUTANTS,
+    *contract.MUTANTS,
 )

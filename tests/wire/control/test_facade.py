@@ -16,8 +16,8 @@ from tern.domain.states import State
 from tern.ports import StorageUnavailable
 from tern.wire.control.server import ControlServer
 from tern.wire.generated.tern.v1 import tern_pb2 as tern_v1
+from tern.wire.looking import STATES
 from tern.wire.routing import EngineDirectory
-from tern.wire.translation import STATES
 from tern.wire.transport import Metadata
 from tests.doors.calling import ACT, DEADLINE_S, READ, Stubs, bearer, call, ended, refused
 from tests.wire.conftest import NAME, accepted, call_for, claim_on, deployment_at, scope_at
@@ -248,7 +248,16 @@ def test_an_apply_makes_one_and_its_key_the_same_one(world: World, stubs: Stubs)
         ({"options": {"allow_unsafe": "yes"}}, "INVALID_ARGUMENT", "USAGE"),
         ({"options": {"surprise": "1"}}, "INVALID_ARGUMENT", "USAGE"),
         ({"target_shards": ["a"]}, "UNIMPLEMENTED", "NOT_OFFERED"),
-        ({"schema_files": {"a": {}}}, "UNIMPLEMENTED", "NOT_OFFERED"),
+        ({"direct_execution": {"enabled": True}}, "UNIMPLEMENTED", "NOT_OFFERED"),
+        ({"options": {"branch": "b"}}, "UNIMPLEMENTED", "NOT_OFFERED"),
+        ({"options": {"defer_deploy": "true"}}, "UNIMPLEMENTED", "NOT_OFFERED"),
+        ({"options": {"target": "target-B"}}, "INVALID_ARGUMENT", "USAGE"),
+        ({"options": {"enable_revert": "true", "skip_revert": "true"}}, "INVALID_ARGUMENT", "USAGE"),
+        (
+            {"schema_files": {"a": {}}, "ddl_changes": [CHANGE, CHANGE], "plan_id": "plan-of-another"},
+            "FAILED_PRECONDITION",
+            "PLAN_UNKNOWN",
+        ),
         (
             {"ddl_changes": [{"table_name": "orders", "ddl": "ALTER TABLE orders DROP COLUMN x"}]},
             "FAILED_PRECONDITION",
