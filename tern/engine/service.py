@@ -121,8 +121,7 @@ class EngineService:
         except accept.BusyError as busy:
             # No error code: the contract's clients take every one of them for the end of the work.
             conflict = contract.ApplyConflict(table=busy.table.name, holder_external_id=busy.holder)
-            words = f"{busy.words} ({Reason.TABLE_BUSY})"
-            return contract.ApplyResponse(accepted=False, error_message=words, conflict=conflict)
+            return contract.ApplyResponse(accepted=False, error_message=busy.words, conflict=conflict)
         self._wake(job)
         return contract.ApplyResponse(
             accepted=True,

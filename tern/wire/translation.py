@@ -114,7 +114,7 @@ def sent_digest(request: tern_v1.ApplyRequest) -> str:
 def read_apply(about: About, answer: tern_v1.ApplyResponse) -> Outcome[RemoteId]:
     """The id that the engine gave to the work."""
     if not answer.accepted and answer.HasField("conflict"):
-        return about.refused(TARGET_BUSY, _busy_words(answer), "OK")
+        return Refused(_busy_words(answer), TARGET_BUSY, "OK")
     if not answer.accepted:
         return about.refused("NOT_ACCEPTED", answer.error_message or "the engine gives no reason", "OK")
     if not answer.apply_id.strip():
@@ -269,12 +269,12 @@ def _is_of_another(call: RemoteCall, operation: str) -> bool:
 
 
 def _busy_words(answer: tern_v1.ApplyResponse) -> str:
-    """Who holds the target, as far as it can be told, and what the engine says of it."""
-    conflict = answer.conflict
-    what = f"table {tidy(conflict.table, 200)}" if conflict.table else "its target"
-    holder = tidy(conflict.holder_external_id, 200)
-    words = f"{what} is held by {holder or 'other work'} there"
-    return f"{words}: {tidy(answer.error_message)}" if answer.error_message else words
+    """Who holds the target, as far as it can be told: the engine's own words, with the holder where they leave it out."""
+    said, holder = tidy(answer.error_message), tidy(answer.conflict.holder_external_id, 200)
+    if holder and holder not in said:
+        what = f"table {tidy(answer.conflict.table, 200)}" if answer.conflict.table else "it"
+        said = "; ".join(each for each in (f"{what} is held by {holder}", said) if each)
+    return f"its target is taken, says its engine: {said or 'other work is under way there'}"
 
 
 def _reason(words: str, *, given: bool) -> str:

@@ -145,7 +145,7 @@ def test_a_table_belongs_to_one_unfinished_job(
         )
     assert (refused.accepted, refused.apply_id) == (False, "")
     assert (refused.conflict.table, refused.conflict.holder_external_id) == ("t", holder)
-    for word in (holder, "apl-1/eu", "TABLE_BUSY"):
+    for word in (holder, "apl-1/eu", "running"):
         assert word in refused.error_message
     driver.as_operation("apl-1/eu").wait(holder, "COMPLETED")
     driver.done("CREATE INDEX ON t (a)", idempotency_key="later")

@@ -115,8 +115,8 @@ def test_a_busy_target_is_waited_for_and_its_holder_is_named(abroad: World, thei
     row = abroad.operation("abroad")
     assert (row.state, row.error_reason, row.answered_attempts) == ("pending", "TARGET_BUSY", 0)
     words = holds_of(abroad)[HoldKind.BACKOFF]
-    assert "table orders is held by theirs-0 there: orders is taken by dana" in words
-    assert "it is asked again" in words
+    said = "table orders is held by theirs-0; orders is taken by dana"
+    assert words == f"its target is taken, says its engine: {said}; it is asked again"
     for _ in range(12):
         abroad.pass_time(80.0)
         abroad.sweep()

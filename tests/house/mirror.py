@@ -100,7 +100,10 @@ ELSEWHERE = {
     "tests/test_exporter.py": "tern/store/counted tern/store/gauge",
     "tests/test_proving.py": "tern/domain/targets",
     "tests/test_view.py": "tern/facts tern/leftover tern/wave",
+    "tests/engine/test_foreign_clients.py": "tern/wire/numbering tern/wire/options tern/wire/per_table",
     "tests/wire/test_engine_client.py": "tern/wire/asking",
+    "tests/wire/test_translation.py": "tern/wire/looking",
+    "tests/wire/control/test_facade.py": "tern/wire/control/showing",
     "tests/wire/control/test_service.py": (
         "tern/wire/control/adapter tern/wire/control/asking tern/wire/control/words tern/wire/control/writing"
     ),

@@ -177,7 +177,7 @@ MUTANTS = (
         "G10",
         "a word without a meaning is taken for running",
         f"{FLOWS}poll.py -k without_a_meaning",
-        "tern/wire/translation.py",
+        "tern/wire/looking.py",
         "state=STATES.get(number),",
         "state=STATES.get(number, State.RUNNING),",
     ),
