@@ -269,7 +269,7 @@ def _is_of_another(call: RemoteCall, operation: str) -> bool:
 
 
 def _busy_words(answer: tern_v1.ApplyResponse) -> str:
-    """Who holds the target, as far as it can be told: the engine's own words, with the holder where they leave it out."""
+    """Who holds the target: the engine's own words, and the holder where they leave it out."""
     said, holder = tidy(answer.error_message), tidy(answer.conflict.holder_external_id, 200)
     if holder and holder not in said:
         what = f"table {tidy(answer.conflict.table, 200)}" if answer.conflict.table else "it"
