@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from tern.cli.checkup import CLOCK_SKEW_S, MISCONFIGURED, NEEDS_PERSON, Finding
+from tern.cli.checkup import CLOCK_SKEW_S, FRESH_SWEEP_S, MISCONFIGURED, NEEDS_PERSON, Finding
 from tern.cli.words import duration, one_line, plural
 from tern.domain.broker import BrokerState, dangers
 from tern.domain.canary import QUEUES
+from tern.domain.timing import OWN_SWEEP
+from tern.flows.sweep import RECONCILE
 from tern.ports import Ports
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def queues(ports: Ports) -> Iterator[Finding]:
             time.sleep(0.05)
     # Who has said nothing for that long may be gone, and its clock with it.
     last = {queue: each for queue, each in ports.store.canaries().items() if abs(each.age_s) < LASTING_S}
+    alone = "" if heard else _works_alone(ports)
     for queue in QUEUES:
         if queue in heard:
             yield Finding(f"queue {queue}", is_well=True, said=heard[queue])
@@ -65,8 +68,18 @@ def queues(ports: Ports) -> Iterator[Finding]:
         if queue in last and _is_wrong(last[queue]):
             # It may be there and not get through to the broker, to which its certificate is of another time.
             said = f"nobody answered within {CANARY_PATIENCE_S:g} s; who answered last has a wrong clock, see below"
-        yield Finding(f"queue {queue}", is_well=False, said=said, help=f"tern worker -Q {queue}")
+        step = f"tern worker -Q {queue}"
+        if alone:
+            said = f"nobody answered within {CANARY_PATIENCE_S:g} s; the worker {alone} is at work without the broker"
+            step = "Its log says why it hears nothing: the broker's address, password or certificate, or its own clock."
+        yield Finding(f"queue {queue}", is_well=False, said=said, help=step)
     yield clocks({answer.answered_by: answer for answer in last.values()}.values())
+
+
+def _works_alone(ports: Ports) -> str:
+    """The worker that swept last and on its own account; empty for none. Another one would not get through either."""
+    age_s, by = ports.store.seconds_since_sweep(RECONCILE)
+    return by.removeprefix(OWN_SWEEP) if age_s <= FRESH_SWEEP_S and by.startswith(OWN_SWEEP) else ""
 
 
 def clocks(answers: "Iterable[Answer]") -> Finding:

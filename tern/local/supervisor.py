@@ -232,6 +232,9 @@ def terminating_signals_raise() -> Iterator[None]:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         # Under nohup it is ignored on purpose.
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, leave)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        # They would end us without any cleaning up, and mean nothing here.
+        before[number] = signal.signal(number, signal.SIG_IGN)
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ from tern.cli import brokering, checkup
 from tern.domain.canary import QUEUES
 from tern.domain.control import Verb
 from tern.domain.silence import LONGEST_PAUSE_S, CallKind
+from tern.domain.timing import OWN_SWEEP
 from tern.engine.identity import EngineIdentity
 from tern.engine.server import serve
 from tern.flows.canary import answer
@@ -100,6 +101,21 @@ def test_a_queue_that_nobody_reads_is_named(world: World, tern: Tern, worker: se
     worker.remove("dispatch")
     done = tern("doctor", "--json")
     assert (done.code, unwell(done)) == (69, {"queue dispatch": "tern worker -Q dispatch"})
+
+
+def test_a_worker_that_hears_nothing_is_not_taken_for_a_missing_one(
+    world: World, tern: Tern, worker: set[str]
+) -> None:
+    """Its clock, or a certificate, keeps it from the broker, and it sweeps for itself: another would do no better."""
+    world.store.begin_sweep("reconcile", f"{OWN_SWEEP}host:7")
+    world.store.finish_sweep("reconcile", f"{OWN_SWEEP}host:7")
+    worker.clear()
+    found = findings(tern("doctor", "--json"))["queue dispatch"]
+    assert "the worker host:7 is at work without the broker" in found["said"]
+    assert "log" in found["next"]
+    # As long as one queue is heard, those that are not lack a reader.
+    worker.add("control")
+    assert unwell(tern("doctor", "--json"))["queue dispatch"] == "tern worker -Q dispatch"
 
 
 def test_an_old_answer_proves_nothing(world: World, tern: Tern, worker: set[str]) -> None:

@@ -197,6 +197,12 @@ def test_a_hangup_that_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+def test_what_means_nothing_here_ends_nothing() -> None:
+    with terminating_signals_raise():
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR2)
+
+
 def test_term_ends_the_block_like_an_interrupt() -> None:
     with pytest.raises(SystemExit, match="143"), terminating_signals_raise():
         signal.raise_signal(signal.SIGTERM)
