@@ -42,6 +42,14 @@ MUTANTS = (
     ),
     mutant(
         "G10",
+        "a call under way is taken for over by the deadline that Tern comes with",
+        f"{_G} -k deadline_that_is_set",
+        _GONE,
+        "unanswered_for_s=row.unanswered_for_s, deadline_s=deadline_s",
+        "unanswered_for_s=row.unanswered_for_s, deadline_s=10.0",
+    ),
+    mutant(
+        "G10",
         "a good sample that the version before wrote is overlooked",
         f"{_G} -k old_version",
         _GONE,
