@@ -131,7 +131,7 @@ MUTANTS = (
         "alarms",
         "an old answer counts as a reader of the queue",
         T_DOCTOR,
-        "tern/cli/checkup.py",
+        "tern/cli/brokering.py",
         "if answer.token == token or 0 <= answer.age_s < time.monotonic() - begun:",
         "if answer.token:",
     ),
