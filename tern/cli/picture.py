@@ -89,7 +89,8 @@ def picture(view: ApplyView, *, next_steps: bool = True, explains: bool = False)
     """The whole rollout. Where it explains, what needs a person is left out for nothing but its sheer number."""
     lines = [_title(view), _subtitle(view)]
     if view.facts.error_message and view.facts.state.is_settled:
-        lines.append(Text(f"  {key_first(one_line(view.facts.error_message))}", "red"))
+        where, colon, said = one_line(view.facts.error_message).partition(": ")
+        lines.append(Text(f"  {where}{colon}{key_first(said)}", "red"))
     blockers = list(_blockers(view, explains=explains))
     if blockers:
         lines += [Text(), *blockers]

@@ -74,8 +74,9 @@ def offers(deployment: Deployment) -> str:
 def listing(found: Sequence[Listed]) -> Iterator[Text]:
     """Each with what is known of it; of many one line each, what is odd about them first."""
     if len(found) <= FOLDED_ABOVE:
+        width = max((len(each.deployment.name) for each in found), default=0)
         for each in found:
-            yield from whole(each)
+            yield from whole(each, width)
         return
     signs = (LOST, HELD_UP, DRAINED, OPEN)
     counts = [(sign, sum(each.sign == sign for each in found)) for sign in signs]
@@ -87,10 +88,10 @@ def listing(found: Sequence[Listed]) -> Iterator[Text]:
     yield Text("tern deployments show NAME says all of one", "dim")
 
 
-def whole(each: Listed) -> Iterator[Text]:
+def whole(each: Listed, width: int = 0) -> Iterator[Text]:
     """All that is known of one: what it is, where, and each fact about it on a line of its own."""
     deployment = each.deployment
-    yield _line(each, len(deployment.name))
+    yield _line(each, max(width, len(deployment.name)))
     facts = [("address", deployment.address), ("target", deployment.target)]
     if deployment.labels:
         facts.append(("labels", _labels(deployment)))

@@ -9,7 +9,7 @@ from tern.blocking import outstanding_of
 from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
 from tern.cli.past import show_past
-from tern.cli.picture import console, hold_words, operation_line, picture, show, table_lines
+from tern.cli.picture import hold_words, operation_line, picture, show, table_lines
 from tern.cli.words import ago, duration, one_line
 from tern.domain.control import Delivery
 from tern.domain.drift import warnings
@@ -17,9 +17,6 @@ from tern.domain.moment import read_moment
 from tern.domain.subject import Subject
 from tern.facts import OperationRecord, WishFacts
 from tern.view import ApplyView, OperationView, apply_view
-
-MOST_OF_PLAN = 40
-"""So much of its first statement is shown however narrow the terminal is."""
 
 
 @click.command()
@@ -48,14 +45,12 @@ def get(subject: str, *, at: str, as_json: bool) -> None:
 
 
 def _with_change(view: ApplyView) -> list[Text]:
-    """The rollout, and below its title which plan and statement it is about: the rest is one command away."""
+    """The rollout, and below its title which plan and statement it is about: `tern plan show` has the whole of it."""
     lines = picture(view)
     statements = view.operations[0].record.tables if view.operations else ()
     if statements:
-        more = f"  (and {len(statements) - 1:,} more: tern plan show)" if len(statements) > 1 else ""
-        line = Text(f"  {view.facts.plan_id}: {one_line(statements[0].ddl)}", "dim")
-        line.truncate(max(MOST_OF_PLAN, console().width - len(more) - 1), overflow="ellipsis")
-        lines.insert(2, line.append(more, "dim"))
+        size = f" ({len(statements):,} statements)" if len(statements) > 1 else ""
+        lines.insert(2, Text(f"  {view.facts.plan_id}{size}: {one_line(statements[0].ddl)}", "dim"))
     return lines
 
 
