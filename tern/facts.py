@@ -8,6 +8,7 @@ from datetime import datetime
 
 from tern.domain.barrier import Refusals
 from tern.domain.control import Delivery, Verb
+from tern.domain.counting import plural
 from tern.domain.doubt import Doubt
 from tern.domain.drift import Foretold
 from tern.domain.effect import Effect, effect_of
@@ -18,6 +19,9 @@ from tern.domain.model import Action
 from tern.domain.outstanding import Outstanding, Silent
 from tern.domain.policy import Policy
 from tern.domain.states import ApplyState, State
+
+_BY_WORD = frozenset({"ENDED", "ENGINE_GONE"})
+"""The error_reason of what a person's word has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,11 @@ class TableFacts:
         return effect_of(self.state)
 
     @property
+    def known_error(self) -> str:
+        """Why it failed: some engines say so of the statement, and in what they say of its progress."""
+        return self.error or (self.detail if self.state == State.FAILED.value else "")
+
+    @property
     def done_percent(self) -> int:
         """How much of it is done; a completed statement is done whatever was counted last."""
         return 100 if self.state == State.COMPLETED.value else self.percent
@@ -64,7 +73,7 @@ class TableFacts:
             "rows_total": self.rows_total,
             "eta_s": self.eta_s,
             "detail": self.detail,
-            "error": self.error or None,
+            "error": self.known_error or None,
             "settled_by": self.settled_by or None,
         }
 
@@ -117,7 +126,7 @@ class CarriedOn:
             "has completed" if self.state is State.COMPLETED else f"is {self.state.value.replace('_', ' ')}"
         )
         if self.state.is_finished and self.state is not State.COMPLETED:
-            stands += f", with {done} of {len(self.effects)} statements done"
+            stands += f", with {done} of {plural(len(self.effects), 'statement')} done"
         return f"carried on by {self.by}, which {stands}"
 
     @property
@@ -191,6 +200,25 @@ class OperationRecord:
     """All that ever followed it directly, those that came to nothing included."""
     foretold: Foretold | None = None
     """What its engine said before the rollout began, where that strays or is missing."""
+    word_in_s: float = 0.0
+    """Until a person's word about it is taken: before that a call may still be answered, which is better."""
+
+    @property
+    def is_said_by_a_person(self) -> bool:
+        """Its error is what somebody gave for a reason who said what became of it, and no engine's word."""
+        return bool(self.error_message) and self.error_reason in _BY_WORD
+
+    @property
+    def known_error(self) -> str:
+        """What is known of its trouble; where it failed without a word, what is known of the statement that failed."""
+        if self.error_message or self.state is not State.FAILED:
+            return self.error_message
+        return next((table.known_error for table in self.tables if table.known_error), "")
+
+    @property
+    def error_words(self) -> str:
+        """The same, never a person's words for an engine's."""
+        return f"a person says: {self.error_message}" if self.is_said_by_a_person else self.known_error
 
     @property
     def carried_on_by(self) -> str | None:

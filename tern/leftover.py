@@ -3,14 +3,23 @@
 from collections.abc import Iterator
 
 from tern.domain.admission import AdmissionFacts, admit
-from tern.domain.control import Receipt, Verb
+from tern.domain.control import Delivery, Receipt, Verb
+from tern.domain.counting import named, plural, verb
 from tern.domain.effect import Effect, half_done
-from tern.domain.statement import OTHER_WORD, printed_statements
+from tern.domain.statement import TO_SAY, printed_statements
 from tern.domain.states import State
 from tern.facts import CarriedOn, OperationRecord
 
 _SHOWS = "shows what is left there, and how it is carried on; sends nothing"
 _SETTLED = frozenset({Effect.DONE, Effect.NOT_DONE})
+
+
+def _carries_on(scope: str, record: OperationRecord) -> tuple[str, str]:
+    """A rollout of what is left is refused under a drain, so what opens that comes first."""
+    if record.drained:
+        opens = f"lets new work begin there; then what is left is shown by: tern apply --rest-of {scope}"
+        return f"tern deployments undrain {record.deployment}", opens
+    return f"tern apply --rest-of {scope}", _SHOWS
 
 
 def way_of(carried: CarriedOn, scope: str) -> tuple[str, str]:
@@ -30,23 +39,22 @@ def ways_on(scope: str, record: OperationRecord, *, is_over: bool) -> Iterator[t
     if (carried := record.carried_on) is not None:
         if carried.leaves_more:
             # Nobody carries it on any more, whoever ended it: the target is half done, and so is this one's part.
-            yield (carried.words, *way_of(carried, scope))
+            yield (
+                carried.words,
+                *(way_of(carried, scope) if carried.is_in_doubt else _carries_on(scope, record)),
+            )
         return
     unknown = [number for number, table in enumerate(record.tables, 1) if table.effect is Effect.UNKNOWN]
     if unknown:
-        which = (
-            f"statement {unknown[0]}" if len(unknown) == 1 else f"statements {', '.join(map(str, unknown))}"
+        is_in = verb(len(unknown), "is in", "are in")
+        what = (
+            f"it is {record.state}, and nobody can tell whether {named('statement', unknown)} of it {is_in}"
         )
-        what = f"it is {record.state}, and nobody can tell whether {which} of it is in"
         command = f"tern resolve {scope} {printed_statements(unknown)} --reason '…'"
-        yield (
-            what,
-            command,
-            f"settles that ({Effect.DONE}, {OTHER_WORD}); then what is left can be carried on",
-        )
+        yield what, command, f"settles that: {TO_SAY}; then what is left can be carried on"
     elif has_a_rest(record, is_over=is_over):
         done = sum(table.effect is Effect.DONE for table in record.tables)
-        what = f"{record.state}, with {done} of {len(record.tables)} statements done"
+        what = f"{record.state}, with {done} of {plural(len(record.tables), 'statement')} done"
         if record.follow_ups:
             what += f"; carried on in vain by {', '.join(record.follow_ups)}"
         yield from ((what, *way) for way in ways_out(scope, record))
@@ -57,7 +65,7 @@ def ways_out(scope: str, record: OperationRecord) -> Iterator[tuple[str, str]]:
     if may_be_retried(record):
         yield f"tern retry {scope} --reason '…'", "tries all of it again: no engine gave it an id"
     if may_be_carried_on(record):
-        yield f"tern apply --rest-of {scope}", _SHOWS
+        yield _carries_on(scope, record)
 
 
 def has_a_rest(record: OperationRecord, *, is_over: bool) -> bool:
@@ -79,18 +87,17 @@ def may_be_carried_on(record: OperationRecord) -> bool:
 
 
 def needs_its_name(record: OperationRecord) -> bool:
-    """Whoever was to do it was cancelled, which somebody meant: its rest is carried on only where it is named."""
+    """Somebody meant that it is not done: its rest is carried on only where it is named."""
     last = record.state if record.carried_on is None else record.carried_on.state
-    return last in {State.CANCELLED, State.REVERTED}
+    left_behind = any(wish.verb is Verb.SKIP and wish.fate is Delivery.ACKNOWLEDGED for wish in record.wishes)
+    return last in {State.CANCELLED, State.REVERTED} or (last is State.SKIPPED and left_behind)
 
 
 def after_a_word(scope: str, record: OperationRecord) -> str:
     """What leads on once a person has said of statements of it whether they are in."""
     effects = [table.effect for table in record.tables]
     if unknown := [number for number, effect in enumerate(effects, 1) if effect is Effect.UNKNOWN]:
-        return (
-            f"Still unknown: tern resolve {scope} {printed_statements(unknown)} --reason '…' ({OTHER_WORD})"
-        )
+        return f"Still unknown: tern resolve {scope} {printed_statements(unknown)} --reason '…' ({TO_SAY})"
     if (carried := record.carried_on) is not None:
         return f"It is {carried.words}: {way_of(carried, scope)[0]}"
     if all(effect is Effect.DONE for effect in effects):

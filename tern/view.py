@@ -8,9 +8,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tern.blocking import Blocker, blockers_of_outstanding, blockers_of_silence
-from tern.domain.answer import PRINTED, fitting, other_answers
-from tern.domain.doubt import Doubt
+from tern.blocking import (
+    Blocker,
+    blocker_of_stopped,
+    blockers_of_outstanding,
+    blockers_of_silence,
+    blockers_of_uncertain,
+)
 from tern.domain.drift import Foretold
 from tern.domain.holds import ClearedBy, Hold, HoldKind
 from tern.domain.policy import OnFailure
@@ -125,6 +129,8 @@ class OperationView:
                 return all(hold.kind in _CLEARED_BY_TIME for hold in self.holds)
             case State.WAITING_FOR_CUTOVER:
                 return any(hold.kind is HoldKind.REFUSED and hold.until_s is not None for hold in self.holds)
+            case State.UNCERTAIN:
+                return self.record.word_in_s > 0
             case _:
                 return False
 
@@ -157,7 +163,7 @@ class OperationView:
             "sampled_age_s": _rounded(record.sampled_age_s),
             "lost_contact": self.lost_contact,
             "summary": record.summary,
-            "error": record.error_message or None,
+            "error": record.known_error or None,
             "error_reason": record.error_reason or None,
             "holds": [_hold_json(hold) for hold in self.holds],
             "outstanding": [each.as_json() for each in record.outstanding],
@@ -275,11 +281,11 @@ def _blockers(facts: ApplyFacts, operations: tuple[OperationView, ...]) -> Itera
         name = operation.deployment
         kinds = {hold.kind: hold for hold in operation.holds}
         if HoldKind.UNCERTAIN in kinds:
-            yield from _blockers_of_uncertain(operation)
+            yield from blockers_of_uncertain(operation.record, operation.scope)
         elif operation.state is State.WAITING_FOR_CUTOVER:
             yield from _blockers_of_waiting(operation, kinds)
-        elif operation.state is State.STOPPED and HoldKind.STOP in kinds and not facts.state.is_finished:
-            yield _blocker_of_stopped(operation)
+        elif operation.state is State.STOPPED and HoldKind.STOP in kinds:
+            yield blocker_of_stopped(operation.record, operation.scope)
         elif operation.state is State.PENDING:
             yield from _blockers_of_pending(operation)
         elif operation.waits_for_undrain:
@@ -291,9 +297,6 @@ def _blockers(facts: ApplyFacts, operations: tuple[OperationView, ...]) -> Itera
             is_over = facts.state.is_settled
             ways = ways_on(operation.scope, operation.record, is_over=is_over)
             yield from (Blocker(name, *way) for way in ways)
-        if operation.lost_contact:
-            words = operation.record.poll_error or "its engine does not answer"
-            yield Blocker(name, f"lost contact: {words}", f"tern deployments check {name}", "asks its engine")
 
 
 def _blockers_of_all(facts: ApplyFacts, operations: tuple[OperationView, ...]) -> Iterator[Blocker]:
@@ -301,33 +304,11 @@ def _blockers_of_all(facts: ApplyFacts, operations: tuple[OperationView, ...]) -
     failed = next((each for each in operations if each.state is State.FAILED), None)
     is_held = any(hold.kind is HoldKind.FAILURES for each in operations for hold in each.holds)
     if failed is not None and is_held and facts.policy.on_failure is OnFailure.PAUSE:
-        words = f"failed, and the rollout is paused: {failed.record.error_message or 'without a word'}"
+        words = (
+            f"failed, and the rollout is paused: {failed.record.error_words or 'its engine gave no reason'}"
+        )
         command = f"tern release {facts.apply_id} --reason '…'"
         yield Blocker(failed.deployment, words, command, "lets the others go on, until the next failure")
-
-
-def _blockers_of_uncertain(operation: OperationView) -> Iterator[Blocker]:
-    """The answers that fit now; and where its id turned out to be other work's, how to halt that."""
-    name, record = operation.deployment, operation.record
-    what = f"uncertain: {record.error_message or 'nobody here can tell whether the engine did it'}"
-    fit = fitting(has_remote_id=record.remote_id is not None, doubt=record.doubt)
-    command = f"tern resolve {operation.scope} --as {PRINTED} --reason '…'"
-    yield Blocker(name, what, command, f"tells Tern what you found at the engine: say {other_answers(fit)}")
-    if record.remote_id and record.doubt is Doubt.FOREIGN:
-        command = f"tern stop {operation.scope} --although-foreign={record.remote_id} --reason '…'"
-        words = f"stops the job {record.remote_id} there, which is other work"
-        yield Blocker(name, "its engine has other work under its id", command, words)
-
-
-def _blocker_of_stopped(operation: OperationView) -> Blocker:
-    """A start is refused under a drain, so what opens that is named first."""
-    name, command = operation.deployment, f"tern start {operation.scope} --reason '…'"
-    if operation.record.drained:
-        opens = f"opens it; then it is resumed with: {command}"
-        return Blocker(
-            name, "stopped, and its deployment is drained", f"tern deployments undrain {name}", opens
-        )
-    return Blocker(name, "stopped", command, "resumes it where it was stopped")
 
 
 def _blockers_of_waiting(operation: OperationView, kinds: Mapping[HoldKind, Hold]) -> Iterator[Blocker]:

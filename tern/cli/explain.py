@@ -9,20 +9,21 @@ from rich.text import Text
 from tern.blocking import outstanding_of
 from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
-from tern.cli.picture import details, hold_words, picture, show, sign_of, ways_of_all
+from tern.cli.picture import details, hold_words, picture, show, sign_of
 from tern.cli.show import operation_picture
 from tern.cli.words import SET_BACK, duration, one_line, plural
 from tern.domain.holds import ClearedBy, Hold, HoldKind
 from tern.domain.states import State
 from tern.domain.subject import Subject
-from tern.leftover import way_of, ways_out
 from tern.view import ApplyView, OperationView, apply_view
+from tern.ways import as_json as ways_as_json
+from tern.ways import ways_of, ways_of_all
 
 MOST_NAMED = 6
-_LEGEND: Mapping[ClearedBy, str] = {
-    ClearedBy.FIX: "you can change it",
-    ClearedBy.WAIT: "it clears by itself",
-    ClearedBy.ASK: "somebody else must",
+LEGEND: Mapping[ClearedBy, str] = {
+    ClearedBy.FIX: "a command below moves it",
+    ClearedBy.WAIT: "it goes away by itself",
+    ClearedBy.ASK: "whoever looks after that has to move it",
 }
 
 
@@ -50,17 +51,23 @@ def _json(view: ApplyView, chosen: tuple[OperationView, ...]) -> dict[str, objec
         "apply_id": view.facts.apply_id,
         "state": view.facts.state.value,
         "headline": view.headline,
-        "operations": [operation.as_json() for operation in chosen],
+        "operations": [
+            {**operation.as_json(), "ways": ways_as_json(ways_of(view, operation))} for operation in chosen
+        ],
         "blockers": [blocker.as_json() for blocker in view.blockers if blocker.deployment in names],
     }
 
 
 def _verdict(view: ApplyView, operation: OperationView) -> Iterator[Text]:
-    """One sentence, and the commands that lead on."""
+    """One sentence, and every command that leads on."""
     if operation.state.is_finished:
         yield from _of_one_that_is_over(view, operation)
     elif operation.holds:
-        yield Text(f"  {plural(len(operation.holds), 'reason')} above: each says who can clear it.")
+        yield Text(f"  {plural(len(operation.holds), 'reason')} above.")
+        marks = dict.fromkeys(hold.cleared_by for hold in operation.holds)
+        yield Text(
+            "  " + "   ".join(f"{mark.value}: {LEGEND[mark]}" for mark in ClearedBy if mark in marks), "dim"
+        )
     elif operation.moves_by_itself and operation.state is not State.PENDING:
         says = "; above is what its engine says" if operation.under_way and operation.under_way.detail else ""
         yield Text(f"  Tern holds nothing back{says}.")
@@ -73,31 +80,24 @@ def _verdict(view: ApplyView, operation: OperationView) -> Iterator[Text]:
             yield Text(f"  Nothing holds it: the next free worker takes it{waited}.")
     # Each with what it is about stands above.
     shown = {command for each in outstanding_of(operation.record) for command, _ in each.ways}
-    for blocker in view.blockers:
-        if blocker.deployment == operation.deployment and blocker.command not in shown:
-            yield Text(f"  {blocker.command}", "bold")
-            yield Text(f"    {blocker.consequence}", "dim")
+    for command, consequence in ways_of(view, operation):
+        if command not in shown:
+            yield Text(f"  {command}", "bold")
+            yield Text(f"    {one_line(consequence)}", "dim")
 
 
 def _of_one_that_is_over(view: ApplyView, operation: OperationView) -> Iterator[Text]:
-    """How it ended, who has it now, and what a person can do about it; what needs one follows by itself."""
+    """How it ended, and who has it now; what a person can do about it follows."""
     record, state = operation.record, operation.state.value
-    needed = {blocker.command for blocker in view.blockers if blocker.deployment == operation.deployment}
-    ways = [way for way in ways_out(operation.scope, record) if way[0] not in needed]
     if record.open_wishes:
         asked = ", ".join(f"a {wish.verb}" for wish in record.open_wishes)
         yield Text(f"  It is {state}; {asked} of it is on its way.")
-    elif ways or needed:
+    elif any(not command.startswith("tern get ") for command, _ in ways_of(view, operation)):
         yield Text(f"  It is {state}; nothing moves it by itself any more.")
     else:
         yield Text(f"  It is {state}; nothing moves it any more.")
     if (carried := record.carried_on) is not None:
         yield Text(f"  It is {one_line(carried.words)}.")
-        if not carried.leaves_more:
-            ways.insert(0, way_of(carried, operation.scope))
-    for command, consequence in ways:
-        yield Text(f"  {command}", "bold")
-        yield Text(f"    {consequence}", "dim")
 
 
 def _of_what_is_over(view: ApplyView) -> Iterator[Text]:
@@ -114,8 +114,8 @@ def _of_what_is_over(view: ApplyView) -> Iterator[Text]:
     elif view.blockers:
         yield Text(f"  {view.headline}; nothing moves by itself: above is what needs you.")
     else:
-        yield Text(f"  {view.headline}; nothing waits for anything.")
-    if len(failed) > 1:
+        yield Text(f"  {view.headline}; it is over, and nothing moves it any more.")
+    if len(failed) > 1 or not view.blockers:
         for command, consequence in ways_of_all(view):
             yield Text(f"  {command}", "bold")
             yield Text(f"    {consequence}, of all at once", "dim")
@@ -151,7 +151,7 @@ def _reasons(view: ApplyView) -> Iterator[Text]:
         more = f" and {len(operations) - MOST_NAMED:,} more" if len(operations) > MOST_NAMED else ""
         yield Text(f"       {names}{more}", "dim")
     marks = dict.fromkeys(key[1] for key in held)
-    yield Text("  " + "   ".join(f"{mark.value}: {_LEGEND[mark]}" for mark in order if mark in marks), "dim")
+    yield Text("  " + "   ".join(f"{mark.value}: {LEGEND[mark]}" for mark in order if mark in marks), "dim")
 
 
 def _same_for_many(hold: Hold, operation: OperationView) -> str:

@@ -31,9 +31,9 @@ from tern.domain.effect import Effect
 from tern.domain.holds import Hold, HoldKind
 from tern.domain.states import ApplyState, State
 from tern.facts import CarriedOn, OperationRecord, TableFacts
-from tern.leftover import has_a_rest, may_be_retried, needs_its_name
 from tern.view import ApplyView, OperationView
 from tern.wave import WaveView
+from tern.ways import may_be_stopped, ways_of_all, ways_of_stopped
 
 FOLDED_ABOVE = 20
 MOST_BLOCKERS = 4
@@ -145,9 +145,9 @@ def _known(operation: OperationView, *, brief: bool) -> str:
             if operation.holds:
                 first, more = operation.holds[0], len(operation.holds) - 1
                 return one_line(hold_words(first, record)) + (f" (and {more} more)" if more else "")
-            return "its turn" if operation.state is State.PENDING else one_line(record.error_message)
+            return "its turn" if operation.state is State.PENDING else one_line(record.error_words)
         case State.FAILED | State.UNCERTAIN:
-            return key_first(one_line(record.error_message))
+            return key_first(one_line(record.error_words))
         case State.COMPLETED:
             rows = "" if operation.rows_copied is None else f"about {count(operation.rows_copied)} rows, "
             return f"{rows}took {duration(record.worked_s)}" if record.worked_s is not None else ""
@@ -310,20 +310,19 @@ def _next_steps(view: ApplyView) -> list[Text]:
     steps: list[tuple[str, str]] = []
     match view.facts.state:
         case ApplyState.COMPLETED:
-            steps.append((f"tern logs {apply_id}", "who did what, and when"))
+            steps.append((f"tern logs {apply_id}", "what happened, and when"))
         case ApplyState.FAILED:
             steps.append((f"tern explain {apply_id}", "what failed, and what can be done"))
             steps += ways_of_all(view)
         case ApplyState.STOPPED:
-            stopped = [each for each in view.operations if each.state is State.STOPPED]
-            if drained := [each.deployment for each in stopped if each.record.drained]:
-                steps.append((f"tern deployments undrain {' '.join(drained)}", "lets them be started again"))
-            steps.append((f"tern start {apply_id} --all --reason '…'", "resumes every stopped deployment"))
+            steps += ways_of_stopped(view)
         case ApplyState.CANCELLED | ApplyState.REVERTED:
-            steps.append((f"tern logs {apply_id}", "who did what, and when"))
+            steps.append((f"tern logs {apply_id}", "what happened, and when"))
+            steps += ways_of_all(view)
         case _ if view.exit_code is None:
             steps.append((f"tern watch {apply_id}", "follows it; Ctrl-C leaves the rollout alone"))
-            steps.append((f"tern stop {apply_id} --reason '…'", "halts it; it can be resumed"))
+            if may_be_stopped(view):
+                steps.append((f"tern stop {apply_id} --reason '…'", "halts it; it can be resumed"))
         case _:
             steps.append((f"tern explain {apply_id}", "all reasons at once"))
     steps += _follow_ups(view)
@@ -331,16 +330,6 @@ def _next_steps(view: ApplyView) -> list[Text]:
     return [
         Text.assemble("  ", (command.ljust(width), "bold"), (f"   {what}", "dim")) for command, what in steps
     ]
-
-
-def ways_of_all(view: ApplyView) -> Iterator[tuple[str, str]]:
-    """The commands that lead on from everything that failed at once."""
-    if any(may_be_retried(each.record) for each in view.operations):
-        command = f"tern retry {view.facts.apply_id} --state failed --reason '…'"
-        yield command, "tries again what no engine gave an id"
-    left = [each.record for each in view.operations if has_a_rest(each.record, is_over=True)]
-    if not all(map(needs_its_name, left)):
-        yield f"tern apply --rest-of {view.facts.apply_id}", "shows what is left; sends nothing"
 
 
 def _follow_ups(view: ApplyView) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """`tern resolve`: a person who looked says what became of uncertain operations."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -11,6 +11,7 @@ from tern.cli.envelope import json_option, write_document
 from tern.cli.receipt import EXIT_CODES
 from tern.cli.selection import expect_option, read_selection, selection_options
 from tern.cli.words import one_line
+from tern.domain.answer import CONSEQUENCES, GONE
 from tern.domain.command import resolve_command
 from tern.domain.control import Receipt, ReceiptLine
 from tern.domain.ending import Ending, exit_code
@@ -23,26 +24,6 @@ from tern.ports import Answered, Ports, Resolved
 from tern.view import apply_view
 
 ASK_AGAIN_S = 0.2
-
-CONSEQUENCES: Mapping[Resolved, str] = {
-    Resolved.NOT_STARTED: "it waits for its turn again; the old key is never used again",
-    Resolved.ENDED: "it counts as failed",
-    Resolved.COMPLETED: "it counts as completed, by your word; its progress stays as it was last seen",
-    Resolved.REMOTE_ID: "it is followed by that remote id from now on",
-    Resolved.REPEAT_APPLY: "the same dispatch is repeated, with the same key",
-    Resolved.SAME_WORK: "what its engine says of its remote id counts again",
-}
-
-
-_OUTSTANDING = (
-    "what was sent stays outstanding there, and nothing is sent to that target before it is settled"
-)
-GONE: Mapping[Resolved, str] = {
-    Resolved.ENDED: f"it counts as failed; {_OUTSTANDING}",
-    Resolved.COMPLETED: f"it counts as completed, by your word; {_OUTSTANDING}",
-    Resolved.NOT_STARTED: f"it counts as failed, and is not sent again; {_OUTSTANDING}",
-}
-"""What the same words come to where the engine is gone."""
 
 
 @click.command(epilog=EXIT_CODES)

@@ -13,6 +13,7 @@ from tern.cli.picture import hold_words, operation_line, picture, show, table_li
 from tern.cli.words import ago, duration, one_line
 from tern.domain.control import Delivery
 from tern.domain.drift import warnings
+from tern.domain.holds import Hold
 from tern.domain.moment import read_moment
 from tern.domain.subject import Subject
 from tern.facts import OperationRecord, WishFacts
@@ -57,7 +58,7 @@ def _with_change(view: ApplyView) -> list[Text]:
 def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:
     """One operation with everything that is known about it."""
     record = operation.record
-    lines = [Text(operation.scope, "bold"), operation_line(operation, len(operation.deployment), brief=True)]
+    lines = [Text(operation.scope, "bold"), _headline(operation)]
     facts = [
         ("place", f"{record.position + 1} of {len(view.operations)} in the order"),
         *([("wave", str(record.wave))] if record.wave else []),
@@ -76,7 +77,7 @@ def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:
     if record.volume is not None:
         facts.append(("volume", str(record.volume)))
     if record.error_message:
-        facts.append(("says", one_line(record.error_message)))
+        facts.append((_whose(record), one_line(record.error_message)))
     if operation.lost_contact:
         facts.append(("contact", f"lost after {record.poll_failures} tries: {one_line(record.poll_error)}"))
     # What came to nothing stays to be seen until somebody asks again: its words may say what helps.
@@ -87,11 +88,39 @@ def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:
     lines += [Text.assemble((f"    {name:<14}", "dim"), value) for name, value in facts]
     lines += [Text(), *table_lines(record.tables, 4)]
     lines += [
-        Text.assemble((f"    {hold.cleared_by.value:<6}", "bold"), one_line(hold_words(hold, record)))
+        Text.assemble((f"    {hold.cleared_by.value:<6}", "bold"), one_line(_once(hold, record)))
         for hold in operation.holds
     ]
     lines += _outstanding(record)
     return lines
+
+
+def _headline(operation: OperationView) -> Text:
+    """Without what stands in full below it: an error, and what holds it."""
+    record = operation.record
+    line = operation_line(operation, len(operation.deployment), brief=True)
+    for told in (record.error_words, operation.holds[0].detail if operation.holds else ""):
+        if told and line.plain.endswith(one_line(told)):
+            line.right_crop(len(one_line(told)))
+            line.rstrip()
+    return line
+
+
+def _whose(record: OperationRecord) -> str:
+    """Whose words they are: a person's are never shown as an engine's."""
+    if record.is_said_by_a_person:
+        return "a person says"
+    return "engine says" if record.error_reason == "ENGINE_FAILED" else "why"
+
+
+def _once(hold: Hold, record: OperationRecord) -> str:
+    """A reason without the words that stand above it already."""
+    words = hold_words(hold, record)
+    for told in filter(None, (record.error_message, record.poll_error)):
+        words = words.replace(f" ({told})", "")
+        if words.startswith(told):
+            words = f"nobody here can tell what became of it; above is why{words.removeprefix(told)}"
+    return words
 
 
 def _outstanding(record: OperationRecord) -> Iterator[Text]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tern.cli import symbols
+from tern.domain import counting
 from tern.domain.contact import Contact
 from tern.domain.silence import CallKind, Silence
 from tern.domain.states import ApplyState, State
@@ -61,6 +62,8 @@ APPLY_SIGNS: Mapping[ApplyState, Sign] = {
 }
 
 
+plural = counting.plural
+
 SET_BACK = "the clock was set back"
 """What is said of an age below zero: it was written before the database's clock was set back."""
 
@@ -115,11 +118,6 @@ def key_first(said: str) -> str:
         return said
     rest = f"{said[: found.start()].rstrip(' .')} {said[found.end() :].strip(' .')}".strip()
     return f"{found[0]}: {rest}" if rest else found[0]
-
-
-def plural(number: int, thing: str) -> str:
-    """`1 deployment`, `3 deployments`."""
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def contact_words(contact: Contact) -> str:

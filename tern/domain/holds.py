@@ -8,12 +8,13 @@ from enum import StrEnum
 
 from tern.domain.barrier import Refusals, asks_again_in_s, is_its_turn
 from tern.domain.budget import counted_failures, is_spent, strict_room
+from tern.domain.counting import plural, verb
 from tern.domain.doubt import Doubt, held_words
 from tern.domain.opening import bakes_for_s, free_slots, waves_before
 from tern.domain.outstanding import Outstanding
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy
 from tern.domain.states import State
-from tern.domain.tally import UNDER_WAY, UNPASSED, Group, Tally
+from tern.domain.tally import COPYING, UNDER_WAY, UNPASSED, Group, Tally
 from tern.domain.timing import LOST_CONTACT_AFTER
 
 
@@ -193,9 +194,7 @@ def holds_all_behind(policy: Policy, wave: int, found: tuple[Hold, ...]) -> bool
 
 def _gates(facts: OperationFacts) -> Iterator[Hold]:
     if facts.stop_in_force is not None:
-        words = f"an operator's {facts.stop_in_force} covers it"
-        words += "; `tern start` supersedes a stop" if facts.stop_in_force == "stop" else ""
-        yield Hold(HoldKind.STOP, words, ClearedBy.FIX)
+        yield Hold(HoldKind.STOP, f"an operator's {facts.stop_in_force} covers it", ClearedBy.FIX)
     yield from _target(facts)
     yield from _outstanding(facts)
     yield from _claim(facts)
@@ -204,8 +203,7 @@ def _gates(facts: OperationFacts) -> Iterator[Hold]:
 def _outstanding(facts: OperationFacts) -> Iterator[Hold]:
     """Something was sent to its target that nobody follows: before that is settled nothing begins there (G4, G13)."""
     if facts.outstanding is not None:
-        ways = "".join(f"; `{command}` {words}" for command, words in facts.outstanding.ways)
-        yield Hold(HoldKind.OUTSTANDING, f"{facts.outstanding.words}{ways}", ClearedBy.FIX)
+        yield Hold(HoldKind.OUTSTANDING, facts.outstanding.words, ClearedBy.FIX)
 
 
 def _target(facts: OperationFacts) -> Iterator[Hold]:
@@ -232,8 +230,7 @@ def _drained(facts: OperationFacts) -> Iterator[Hold]:
     """No new work begins there; what runs goes on."""
     if facts.drained:
         by = f" by {facts.drained_by}" if facts.drained_by else ""
-        words = f"its deployment is drained{by}; `tern deployments undrain` opens it"
-        yield Hold(HoldKind.DRAINED, words, ClearedBy.ASK)
+        yield Hold(HoldKind.DRAINED, f"its deployment is drained{by}: no new work begins there", ClearedBy.ASK)
 
 
 def _backoff(facts: OperationFacts) -> Iterator[Hold]:
@@ -247,7 +244,8 @@ def _backoff(facts: OperationFacts) -> Iterator[Hold]:
 
 def _pause(facts: OperationFacts) -> Iterator[Hold]:
     if facts.pauses_s > 0:
-        words = f"its engine left {facts.unanswered} dispatches in a row without an answer; the next waits a little"
+        dispatches = plural(facts.unanswered, "dispatch", "dispatches")
+        words = f"its engine left {dispatches} in a row without an answer; the next waits a little"
         yield Hold(HoldKind.SILENT, words, ClearedBy.WAIT, facts.pauses_s)
 
 
@@ -260,7 +258,7 @@ def _silence(facts: OperationFacts) -> Iterator[Hold]:
         since = (
             f"for {facts.silent_for_s:.0f} s" if facts.silent_for_s >= 0 else "since the clock was set back"
         )
-    words = f"its engine has not answered {since}, {facts.silent_looks} looks in a row"
+    words = f"its engine has not answered {since}, {plural(facts.silent_looks, 'try', 'tries')} in a row"
     words += f" ({facts.error})" if facts.error else ""
     lost = facts.silent_looks >= LOST_CONTACT_AFTER
     yield Hold(HoldKind.SILENT, words, ClearedBy.ASK if lost else ClearedBy.WAIT)
@@ -275,14 +273,26 @@ def _rollout(policy: Policy, facts: OperationFacts) -> Iterator[Hold]:
     if _is_full(facts, strict_room(policy, tally, wave)):
         yield _strict(policy, tally, wave)
     if missing := waves_before(tally, wave):
-        words = f"{missing} of earlier waves are not through: {_first(facts)} comes before it"
+        is_not = verb(missing, "is", "are")
+        words = f"{missing} of earlier waves {is_not} not through: {_first(facts)} comes before it"
         yield _in_the_way(HoldKind.WAVE, words, tally, lambda group: group.wave < wave)
     elif (left := bakes_for_s(policy, tally, wave)) > 0:
         yield Hold(HoldKind.BAKE, "the wave before it is through and bakes", ClearedBy.WAIT, left)
     yield from _order(policy, facts)
     if policy.copy is not Copy.ROLLING and _is_full(facts, free_slots(policy, tally, wave)):
-        words = f"{policy.rules(wave).max_parallel} may copy at once, and none of these slots is free for it"
-        yield Hold(HoldKind.SLOTS, words, ClearedBy.WAIT)
+        yield Hold(HoldKind.SLOTS, _slots(policy, facts), ClearedBy.WAIT)
+
+
+def _slots(policy: Policy, facts: OperationFacts) -> str:
+    """Who has the slots. One that nobody uses yet is kept for those who come first, and is not said to be taken."""
+    most = policy.rules(facts.wave).max_parallel or 0
+    own = facts.tally.within(facts.wave)
+    copying = own.count(*COPYING)
+    words = [f"{copying} {verb(copying, 'does', 'do')} now"] if copying else []
+    words += [f"{own.admitted} {verb(own.admitted, 'is', 'are')} next"] if own.admitted else []
+    if copying + own.admitted < most:
+        words.append("others of its wave come before it")
+    return f"{most} may copy at once: {', '.join(words)}"
 
 
 def _is_full(facts: OperationFacts, room: int | None) -> bool:
@@ -295,7 +305,7 @@ def _is_full(facts: OperationFacts, room: int | None) -> bool:
 def _spent(policy: Policy, tally: Tally) -> Hold:
     failed = tally.count(State.FAILED)
     if policy.on_failure is OnFailure.PAUSE:
-        words = f"{failed} failed, more than are borne: the rollout is paused; `tern release` opens it once"
+        words = f"{failed} failed, more than are borne: the rollout is paused until somebody releases it"
     else:
         words = f"{failed} failed, more than are borne: the rollout is halted"
     return Hold(HoldKind.FAILURES, words, ClearedBy.FIX)
@@ -362,8 +372,7 @@ def _cutover(policy: Policy, facts: OperationFacts) -> Iterator[Hold]:
     if "cutover" in facts.wished or not policy.defers_cutover:
         return
     if is_spent(policy, facts.tally):
-        words = f"{_spent(policy, facts.tally).detail}; an explicit `tern cutover` leads out as well"
-        yield Hold(HoldKind.FAILURES, words, ClearedBy.FIX)
+        yield _spent(policy, facts.tally)
     elif policy.cutover is Cutover.MANUAL:
         yield Hold(HoldKind.CUTOVER, "it is ready; a person says when it cuts over", ClearedBy.FIX)
     elif facts.refusals.count and in_turn:
@@ -371,8 +380,9 @@ def _cutover(policy: Policy, facts: OperationFacts) -> Iterator[Hold]:
 
 
 def _refused(refusals: Refusals) -> Hold:
-    words = f"its engine refused the cutover {refusals.count} times ({refusals.words or 'without a reason'})"
+    times = plural(refusals.count, "time")
+    words = f"its engine refused the cutover {times} ({refusals.words or 'without a reason'})"
     again_s = asks_again_in_s(refusals)
     if again_s is None:
-        return Hold(HoldKind.REFUSED, f"{words}; `tern cutover` asks once more", ClearedBy.FIX)
+        return Hold(HoldKind.REFUSED, words, ClearedBy.FIX)
     return Hold(HoldKind.REFUSED, words, ClearedBy.WAIT, max(0.0, again_s))

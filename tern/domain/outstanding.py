@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
+from tern.domain.counting import plural
 from tern.domain.errors import Refused as WordRefused
 from tern.domain.identity import ScopeName
 from tern.domain.model import (
@@ -72,7 +73,7 @@ class Silent:
     @property
     def words(self) -> str:
         """How long it has been silent."""
-        return f"{self.tries} tries in {max(0.0, self.for_s):.0f} s without a usable answer"
+        return f"{plural(self.tries, 'try', 'tries')} in {max(0.0, self.for_s):.0f} s without a usable answer"
 
 
 def refuse_unless_gone(name: ScopeName, silent: Silent) -> None:
@@ -249,7 +250,8 @@ class Outstanding:
         if not self.looks:
             return "nobody has looked yet"
         if self.silent_looks or not self.last_seen:
-            return f"its engine has left {self.silent_looks} looks in a row without an answer"
+            tries = plural(self.silent_looks, "try", "tries")
+            return f"its engine has left {tries} in a row without an answer"
         return f"its engine says {self.last_seen}"
 
     @property
@@ -274,10 +276,11 @@ class Outstanding:
         asks = "asks whether an engine answers there"
         if self.now_at and self.now_at != self.address:
             asks = f"asks the engine that is at {self.now_at} now; {self.address} is looked at by itself"
-        check = (f"tern deployments check {self.deployment}", asks)
-        settle = (
-            f"tern deployments settle {self.deployment} --reason '…'",
-            "says, once an engine answers at this target, that nothing of it can act any more",
+        settles = f"tern deployments settle {self.deployment} --reason '…'"
+        settle = (settles, "says that nothing of it can act any more")
+        check = (
+            f"tern deployments check {self.deployment}",
+            f"{asks}; once one answers, {settles} says that nothing of it can act any more",
         )
         if self.is_doubted:
             same = (
@@ -290,7 +293,8 @@ class Outstanding:
             return (cancel,) if not self.cancel_asked else ()
         if self.last_seen and self.is_own and not self.silent_looks:
             return (settle,)
-        return (check, settle)
+        # A word is taken only beside an engine that answers.
+        return (check,)
 
     def as_json(self) -> dict[str, object]:
         """For `--json`."""
@@ -307,6 +311,8 @@ class Outstanding:
             "silent_looks": self.silent_looks,
             "age_s": round(self.age_s, 1),
             "cancel_asked": self.cancel_asked,
+            "is_own": self.is_own,
+            "in_doubt": self.in_doubt,
             "ways": [{"command": command, "consequence": what} for command, what in self.ways],
         }
 

@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
+from tern.domain.counting import named, verb
 from tern.domain.effect import Effect, effect_of
 from tern.domain.errors import Refused
 from tern.domain.identity import ApplyId, PlanId, ScopeName
 from tern.domain.model import PlannedChange, ReviewedTarget
 from tern.domain.policy import Policy
-from tern.domain.statement import OTHER_WORD, printed_statements
+from tern.domain.statement import TO_SAY, printed_statements
 from tern.domain.states import State
 
 PARTS: Final = ("source", "operations", "statements", "targets", "plan", "policy", "consent")
@@ -286,10 +287,8 @@ def left_out(chain: Chain, *, is_named: bool) -> LeftOut | None:
         return reason
     if (untold := _untold(chain)) is not None:
         name, numbers = untold
-        told = (
-            f"statement {numbers[0]}" if len(numbers) == 1 else f"statements {', '.join(map(str, numbers))}"
-        )
-        why = f"nobody can tell whether {told} of {name} is in: say {Effect.DONE}, {OTHER_WORD}"
+        is_in = verb(len(numbers), "is in", "are in")
+        why = f"nobody can tell whether {named('statement', numbers)} of {name} {is_in}: {TO_SAY}"
         return LeftOut(
             chain.deployment, why, f"tern resolve {name} {printed_statements(numbers)} --reason '…'"
         )

@@ -10,8 +10,8 @@ from tern.domain.identity import ScopeName
 from tern.domain.states import State
 
 SAYABLE: Final = (Effect.DONE, Effect.NOT_DONE)
-OTHER_WORD: Final = f"or {Effect.NOT_DONE}, whichever you found"
-"""What else may stand in a command that is printed with the one word, because it has to work as it is copied."""
+TO_SAY: Final = f"put {Effect.DONE} or {Effect.NOT_DONE} for each …, whichever you found"
+"""What belongs beside a printed command: only who has looked can finish it."""
 WORDS: Final[Mapping[Effect, str]] = {Effect.DONE: "completed", Effect.NOT_DONE: NEVER_BEGUN}
 """What a statement reads after a person's word."""
 
@@ -44,8 +44,10 @@ class StatementAnswer:
 
 
 def printed_statements(numbers: Iterable[int]) -> str:
-    """The options of a command that says of each that it is done; OTHER_WORD belongs beside it."""
-    return " ".join(f"--statement {number}={Effect.DONE}" for number in numbers)
+    """The options of a command that has to be finished, and is refused where it is copied unread; TO_SAY belongs beside
+    it. A word that stands there already would be taken for somebody's.
+    """
+    return " ".join(f"--statement {number}=…" for number in numbers)
 
 
 def read_statements(said: Sequence[str]) -> Mapping[int, Effect]:

@@ -289,7 +289,7 @@ def _operation(view: OperationView) -> Operation:
         volume=record.volume,
         lost_contact=view.lost_contact,
         summary=record.summary,
-        error=record.error_message,
+        error=record.known_error,
         error_reason=record.error_reason,
         holds=tuple(Hold(each.kind.value, each.detail, each.cleared_by, each.until_s) for each in view.holds),
         wishes=tuple(

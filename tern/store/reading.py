@@ -52,8 +52,8 @@ _OPERATIONS = text(
     "   END AS drained_by,"
     " coalesce(q.in_a_row, 0) AS unanswered,"
     " coalesce(extract(epoch FROM q.retry_at - tern_clock())::float, 0) AS pauses_s,"
-    # What is finished needs no target.
-    f" CASE WHEN o.completed_at IS NULL THEN {BLOCKED_BY} END AS blocked_by,"
+    # What is finished needs no target, but where it may be tried again.
+    f" CASE WHEN o.completed_at IS NULL OR o.state = 'failed' THEN {BLOCKED_BY} END AS blocked_by,"
     f" CASE WHEN o.completed_at IS NULL THEN {OUTSTANDING_AT} END AS held_by,"
     " CASE WHEN o.sampled_look > o.unheard_look THEN 0 ELSE o.unheard_tries END AS unheard_tries,"
     " extract(epoch FROM tern_clock() - o.unheard_since)::float AS unheard_for_s,"
@@ -65,6 +65,7 @@ _OPERATIONS = text(
     " extract(epoch FROM coalesce(o.completed_at, CASE WHEN o.state = 'stopped' THEN o.state_changed_at END,"
     "   tern_clock()) - o.started_at)::float AS worked_s,"
     " extract(epoch FROM tern_clock() - o.sampled_at)::float AS sampled_age_s,"
+    " extract(epoch FROM tern_clock() - o.unanswered_since)::float AS unanswered_for_s,"
     " extract(epoch FROM o.next_attempt_at - tern_clock())::float AS wait_s,"
     f" {CLAIMED_FOR_S} AS claimed_for_s,"
     f" {AGES_OF_FRONT},"

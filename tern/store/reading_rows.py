@@ -8,6 +8,7 @@ from tern.domain.control import Delivery, Verb
 from tern.domain.crowd import Front
 from tern.domain.doubt import Doubt
 from tern.domain.drift import Foretold
+from tern.domain.evidence import seconds_to_wait
 from tern.domain.identity import RemoteId
 from tern.domain.model import Action
 from tern.domain.outstanding import Outstanding, Silent
@@ -109,6 +110,7 @@ def operation_in(
         due_for_s=due_for_s,
         untaken_for_s=_untaken_for_s(row, front.untaken_for_s(due_for_s, row["told_for_s"])),
         claimed_for_s=claimed_for_s,
+        word_in_s=seconds_to_wait(claimed_for_s=claimed_for_s, unanswered_for_s=row["unanswered_for_s"]),
         drained=row["drained"],
         drained_by=row["drained_by"] or "",
         blocked_by=holding_in(row["blocked_by"]),

@@ -110,7 +110,7 @@ def test_a_rest_of_which_nobody_can_tell_is_asked_about_where_that_is(
     assert of_carried(tern, half_done, "A")[2] == f"tern explain {follow_up}/A"
     assert "apply --rest-of" not in all_of_use(tern, half_done, "A", "B")
     settle = next(words for words in commands(tern, "explain", f"{follow_up}/A") if words[0] == "resolve")
-    settle[settle.index("1=done")] = "1=not-done"
+    settle[settle.index("1=…")] = "1=not-done"
     assert f"tern apply --rest-of {follow_up}/A" in tern(*settle).out
     explained = tern("explain", half_done).out
     assert f"carried on in vain by {follow_up}/A" in one_line(explained)
@@ -147,7 +147,7 @@ def test_what_a_person_said_is_done_leaves_nothing_to_carry_on(world: World, ter
     told(world, State.FAILED, "completed", "running", "running", name="A")
     told(world, State.COMPLETED, "completed", "completed", "completed", name="B")
     said = tern("resolve", f"{source}/A", "--statement", "2=done", *WHY).out
-    assert f"tern resolve {source}/A --statement 3=done" in said
+    assert f"tern resolve {source}/A --statement 3=… --reason" in said
     assert "rest-of" not in said
     said = tern("resolve", f"{source}/A", "--statement", "3=done", *WHY).out
     assert "nothing is left to be carried on" in said
@@ -267,7 +267,8 @@ def test_a_follow_up_that_was_cancelled_half_done_is_not_said_to_carry_on(
     out = tern("get", half_done).out
     assert re.search(rf"tern get {follow_up} +was to carry on what was left, and has ended", out)
     found = [words for words in commands(tern, "get", half_done) if words[:2] == ["apply", "--rest-of"]]
-    assert found == [["apply", "--rest-of", f"{half_done}/{name}"] for name in ("A", "B")]
+    each = [["apply", "--rest-of", f"{half_done}/{name}"] for name in ("A", "B")]
+    assert found == [*each, ["apply", "--rest-of", half_done, "--deployments", "A,B"]]
     all_of_use(tern, half_done, "A", "B")
 
 

@@ -109,8 +109,8 @@ def test_what_is_not_carried_on_is_named_with_the_command_that_leads_on(world: W
     assert done.code == 5
     settle = printed(done.out, "tern resolve")
     assert settle[:2] == ["resolve", f"{apply_id}/A"]
-    assert "say done, or not-done, whichever you found" in " ".join(done.out.split())
-    settle[settle.index("2=done")] = "2=not-done"
+    assert "put done or not-done for each …, whichever you found" in " ".join(done.out.split())
+    settle[settle.index("2=…")] = "2=not-done"
     assert tern(*settle).code == 0
     named = printed(done.out, f"tern apply --rest-of {apply_id}/B")
     assert tern(*named).code == 0

@@ -179,6 +179,8 @@ def trouble(day: Day, world: World) -> None:
     world.forget_bells()
     claimed = world.store.claim_dispatch(world.operation("A").id, world.name("A"))
     world.store.record_uncertain(claimed.claim, "who knows")  # type: ignore[union-attr]
+    # For so long a call may still be answered, and nobody's word is taken.
+    world.pass_time(11)
     day("get-uncertain", "get", apply_id)
     day("explain-uncertain", "explain", apply_id)
     # Its deadline is over: nothing of the call can arrive any more.
