@@ -111,6 +111,27 @@ class WishFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """Another rollout's operation at the same target, before or after this one."""
+
+    scope: str
+    state: State
+    is_same_plan: bool = False
+
+    @property
+    def words(self) -> str:
+        """Which one, and what became of it."""
+        stands = (
+            "has completed" if self.state is State.COMPLETED else f"is {self.state.value.replace('_', ' ')}"
+        )
+        return f"{self.scope}, which {stands}{' (the same plan)' if self.is_same_plan else ''}"
+
+    def as_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {"scope": self.scope, "state": self.state.value, "same_plan": self.is_same_plan}
+
+
+@dataclass(frozen=True, slots=True)
 class CarriedOn:
     """Who does what is left of an operation, where that one is, and what is known of each of its statements."""
 
@@ -200,6 +221,10 @@ class OperationRecord:
     """All that ever followed it directly, those that came to nothing included."""
     foretold: Foretold | None = None
     """What its engine said before the rollout began, where that strays or is missing."""
+    later: tuple[Attempt, ...] = ()
+    """Of one that is over and was not completed: who came to its target since, up to the first that has completed."""
+    earlier: tuple[Attempt, ...] = ()
+    """Who was at its target before it and did not complete, back to the last that did; the nearest first."""
     word_in_s: float = 0.0
     """Until a person's word about it is taken: before that a call may still be answered, which is better."""
 
@@ -224,6 +249,16 @@ class OperationRecord:
     def carried_on_by(self) -> str | None:
         """That follow-up's name."""
         return None if self.carried_on is None else self.carried_on.by
+
+    @property
+    def since_then(self) -> tuple[Attempt, ...]:
+        """Those who came later by themselves, not to carry it on."""
+        return tuple(each for each in self.later if each.scope not in {*self.follow_ups, self.carried_on_by})
+
+    @property
+    def is_done_since(self) -> bool:
+        """The same plan has completed there since, so that nothing of it is left."""
+        return any(each.is_same_plan and each.state is State.COMPLETED for each in self.later)
 
     @property
     def open_wishes(self) -> tuple[WishFacts, ...]:

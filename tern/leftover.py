@@ -36,6 +36,8 @@ def ways_on(scope: str, record: OperationRecord, *, is_over: bool) -> Iterator[t
 
     is_over: its rollout has its verdict. Until then a failure that changed nothing is in nobody's way.
     """
+    if record.is_done_since:
+        return
     if (carried := record.carried_on) is not None:
         if carried.leaves_more:
             # Nobody carries it on any more, whoever ended it: the target is half done, and so is this one's part.
@@ -62,6 +64,10 @@ def ways_on(scope: str, record: OperationRecord, *, is_over: bool) -> Iterator[t
 
 def ways_out(scope: str, record: OperationRecord) -> Iterator[tuple[str, str]]:
     """Each command that is taken now of an operation that is over, and what it would do, needed or not."""
+    for each in record.since_then[-1:]:
+        yield f"tern get {each.scope}", "shows who came to its target since"
+    if record.is_done_since:
+        return
     if may_be_retried(record):
         yield f"tern retry {scope} --reason '…'", "tries all of it again: no engine gave it an id"
     if may_be_carried_on(record):

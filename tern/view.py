@@ -174,6 +174,8 @@ class OperationView:
             "carried_on_by": record.carried_on_by,
             "carried_on": None if record.carried_on is None else self._carried_on_json(record.carried_on),
             "follow_ups": list(record.follow_ups),
+            "later": [each.as_json() for each in record.later],
+            "earlier": [each.as_json() for each in record.earlier],
             "wishes": [wish.as_json() for wish in record.wishes],
             "tables": [table.as_json(number) for number, table in enumerate(record.tables, 1)],
         }

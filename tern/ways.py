@@ -3,6 +3,7 @@
 A reason that holds it is told in domain/holds.py; who moves it away, and how, is told here and nowhere else.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 
 from tern.domain.control import LIVE_FOR_THE_APPLICATION
@@ -17,6 +18,10 @@ Way = tuple[str, str]
 
 MOST_NAMED = 6
 
+_ENDS_A_BLOCKER = re.compile(
+    r"to end it: (SELECT pg_terminate_backend\(\d+\)|ROLLBACK PREPARED '(?:[^']|'')+')"
+)
+"""How the PostgreSQL engine names the statement (engine/locks.py)."""
 _STANDS = (State.STOPPED, State.UNCERTAIN)
 
 
@@ -102,6 +107,10 @@ def _of_state(operation: OperationView) -> Iterator[Way]:
         case State.REVERT_WINDOW if not asked & {"revert", "skip-revert"}:
             yield f"tern skip-revert {scope} --reason '…'", "keeps the change for good, and closes the window"
             yield f"tern revert {scope} --reason '…'", "takes the change back"
+        case State.RUNNING if operation.under_way is not None:
+            for statement in _ENDS_A_BLOCKER.findall(operation.under_way.detail):
+                words = f"typed at the database of {record.deployment}, ends who is in the way; what that did is undone"
+                yield f"{statement};", words
         case state if state.is_finished:
             if record.blocked_by is not None:
                 holder = record.blocked_by.scope
@@ -116,9 +125,10 @@ def _of_state(operation: OperationView) -> Iterator[Way]:
 def ways_of_all(view: ApplyView) -> Iterator[Way]:
     """The commands that lead on from everything that is over without being done, at once."""
     apply_id = view.facts.apply_id
-    if any(may_be_retried(each.record) for each in view.operations):
+    records = [each.record for each in view.operations if not each.record.is_done_since]
+    if any(map(may_be_retried, records)):
         yield f"tern retry {apply_id} --state failed --reason '…'", "tries again what no engine gave an id"
-    left = [each.record for each in view.operations if may_be_carried_on(each.record)]
+    left = [each for each in records if may_be_carried_on(each)]
     if not left:
         return
     if drained := [each.deployment for each in left if each.drained]:

@@ -137,7 +137,14 @@ def _reasons(view: ApplyView) -> Iterator[Text]:
             return
         moving = [operation for operation in view.operations if operation.moves_by_itself]
         words = ", ".join(f"{each.deployment} ({sign_of(each).word})" for each in moving[:MOST_NAMED])
-        yield Text(f"  Nothing holds it. Under way: {words or 'nothing'}")
+        yield Text(f"  Tern holds nothing back. Under way: {words or 'nothing'}")
+        behind = [(each, ways) for each in moving if each.under_way and (ways := ways_of(view, each))]
+        for each, ways in behind[:MOST_NAMED]:
+            said = "" if each.under_way is None else one_line(each.under_way.detail)
+            yield Text.assemble("  ", (each.deployment, "bold"), f"  {said}")
+            for command, consequence in ways:
+                yield Text(f"  {command}", "bold")
+                yield Text(f"    {consequence}", "dim")
         return
     yield Text("  Why it stands where it stands", "bold")
     order = list(ClearedBy)

@@ -3,6 +3,7 @@
 The same lines for `get`, for `explain` and for each frame of `watch`; at most a screenful, however many deployments.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console
@@ -132,6 +133,7 @@ def details(operation: OperationView, *, brief: bool = False) -> str:
     known = _known(operation, brief=brief)
     carried = operation.record.carried_on
     follows = [] if carried is None or not operation.state.is_finished else [carried.words]
+    follows += [f"since then {each.words}" for each in operation.record.since_then[-1:]]
     return ", ".join([*asked, *follows, *([known] if known else [])])
 
 
@@ -340,6 +342,9 @@ def _follow_ups(view: ApplyView) -> Iterator[tuple[str, str]]:
             found.setdefault(carried.by.split("/")[0], []).append(carried)
     for name, parts in list(found.items())[:MOST_FOLLOW_UPS]:
         yield f"tern get {name}", _said_of_follow_up(parts)
+    since = [each.record.since_then[-1] for each in view.operations if each.record.since_then]
+    for name, times in Counter(each.scope.split("/")[0] for each in since).most_common(MOST_FOLLOW_UPS):
+        yield f"tern get {name}", f"came later, at {plural(times, 'target')} of these"
 
 
 def _said_of_follow_up(parts: Sequence[CarriedOn]) -> str:

@@ -74,6 +74,8 @@ def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:
         facts.append(("carried on", record.carried_on.words.removeprefix("carried on ")))
     elif record.follow_ups:
         facts.append(("carried on", _in_vain(record)))
+    facts += [("since then", each.words) for each in record.since_then]
+    facts += [("before it", each.words) for each in record.earlier if each.scope != record.carries_on]
     if record.volume is not None:
         facts.append(("volume", str(record.volume)))
     if record.error_message:

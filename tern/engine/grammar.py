@@ -23,3 +23,15 @@ def deparse(tree: Any) -> str:
 def tokens(text: str) -> list[Any]:
     """The words of a text, with their places in its bytes."""
     return list(_package.scan(text).tokens)
+
+
+def without_constants(text: str, longest: int) -> str:
+    """A statement of somebody else's on one line, with $1 for each constant; of what can't be read its first word."""
+    words = " ".join(text.split())
+    if not words:
+        return ""
+    try:
+        words = " ".join(str(_package.normalize(words)).split())
+    except GrammarError:
+        words = f"{words.split(' ', 1)[0]} …"
+    return words if len(words) <= longest else f"{words[: longest - 1]}…"

@@ -6,6 +6,7 @@ from tern.engine import job as books
 from tern.engine import reconcile
 from tern.engine.catalog import ESTIMATED_ROWS
 from tern.engine.job import Job, KeptStep
+from tern.engine.locks import session
 from tern.engine.session import Connection, row
 
 # What one core reads, checks or indexes per second; only for estimates, and said to be one.
@@ -50,7 +51,7 @@ class BuildSampler:
         percent = int(low + (high - low) * fraction)
         detail = build.phase
         if build.waits_for is not None:
-            detail += f", behind pid {build.waits_for}"
+            detail += f", behind {session(self._control, build.waits_for)}"
         total = _estimated_rows(self._control, self._job, self._kept)
         elapsed = time.monotonic() - self._since
         eta = int(elapsed * (100 - percent) / percent) if percent else 0

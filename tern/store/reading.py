@@ -17,6 +17,7 @@ from tern.domain.policy import Policy
 from tern.domain.states import ApplyState, State
 from tern.domain.timing import LEASE_S
 from tern.facts import ApplyFacts, ApplyLine, Happened, Held
+from tern.store.attempts import attempts_of
 from tern.store.carried import CARRIED_ON, CHAINED
 from tern.store.database import Database
 from tern.store.halt import STOP_IN_FORCE
@@ -143,7 +144,7 @@ class Reading:
         self._engine.dispose()
 
     def apply(self, apply_id: ApplyId) -> ApplyFacts:
-        """One apply with everything below it: six statements, however many operations."""
+        """One apply with everything below it: seven statements, however many operations."""
         with snapshot(self._engine) as tx:
             row = find_apply(tx, apply_id)
             tables = grouped(tx, _TABLES, row["id"], table_in)
@@ -155,6 +156,7 @@ class Reading:
                 )
                 for each in tx.execute(_STRAYED, {"id": row["id"]})
             }
+            attempts = attempts_of(tx, row["id"])
             found = tx.execute(_OPERATIONS, {"id": row["id"], "release": row["release"]}).mappings().all()
             front = Front.of(*([each[age] for each in found] for age in FRONT_AGES))
             operations = tuple(
@@ -166,6 +168,7 @@ class Reading:
                     wishes[each["id"]],
                     strayed.get(each["deployment"]),
                     outstanding[each["id"]],
+                    attempts,
                 )
                 for each in found
             )

@@ -15,7 +15,7 @@ from tern.domain.outstanding import Outstanding, Silent
 from tern.domain.silence import LONGEST_PAUSE_S
 from tern.domain.states import State
 from tern.domain.timing import due_in_s, longest_dispatch_wait_s
-from tern.facts import OperationRecord, TableFacts, WishFacts
+from tern.facts import Attempt, OperationRecord, TableFacts, WishFacts
 from tern.store.carried import carried_on_from
 from tern.store.outstanding_hold import outstanding_from
 from tern.store.reservation import holding_in
@@ -76,6 +76,7 @@ def operation_in(
     wishes: tuple[WishFacts, ...],
     foretold: Foretold | None,
     outstanding: tuple[Outstanding, ...],
+    attempts: Mapping[tuple[int, str], tuple[Attempt, ...]],
 ) -> OperationRecord:
     """One operation, with what was read beside it."""
     state = State(row["state"])
@@ -126,6 +127,8 @@ def operation_in(
         carries_on=row["carries_on"],
         carried_on=carried_on_from(row["carried_on"]),
         follow_ups=tuple(row["follow_ups"] or ()),
+        later=attempts.get((row["id"], "later"), ()),
+        earlier=attempts.get((row["id"], "earlier"), ()),
         # A longer one was written under a clock that was set back since, and counts for nobody.
         pauses_s=row["pauses_s"] if row["pauses_s"] <= LONGEST_PAUSE_S else 0.0,
     )

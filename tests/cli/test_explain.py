@@ -39,7 +39,7 @@ def test_what_moves_is_said_to_move(world: World, tern: Tern) -> None:
     assert "the next free worker takes it" in tern("explain", f"{apply_id}/A").out
     world.answer_bells()
     assert "Tern holds nothing back" in tern("explain", f"{apply_id}/A").out
-    assert "Nothing holds it. Under way: A (running)" in tern("explain", apply_id).out
+    assert "Tern holds nothing back. Under way: A (running)" in tern("explain", apply_id).out
 
 
 def test_a_stop_that_nobody_answers_is_seen_wherever_one_looks(world: World, tern: Tern) -> None:

@@ -10,6 +10,7 @@ from tern.domain.control import Verb
 from tern.domain.identity import ApplyId
 from tern.domain.policy import Copy, OnFailure, Policy
 from tern.domain.states import State
+from tern.engine.locks import Blocker
 from tests.cli.conftest import Tern
 from tests.cli.test_carried_on import commands
 from tests.faults.behaviour import fail, lose_answer, not_accepted
@@ -163,6 +164,24 @@ def test_every_dead_end_prints_what_leads_out_of_it_and_that_is_taken(
     assert of_one, tern("explain", f"{source}/A").out
     for words in dict.fromkeys(found):
         taken(world, tern, words)
+
+
+def test_who_is_in_the_way_of_a_lock_is_ended_by_a_statement_ready_to_copy(world: World, tern: Tern) -> None:
+    """As the PostgreSQL engine says it: with the session's number, or the name of a prepared transaction."""
+    apply_id = world.apply("A", policy=GOES_ON, changes=STATEMENTS)
+    world.answer_bells()
+    told(world, State.RUNNING, "waiting_for_lock", "pending", "pending", name="A")
+    for blocker, end in (
+        (Blocker(4711, 1260.0, "shop", "web", "10.0.0.7"), "SELECT pg_terminate_backend(4711)"),
+        (Blocker(None, 90.0, "shop", prepared="it's"), "ROLLBACK PREPARED 'it''s'"),
+    ):
+        detail = f"attempt 3 in 2.0 s; in the way: {blocker}"
+        world.write("UPDATE table_changes SET detail = :detail WHERE ordinal = 0", detail=detail)
+        for subject in (apply_id, f"{apply_id}/A"):
+            lines = [line.strip() for line in tern("explain", subject).out.splitlines()]
+            assert lines.count(f"{end};") == 1, lines
+        (way,) = tern("explain", f"{apply_id}/A", "--json").data["operations"][0]["ways"]
+        assert way["command"] == f"{end};"
 
 
 def looks(source: str) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from tern.engine.session import connect
 from .conftest import Database, Driver, eventually
 
 
-def test_blockers_are_named_without_their_query(
+def test_blockers_are_named_without_what_is_in_their_queries(
     db: Database, other: Database, driver: Driver, table: str
 ) -> None:
     other.execute("SET application_name = 'reports'")
@@ -31,6 +31,9 @@ def test_blockers_are_named_without_their_query(
         assert seen.status == "waiting_for_lock"
         assert f"pid {other.info.backend_pid}" in seen.progress_detail
         assert "secret" not in seen.progress_detail
+        assert "SELECT $1 FROM t WHERE id = $2" in seen.progress_detail
+        assert "idle in transaction" in seen.progress_detail
+        assert f"to end it: SELECT pg_terminate_backend({other.info.backend_pid})" in seen.progress_detail
     driver.wait(job, "COMPLETED")
 
 
@@ -144,7 +147,9 @@ def test_a_prepared_transaction_is_in_the_way(
         client.tpc_prepare()
         try:
             found = look()
-            assert [str(each) for each in in_the_way(found)] == ["a prepared transaction"]
+            (told,) = [str(each) for each in in_the_way(found)]
+            assert told.startswith("a prepared transaction of ")
+            assert told.endswith("to end it: ROLLBACK PREPARED 'two-phases'")
         finally:
             client.tpc_rollback()
     assert look() == []
@@ -239,7 +244,7 @@ def test_the_same_table_of_another_database_is_another_table(
 
 def test_an_old_transaction_is_not_waited_for_and_a_young_one_is() -> None:
     def one(age_s: float | None, pid: int | None = 1) -> Blocker:
-        return Blocker(pid, "", "client backend", age_s, "")
+        return Blocker(pid, age_s, backend="client backend")
 
     found = [one(0.5), one(None), one(1.5), one(None, pid=None)]
     assert in_the_way(found) == [found[2], found[3]]

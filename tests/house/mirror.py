@@ -45,6 +45,7 @@ ELSEWHERE = {
         "tern/engine/altering tern/engine/catalog tern/engine/names tern/engine/recipes/constraint"
         " tern/engine/recipes/direct tern/engine/recipes/model tern/engine/recipes/split"
     ),
+    "tests/cli/test_attempts.py": "tern/store/attempts",
     "tests/cli/test_ways_out.py": "tern/ways",
     "tests/engine/test_scope.py": "tern/engine/grammar tern/engine/parse",
     "tests/engine/test_server.py": (
