@@ -8,11 +8,13 @@ from rich.text import Text
 
 from tern.cli import reach
 from tern.cli.envelope import json_option, write_document, write_line
+from tern.cli.logs import later_lines
 from tern.cli.picture import show
 from tern.cli.words import duration, one_line, plural
 from tern.domain.errors import UsageError
 from tern.domain.moment import read_moment
 from tern.domain.subject import Subject
+from tern.domain.telling import FATES, is_by_person, is_in_audit, sentence
 from tern.doors.record import Entry, Fate, Verification, Verified
 
 BROKEN = 10
@@ -41,7 +43,7 @@ MOST_FATES = 5
 def audit(
     subject: str, *, verify: bool, what: str, who: str, since: str, limit: int, jsonl: bool, as_json: bool
 ) -> int:
-    """Show who asked for what, why and when, from where to where it led, and what came of it.
+    """Show who asked for what of which, why and when, and what came of it. What happened in between is `tern logs`'.
 
     Without an apply, of all of them; so does --verify, with --since only those that were accepted since then.
     """
@@ -54,8 +56,10 @@ def audit(
             wrong = "--verify looks at whole records: of an apply, of all, or of those --since a time"
             raise UsageError(wrong)
         return _verify(asked, _moment(since), as_json=as_json)
-    if asked and asked.scope:
-        reach.reading().operation(asked.scope)
+    reading = reach.reading()
+    facts = None
+    if asked:
+        facts = reading.operation(asked.scope) if asked.scope else reading.apply(asked.apply_id)
     entries = reach.record().entries(
         asked.apply_id if asked else None,
         deployment=asked.deployment or "" if asked else "",
@@ -73,7 +77,9 @@ def audit(
         for entry in entries:
             write_line("audit_entry", entry.as_json())
     else:
-        show(_lines(entries, names_applies=asked is None), wraps=True)
+        show(_lines(entries, names_applies=asked is None, shows_all=bool(what)), wraps=True)
+        if facts is not None and asked is not None:
+            show(later_lines(facts, asked.deployment), wraps=True)
         for line in more:
             click.echo(line, err=True)
     return 0
@@ -83,32 +89,48 @@ def _moment(text: str) -> datetime | None:
     return read_moment(text, reach.reading().clock()) if text else None
 
 
-def _lines(entries: Sequence[Entry], *, names_applies: bool) -> Iterator[Text]:
-    width = max((len(entry.deployment) for entry in entries), default=0)
-    for entry in entries:
+def _lines(entries: Sequence[Entry], *, names_applies: bool, shows_all: bool) -> Iterator[Text]:
+    """What was asked and decided, with what came of it. shows_all: also what merely happened, as somebody chose it."""
+    chosen = [
+        entry
+        for entry in entries
+        if shows_all or entry.kind == "request" or is_in_audit(entry.what, entry.why)
+    ]
+    for entry in chosen:
         line = Text(f"{entry.at:%Y-%m-%d %H:%M:%S}  ", "dim")
         line.append(f"{entry.apply_id}  " if names_applies else "")
-        line.append(f"{entry.deployment:<{width}}  " if width else "", "bold")
         if entry.kind == "request":
-            line.append(f"asked to {entry.what}", "bold yellow")
+            line.append(f"{one_line(entry.who)} asked to {entry.what} {_of_which(entry)}", "bold yellow")
         else:
-            line.append(entry.what.replace("_", " "))
-        if entry.before != entry.after and entry.after:
-            line.append(f"  {entry.before or 'new'} → {entry.after}".replace("_", " "), "cyan")
-        line.append(f"  by {one_line(entry.who)}", "dim")
+            by_person = is_by_person(entry.what, entry.why)
+            line.append(f"{one_line(entry.who)}: " if by_person else "", "bold")
+            line.append(sentence(entry.what, entry.after))
+            line.append(f", at {entry.deployment}" if entry.deployment else "", "bold")
         if entry.why:
             line.append(f"  {one_line(entry.why)}")
         yield line
-        yield from _what_came_of_it(entry, width)
+        yield from _what_came_of_it(entry)
 
 
-def _what_came_of_it(entry: Entry, width: int) -> Iterator[Text]:
-    indent = " " * (23 + width)
-    for line in entry.outcomes:
-        if line.get("outcome") != "accepted":
-            yield Text(
-                f"{indent}{line.get('deployment')}: {line.get('outcome')} {line.get('reason') or ''}".rstrip()
-            )
+def _of_which(entry: Entry) -> str:
+    """The deployments that it was asked of; all of a rollout where the answer is the whole one's."""
+    names = [str(line.get("deployment")) for line in entry.outcomes if line.get("deployment")]
+    if not names:
+        return "the rollout"
+    if len(names) > MOST_FATES:
+        return plural(len(names), "deployment")
+    return ", ".join(names)
+
+
+def _what_came_of_it(entry: Entry) -> Iterator[Text]:
+    indent = " " * 21
+    against = [line for line in entry.outcomes if line.get("outcome") != "accepted"]
+    for line in against[:MOST_FATES]:
+        word = str(line.get("outcome") or "").replace("_", " ")
+        reason = f": {one_line(str(line['reason']))}" if line.get("reason") else ""
+        yield Text(f"{indent}{line.get('deployment') or 'the rollout'}: {word}{reason}")
+    if len(against) > MOST_FATES:
+        yield Text(f"{indent}… and {len(against) - MOST_FATES:,} more not taken either; --json has all")
     for fate in entry.fates[:MOST_FATES]:
         yield Text(f"{indent}{fate.deployment}: {_fate(fate)}", "dim")
     if len(entry.fates) > MOST_FATES:
@@ -116,7 +138,7 @@ def _what_came_of_it(entry: Entry, width: int) -> Iterator[Text]:
 
 
 def _fate(fate: Fate) -> str:
-    words = fate.state.replace("_", " ")
+    words = FATES.get(fate.state, fate.state.replace("_", " "))
     if fate.after_s is not None:
         words += f" after {duration(fate.after_s)}"
     return words + (f", {one_line(fate.engine_words)}" if fate.engine_words else "")

@@ -56,6 +56,9 @@ def test_a_repeated_plan_is_named_by_the_first_and_names_it(world: World, tern: 
     assert found == {f"get {second}/A"}
     assert f"before it {first}/A, which is failed" in one_line(tern("get", f"{second}/A").out)
     assert earlier(tern, first, "B") == []
+    for record in ("logs", "audit"):
+        assert f"since then {second}/A, which has completed" in one_line(tern(record, first).out)
+    assert [each["scope"] for each in tern("logs", f"{first}/A", "--json").data["later"]] == [f"{second}/A"]
 
 
 def test_the_line_ends_with_what_completed(world: World, tern: Tern) -> None:

@@ -1,13 +1,15 @@
 """`tern audit` and `tern get --at`: the account of a rollout, its proof, and its past."""
 
 import json
+import re
 
 import pytest
 
 from tern.domain.control import Verb
+from tern.domain.policy import Copy, Policy
 from tern.store.sql import text
 from tests.cli.conftest import Tern
-from tests.flows.steps import settle
+from tests.flows.steps import engine_says, settle
 from tests.world import World
 
 
@@ -23,8 +25,9 @@ def test_the_audit_says_who_asked_why_and_what_came_of_it(world: World, tern: Te
     """G15."""
     apply_id = stopped_once(world)
     told = tern("audit", apply_id).out
-    assert "asked to stop  by bob  the night is long" in told
-    assert "A: acknowledged after" in told
+    assert "bob asked to stop A  the night is long" in told
+    assert "A: done after" in told
+    assert "hands it to its engine" not in told
     entries = tern("audit", apply_id, "--json").data["entries"]
     (request,) = [entry for entry in entries if entry["kind"] == "request"]
     assert (request["what"], request["who"], request["why"]) == ("stop", "bob", "the night is long")
@@ -134,3 +137,25 @@ def test_an_apply_is_shown_as_it_was(world: World, tern: Tern) -> None:
 def test_a_time_that_has_no_answer_is_refused(at: str, code: int, world: World, tern: Tern) -> None:
     apply_id = world.apply()
     assert tern("get", apply_id, "--at", at).code == code
+
+
+def test_logs_are_a_timeline_and_the_audit_is_what_people_asked(world: World, tern: Tern) -> None:
+    """The one says how long things took, the other who wanted what; neither speaks in the words of the code."""
+    apply_id = world.apply("A", "B", policy=Policy(copy=Copy.PARALLEL))
+    world.answer_bells()
+    world.pass_time(90)
+    world.ask(Verb.STOP, "A")
+    settle(world)
+    engine_says(world, "B", "completed")
+    logs, audit = tern("logs", apply_id).out, tern("audit", apply_id).out
+    assert re.search(r"A  stopped, after 1 min \d\d s running", logs)
+    assert re.search(r"B  completed, after 1 min \d\d s running", logs)
+    assert "the stop is done  by bob" in logs
+    assert "worker-1" not in logs
+    assert [line.split("  ", 1)[1] for line in audit.splitlines()][:2] == [
+        "ann: the rollout was accepted  because",
+        "bob asked to stop A  the night is long",
+    ]
+    assert "the rollout is stopped" in audit
+    for word in ("moot", "projected", "adopt", "observe", "acknowledged", "claim", "verdict", "lose track"):
+        assert word not in logs + audit, word

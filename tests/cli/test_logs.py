@@ -15,8 +15,8 @@ def test_the_record_says_who_what_why_and_from_where_to_where(world: World, tern
     apply_id = world.apply()
     world.answer_bells()
     text = tern("logs", apply_id).out
-    assert "accepted  by ann  because" in text
-    assert "A  claim  pending → running" in text
+    assert "the rollout was accepted  by ann  because" in text
+    assert "A  a worker hands it to its engine" in text
     events = tern("logs", apply_id, "--json").data["events"]
     assert (events[0]["event"], events[0]["who"], events[0]["why"]) == ("accepted", "ann", "because")
     assert {"deployment", "before", "after", "at", "age_s", "event_id"} <= set(events[0])
@@ -54,7 +54,7 @@ def test_following_shows_what_comes_and_ends_with_an_interrupt(
     done = tern("logs", apply_id, "--follow")
     assert done.code == 130
     assert done.out.count("accepted  by ann") == 1
-    assert "pending → running" in done.out
+    assert "a worker hands it to its engine" in done.out
 
 
 def test_following_misses_no_event_that_is_committed_late(
