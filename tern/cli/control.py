@@ -30,6 +30,7 @@ from tern.store.reading import Reading
 
 TIMED_OUT = 124
 LOOK_EVERY_S = 0.5
+MOST_NAMED = 6
 
 _HELP: Mapping[Verb, str] = {
     Verb.STOP: "Halt an apply or some of its operations, so that they can be resumed. A whole apply needs no selector.",
@@ -295,8 +296,8 @@ def _answer(typed: _Typed, receipt: WishReceipt, waited: _Waited | None = None) 
             dry_run=typed.dry_run,
             expects=typed.verb is not Verb.RELEASE,
         )
-        if receipt.request_id is not None and waited is None:
-            click.echo(f"Accepted is not done yet. Next: tern watch {apply_id}")
+        if receipt.request_id is not None and not typed.waits:
+            click.echo(f"Accepted is not done yet. Next: {_next(typed, receipt)}")
     if waited is not None:
         if waited.unknown and not typed.as_json:
             name, why = next(iter(waited.unknown.items()))
@@ -304,5 +305,25 @@ def _answer(typed: _Typed, receipt: WishReceipt, waited: _Waited | None = None) 
             talk(
                 f"what came of it at {name}{more} is unknown: {why}; look there: tern explain {apply_id}/{name}"
             )
-        return exit_code(waited.endings.values())
-    return exit_code(answered(typed.verb, line) for line in receipt.lines)
+        return _ends_with(typed, waited.endings, fates)
+    return _ends_with(typed, {line.deployment: answered(typed.verb, line) for line in receipt.lines}, {})
+
+
+def _next(typed: _Typed, receipt: WishReceipt) -> str:
+    """What shows its effect: a rollout that is over is not followed any more, one operation of it can be looked at."""
+    apply_id = typed.subject.apply_id
+    if not typed.outstanding:
+        return f"tern watch {apply_id}"
+    first = next((line.deployment for line in receipt.lines if line.outcome is Receipt.ACCEPTED), "")
+    return f"tern get {apply_id}/{first}" if first else f"tern get {apply_id}"
+
+
+def _ends_with(typed: _Typed, endings: Mapping[str, Ending], fates: Mapping[str, str]) -> int:
+    """The exit code, and beside it in words why it is none of 0."""
+    code = exit_code(endings.values())
+    against = [name or typed.subject.apply_id for name, each in endings.items() if each is Ending.NOT_DONE]
+    if against and not typed.as_json:
+        more = f" and {len(against) - MOST_NAMED:,} more" if len(against) > MOST_NAMED else ""
+        what = "did not come about" if fates or typed.waits else "was not taken"
+        talk(f"exit code {code}: the {typed.verb} {what} at {', '.join(against[:MOST_NAMED])}{more}")
+    return code

@@ -11,7 +11,7 @@ from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
 from tern.cli.picture import details, hold_words, picture, show, sign_of
 from tern.cli.show import operation_picture
-from tern.cli.words import SET_BACK, duration, one_line, plural
+from tern.cli.words import SET_BACK, duration, one_line, plural, until_words
 from tern.domain.holds import ClearedBy, Hold, HoldKind
 from tern.domain.states import State
 from tern.domain.subject import Subject
@@ -149,8 +149,8 @@ def _reasons(view: ApplyView) -> Iterator[Text]:
     yield Text("  Why it stands where it stands", "bold")
     order = list(ClearedBy)
     for key, operations in sorted(held.items(), key=lambda each: (order.index(each[0][1]), -len(each[1]))):
-        _, cleared_by, detail = key
-        clears = f", clears in {duration(until[key])}" if key in until else ""
+        kind, cleared_by, detail = key
+        clears = f", {until_words(HoldKind(kind), until[key])}" if key in until else ""
         line = Text(f"  {cleared_by.value:<5}", "bold yellow" if cleared_by is ClearedBy.FIX else "bold")
         line.append(one_line(detail) + clears)
         yield line

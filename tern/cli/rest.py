@@ -109,7 +109,8 @@ def carry_on(new: NewRest, choice: RestChoice, *, watches: bool, as_json: bool) 
 
         return follow(enqueued.apply_id)
     found = flow.show(new, reach.ports(ringing=False))
-    code = NONE_DONE if found.left_out and not found.groups else 0
+    # That nothing is left is no refusal.
+    code = 0 if found.groups or found.is_done else NONE_DONE
     if as_json:
         write_document("rest_of", _json(found, choice))
     else:
@@ -131,16 +132,21 @@ def _command(group: Group, choice: RestChoice) -> str:
 
 
 def _picture(found: Rest, choice: RestChoice) -> Iterator[Text]:
-    groups = plural(len(found.groups), "group")
-    yield Text.assemble((found.source.apply_id, "bold"), f"  what is left of it: {groups}")
+    left = (
+        "nothing is left to do"
+        if found.is_done
+        else f"what is left of it: {plural(len(found.groups), 'group')}"
+    )
+    yield Text.assemble((found.source.apply_id, "bold"), f"  {left}")
     for number, group in enumerate(found.groups, 1):
         yield Text()
         yield from _group(number, group, choice)
     if found.left_out:
         yield Text()
-        yield Text("  Not carried on", "bold")
+        yield Text("  Done" if found.is_done else "  Not carried on", "bold")
     for each in found.left_out[:MOST_LEFT_OUT]:
-        yield Text.assemble("  ✖ ", (each.deployment, "bold"), f"  {one_line(each.why)}")
+        mark = "  ✔ " if each.is_done else "  ✖ "
+        yield Text.assemble(mark, (each.deployment, "bold"), f"  {one_line(each.why)}")
         if each.command:
             yield Text(f"      {each.command}", "bold")
     if len(found.left_out) > MOST_LEFT_OUT:
@@ -148,6 +154,9 @@ def _picture(found: Rest, choice: RestChoice) -> Iterator[Text]:
     if found.groups:
         yield Text()
         yield Text("  Nothing was sent. The failure budget of what is carried on begins anew.", "dim")
+        yield Text(
+            "  Statements are numbered as in the first rollout; whoever carries them on counts from 1.", "dim"
+        )
 
 
 def _group(number: int, group: Group, choice: RestChoice) -> Iterator[Text]:

@@ -10,7 +10,7 @@ from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
 from tern.cli.past import show_past
 from tern.cli.picture import hold_words, operation_line, picture, show, table_lines
-from tern.cli.words import ago, duration, one_line
+from tern.cli.words import ago, duration, one_line, until_words
 from tern.domain.control import Delivery
 from tern.domain.drift import warnings
 from tern.domain.holds import Hold
@@ -88,9 +88,15 @@ def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:
     if record.foretold is not None:
         facts += [("foretold", one_line(words)) for words in warnings([record.foretold])]
     lines += [Text.assemble((f"    {name:<14}", "dim"), value) for name, value in facts]
-    lines += [Text(), *table_lines(record.tables, 4)]
+    lines.append(Text())
+    if record.poll_failures and record.sampled_age_s is not None and operation.state.is_live:
+        # Its engine is silent: what it said last must not look like what it says.
+        lines.append(Text(f"    as last seen, {ago(record.sampled_age_s)}", "yellow"))
+    lines += table_lines(record.tables, 4)
     lines += [
-        Text.assemble((f"    {hold.cleared_by.value:<6}", "bold"), one_line(_once(hold, record)))
+        Text.assemble(
+            (f"    {hold.cleared_by.value:<6}", "bold"), one_line(_once(hold, record)), _until(hold)
+        )
         for hold in operation.holds
     ]
     lines += _outstanding(record)
@@ -113,6 +119,10 @@ def _whose(record: OperationRecord) -> str:
     if record.is_said_by_a_person:
         return "a person says"
     return "engine says" if record.error_reason == "ENGINE_FAILED" else "why"
+
+
+def _until(hold: Hold) -> str:
+    return "" if hold.until_s is None else f", {until_words(hold.kind, hold.until_s)}"
 
 
 def _once(hold: Hold, record: OperationRecord) -> str:

@@ -17,7 +17,7 @@ from tern.cli.seconds import Seconds
 from tern.cli.watch_operation import follow_operation, wait_operation
 from tern.cli.words import duration
 from tern.domain.control import Delivery, Verb
-from tern.domain.ending import Seen, exit_code, stopped
+from tern.domain.ending import NONE_DONE, PARTLY_DONE, UNKNOWN, Seen, exit_code, stopped
 from tern.domain.identity import ApplyId
 from tern.domain.states import State
 from tern.domain.subject import Subject
@@ -68,7 +68,8 @@ def watch(subject: str, *, jsonl: bool) -> int:
 def wait(subject: str, *, wanted: str, timeout: float | None, as_json: bool) -> int:
     """Wait without a word until an apply, or one operation of it, is where you want it, or can't get there by itself.
 
-    Ends with the outcome's exit code; with --for stopped 0 where all have come to stand, as `tern stop --wait` does.
+    Ends with the outcome's exit code, also where it is what you waited for: 13 is paused, 14 ready to cut over, and a
+    person has to act on either. With --for stopped 0 where all have come to stand, as `tern stop --wait` does.
     """
     asked = Subject.read(subject)
     reading = reach.reading()
@@ -95,7 +96,26 @@ def wait(subject: str, *, wanted: str, timeout: float | None, as_json: bool) -> 
         write_document("apply", view.as_json(), observed_at=view.facts.observed_at)
     else:
         click.echo(outcome_words(view))
+    if code and not as_json:
+        talk(_why(view, wanted, code))
     return code or 0
+
+
+def _why(view: ApplyView, wanted: str, code: int) -> str:
+    """The exit code in words; one that isn't 0 may be just what was waited for."""
+    words = {
+        13: "a person has to act",
+        14: "it is ready to cut over, and a person says when",
+        NONE_DONE: "none of it has come to stand",
+        PARTLY_DONE: "some of it has come to stand, and some has not",
+        UNKNOWN: "of some of it nobody can tell whether it stands",
+    }.get(code, f"it is {view.facts.state.value.replace('_', ' ')}")
+    waited = (
+        f", which is what was waited for ({wanted})"
+        if wanted != "settled" and _is_there(view, wanted)
+        else ""
+    )
+    return f"exit code {code}: {words}{waited}"
 
 
 def _code(view: ApplyView, wanted: str) -> int | None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from tern.cli import symbols
 from tern.domain import counting
 from tern.domain.contact import Contact
+from tern.domain.holds import HoldKind
 from tern.domain.silence import CallKind, Silence
 from tern.domain.states import ApplyState, State
 
@@ -82,6 +83,14 @@ def duration(seconds: float) -> str:
     if whole < DAY:
         return f"{whole // HOUR} h {whole % HOUR // MINUTE:02} min"
     return f"{whole // DAY} d {whole % DAY // HOUR} h"
+
+
+_TRIED_AGAIN = frozenset({HoldKind.BACKOFF, HoldKind.SILENT, HoldKind.REFUSED, HoldKind.CLAIMED})
+
+
+def until_words(kind: HoldKind, seconds: float) -> str:
+    """What happens when a time that a reason names is over: some are gone then, some are only tried once more."""
+    return f"next try in {duration(seconds)}" if kind in _TRIED_AGAIN else f"clears in {duration(seconds)}"
 
 
 def ago(seconds: float) -> str:

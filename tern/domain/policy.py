@@ -3,7 +3,7 @@ budget.py, opening.py, barrier.py and holds.py.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 MOST = 1_000_000
@@ -218,6 +218,23 @@ def _numbered(waves: list[object] | tuple[object, ...]) -> list[Wave]:
         except ValueError as error:
             raise ValueError(f"wave {number}: {error}") from None
     return found
+
+
+def for_fewer(policy: Policy, deployments: Mapping[str, Mapping[str, str]]) -> Policy:
+    """The first rollout's policy for fewer deployments: without the waves that have nobody left."""
+    left = dict(deployments)
+    waves = []
+    for wave in policy.waves:
+        taken = [name for name, labels in left.items() if wave.selects(name, labels)]
+        if not taken:
+            continue
+        for name in taken:
+            del left[name]
+        waves.append(replace(wave, deployments=tuple(name for name in wave.deployments if name in taken)))
+    if waves:
+        # Nobody comes after the last one who could wait for it.
+        waves[-1] = replace(waves[-1], bake_s=0.0)
+    return replace(policy, waves=tuple(waves))
 
 
 def _optional(stored: object) -> int | None:

@@ -15,7 +15,7 @@ from tern.domain.effect import Effect, effect_of
 from tern.domain.errors import Refused
 from tern.domain.identity import ApplyId, PlanId, ScopeName
 from tern.domain.model import PlannedChange, ReviewedTarget
-from tern.domain.policy import Policy
+from tern.domain.policy import Policy, for_fewer
 from tern.domain.statement import TO_SAY, printed_statements
 from tern.domain.states import State
 
@@ -121,10 +121,17 @@ class LeftOut:
     deployment: str
     why: str
     command: str = ""
+    is_done: bool = False
+    """Nothing is left there, so nothing is missing either."""
 
     def as_json(self) -> dict[str, object]:
         """For `--json`."""
-        return {"deployment": self.deployment, "why": self.why, "command": self.command or None}
+        return {
+            "deployment": self.deployment,
+            "why": self.why,
+            "command": self.command or None,
+            "is_done": self.is_done,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +248,11 @@ class Rest:
     groups: tuple[Group, ...]
     left_out: tuple[LeftOut, ...]
 
+    @property
+    def is_done(self) -> bool:
+        """Nothing is left anywhere of what was chosen."""
+        return not self.groups and all(each.is_done for each in self.left_out)
+
 
 def rest_of(
     source: Source, chosen: Sequence[str], named: Sequence[str], policy: Policy | None, *, allow_unsafe: bool
@@ -279,7 +291,8 @@ def left_out(chain: Chain, *, is_named: bool) -> LeftOut | None:
     if tip is not first and (tip.may_act or tip.state is State.COMPLETED):
         how = f"it is {tip.state}" if tip.may_act else "which has completed"
         command = f"tern explain {tip.name}" if tip.may_act else ""
-        return LeftOut(chain.deployment, f"it is carried on by {tip.name}, {how}", command)
+        is_done = tip.state is State.COMPLETED
+        return LeftOut(chain.deployment, f"it is carried on by {tip.name}, {how}", command, is_done)
     if (revived := next((link for link in chain.links if link.revival), None)) is not None:
         why = f"a {revived.revival} of {revived.name} is on its way"
         return LeftOut(chain.deployment, why, f"tern stop {revived.name} --reason '…'")
@@ -293,7 +306,7 @@ def left_out(chain: Chain, *, is_named: bool) -> LeftOut | None:
             chain.deployment, why, f"tern resolve {name} {printed_statements(numbers)} --reason '…'"
         )
     if all(each.effect is Effect.DONE for each in chain.statements):
-        return LeftOut(chain.deployment, "all of its statements are done")
+        return LeftOut(chain.deployment, "all of its statements are done", is_done=True)
     if chain.against:
         return LeftOut(chain.deployment, "; ".join(chain.against))
     return None
@@ -317,7 +330,7 @@ def _against_state(deployment: str, tip: Link, *, is_named: bool) -> LeftOut | N
     name = tip.name
     match tip.state:
         case State.COMPLETED:
-            return LeftOut(deployment, "it is completed")
+            return LeftOut(deployment, "it is completed", is_done=True)
         case State.FAILED:
             return None
         case State.SKIPPED if not tip.by_person or is_named:
@@ -366,27 +379,10 @@ def _group(
     *,
     allow_unsafe: bool,
 ) -> Group:
-    said = policy or _of_those(source.policy, {chain.deployment: chain.labels for chain in chains})
+    said = policy or for_fewer(source.policy, {chain.deployment: chain.labels for chain in chains})
     group = Group(source, numbers, chains, said, allow_unsafe)
     # Printed with the consent that it needs, so that the command that is printed is the one that is sent.
     return replace(group, allow_unsafe=allow_unsafe or bool(group.consent))
-
-
-def _of_those(policy: Policy, deployments: Mapping[str, Mapping[str, str]]) -> Policy:
-    """The first rollout's policy for fewer deployments: without the waves that have nobody left."""
-    left = dict(deployments)
-    waves = []
-    for wave in policy.waves:
-        taken = [name for name, labels in left.items() if wave.selects(name, labels)]
-        if not taken:
-            continue
-        for name in taken:
-            del left[name]
-        waves.append(replace(wave, deployments=tuple(name for name in wave.deployments if name in taken)))
-    if waves:
-        # Nobody comes after the last one who could wait for it.
-        waves[-1] = replace(waves[-1], bake_s=0.0)
-    return replace(policy, waves=tuple(waves))
 
 
 def _hash(part: object) -> str:

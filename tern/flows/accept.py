@@ -267,6 +267,10 @@ def _accept(
     if not accepted.is_new or policy.waves:
         # Waves have an order of their own.
         names = tuple(member.deployment for member in ports.store.members(accepted.apply_id))
+    # Who repeats a request is told whose rollout it is: the first one's, with the reason that stands in the record.
+    first = None if accepted.is_new else ports.store.accepted_as(accepted.apply_id)
+    if first is not None and first.caller != asked.caller:
+        told = (*told, f"{first.caller} sent it before, and said why: {first.reason}")
     return Enqueued(
         apply_id=accepted.apply_id,
         is_new=accepted.is_new,
@@ -276,8 +280,8 @@ def _accept(
         deployments=names,
         policy=policy,
         idempotency_key=asked.key,
-        caller=asked.caller,
-        reason=asked.reason,
+        caller=asked.caller if first is None else first.caller,
+        reason=asked.reason if first is None else first.reason,
         warnings=(*accepted.told, *told),
     )
 

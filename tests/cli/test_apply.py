@@ -266,3 +266,19 @@ def test_another_rollout_than_the_reviewed_one_is_refused_at_the_command_line(
         assert (done.code, why in done.err) == (5, True), done.err
     assert tern("apply", "--ddl", "-", "--digest", "0" * 64, *PLACE, "--all", stdin=DDL).code == 2
     assert tern(*plan, "--json").data["policy"]["copy"] == "parallel"
+
+
+def test_who_repeats_a_request_is_told_whose_it_is(
+    world: World, tern: Tern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the asker's name and reason, which stand in no record."""
+    words = ("apply", "--ddl", "-", *PLACE, "--all", "--key", "mine", "--json")
+    first = tern(*words, "--reason", "the ticket", stdin=DDL).data
+    monkeypatch.setenv("TERN_CALLER", "eve")
+    again = tern(*words, "--reason", "me too", stdin=DDL)
+    assert (again.data["apply_id"], again.data["caller"], again.data["reason"]) == (
+        first["apply_id"],
+        "ann@desk",
+        "the ticket",
+    )
+    assert "ann@desk sent it before, and said why: the ticket" in again.document["warnings"]

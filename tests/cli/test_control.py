@@ -320,3 +320,26 @@ def test_a_cancel_that_was_refused_is_taken_back_by_name_alone(world: World, ter
     told = tern("start", f"{apply_id}/A", *WHY)
     assert (told.code, "--although-cancel-refused" in told.out) == (5, True)
     assert tern("start", f"{apply_id}/A", "--although-cancel-refused", *WHY).code == 0
+
+
+def test_an_exit_code_that_is_not_0_is_said_in_words(world: World, tern: Tern) -> None:
+    """On stderr, beside the receipt; nothing of it in a document's way."""
+    apply_id = world.apply("A", "B", policy=PARALLEL)
+    world.answer_bells()
+    engine_says(world, "B", "completed")
+    done = tern("cutover", apply_id, "--all", *WHY)
+    assert (done.code, "exit code 6: the cutover was not taken at A" in done.err) == (6, True)
+    done = tern("skip", f"{apply_id}/A", *WHY)
+    assert (done.code, "exit code 5: the skip was not taken at A" in done.err) == (5, True)
+    assert "exit code" not in tern("skip", f"{apply_id}/A", *WHY, "--json").err
+
+
+def test_accepted_is_not_done_is_said_where_nobody_waited(world: World, tern: Tern) -> None:
+    apply_id = world.apply("A")
+    world.answer_bells()
+    world.engines["A"].always("Stop", fail("UNAVAILABLE"))
+    waited = tern("stop", apply_id, *WHY, "--wait", "--timeout", "0.2")
+    assert (waited.code, "not done yet" in waited.out) == (124, False)
+    other = world.apply("B")
+    world.answer_bells()
+    assert f"Accepted is not done yet. Next: tern watch {other}" in tern("stop", other, *WHY).out

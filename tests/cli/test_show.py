@@ -1,14 +1,18 @@
 """`get`: text and JSON are two faces of one view."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from tern.cli.picture import picture
 from tern.domain.control import Verb
+from tern.domain.policy import Copy, Policy
 from tern.store.reading import Reading
 from tern.view import apply_view
 from tests.cli.conftest import Tern
+from tests.flows.gone import goes
+from tests.flows.steps import engine_says
 from tests.world import World
 
 
@@ -73,3 +77,36 @@ def test_ten_thousand_deployments_are_no_higher_than_forty(world: World) -> None
         return len(picture(apply_view(replace(facts, operations=operations))))
 
     assert height(10_000) == height(40) <= 24
+
+
+def test_an_error_is_told_once_and_never_as_somebody_else_s(world: World, tern: Tern) -> None:
+    apply_id = world.apply("A", "B", policy=Policy(copy=Copy.PARALLEL))
+    world.answer_bells()
+    engine_says(world, "A", "failed", error="no space left")
+    for verb in ("get", "explain"):
+        said = tern(verb, f"{apply_id}/A").out
+        assert said.count("no space left") == 1, said
+        assert re.search(r"engine says\s+no space left", said), said
+    world.write("UPDATE apply_operations SET error_reason = 'ENDED' WHERE deployment = 'A'")
+    assert re.search(r"a person says\s+no space left", tern("get", f"{apply_id}/A").out)
+    assert "a person says: no space left" in tern("get", apply_id).out
+
+
+def test_a_statement_that_failed_says_why_wherever_its_engine_said_it(world: World, tern: Tern) -> None:
+    apply_id = world.apply("A")
+    world.answer_bells()
+    engine_says(world, "A", "failed")
+    world.write("UPDATE table_changes SET state = 'failed', detail = 'duplicate key (id)=(4)'")
+    found = tern("get", f"{apply_id}/A", "--json").data
+    assert (found["error"], found["tables"][0]["error"]) == ("duplicate key (id)=(4)",) * 2
+
+
+def test_what_a_silent_engine_said_last_has_its_age(world: World, tern: Tern) -> None:
+    apply_id = world.apply("A")
+    world.answer_bells()
+    engine_says(world, "A", "running")
+    goes(world, "A")
+    for _ in range(3):
+        world.pass_time(20)
+        world.sweep()
+    assert re.search(r"as last seen, 1 min \d\d s ago", tern("get", f"{apply_id}/A").out)

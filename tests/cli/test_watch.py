@@ -199,3 +199,16 @@ def test_what_is_not_there_is_no_watch(tern: Tern) -> None:
 
 def _interrupt(_seconds: float) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_wait_that_found_what_it_waited_for_says_why_it_does_not_end_with_0(
+    world: World, tern: Tern
+) -> None:
+    """The outcome's code it is, also then: 13 is paused."""
+    apply_id = world.apply("A", "B", policy=Policy(on_failure=OnFailure.PAUSE))
+    world.answer_bells()
+    engine_says(world, "A", "failed")
+    done = tern("wait", apply_id, "--for", "paused")
+    assert done.code == 13
+    assert "exit code 13: a person has to act, which is what was waited for (paused)" in done.err
+    assert tern("wait", apply_id, "--for", "paused", "--json").err == ""

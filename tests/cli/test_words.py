@@ -2,7 +2,19 @@
 
 import pytest
 
-from tern.cli.words import APPLY_SIGNS, SIGNS, ago, count, duration, key_first, one_line, plural, printable
+from tern.cli.words import (
+    APPLY_SIGNS,
+    SIGNS,
+    ago,
+    count,
+    duration,
+    key_first,
+    one_line,
+    plural,
+    printable,
+    until_words,
+)
+from tern.domain.holds import HoldKind
 from tern.domain.states import ApplyState, State
 
 
@@ -63,3 +75,8 @@ def test_every_state_has_a_symbol_one_column_wide_and_a_word() -> None:
 )
 def test_a_line_that_may_be_cut_begins_with_the_row_that_it_is_about(said: str, told: str) -> None:
     assert key_first(said) == told
+
+
+def test_what_is_only_tried_again_is_not_said_to_clear() -> None:
+    assert until_words(HoldKind.BACKOFF, 12) == "next try in 12 s"
+    assert until_words(HoldKind.BAKE, 12) == "clears in 12 s"

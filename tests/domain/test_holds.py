@@ -259,3 +259,17 @@ def test_what_only_a_person_moves_says_so() -> None:
     assert holds(Policy(), facts) == ()
     uncertain = hold_of(Policy(), [State.UNCERTAIN], 0, error="lost at the engine")
     assert (uncertain.kind, uncertain.detail) == (HoldKind.UNCERTAIN, "lost at the engine")
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        ([State.RUNNING, State.RUNNING], "2 may copy at once: 2 do now"),
+        ([State.RUNNING, State.PENDING], "2 may copy at once: 1 does now, others of its wave come before it"),
+        ([State.PENDING, State.PENDING], "2 may copy at once: others of its wave come before it"),
+    ],
+)
+def test_no_slot_is_said_to_be_taken_that_nobody_uses(states: list[State], said: str) -> None:
+    facts = OperationFacts(State.PENDING, Tally.of(rollout(*states, State.PENDING)), position=2, ahead=2)
+    (hold,) = holds(Policy(Copy.PARALLEL, max_parallel=2), facts)
+    assert hold.detail == said
