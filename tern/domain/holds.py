@@ -230,7 +230,9 @@ def _drained(facts: OperationFacts) -> Iterator[Hold]:
     """No new work begins there; what runs goes on."""
     if facts.drained:
         by = f" by {facts.drained_by}" if facts.drained_by else ""
-        yield Hold(HoldKind.DRAINED, f"its deployment is drained{by}: no new work begins there", ClearedBy.ASK)
+        yield Hold(
+            HoldKind.DRAINED, f"its deployment is drained{by}: no new work begins there", ClearedBy.ASK
+        )
 
 
 def _backoff(facts: OperationFacts) -> Iterator[Hold]:
