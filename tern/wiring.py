@@ -108,7 +108,7 @@ def open_reading(settings: Settings) -> "Reading":
     """The read-only side on a migrated database; raises Misconfigured, Unreachable."""
     from tern.store.reading import Reading  # noqa: PLC0415
 
-    return Reading(_checked(settings))
+    return Reading(_checked(settings), deadline_s=settings.rpc_deadline_seconds)
 
 
 def open_plans(settings: Settings) -> "Plans":

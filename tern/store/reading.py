@@ -15,7 +15,7 @@ from tern.domain.errors import NotFound
 from tern.domain.identity import ApplyId, PlanId, ScopeName
 from tern.domain.policy import Policy
 from tern.domain.states import ApplyState, State
-from tern.domain.timing import LEASE_S
+from tern.domain.timing import LEASE_S, RPC_DEADLINE_S
 from tern.facts import ApplyFacts, ApplyLine, Happened, Held
 from tern.store.attempts import attempts_of
 from tern.store.carried import CARRIED_ON, CHAINED
@@ -135,8 +135,11 @@ _SWEEPS = text(
 class Reading:
     """Everything that commands and pages show. Raises NotFound and StorageUnavailable."""
 
-    def __init__(self, engine: Database, *, lease_s: float = LEASE_S) -> None:
+    def __init__(
+        self, engine: Database, *, lease_s: float = LEASE_S, deadline_s: float = RPC_DEADLINE_S
+    ) -> None:
         self._engine = engine
+        self._deadline_s = deadline_s
         self._lease_s = lease_s
 
     def close(self) -> None:
@@ -169,6 +172,7 @@ class Reading:
                     strayed.get(each["deployment"]),
                     outstanding[each["id"]],
                     attempts,
+                    self._deadline_s,
                 )
                 for each in found
             )

@@ -77,6 +77,7 @@ def operation_in(
     foretold: Foretold | None,
     outstanding: tuple[Outstanding, ...],
     attempts: Mapping[tuple[int, str], tuple[Attempt, ...]],
+    deadline_s: float,
 ) -> OperationRecord:
     """One operation, with what was read beside it."""
     state = State(row["state"])
@@ -111,7 +112,9 @@ def operation_in(
         due_for_s=due_for_s,
         untaken_for_s=_untaken_for_s(row, front.untaken_for_s(due_for_s, row["told_for_s"])),
         claimed_for_s=claimed_for_s,
-        word_in_s=seconds_to_wait(claimed_for_s=claimed_for_s, unanswered_for_s=row["unanswered_for_s"]),
+        word_in_s=seconds_to_wait(
+            claimed_for_s=claimed_for_s, unanswered_for_s=row["unanswered_for_s"], deadline_s=deadline_s
+        ),
         drained=row["drained"],
         drained_by=row["drained_by"] or "",
         blocked_by=holding_in(row["blocked_by"]),
