@@ -1,5 +1,7 @@
 """After a call without an answer its operation is looked at every second for a minute, whatever its state (G4)."""
 
+from dataclasses import replace
+
 import pytest
 
 from tern.domain.control import Verb
@@ -57,6 +59,20 @@ def test_after_an_unanswered_cutover_it_is_looked_at_every_second_whatever_its_s
     before = looks(world, "A")
     look_for(world, 5)
     assert looks(world, "A") == before
+
+
+@pytest.mark.parametrize("deadline_s", [10.0, 25.0])
+def test_an_unanswered_cutover_is_tried_again_only_after_the_deadline_that_is_set(
+    world: World, deadline_s: float
+) -> None:
+    """It may be answered until then, and the next try comes no sooner for an engine that was given more time."""
+    world.ports = replace(world.ports, deadline_s=deadline_s)
+    unanswered_cutover(world)
+    row = world.one(
+        "SELECT extract(epoch FROM next_attempt_at - called_at)::float AS wait_s FROM control_deliveries"
+        " WHERE verb = 'cutover'"
+    )
+    assert deadline_s < row.wait_s < deadline_s + 10
 
 
 @pytest.mark.parametrize("pace", ["what a person moves on", "what does not answer"])
