@@ -134,7 +134,7 @@ MUTANTS = (
         "silence settles what is outstanding",
         f"{_G} -k silence_changes",
         _DOMAIN,
-        "    return Found(Fate.TOLD if is_heard(failed) else Fate.SILENT, failed.message[:500])",
+        "    return Found(Fate.TOLD if is_heard(failed) else Fate.SILENT, within(failed.message, 500))",
         '    return Found(Fate.SETTLED, "not_found")',
     ),
     mutant(
