@@ -5,7 +5,7 @@ can disagree. How it looks on a terminal is not here (cli/picture.py).
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tern.blocking import (
@@ -15,15 +15,16 @@ from tern.blocking import (
     blockers_of_silence,
     blockers_of_uncertain,
 )
-from tern.domain.drift import Foretold
+from tern.cause import Cause, needs, troubles
 from tern.domain.holds import ClearedBy, Hold, HoldKind
 from tern.domain.policy import OnFailure
 from tern.domain.states import ApplyState, State
-from tern.domain.timing import LOST_CONTACT_AFTER
-from tern.facts import ApplyFacts, CarriedOn, OperationRecord, TableFacts
+from tern.domain.whole import Whole, whole
+from tern.facts import ApplyFacts
 from tern.holding import held
-from tern.leftover import way_of, ways_on
-from tern.wave import WaveView, waves_of
+from tern.leftover import ways_on
+from tern.operation import OperationView, share
+from tern.wave import WaveView, bakes_left_s, waves_of
 
 UNTAKEN_AFTER_S = 15.0
 """A due operation that nobody took for so long means that no driver works."""
@@ -39,155 +40,7 @@ _OUTCOMES: Mapping[ApplyState, int] = {
 NEEDS_PERSON = 13
 READY_FOR_CUTOVER = 14
 
-_MOVES_BY_ITSELF = frozenset(
-    {
-        State.RUNNING,
-        State.CUTTING_OVER,
-        State.REVERT_WINDOW,
-        State.REVERTING,
-        State.RESUMING,
-        State.FAILED_RETRYABLE,
-    }
-)
-
-
-_CLEARED_BY_TIME = {HoldKind.CLAIMED, HoldKind.BACKOFF, HoldKind.BAKE}
-
 _IN_THE_WAY = {HoldKind.ORDER, HoldKind.WAVE, HoldKind.BAKE}
-
-_NOT_UNDER_WAY = frozenset({"pending", "unknown", *(state.value for state in State if state.is_settled)})
-
-
-@dataclass(frozen=True, slots=True)
-class OperationView:
-    """One operation with what follows from its place in the rollout."""
-
-    scope: str
-    record: OperationRecord
-    holds: tuple[Hold, ...]
-
-    @property
-    def deployment(self) -> str:
-        """The deployment's name."""
-        return self.record.deployment
-
-    @property
-    def state(self) -> State:
-        """Where it is."""
-        return self.record.state
-
-    @property
-    def lost_contact(self) -> bool:
-        """Nobody at the engine has answered for so many looks in a row that its state is only the last known."""
-        return self.record.poll_failures >= LOST_CONTACT_AFTER and self.state.is_live
-
-    @property
-    def percent(self) -> int:
-        """Of all its statements together; each counts the same, because rows of different tables don't compare."""
-        if self.state is State.COMPLETED:
-            return 100
-        tables = self.record.tables
-        return sum(table.done_percent for table in tables) // len(tables) if tables else 0
-
-    @property
-    def rows_copied(self) -> int | None:
-        """Of the statement that counts; None where none counts rows."""
-        return None if self._counting is None else self._counting.rows_copied
-
-    @property
-    def rows_total(self) -> int | None:
-        """Of the statement that counts; None where none counts rows."""
-        return None if self._counting is None else self._counting.rows_total
-
-    @property
-    def _counting(self) -> TableFacts | None:
-        """The statement under way, else the largest. Several about one table must not count its rows twice."""
-        if self.under_way is not None and self.under_way.rows_total is not None:
-            return self.under_way
-        counting = [table for table in self.record.tables if table.rows_total is not None]
-        return max(counting, key=lambda table: table.rows_total or 0, default=None)
-
-    @property
-    def under_way(self) -> TableFacts | None:
-        """The first statement that has begun and is not done."""
-        return next((table for table in self.record.tables if table.state not in _NOT_UNDER_WAY), None)
-
-    @property
-    def eta_s(self) -> int | None:
-        """Until its statements under way are done, as far as the engine says."""
-        return _sum(table.eta_s for table in self.record.tables) if self.state in _MOVES_BY_ITSELF else None
-
-    @property
-    def moves_by_itself(self) -> bool:
-        """Something is going to happen to it without a person."""
-        if self.waits_for_undrain:
-            return False
-        if self.state in _MOVES_BY_ITSELF or self.record.is_driven:
-            return True
-        match self.state:
-            case State.PENDING:
-                return all(hold.kind in _CLEARED_BY_TIME for hold in self.holds)
-            case State.WAITING_FOR_CUTOVER:
-                return any(hold.kind is HoldKind.REFUSED and hold.until_s is not None for hold in self.holds)
-            case State.UNCERTAIN:
-                return self.record.word_in_s > 0
-            case _:
-                return False
-
-    @property
-    def waits_for_undrain(self) -> bool:
-        """What was asked for, or was never answered, begins once its deployment is open again."""
-        is_drained = any(hold.kind is HoldKind.DRAINED for hold in self.holds)
-        stands = self.state in {State.STOPPED, State.FAILED_RETRYABLE} and not self.record.is_admitted
-        return is_drained and stands and all(wish.waits for wish in self.record.open_wishes)
-
-    def as_json(self) -> dict[str, object]:
-        """For `--json`."""
-        record = self.record
-        return {
-            "scope": self.scope,
-            "deployment": self.deployment,
-            "position": record.position,
-            "wave": record.wave or None,
-            "target": record.target,
-            "state": self.state.value,
-            "state_age_s": round(record.state_age_s, 1),
-            "remote_id": record.remote_id,
-            "attempt": record.attempt,
-            "percent": self.percent,
-            "rows_copied": self.rows_copied,
-            "rows_total": self.rows_total,
-            "eta_s": self.eta_s,
-            "volume": record.volume,
-            "worked_s": _rounded(record.worked_s),
-            "sampled_age_s": _rounded(record.sampled_age_s),
-            "lost_contact": self.lost_contact,
-            "summary": record.summary,
-            "error": record.known_error or None,
-            "error_reason": record.error_reason or None,
-            "holds": [_hold_json(hold) for hold in self.holds],
-            "outstanding": [each.as_json() for each in record.outstanding],
-            "unheard_tries": record.unheard.tries,
-            "unheard_for_s": round(record.unheard.for_s, 1) if record.unheard.tries else None,
-            "preview": None if record.foretold is None else _foretold_json(record.foretold),
-            "carries_on": record.carries_on,
-            "carried_on_by": record.carried_on_by,
-            "carried_on": None if record.carried_on is None else self._carried_on_json(record.carried_on),
-            "follow_ups": list(record.follow_ups),
-            "later": [each.as_json() for each in record.later],
-            "earlier": [each.as_json() for each in record.earlier],
-            "wishes": [wish.as_json() for wish in record.wishes],
-            "tables": [table.as_json(number) for number, table in enumerate(record.tables, 1)],
-        }
-
-    def _carried_on_json(self, carried: CarriedOn) -> dict[str, object]:
-        command, consequence = way_of(carried, self.scope)
-        return {
-            "by": carried.by,
-            "state": carried.state.value,
-            "command": command,
-            "consequence": consequence,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +60,24 @@ class ApplyView:
     @property
     def percent(self) -> int:
         """Of the whole rollout."""
-        return sum(operation.percent for operation in self.operations) // max(1, len(self.operations))
+        return whole([share(each) for each in self.operations], moves=False).percent
+
+    @property
+    def whole(self) -> Whole:
+        """Percent, rate and end of all operations together."""
+        moves = self.exit_code is None
+        bakes_s = bakes_left_s(self.waves) if moves else 0.0
+        return whole([share(each) for each in self.operations], bakes_s=bakes_s, moves=moves)
+
+    @property
+    def needs(self) -> tuple[Cause, ...]:
+        """What only a person moves on: one entry for each cause, with the command for all of its operations."""
+        return needs(self.facts.apply_id, self.operations, self.blockers)
+
+    @property
+    def troubles(self) -> tuple[Cause, ...]:
+        """What does not go as it should, one entry for each cause."""
+        return troubles(self.operations)
 
     @property
     def exit_code(self) -> int | None:
@@ -228,8 +98,8 @@ class ApplyView:
         total = len(self.operations)
         words = self.facts.state.value.replace("_", " ")
         if self.facts.state is ApplyState.COMPLETED:
-            return f"completed on {'its deployment' if total == 1 else f'all {total} deployments'}"
-        return f"{words}, {done} of {total} completed"
+            return f"completed on {'its deployment' if total == 1 else f'all {total:,} deployments'}"
+        return f"{words}, {done:,} of {total:,} completed"
 
     @property
     def waves(self) -> tuple[WaveView, ...]:
@@ -240,8 +110,8 @@ class ApplyView:
         """The operation of a deployment that is known to be there."""
         return next(each for each in self.operations if each.deployment == deployment)
 
-    def as_json(self) -> dict[str, object]:
-        """The data of `get --json`."""
+    def as_json(self, chosen: Sequence[OperationView] | None = None) -> dict[str, object]:
+        """The data of `get --json`. chosen: only these of its operations."""
         facts = self.facts
         return {
             "apply_id": facts.apply_id,
@@ -261,10 +131,15 @@ class ApplyView:
             "counts": {state.value: count for state, count in self.counts.items()},
             "waves": [wave.as_json() for wave in self.waves],
             "percent": self.percent,
+            "progress": self.whole.as_json(),
             "error": facts.error_message or None,
             "exit_code": self.exit_code,
-            "operations": [operation.as_json() for operation in self.operations],
+            "operations": [
+                operation.as_json() for operation in (self.operations if chosen is None else chosen)
+            ],
             "blockers": [blocker.as_json() for blocker in self.blockers],
+            "needs_you": [cause.as_json() for cause in self.needs],
+            "troubles": [cause.as_json() for cause in self.troubles],
             "revision": facts.revision,
         }
 
@@ -352,27 +227,5 @@ def _is_next(operation: OperationView) -> bool:
     return all(hold.kind not in _IN_THE_WAY or hold.cleared_by is ClearedBy.FIX for hold in operation.holds)
 
 
-def _sum(numbers: Iterator[int | None]) -> int | None:
-    known = [number for number in numbers if number is not None]
-    return sum(known) if known else None
-
-
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 1)
-
-
-def _foretold_json(foretold: Foretold) -> dict[str, object]:
-    return {
-        "outcome": foretold.look.value,
-        "words": foretold.words or None,
-        "drift": list(foretold.drift),
-    }
-
-
-def _hold_json(hold: Hold) -> dict[str, object]:
-    return {
-        "kind": hold.kind.value,
-        "detail": hold.detail,
-        "cleared_by": hold.cleared_by.value,
-        "until_s": _rounded(hold.until_s),
-    }

@@ -1,6 +1,7 @@
 """A rollout's waves as they are shown: how far each is, and how long it bakes. Pure."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tern.domain.opening import bakes_for_s
@@ -50,3 +51,9 @@ def waves_of(facts: ApplyFacts) -> tuple[WaveView, ...]:
         )
         for number, wave in enumerate(facts.policy.waves, start=1)
     )
+
+
+def bakes_left_s(waves: Sequence[WaveView]) -> float:
+    """For how long waves are still to bake; after the last one nobody waits."""
+    waiting = [wave for wave in waves[:-1] if wave.through < wave.operations]
+    return sum(wave.bakes_for_s for wave in waves) + sum(wave.wave.bake_s for wave in waiting)

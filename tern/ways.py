@@ -11,7 +11,8 @@ from tern.domain.holds import ClearedBy, Hold, HoldKind
 from tern.domain.policy import OnFailure
 from tern.domain.states import State
 from tern.leftover import may_be_carried_on, may_be_retried, needs_its_name, way_of, ways_out
-from tern.view import ApplyView, OperationView
+from tern.operation import OperationView
+from tern.view import ApplyView
 
 Way = tuple[str, str]
 """A command, ready to be copied, and its consequence."""

@@ -1,21 +1,25 @@
 """`tern explain`: all reasons at once why something does not move, and who can change each. Reads only."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import click
 from rich.text import Text
 
-from tern.blocking import outstanding_of
+from tern.blocking import Blocker, outstanding_of
 from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
-from tern.cli.picture import details, hold_words, picture, show, sign_of
+from tern.cli.looking import Look, looking_options
+from tern.cli.picture import details, hold_words, show, sign_of
+from tern.cli.screen import listing, picture
 from tern.cli.show import operation_picture
 from tern.cli.words import SET_BACK, duration, one_line, plural, until_words
 from tern.domain.holds import ClearedBy, Hold, HoldKind
 from tern.domain.states import State
 from tern.domain.subject import Subject
-from tern.view import ApplyView, OperationView, apply_view
+from tern.operation import OperationView
+from tern.view import ApplyView, apply_view
 from tern.ways import as_json as ways_as_json
 from tern.ways import ways_of, ways_of_all
 
@@ -29,20 +33,26 @@ LEGEND: Mapping[ClearedBy, str] = {
 
 @click.command()
 @click.argument("subject", metavar="AP[/DEPLOYMENT]")
+@looking_options
 @json_option
-def explain(subject: str, *, as_json: bool) -> None:
-    """Say why an apply, or one operation, stands where it stands."""
+def explain(subject: str, *, as_json: bool, **selectors: Any) -> None:
+    """Say why an apply, or one operation, stands where it stands. With selectors, of each that they mean."""
     asked = Subject.read(subject)
+    look = Look.read(asked, **selectors)
     reading = reach.reading()
     facts = reading.operation(asked.scope) if asked.scope else reading.apply(asked.apply_id)
     view = apply_view(facts)
     chosen = (view.operation(asked.deployment),) if asked.deployment else view.operations
+    if look.chooses:
+        chosen = look.chosen(view, reading)
     if as_json:
         write_document("explanation", _json(view, chosen), observed_at=facts.observed_at)
     elif asked.deployment:
         show([*operation_picture(view, chosen[0]), Text(), *_verdict(view, chosen[0])], wraps=True)
+    elif look.chooses:
+        show(_each(view, chosen), wraps=True)
     else:
-        show([*picture(view, next_steps=False, explains=True), Text(), *_reasons(view)], wraps=True)
+        show([*picture(view, steps=False, explains=True), Text(), *_reasons(view)], wraps=True)
 
 
 def _json(view: ApplyView, chosen: tuple[OperationView, ...]) -> dict[str, object]:
@@ -55,7 +65,25 @@ def _json(view: ApplyView, chosen: tuple[OperationView, ...]) -> dict[str, objec
             {**operation.as_json(), "ways": ways_as_json(ways_of(view, operation))} for operation in chosen
         ],
         "blockers": [blocker.as_json() for blocker in view.blockers if blocker.deployment in names],
+        "needs_you": [cause.as_json() for cause in view.needs if not names.isdisjoint(cause.deployments)],
+        "troubles": [cause.as_json() for cause in view.troubles if not names.isdisjoint(cause.deployments)],
     }
+
+
+def _each(view: ApplyView, chosen: Sequence[OperationView]) -> Iterator[Text]:
+    """Every chosen one with what holds it and its own commands, however many."""
+    lines = listing(view, chosen)
+    blockers: dict[str, list[Blocker]] = defaultdict(list)
+    for blocker in view.blockers:
+        blockers[blocker.deployment].append(blocker)
+    yield from lines[: len(lines) - len(chosen)] if chosen else lines
+    for operation, line in zip(chosen, lines[-len(chosen) :], strict=True) if chosen else ():
+        yield line
+        for hold in operation.holds:
+            yield Text(f"      {hold.cleared_by.value:<5} {one_line(hold_words(hold, operation.record))}")
+        for blocker in blockers[operation.deployment]:
+            yield Text(f"      {blocker.command}", "bold", overflow="fold")
+            yield Text(f"        {blocker.consequence}", "dim")
 
 
 def _verdict(view: ApplyView, operation: OperationView) -> Iterator[Text]:

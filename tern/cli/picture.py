@@ -1,6 +1,6 @@
-"""ApplyView as lines of text: headline, what needs a person, the work under way, the folded rest.
+"""The lines that a rollout is shown by: its headline, each operation, each statement, and the next steps.
 
-The same lines for `get`, for `explain` and for each frame of `watch`; at most a screenful, however many deployments.
+Which of them stand on one screen is decided elsewhere (screen.py).
 """
 
 from collections import Counter
@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from tern.blocking import matters, outstanding_of
+from tern.blocking import outstanding_of
 from tern.cli.policy import policy_words
 from tern.cli.words import (
     APPLY_SIGNS,
     COPYING,
+    LOCKED,
     LOST_CONTACT,
     SIGNS,
     UNKNOWN,
@@ -27,30 +28,21 @@ from tern.cli.words import (
     plural,
     printable,
 )
-from tern.domain.drift import warnings
 from tern.domain.effect import Effect
 from tern.domain.holds import Hold, HoldKind
 from tern.domain.states import ApplyState, State
 from tern.facts import CarriedOn, OperationRecord, TableFacts
-from tern.view import ApplyView, OperationView
+from tern.operation import OperationView
+from tern.view import ApplyView
 from tern.wave import WaveView
 from tern.ways import may_be_stopped, ways_of_all, ways_of_stopped
 
-FOLDED_ABOVE = 20
-MOST_BLOCKERS = 4
-MOST_BROKEN = 6
 MOST_FOLLOW_UPS = 3
-MOST_MOVING = 8
-MOST_STRAYS = 3
-MOST_TABLES = 6
-MOST_WAVES = 4
 NAME_WIDTH = 24
+LONGEST_COMMAND = 70
 ENDLESS = 10_000
 NARROWEST = 20
 WAITS_FOR_OUTSTANDING = "it waits for what is outstanding at its target"
-
-_BROKEN = frozenset({State.FAILED, State.UNCERTAIN, State.STOPPED, State.FAILED_RETRYABLE})
-_REST = (State.COMPLETED, State.PENDING, State.SKIPPED, State.CANCELLED, State.REVERTED)
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -73,6 +65,10 @@ def show(lines: Iterable[Text], *, wraps: bool = False) -> None:
     """Prints each line on one line of the terminal; with `wraps`, on as many as it needs, below its beginning."""
     out = console()
     for line in map(harmless, lines):
+        if line.overflow == "fold":
+            # A command that is cut off can't be copied: the terminal wraps it.
+            out.print(line, soft_wrap=True)
+            continue
         if not wraps or not line.plain.strip():
             out.print(line, no_wrap=True, overflow="ellipsis", crop=True)
             continue
@@ -86,27 +82,15 @@ def harmless(line: Text) -> Text:
     return line
 
 
-def picture(view: ApplyView, *, next_steps: bool = True, explains: bool = False) -> list[Text]:
-    """The whole rollout. Where it explains, what needs a person is left out for nothing but its sheer number."""
-    lines = [_title(view), _subtitle(view)]
-    if view.facts.error_message and view.facts.state.is_settled:
-        where, colon, said = one_line(view.facts.error_message).partition(": ")
-        lines.append(Text(f"  {where}{colon}{key_first(said)}", "red"))
-    blockers = list(_blockers(view, explains=explains))
-    if blockers:
-        lines += [Text(), *blockers]
-    lines += [Text(), *_operations(view), *_strays(view)]
-    if next_steps and (steps := _next_steps(view)):
-        lines += [Text(), *steps]
-    return lines
-
-
 def sign_of(operation: OperationView) -> Sign:
     """The symbol and word of an operation as it is known."""
     if operation.lost_contact:
         return LOST_CONTACT
-    if operation.state is State.RUNNING and (table := operation.under_way) and "copy" in table.detail.lower():
-        return COPYING
+    if operation.state is State.RUNNING and (table := operation.under_way):
+        if operation.waits_for_lock:
+            return LOCKED
+        if "copy" in table.detail.lower():
+            return COPYING
     return SIGNS[operation.state]
 
 
@@ -200,6 +184,9 @@ def _progress(operation: OperationView, *, brief: bool) -> str:
     record = operation.record
     if record.sampled_age_s is None:
         return "handed to its engine" if record.remote_id else f"being dispatched, attempt {record.attempt}"
+    if (waiting := operation.waits_for_lock) is not None and waiting.detail and not brief:
+        # Who is in the way is what matters now.
+        return one_line(waiting.detail)
     words = [f"{operation.percent} % ({ago(record.sampled_age_s)})"]
     if operation.rows_total is not None:
         words.append(f"{count(operation.rows_copied or 0)} of about {count(operation.rows_total)} rows")
@@ -211,7 +198,8 @@ def _progress(operation: OperationView, *, brief: bool) -> str:
     return "  ".join([words[0], ", ".join(words[1:])]) if len(words) > 1 else words[0]
 
 
-def _title(view: ApplyView) -> Text:
+def title(view: ApplyView) -> Text:
+    """Which apply, how it stands, and for how long."""
     sign = APPLY_SIGNS[view.facts.state]
     line = Text(f"{sign.symbol} ", sign.style)
     line.append(view.facts.apply_id, "bold")
@@ -221,93 +209,32 @@ def _title(view: ApplyView) -> Text:
     return line
 
 
-def _subtitle(view: ApplyView) -> Text:
+def subtitle(view: ApplyView) -> Text:
+    """Where, by which policy, who and why."""
     facts = view.facts
     words = [f"{facts.database} in {facts.environment}", *policy_words(facts.policy)]
     return Text(f"  {', '.join(words)}  ·  {facts.caller}: {one_line(facts.reason)}", "dim")
 
 
-def _blockers(view: ApplyView, *, explains: bool) -> Iterator[Text]:
-    if not view.blockers:
-        return
-    yield Text("  Needs you", "bold yellow")
-    most = FOLDED_ABOVE if explains else MOST_BLOCKERS
-    found = matters(view.blockers)
-    for ways in found[:most]:
-        line = Text("  ! ", "bold yellow")
-        line.append(ways[0].deployment, "bold")
-        line.append(f"  {one_line(ways[0].what)}")
-        yield line
-        for way in ways:
-            yield Text(f"      {way.command}", "bold")
-            yield Text(f"      {way.consequence}", "dim")
-    more = len(found) - most
-    if more > 0:
-        where = f"{view.facts.apply_id}/DEPLOYMENT" if explains else view.facts.apply_id
-        yield Text(f"    and {more:,} more: tern explain {where}", "dim")
-
-
-def _operations(view: ApplyView) -> Iterator[Text]:
-    width = min(NAME_WIDTH, max((len(each.deployment) for each in view.operations), default=0))
-    if len(view.operations) <= FOLDED_ABOVE:
-        words = _word_width(view.operations)
-        moving = [each for each in view.operations if each.state in {State.RUNNING, State.CUTTING_OVER}]
-        waves = {wave.number: wave for wave in view.waves}
-        for operation in view.operations:
-            if (wave := waves.pop(operation.record.wave, None)) is not None:
-                yield _wave_line(wave)
-            follows = operation in moving[:2] and len(operation.record.tables) > 1
-            yield operation_line(operation, width, words, brief=follows)
-            if follows:
-                yield from table_lines(operation.record.tables[:MOST_TABLES])
-        return
-    broken = [each for each in view.operations if each.state in _BROKEN or each.lost_contact]
-    rest = set(_REST)
-    moving = [each for each in view.operations if each not in broken and each.state not in rest]
-    # The slowest first: the end of the rollout depends on them.
-    moving.sort(key=lambda each: (each.percent, each.record.position))
-    shown = broken[:MOST_BROKEN] + moving[:MOST_MOVING]
-    open_waves = [wave for wave in view.waves if wave.through < wave.operations or wave.bakes_for_s]
-    yield from map(_wave_line, open_waves[:MOST_WAVES])
-    yield from (operation_line(operation, width, _word_width(shown)) for operation in shown)
-    hidden = len(broken) + len(moving) - len(shown)
-    folded = [
-        f"{SIGNS[state].symbol} {view.counts[state]:,} {SIGNS[state].word}"
-        for state in _REST
-        if state in view.counts
-    ]
-    if hidden:
-        folded.insert(0, f"… {hidden:,} more under way or set aside")
-    yield Text("  " + "   ".join(folded))
-
-
-def _wave_line(wave: WaveView) -> Text:
+def wave_line(wave: WaveView) -> Text:
+    """How far one wave is."""
     words = f"  wave {wave.number}  {wave.wave.selector}: {wave.through:,} of {wave.operations:,} through"
     bakes = f", bakes for another {duration(wave.bakes_for_s)}" if wave.bakes_for_s else ""
     return Text(words + bakes, "dim")
 
 
-def _word_width(operations: Sequence[OperationView]) -> int:
+def word_width(operations: Sequence[OperationView]) -> int:
+    """Of the column in which the words of their states stand."""
     return max((len(sign_of(operation).word) for operation in operations), default=0)
 
 
-def _strays(view: ApplyView) -> Iterator[Text]:
-    """Targets whose engines foretold something else, or nothing, and that are not through yet."""
-    told = [
-        words
-        for operation in view.operations
-        if operation.record.foretold is not None and not operation.state.is_finished
-        for words in warnings([operation.record.foretold])
-    ]
-    if told:
-        yield Text()
-    for words in told[:MOST_STRAYS]:
-        yield Text(f"  ! before it began: {one_line(words)}", "yellow")
-    if len(told) > MOST_STRAYS:
-        yield Text(f"  … and {len(told) - MOST_STRAYS:,} more; --json has all of them", "dim")
+def step_that_lists(view: ApplyView) -> tuple[str, str]:
+    """The command for all of those that have no line of their own."""
+    return f"tern get {view.facts.apply_id} --all", "every deployment; --state, --wave, -l, --by choose"
 
 
-def _next_steps(view: ApplyView) -> list[Text]:
+def next_steps(view: ApplyView, *, lists: bool) -> list[Text]:
+    """What to do next. lists: with what shows each deployment."""
     apply_id = view.facts.apply_id
     steps: list[tuple[str, str]] = []
     match view.facts.state:
@@ -327,11 +254,18 @@ def _next_steps(view: ApplyView) -> list[Text]:
                 steps.append((f"tern stop {apply_id} --reason '…'", "halts it; it can be resumed"))
         case _:
             steps.append((f"tern explain {apply_id}", "all reasons at once"))
+    if lists:
+        steps.append(step_that_lists(view))
     steps += _follow_ups(view)
-    width = max(len(command) for command, _ in steps)
-    return [
-        Text.assemble("  ", (command.ljust(width), "bold"), (f"   {what}", "dim")) for command, what in steps
-    ]
+    width = min(LONGEST_COMMAND, max(len(command) for command, _ in steps))
+    return [step_line(command, what, width) for command, what in steps]
+
+
+def step_line(command: str, what: str, width: int) -> Text:
+    """A command, and what it does; one that leaves no room for words stands alone, on as many lines as it needs."""
+    if len(command) > LONGEST_COMMAND:
+        return Text(f"  {command}", "bold", overflow="fold")
+    return Text.assemble("  ", (command.ljust(width), "bold"), (f"   {what}", "dim"))
 
 
 def _follow_ups(view: ApplyView) -> Iterator[tuple[str, str]]:
@@ -364,4 +298,4 @@ def outcome_words(view: ApplyView) -> str:
         case state if state.is_settled:
             return f"{name} is {state.value}."
         case _:
-            return f"{name} needs you: {plural(len(matters(view.blockers)), 'thing')} to decide."
+            return f"{name} needs you: {plural(len(view.needs), 'thing')} to decide."

@@ -1,5 +1,6 @@
 """The selectors that every control has, read into a choice of operations (domain/selection.py)."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from tern.domain.states import State
 from tern.domain.subject import Subject
 
 Command = Callable[..., Any]
+FROM_STDIN = "-"
 
 expect_option = click.option(
     "--expect",
@@ -46,7 +48,7 @@ def selection_options(command: Command) -> Command:
             "deployments",
             multiple=True,
             metavar="NAME",
-            help="Those, by name. Repeatable; a,b works.",
+            help="Those, by name. Repeatable; a,b works, and - reads them from standard input.",
         ),
     ):
         command = option(command)
@@ -79,4 +81,11 @@ def read_selection(
 
 
 def _names(given: Sequence[str]) -> tuple[str, ...]:
+    """Names as they are typed; `-` reads them from standard input. None there must never mean all."""
+    if FROM_STDIN in given:
+        piped = sys.stdin.read().split()
+        if not piped:
+            what = "no name of a deployment came through the pipe"
+            raise UsageError(what, next_step="Look at what stands before the pipe.")
+        given = [*(each for each in given if each != FROM_STDIN), *piped]
     return tuple(dict.fromkeys(name.strip() for each in given for name in each.split(",") if name.strip()))

@@ -1,6 +1,7 @@
 """`tern get`: one apply, or one of its operations, as it is now or as it was at a time. Reads only."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import click
 from rich.text import Text
@@ -8,25 +9,37 @@ from rich.text import Text
 from tern.blocking import outstanding_of
 from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
+from tern.cli.looking import Look, by_option, grouped_by, labels_by, looking_options, names_of
 from tern.cli.past import show_past
-from tern.cli.picture import hold_words, operation_line, picture, show, table_lines
+from tern.cli.picture import hold_words, operation_line, show, table_lines
+from tern.cli.screen import lines_of_screen, listing, picture
 from tern.cli.words import ago, duration, one_line, until_words
 from tern.domain.control import Delivery
 from tern.domain.drift import warnings
+from tern.domain.errors import UsageError
 from tern.domain.holds import Hold
 from tern.domain.moment import read_moment
 from tern.domain.subject import Subject
 from tern.facts import OperationRecord, WishFacts
-from tern.view import ApplyView, OperationView, apply_view
+from tern.operation import OperationView
+from tern.view import ApplyView, apply_view
 
 
 @click.command()
 @click.argument("subject", metavar="AP[/DEPLOYMENT]")
 @click.option("--at", default="", metavar="TIME", help="As it was then: RFC 3339, or 10m ago.")
+@by_option
+@looking_options
+@click.option("--names", "only_names", is_flag=True, help="Nothing but the names, one a line.")
 @json_option
-def get(subject: str, *, at: str, as_json: bool) -> None:
-    """Show one apply, or one operation of it, as it is now; with --at, as the record tells that it was."""
+def get(subject: str, *, at: str, by: str, only_names: bool, as_json: bool, **selectors: Any) -> None:
+    """Show one apply, or one operation of it, as it is now; with --at, as the record tells that it was.
+
+    An apply takes one screen, however many deployments it has. With selectors, each that they mean has its line.
+    """
     asked = Subject.read(subject)
+    look = Look.read(asked, **selectors)
+    _refuse_mixed(asked, look, at=at, by=by, only_names=only_names, as_json=as_json)
     reading = reach.reading()
     if at:
         if asked.scope:
@@ -36,23 +49,49 @@ def get(subject: str, *, at: str, as_json: bool) -> None:
         return
     facts = reading.operation(asked.scope) if asked.scope else reading.apply(asked.apply_id)
     view = apply_view(facts)
-    operation = view.operation(asked.deployment) if asked.deployment else None
-    if as_json:
-        kind, data = ("operation", operation.as_json()) if operation else ("apply", view.as_json())
-        write_document(kind, data, observed_at=facts.observed_at)
+    if asked.deployment:
+        operation = view.operation(asked.deployment)
+        if as_json:
+            write_document("operation", operation.as_json(), observed_at=facts.observed_at)
+        else:
+            show(operation_picture(view, operation), wraps=True)
+        return
+    chosen = look.chosen(view, reading) if look.chooses else view.operations
+    groups = grouped_by(view, by, labels_by(by, asked.apply_id, reading))
+    if only_names:
+        click.echo(names_of(chosen), nl=False)
+    elif as_json:
+        data = view.as_json(chosen)
+        write_document("apply", data | (groups.as_json() if groups else {}), observed_at=facts.observed_at)
+    elif look.chooses:
+        show(listing(view, chosen))
     else:
-        lines = operation_picture(view, operation) if operation else _with_change(view)
-        show(lines, wraps=operation is not None)
+        show(picture(view, also=_change(view), grouped=groups, height=lines_of_screen()))
 
 
-def _with_change(view: ApplyView) -> list[Text]:
-    """The rollout, and below its title which plan and statement it is about: `tern plan show` has the whole of it."""
-    lines = picture(view)
+def _change(view: ApplyView) -> list[Text]:
+    """Which plan and statement it is about: `tern plan show` has the whole of it."""
     statements = view.operations[0].record.tables if view.operations else ()
-    if statements:
-        size = f" ({len(statements):,} statements)" if len(statements) > 1 else ""
-        lines.insert(2, Text(f"  {view.facts.plan_id}{size}: {one_line(statements[0].ddl)}", "dim"))
-    return lines
+    if not statements:
+        return []
+    size = f" ({len(statements):,} statements)" if len(statements) > 1 else ""
+    return [Text(f"  {view.facts.plan_id}{size}: {one_line(statements[0].ddl)}", "dim")]
+
+
+def _refuse_mixed(asked: Subject, look: Look, *, at: str, by: str, only_names: bool, as_json: bool) -> None:
+    """Raises UsageError for what has no meaning together."""
+    if at and ((look.chooses and not asked.deployment) or look.cause or by or only_names):
+        what = "--at shows an apply, or one operation, as it was; it takes no selector, --by or --names"
+        raise UsageError(what)
+    if asked.deployment and (by or only_names or look.cause):
+        what = f"{asked.scope} names its operation; --by, --cause and --names are about a whole apply"
+        raise UsageError(what)
+    if only_names and (by or as_json):
+        what = "--names writes nothing but names"
+        raise UsageError(what)
+    if by and look.chooses:
+        what = "--by shows all of an apply in groups; a selector shows each that it means"
+        raise UsageError(what)
 
 
 def operation_picture(view: ApplyView, operation: OperationView) -> list[Text]:

@@ -8,45 +8,49 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from tern.blocking import matters
 from tern.cli import reach
 from tern.cli.envelope import json_option, talk, write_document, write_line
+from tern.cli.looking import by_option, grouped_by, labels_by
 from tern.cli.main import INTERRUPTED
-from tern.cli.picture import console, details, draws_again, harmless, outcome_words, picture, show, sign_of
+from tern.cli.picture import console, draws_again, harmless, outcome_words, show
+from tern.cli.screen import lines_of_screen, picture
 from tern.cli.seconds import Seconds
+from tern.cli.telling import Teller, milestone
 from tern.cli.watch_operation import follow_operation, wait_operation
 from tern.cli.words import duration
 from tern.domain.control import Delivery, Verb
 from tern.domain.ending import NONE_DONE, PARTLY_DONE, UNKNOWN, Seen, exit_code, stopped
+from tern.domain.errors import UsageError
 from tern.domain.identity import ApplyId
-from tern.domain.states import State
 from tern.domain.subject import Subject
 from tern.facts import OperationRecord
+from tern.grouping import Grouped
 from tern.ports import StorageUnavailable
 from tern.store.reading import Reading
-from tern.view import READY_FOR_CUTOVER, ApplyView, OperationView, apply_view
+from tern.view import READY_FOR_CUTOVER, ApplyView, apply_view
 
 INTERVAL_S = 1.0
 LARGE = 1_000
 """Above so many operations a look costs more, so it is taken less often."""
 TIMED_OUT = 124
-STEP_PERCENT = 10
-_MARGIN_LINES = 3
-_SILENT_START = "◷ waiting"
-"""Everything waits at first; that needs no line for each deployment."""
+_MARGIN_LINES = 2
 
 
 @click.command()
 @click.argument("subject", metavar="AP[/DEPLOYMENT]")
 @click.option("--jsonl", is_flag=True, help="One JSON document a line for each change that is seen.")
-def watch(subject: str, *, jsonl: bool) -> int:
+@by_option
+def watch(subject: str, *, jsonl: bool, by: str) -> int:
     """Follow an apply, or one operation of it, until it settles or needs you; end with its outcome's exit code.
 
     Ctrl-C leaves the rollout alone.
     """
     asked = Subject.read(subject)
     if asked.scope is None:
-        return follow(asked.apply_id, jsonl=jsonl)
+        return follow(asked.apply_id, jsonl=jsonl, by=by)
+    if by:
+        what = f"{asked.scope} names its operation; --by is about a whole apply"
+        raise UsageError(what)
     reading = reach.reading()
     reading.operation(asked.scope)
     return follow_operation(
@@ -140,7 +144,7 @@ def _newest_stop(record: OperationRecord) -> Delivery | None:
     return next((wish.fate for wish in reversed(record.wishes) if wish.verb is Verb.STOP), None)
 
 
-def follow(apply_id: ApplyId, *, jsonl: bool = False) -> int:
+def follow(apply_id: ApplyId, *, jsonl: bool = False, by: str = "") -> int:
     """Shows the apply until nothing moves without a person; returns the outcome's exit code."""
     reading = reach.reading()
     # The first look is outside: an apply that is not there is no broken watch.
@@ -148,71 +152,53 @@ def follow(apply_id: ApplyId, *, jsonl: bool = False) -> int:
     try:
         if jsonl:
             return _stream(reading, apply_id)
-        return _redraw(reading, apply_id) if draws_again(console()) else _tell(reading, apply_id)
+        return _redraw(reading, apply_id, by) if draws_again(console()) else _tell(reading, apply_id)
     except KeyboardInterrupt:
         talk(f"\nThe rollout goes on. Come back with: tern watch {apply_id}{' --jsonl' if jsonl else ''}")
         return INTERRUPTED
 
 
-def _redraw(reading: Reading, apply_id: ApplyId) -> int:
+def _redraw(reading: Reading, apply_id: ApplyId, by: str) -> int:
     out = console()
+    labels = labels_by(by, apply_id, reading)
     with Live(console=out, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
 
         def show_silence(seconds: float) -> None:
             silence = f"  PostgreSQL has not answered for {duration(seconds)}; what stands here is older"
-            live.update(_frame(view, silence, out.height), refresh=True)
+            live.update(_frame(view, silence, grouped_by(view, by, labels)), refresh=True)
 
         view = apply_view(reading.apply(apply_id))
         try:
             for view in _looks(reading, apply_id, on_silence=show_silence):
-                live.update(_frame(view, "", out.height), refresh=True)
+                live.update(_frame(view, "", grouped_by(view, by, labels)), refresh=True)
                 if view.exit_code is not None:
                     break
         except KeyboardInterrupt:
             # The live picture goes with its frame; what was seen last stays.
             live.update(Text())
             live.stop()
-            show(picture(view, next_steps=False))
+            show(picture(view, steps=False, height=lines_of_screen()))
             raise
-    show(picture(view))
+    show(picture(view, height=lines_of_screen()))
     return view.exit_code or 0
 
 
-def _frame(view: ApplyView, note: str, height: int) -> Group:
-    lines = picture(view, next_steps=False)
-    room = max(height - _MARGIN_LINES, 4)
-    if len(lines) > room:
-        lines = [
-            *lines[: room - 1],
-            Text(f"  … {len(lines) - room + 1} more lines: tern get {view.facts.apply_id}", "dim"),
-        ]
+def _frame(view: ApplyView, note: str, groups: Grouped | None) -> Group:
+    lines = picture(view, steps=False, grouped=groups, height=lines_of_screen() - _MARGIN_LINES)
     lines.append(Text())
     lines.append(Text(note or "  Ctrl-C leaves the rollout alone.", "yellow" if note else "dim"))
     for line in map(harmless, lines):
-        line.no_wrap, line.overflow = True, "ellipsis"
+        if line.overflow != "fold":
+            line.no_wrap, line.overflow = True, "ellipsis"
     return Group(*lines)
 
 
 def _tell(reading: Reading, apply_id: ApplyId) -> int:
-    """One line for each change, for logs and pipes."""
-    said: dict[str, str] = {}
-    headline = ""
+    """One line for each change of the whole and for each exception, for logs and pipes."""
+    teller = Teller()
     for view in _looks(reading, apply_id, on_silence=_say_silence):
-        at = f"{view.facts.observed_at:%H:%M:%S}"
-        if view.headline != headline:
-            headline = view.headline
-            click.echo(f"{at}  {apply_id}  {headline}")
-        for operation in view.operations:
-            now = _milestone(operation)
-            if said.get(operation.deployment, _SILENT_START) != now:
-                said[operation.deployment] = now
-                sign = sign_of(operation)
-                click.echo(
-                    f"{at}  {operation.deployment}  {sign.symbol} {sign.word}  {details(operation)}".rstrip()
-                )
-        for ways in matters(view.blockers) if view.exit_code is not None else ():
-            commands = ", or ".join(way.command for way in ways)
-            click.echo(f"{at}  {ways[0].deployment}  needs you: {ways[0].what}: {commands}")
+        for line in teller.lines(view):
+            click.echo(line)
         if view.exit_code is not None:
             click.echo(outcome_words(view))
             return view.exit_code
@@ -220,23 +206,21 @@ def _tell(reading: Reading, apply_id: ApplyId) -> int:
 
 
 def _stream(reading: Reading, apply_id: ApplyId) -> int:
+    """A document for each change. Of many deployments each is long, so there is one whenever a line would be told."""
     last: tuple[object, ...] = ()
+    teller = Teller()
     for view in _looks(reading, apply_id):
-        now = (view.facts.state, *(_milestone(operation) for operation in view.operations))
-        if now != last:
-            last = now
+        if len(view.operations) <= LARGE:
+            now = (view.facts.state, *(milestone(operation) for operation in view.operations))
+            is_new, last = now != last, now
+        else:
+            is_new = bool(teller.lines(view)) or view.exit_code is not None
+        if is_new:
             moment = view.facts.observed_at.isoformat()
             write_line("apply", {"observed_at": moment, "data": view.as_json()})
         if view.exit_code is not None:
             return view.exit_code
     return 0
-
-
-def _milestone(operation: OperationView) -> str:
-    """What is worth a line of its own: a new state, and every tenth of the way."""
-    sign = sign_of(operation)
-    tenth = operation.percent // STEP_PERCENT if operation.state is State.RUNNING else ""
-    return f"{sign.symbol} {sign.word}" + (f" {tenth}" if tenth != "" else "")
 
 
 def _say_silence(seconds: float) -> None:

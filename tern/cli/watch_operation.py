@@ -22,7 +22,8 @@ from tern.domain.ending import Seen, exit_code, stopped
 from tern.domain.holds import ClearedBy, HoldKind
 from tern.domain.identity import ScopeName
 from tern.domain.states import State
-from tern.view import NEEDS_PERSON, READY_FOR_CUTOVER, ApplyView, OperationView
+from tern.operation import OperationView
+from tern.view import NEEDS_PERSON, READY_FOR_CUTOVER, ApplyView
 
 TIMED_OUT = 124
 STEP_PERCENT = 10

@@ -54,6 +54,7 @@ SIGNS: Mapping[State, Sign] = {
 UNKNOWN = Sign(symbols.UNKNOWN, "unknown", "yellow")
 """Of a statement: nobody can tell whether it is in."""
 COPYING = Sign(symbols.UNDER_WAY, "copying", "cyan")
+LOCKED = Sign(symbols.WAITING, "waiting for a lock", "yellow")
 LOST_CONTACT = Sign(symbols.UNKNOWN, "lost contact", "yellow")
 
 APPLY_SIGNS: Mapping[ApplyState, Sign] = {

@@ -36,10 +36,11 @@ from tern.doors.rest import RestShown, shown
 from tern.doors.watching import INTERVAL_S, MOST_WATCHERS, Watching
 from tern.flows import accept
 from tern.flows import rest as rest_flow
+from tern.operation import OperationView
 from tern.ports import Answered, Asked, Enqueued, NewRest, Ports
 from tern.store.paging import Paging
 from tern.store.record import Record
-from tern.view import ApplyView, OperationView, apply_view
+from tern.view import ApplyView, apply_view
 
 MOST_BLOCKERS = 50
 MOST_NAMED = 50

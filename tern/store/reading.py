@@ -4,7 +4,7 @@ Every look is one read-only snapshot, so that what it shows belongs together. Wh
 facts go to the same domain functions that admission uses.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -84,6 +84,10 @@ _OPERATIONS = text(
 _TABLES = text(
     "SELECT operation_id, namespace, table_name, ddl, action, unsafe_reason, state, rows_copied, rows_total, percent,"
     " eta_seconds, detail, error, settled_by FROM table_changes WHERE apply_id = :id ORDER BY operation_id, ordinal"
+)
+_LABELS = text(
+    "SELECT o.deployment, coalesce(n.labels, '{}') AS labels FROM apply_operations o"
+    " LEFT JOIN deployments n ON n.name = o.deployment WHERE o.apply_id = :id ORDER BY o.position"
 )
 _WISHES = text(
     "SELECT d.*, r.caller, r.reason, extract(epoch FROM tern_clock() - d.created_at)::float AS age_s,"
@@ -208,6 +212,12 @@ class Reading:
             what = f"{name.apply_id} has no operation on {name.deployment!r}"
             raise NotFound(what, why=(f"its deployments are {known}",))
         return facts
+
+    def labels(self, apply_id: ApplyId) -> Mapping[str, Mapping[str, str]]:
+        """The labels of each of its deployments, as the register has them now."""
+        with snapshot(self._engine) as tx:
+            rows = tx.execute(_LABELS, {"id": find_apply(tx, apply_id)["id"]})
+            return {row.deployment: row.labels for row in rows}
 
     def applies(
         self, *, environment: str = "", states: Sequence[ApplyState] | None = None, limit: int = 50

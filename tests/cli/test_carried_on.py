@@ -216,14 +216,14 @@ def test_what_no_engine_took_is_told_its_ways_out_wherever_one_looks(world: Worl
     world.answer_bells()
     source = str(world.last)
     assert "nothing waits for anything" not in tern("explain", source).out
-    for look in (("explain", source), ("get", source), ("explain", f"{source}/A")):
-        found = [" ".join(words) for words in commands(tern, *look)]
-        assert f"retry {source}/A --reason the data is mended" in found, look
-        assert f"apply --rest-of {source}/A" in found, look
+    found = [" ".join(words) for words in commands(tern, "explain", f"{source}/A")]
+    assert f"retry {source}/A --reason the data is mended" in found
+    assert f"apply --rest-of {source}/A" in found
     for look in (("explain", source), ("get", source)):
         found = [" ".join(words) for words in commands(tern, *look)]
         assert f"retry {source} --state failed --reason the data is mended" in found, look
         assert f"apply --rest-of {source}" in found, look
+        assert f"apply --rest-of {source} --deployments A,B" in found, look
     all_of_use(tern, source, "A", "B")
     assert tern("retry", f"{source}/A", *WHY).code == 0
     # Asked for, neither is printed of it once more; of the other both are.
@@ -267,8 +267,7 @@ def test_a_follow_up_that_was_cancelled_half_done_is_not_said_to_carry_on(
     out = tern("get", half_done).out
     assert re.search(rf"tern get {follow_up} +was to carry on what was left, and has ended", out)
     found = [words for words in commands(tern, "get", half_done) if words[:2] == ["apply", "--rest-of"]]
-    each = [["apply", "--rest-of", f"{half_done}/{name}"] for name in ("A", "B")]
-    assert found == [*each, ["apply", "--rest-of", half_done, "--deployments", "A,B"]]
+    assert found == [["apply", "--rest-of", half_done, "--deployments", "A,B"]] * 2
     all_of_use(tern, half_done, "A", "B")
 
 

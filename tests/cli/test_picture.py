@@ -6,7 +6,8 @@ from dataclasses import replace
 from rich.console import Console
 from rich.text import Text
 
-from tern.cli.picture import FOLDED_ABOVE, harmless, picture
+from tern.cli.picture import harmless
+from tern.cli.screen import DETAILED_UP_TO, LINES, picture
 from tern.domain.policy import Cutover, Policy, Wave
 from tern.domain.states import ApplyState, State
 from tern.view import apply_view
@@ -36,6 +37,7 @@ def test_a_small_rollout_is_shown_in_its_order_with_its_statements() -> None:
     assert rendered(picture(view)) == [
         "◐ apl-1  running, 1 of 3 completed  1 min 00 s",
         "  shop in test, rolling, halt on failure  ·  ann: because",
+        "  [###########---------]  56 % by known rows, end not known",
         "",
         "  ✔ us-east   completed  took 4 s",
         "  ◐ eu-west   running    70 % (2 s ago)  400 k of about 1 M rows",
@@ -55,8 +57,8 @@ def test_what_needs_a_person_comes_first_with_command_and_consequence() -> None:
     assert lines[3:7] == [
         "  Needs you",
         "  ! a  ready to cut over",
-        "      tern cutover apl-1/a --reason '…'",
-        "      lets the application see the change there",
+        "    tern cutover apl-1/a --reason '…'",
+        "    lets the application see the change there",
     ]
 
 
@@ -66,14 +68,15 @@ def test_many_deployments_are_folded_behind_what_is_wrong_and_what_is_slow() -> 
     operations += [record("broken", State.FAILED, error_message="disk full")]
     operations += [record(f"later{n}") for n in range(9_000)]
     lines = rendered(picture(apply_view(facts(*operations, state=ApplyState.RUNNING_DEGRADED))))
-    assert len(operations) > FOLDED_ABOVE
-    assert len(lines) <= 20
-    assert "✖ broken" in lines[3]
-    assert "disk full" in lines[3]
-    assert "moving0" in lines[4]
-    assert "… 12 more under way" in lines[-4]
-    assert "✔ 30 completed" in lines[-4]
-    assert "◷ 9,000 waiting" in lines[-4]
+    assert len(operations) > DETAILED_UP_TO
+    assert len(lines) <= LINES
+    assert "✖ broken" in lines[4]
+    assert "disk full" in lines[4]
+    assert "moving0" in lines[5]
+    assert "… 12 more under way" in lines[-5]
+    assert "✔ 30 completed" in lines[-5]
+    assert "◷ 9,000 waiting" in lines[-5]
+    assert "tern get apl-1 --all" in lines[-1]
 
 
 def test_lost_contact_shows_what_was_seen_last_and_when() -> None:
@@ -96,8 +99,9 @@ def test_waves_stand_above_their_deployments_and_say_how_far_they_are() -> None:
     waves = (Wave({"tier": "canary"}, bake_s=600.0), Wave())
     done = record("lab", State.COMPLETED, wave=1, ended_s_ago=100.0)
     view = apply_view(facts(done, record("east", wave=2), record("west", wave=2), policy=Policy(waves=waves)))
-    assert rendered(picture(view))[1:8] == [
+    assert rendered(picture(view))[1:9] == [
         "  shop in test, rolling, halt on failure, 2 waves  ·  ann: because",
+        "  [######--------------]  33 % by operations, end not known",
         "",
         "  wave 1  tier=canary: 1 of 1 through, bakes for another 8 min 20 s",
         "  ✔ lab   completed  took 4 s",
@@ -126,14 +130,16 @@ def test_a_line_that_holds_what_a_terminal_obeys_keeps_its_width_and_its_styles(
 
 def test_an_explanation_leaves_nothing_out_that_it_would_send_one_back_to_itself_for() -> None:
     def told(number: int, *, explains: bool) -> str:
-        operations = [record(f"d{n}", State.WAITING_FOR_CUTOVER) for n in range(number)]
-        view = apply_view(facts(*operations, policy=Policy(cutover=Cutover.MANUAL)))
-        return "\n".join(rendered(picture(view, explains=explains)))
+        operations = [
+            record(f"d{n}", State.UNCERTAIN, error_message=f"{'abcdefghijklmnopqrstuvwxyz'[n]} is lost")
+            for n in range(number)
+        ]
+        return "\n".join(rendered(picture(apply_view(facts(*operations)), explains=explains)))
 
-    assert "and 6 more: tern explain apl-1" in told(10, explains=False)
+    assert "and 3 more causes, 3 deployments: tern explain apl-1" in told(10, explains=False)
     assert all(f"! d{n} " in told(10, explains=True) for n in range(10))
-    assert "more: tern explain" not in told(10, explains=True)
-    assert "and 20 more: tern explain apl-1/DEPLOYMENT" in told(40, explains=True)
+    assert "more cause" not in told(10, explains=True)
+    assert "and 4 more causes, 4 deployments: --json has all of them" in told(24, explains=True)
 
 
 def test_at_eighty_columns_the_key_of_a_duplicate_is_seen() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tern.cli.picture import picture
+from tern.cli.screen import picture
 from tern.domain.control import Verb
 from tern.domain.policy import Copy, Policy
 from tern.store.reading import Reading

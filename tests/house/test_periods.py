@@ -71,6 +71,8 @@ tern.store.database _PREPARED_AFTER 3 what is frequent is planned once a connect
 tern.probing LONGEST_LOOK_S 60.0 whoever enqueues waits for it
 tern.proving LONGEST_LOOKUP_S 3.0 a name server that is silent costs a warning, and nobody's patience
 tern.exporter FRESH_S 2.0 scrapes that come together share a look
+tern.domain.whole WINDOW_S 600.0 long enough for a rate of slow operations, short enough to follow a change of pace
+tern.cli.telling EVERY_S 60.0 a log that was silent for longer looks broken
 tern.view UNTAKEN_AFTER_S 15.0 due for longer: no driver works
 tasks.worker _INTERVAL_S 1.0 the self-sweep is five looks late at most by a second
 tasks.worker _LAST_TICK_S 40.0 a tick with all its deadlines

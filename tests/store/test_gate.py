@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from tern.domain.holds import HoldKind
 from tern.domain.policy import Policy
 from tern.domain.states import State
+from tern.operation import OperationView
 from tern.ports import DispatchClaimed, NotClaimed
-from tern.view import OperationView, apply_view
+from tern.view import apply_view
 from tests.domain.rollouts import Member, members, policies
 from tests.store.rollout import held_by_claim, look_at, write_rollout
 from tests.world import World
