@@ -81,11 +81,14 @@ def read_selection(
 
 
 def _names(given: Sequence[str]) -> tuple[str, ...]:
-    """Names as they are typed; `-` reads them from standard input. None there must never mean all."""
-    if FROM_STDIN in given:
-        piped = sys.stdin.read().split()
-        if not piped:
-            what = "no name of a deployment came through the pipe"
-            raise UsageError(what, next_step="Look at what stands before the pipe.")
-        given = [*(each for each in given if each != FROM_STDIN), *piped]
-    return tuple(dict.fromkeys(name.strip() for each in given for name in each.split(",") if name.strip()))
+    """Names as they are typed; `-` reads them from standard input. No name, of whatever origin, never means all."""
+    typed = [each for each in given if each != FROM_STDIN]
+    piped = sys.stdin.read().split() if FROM_STDIN in given else []
+    named = tuple(
+        dict.fromkeys(name.strip() for each in (*typed, *piped) for name in each.split(",") if name.strip())
+    )
+    if given and not named:
+        what = f"no name of a deployment {'came through the pipe' if FROM_STDIN in given else 'was given'}"
+        step = "Look at what stands before the pipe, or in the variable; --all means every operation."
+        raise UsageError(what, next_step=step)
+    return named

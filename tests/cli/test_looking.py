@@ -64,6 +64,8 @@ def test_no_name_through_a_pipe_never_means_all(stopped: World, tern: Tern) -> N
     for verb in ("stop", "start", "cancel"):
         done = tern(verb, stopped.last, "--deployment", "-", "--reason", "why", stdin="\n")
         assert (done.code, "no name of a deployment came through the pipe" in done.err) == (2, True)
+        done = tern(verb, stopped.last, "--deployment", "", "--reason", "why")
+        assert (done.code, "no name of a deployment was given" in done.err) == (2, True)
     assert stopped.picture() == before
 
 

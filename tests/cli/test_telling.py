@@ -28,22 +28,22 @@ def going(number: int) -> list[OperationRecord]:
 
 def test_ten_thousand_that_run_to_their_end_are_a_few_dozen_lines() -> None:
     """Each completes, one in fifty fails for one of three causes with words of its own, one in a hundred is lost for a
-    while. Twenty looks, five seconds apart, and the end.
+    while. Ten looks, five seconds apart, and the end.
     """
     teller = Teller()
     lines: list[str] = []
     causes = ("Key (id)=({}) exists", "no space left: {} kB", "permission denied for table orders")
 
     def one(n: int, step: int) -> OperationRecord:
-        if n * 20 // MANY >= step:
+        if n * 10 // MANY >= step:
             lost = n % 100 == 7 and n % 3 != step % 3
             return record(f"d{n:05}", State.RUNNING, poll_failures=30 if lost else 0, poll_error="no route")
         if n % 50 == 0:
             return record(f"d{n:05}", State.FAILED, error_message=causes[n // 50 % 3].format(n))
         return record(f"d{n:05}", State.COMPLETED)
 
-    for step in range(21):
-        state = ApplyState.FAILED if step == 20 else ApplyState.RUNNING
+    for step in range(11):
+        state = ApplyState.FAILED if step == 10 else ApplyState.RUNNING
         lines += teller.lines(look(*(one(n, step) for n in range(MANY)), at_s=5.0 * step, state=state))
     assert len(lines) < 120, "\n".join(lines)
     assert max(map(len, lines)) < 400
@@ -86,7 +86,7 @@ def test_words_that_never_repeat_are_no_lines_without_end() -> None:
     teller = Teller()
     words = [f"{a}{b}{c} is lost" for a in "abcdefghij" for b in "abcdefghij" for c in "abcdefghij"]
     lines: list[str] = []
-    for n in range(0, 1_000, 10):
+    for n in range(0, 1_000, 40):
         failed = [record(f"d{k}", State.FAILED, error_message=words[k]) for k in range(n)]
         lines += teller.lines(look(*failed, record("x", State.RUNNING)))
     assert len([line for line in lines if "is lost" in line]) < 80

@@ -1,6 +1,7 @@
 """Where a module's tests stand that has no test file of the mirrored path: in the story that it is a part of."""
 
 ELSEWHERE = {
+    "tests/test_cause.py": "tern/covering",
     "tests/cli/test_apply.py": "tern/cli/accepted tern/cli/choosing tern/cli/policy",
     "tests/cli/test_audit.py": "tern/cli/past tern/doors/record",
     "tests/cli/test_control.py": "tern/cli/receipt tern/cli/selection tern/domain/selection",
@@ -101,7 +102,7 @@ ELSEWHERE = {
     "tests/test_client.py": "tern/doors/rest tern/wire/control/resting tern/__init__",
     "tests/test_exporter.py": "tern/store/counted tern/store/gauge",
     "tests/test_proving.py": "tern/domain/targets",
-    "tests/test_view.py": "tern/facts tern/leftover tern/wave",
+    "tests/test_view.py": "tern/operation tern/facts tern/leftover tern/wave",
     "tests/engine/test_foreign_clients.py": "tern/wire/numbering tern/wire/options tern/wire/per_table",
     "tests/wire/test_engine_client.py": "tern/wire/asking",
     "tests/wire/test_translation.py": "tern/wire/looking",

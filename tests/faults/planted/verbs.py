@@ -5,6 +5,22 @@ from tests.faults.planted.mutant import CONTROL, D_CONTROL, FLOWS, S_WISH, mutan
 MUTANTS = (
     mutant(
         "G7",
+        "a list of names that came out empty means the whole apply",
+        "tests/cli/test_looking.py -k through_a_pipe",
+        "tern/cli/selection.py",
+        "    if given and not named:\n",
+        "    if given and named == given:\n",
+    ),
+    mutant(
+        "G7",
+        "the command that is printed for a group covers others as well",
+        "tests/test_cause.py -k no_other",
+        "tern/covering.py",
+        "            if len(self.by_state[state]) == len(names):\n",
+        "            if len(self.by_state[state]) >= len(names):\n",
+    ),
+    mutant(
+        "G7",
         "what was counted before it was accepted is believed",
         f"{FLOWS}bulk.py -k selected",
         S_WISH,
