@@ -61,20 +61,20 @@ class OperationView:
     @property
     def rows_copied(self) -> int | None:
         """Of the statement that counts; None where none counts rows."""
-        return None if self._counting is None else self._counting.rows_copied
+        return None if (table := self.counting) is None else table.rows_copied
 
     @property
     def rows_total(self) -> int | None:
         """Of the statement that counts; None where none counts rows."""
-        return None if self._counting is None else self._counting.rows_total
+        return None if (table := self.counting) is None else table.rows_total
 
     @property
-    def _counting(self) -> TableFacts | None:
-        """The statement under way, else the largest. Several about one table must not count its rows twice."""
-        if self.under_way is not None and self.under_way.rows_total is not None:
-            return self.under_way
-        counting = [table for table in self.record.tables if table.rows_total is not None]
-        return max(counting, key=lambda table: table.rows_total or 0, default=None)
+    def counting(self) -> TableFacts | None:
+        """The statement whose rows are its rows: the one under way, else the largest. Several about one table must not count its rows twice."""
+        if (now := self.under_way) is not None and now.rows_total is not None:
+            return now
+        found = [table for table in self.record.tables if table.rows_total is not None]
+        return max(found, key=lambda table: table.rows_total or 0, default=None)
 
     @property
     def under_way(self) -> TableFacts | None:
@@ -177,13 +177,15 @@ def share(operation: OperationView) -> Share:
     record = operation.record
     is_done = operation.state is State.COMPLETED
     ended_s_ago = record.ended_s_ago or 0.0
+    table = operation.counting
+    rows = None if table is None else table.rows_total
     return Share(
         operation.percent,
         goes_on=operation.goes_on,
         is_under_way=operation.state in _MOVES_BY_ITSELF,
         is_done=operation.state.is_finished,
-        rows_copied=operation.rows_total if is_done else operation.rows_copied,
-        rows_total=operation.rows_total,
+        rows_copied=rows if is_done or table is None else table.rows_copied,
+        rows_total=rows,
         eta_s=operation.eta_s,
         begun_s_ago=None if record.worked_s is None else ended_s_ago + record.worked_s,
         done_s_ago=ended_s_ago if is_done else None,

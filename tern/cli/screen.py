@@ -93,7 +93,7 @@ def picture(
         end = [Text(), step_line(*step_that_lists(view), width=0)] if steps else []
     room = height - height_of([*top, *end]) - 1
     detailed = [*_detailed(view), *_strays(view)] if is_detailed else []
-    folded = _LEAST_BELOW if grouped else len(_folded(view, needed, _LEAST_BELOW, explains=False))
+    folded = _LEAST_BELOW if grouped else len(_folded(view, needed, wrong, _LEAST_BELOW))
     if explains:
         needs = _all_needs(needed)
     else:
@@ -108,7 +108,7 @@ def picture(
     elif is_detailed and height_of(detailed) <= room:
         below = detailed
     else:
-        below = _folded(view, needed, room, explains=explains)
+        below = _folded(view, needed, wrong, room, explains=explains)
     return [*top, *needs, *([Text(), *below] if below else []), *end]
 
 
@@ -244,15 +244,17 @@ def _detailed(view: ApplyView) -> Iterator[Text]:
             yield from table_lines(operation.record.tables[:MOST_TABLES])
 
 
-def _folded(view: ApplyView, needed: Sequence[Cause], room: int, *, explains: bool) -> list[Text]:
+def _folded(
+    view: ApplyView, needed: Sequence[Cause], found: Sequence[Cause], room: int, *, explains: bool = False
+) -> list[Text]:
     """What goes wrong by its causes, then the slowest, then how many there are of the others."""
     told = {name for cause in needed for name in cause.deployments}
     wrong = [
         cause
-        for cause in view.troubles
+        for cause in found
         if not (Kind(cause.kind) in _TOLD_BY_NEED and told.issuperset(cause.deployments))
     ]
-    in_trouble = {name for cause in view.troubles for name in cause.deployments}
+    in_trouble = {name for cause in found for name in cause.deployments}
     moving = [
         each for each in view.operations if each.state not in _REST and each.deployment not in in_trouble
     ]
