@@ -70,7 +70,9 @@ class OperationView:
 
     @property
     def counting(self) -> TableFacts | None:
-        """The statement whose rows are its rows: the one under way, else the largest. Several about one table must not count its rows twice."""
+        """The statement whose rows are its rows: the one under way, else the largest. Several about one table must not
+        count its rows twice.
+        """
         if (now := self.under_way) is not None and now.rows_total is not None:
             return now
         found = [table for table in self.record.tables if table.rows_total is not None]

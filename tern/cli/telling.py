@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from tern.cause import Cause, Kind, trouble
+from tern.cli import symbols
 from tern.cli.picture import details, sign_of
 from tern.cli.screen import DETAILED_UP_TO, KIND_SIGNS, MOST_CAUSES, named, trouble_line, whole_words
 from tern.cli.words import SIGNS, one_line, plural
@@ -26,7 +27,7 @@ NAMED_UP_TO = 5
 """So many of one cause are told one by one, if they come one by one."""
 _FAMILIAR_CAUSES = 40
 """Causes beyond so many are told by their kind alone: words that never repeat must not become lines without end."""
-_SILENT_START = "◷ waiting"
+_SILENT_START = f"{symbols.WAITING} waiting"
 """Everything waits at first; that needs no line for each deployment."""
 
 
