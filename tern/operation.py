@@ -177,6 +177,9 @@ class OperationView:
 def share(operation: OperationView) -> Share:
     """Its part in the whole."""
     record = operation.record
+    if operation.state is State.PENDING and not record.attempt:
+        # There may be ten thousand, of which nothing was ever counted.
+        return Share(0, goes_on=operation.goes_on)
     is_done = operation.state is State.COMPLETED
     ended_s_ago = record.ended_s_ago or 0.0
     table = operation.counting
