@@ -39,6 +39,9 @@ CHANGE = tern_v1.TableChange(
     table_name="orders", ddl="ALTER TABLE orders ADD COLUMN note text", change_type=tern_v1.CHANGE_TYPE_ALTER
 )
 
+# Whatever it says: nothing of it is read.
+DIRECT = tern_v1.DirectExecutionPolicy.FromString(b"\x08\x01")
+
 
 def apply_request(**fields: Any) -> tern_v1.ApplyRequest:
     usual = {
@@ -248,7 +251,7 @@ def test_an_apply_makes_one_and_its_key_the_same_one(world: World, stubs: Stubs)
         ({"options": {"allow_unsafe": "yes"}}, "INVALID_ARGUMENT", "USAGE"),
         ({"options": {"surprise": "1"}}, "INVALID_ARGUMENT", "USAGE"),
         ({"target_shards": ["a"]}, "UNIMPLEMENTED", "NOT_OFFERED"),
-        ({"direct_execution": {"enabled": True}}, "UNIMPLEMENTED", "NOT_OFFERED"),
+        ({"direct_execution": DIRECT}, "UNIMPLEMENTED", "NOT_OFFERED"),
         ({"options": {"branch": "b"}}, "UNIMPLEMENTED", "NOT_OFFERED"),
         ({"options": {"defer_deploy": "true"}}, "UNIMPLEMENTED", "NOT_OFFERED"),
         ({"options": {"target": "target-B"}}, "INVALID_ARGUMENT", "USAGE"),
