@@ -95,8 +95,8 @@ MUTANTS = (
         "G15",
         "the reason of an error is told as its words",
         "tests/test_view.py -k each_field",
-        "tern/view.py",
-        '"error": record.error_message or None,',
+        "tern/operation.py",
+        '"error": record.known_error or None,',
         '"error": record.error_reason or None,',
     ),
     mutant(

@@ -117,7 +117,7 @@ MUTANTS = (
         "doors",
         "a field of get --json has another name",
         "tests/golden/test_cli.py",
-        "tern/view.py",
+        "tern/operation.py",
         '"sampled_age_s":',
         '"sample_age_s":',
     ),

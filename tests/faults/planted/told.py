@@ -42,8 +42,8 @@ MUTANTS = (
         "what was cancelled half done is named as if it were carried on without its name",
         f"{_CARRIED} -k cancelled_half_done",
         "tern/leftover.py",
-        "    return last in {State.CANCELLED, State.REVERTED}\n",
-        "    return False and last is None\n",
+        "    return last in {State.CANCELLED, State.REVERTED} or",
+        "    return last is State.REVERTED or",
     ),
     mutant(
         "G15",
