@@ -149,7 +149,8 @@ def _headline(operation: OperationView) -> Text:
     for told in (record.error_words, operation.holds[0].detail if operation.holds else ""):
         if told and line.plain.endswith(one_line(told)):
             line.right_crop(len(one_line(told)))
-            line.rstrip()
+            # What stood before it on the line was parted from it.
+            line.right_crop(len(line.plain) - len(line.plain.rstrip(" ,")))
     return line
 
 

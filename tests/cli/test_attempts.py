@@ -44,6 +44,7 @@ def test_a_repeated_plan_is_named_by_the_first_and_names_it(world: World, tern: 
         [(f"{first}/A", "failed")],
     )
     assert f"since then {second}/A, which is running" in one_line(tern("get", first).out)
+    assert tern("get", f"{first}/A").out.splitlines()[1].endswith("which is running (the same plan)")
     engine_says(world, "A", "completed")
     assert later(tern, first) == [(f"{second}/A", "completed")]
     for look in (("get", first), ("explain", first), ("explain", f"{first}/A"), ("get", f"{first}/A")):
