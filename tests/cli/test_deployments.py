@@ -445,7 +445,7 @@ def test_an_engine_that_answers_nothing_is_listed_as_such(world: World, tern: Te
     }
     assert listed == {"A": {"dispatch": 3}, "B": {}, "C": {}}
     apply_id = world.apply("A", "B")
-    assert "its engine does not answer, clears in" in tern("explain", apply_id).out
+    assert "its engine does not answer, next try in" in tern("explain", apply_id).out
     assert "3 dispatches in a row without an answer" in tern("explain", f"{apply_id}/A").out
 
 
@@ -525,7 +525,7 @@ def test_set_changes_what_is_said_and_shows_what_is_concerned(world: World, tern
     assert answer.data["operations"] == [f"{world.last}/A"]
     assert (answer.data["position"], answer.data["labels"]) == (4, {"region": "eu"})
     told = tern("audit", f"{world.last}/A").out
-    assert "deployment set" in told
+    assert "its deployment was changed" in told
     assert "token: none → env:T" in told
     assert "new token" in told
     answer = tern("deployments", "set", "A", "--no-label", "region", "--token", "", "--reason", "again")

@@ -73,6 +73,11 @@ def explained(world: World, name: str = "A") -> list[str]:
     return [each.command for each in view.blockers if each.deployment == name]
 
 
+def answers(world: World, *words: str) -> list[str]:
+    """The command of each answer that fits."""
+    return [f"tern resolve {world.name('A')} --as {each} --reason '…'" for each in words]
+
+
 def test_an_address_that_leads_to_another_engine_which_knows_the_id(world: World) -> None:
     """The one at the new address is through with work of its own: nothing of it is ours, and nothing is sent there."""
     ids = running(world, "A", "B")
@@ -253,8 +258,8 @@ def test_a_start_is_not_sent_to_other_work(world: World, shown: str) -> None:
 
 def test_explain_prints_commands_that_work_now(world: World) -> None:
     remote_id = foreign(world)
-    resolve, stop = explained(world)
-    assert resolve == f"tern resolve {world.name('A')} --as ended --reason '…'"
+    *resolve, stop = explained(world)
+    assert resolve == answers(world, "same-work", "ended", "completed")
     assert stop == f"tern stop {world.name('A')} --although-foreign={remote_id} --reason '…'"
     view = apply_view(Reading(world.database).apply(world.last))
     (hold,) = view.operation("A").holds
@@ -299,7 +304,7 @@ def test_same_work_is_no_answer_where_nothing_is_in_doubt(world: World) -> None:
     with pytest.raises(Refused) as refusal:
         world.resolve("A", Resolved.SAME_WORK)
     assert refusal.value.reason == "NOT_IN_DOUBT"
-    assert explained(world) == [f"tern resolve {world.name('A')} --as ended --reason '…'"]
+    assert explained(world) == answers(world, "ended", "completed")
     world.resolve("A", Resolved.ENDED)
     assert world.state("A") == "failed"
 
@@ -318,7 +323,7 @@ def test_of_an_id_that_was_given_out_twice_only_a_person_says_whose_it_is(world:
     world.ask(Verb.STOP, "A")
     world.answer_bells()
     assert methods(world, "A") == ["Apply"]
-    assert explained(world) == [f"tern resolve {world.name('A')} --as ended --reason '…'"]
+    assert explained(world) == answers(world, "same-work", "ended", "completed")
     world.resolve("A", Resolved.SAME_WORK)
     look(world, "A")
     assert (world.state("A"), world.operation("A").doubt) == ("completed", "")

@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import psycopg
 
+from tern.domain.timing import LEASE_S, RPC_DEADLINE_S, longest_control_wait_s
 from tern.ports import DueWork, NotClaimed, Poll
 from tern.store.database import Database
 from tern.store.schema import migrate
@@ -293,7 +294,9 @@ class Backend:
                 tx.hasten()
                 with tx.together():
                     looks, due = tx.execute(_LOOK), tx.execute(_NEXT_DUE)
-                    applies = tx.execute(_DUE_APPLIES, {"limit": 1})
+                    applies = tx.execute(
+                        _DUE_APPLIES, {"longest_control_s": longest_control_wait_s(LEASE_S, RPC_DEADLINE_S)}
+                    )
             known = (self._database.transactions, looks.all(), due.one(), applies.first() is not None)
             self._looked = known
         return known[1:]

@@ -274,7 +274,7 @@ def test_what_is_carried_on_is_run_by_its_follow_up_alone_on_the_way_down_and_up
         f"it is carried on by {follow_ups['C']}/C, which has completed"
     )
     # That a statement is done stands, whoever said so; of the others a person is asked once more.
-    for name, unknown in (("B", "2=done --reason"), ("D", "2=done --statement 3=")):
+    for name, unknown in (("B", "2=… --reason"), ("D", "2=… --statement 3=…")):
         assert unknown in out(shown(world, apply_id=sources[name]))[name][1]
     told_of(world, follow_ups["A"], State.FAILED, "completed", "failed", "pending")
     (group,) = shown(world, apply_id=sources["A"]).groups
