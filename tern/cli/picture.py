@@ -257,7 +257,7 @@ def next_steps(view: ApplyView, *, lists: bool) -> list[Text]:
     if lists:
         steps.append(step_that_lists(view))
     steps += _follow_ups(view)
-    width = min(LONGEST_COMMAND, max(len(command) for command, _ in steps))
+    width = min(LONGEST_COMMAND, max((len(command) for command, _ in steps), default=0))
     return [step_line(command, what, width) for command, what in steps]
 
 

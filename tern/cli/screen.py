@@ -91,6 +91,7 @@ def picture(
     if not is_detailed and height_of([*top, *end]) + 2 * len(needed) + len(wrong) + _MARGINS > height:
         # The usual steps are known by heart; what is wrong is not.
         end = [Text(), step_line(*step_that_lists(view), width=0)] if steps else []
+    end = end if len(end) > 1 else []
     room = height - height_of([*top, *end]) - 1
     detailed = [*_detailed(view), *_strays(view)] if is_detailed else []
     folded = _LEAST_BELOW if grouped else len(_folded(view, needed, wrong, _LEAST_BELOW))
