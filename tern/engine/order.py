@@ -16,10 +16,10 @@ from tern.engine.parse import read
 from tern.engine.recipes.model import Step, StepKind
 
 LONG = frozenset({StepKind.BUILD_INDEX, StepKind.VALIDATE})
-# Names that everybody uses: that two statements share them says nothing.
-_EVERYBODYS = frozenset({"pg_catalog", "public", "btree", ""})
-# One letter that stands beside every table's name.
-_NO_NAME = "relpersistence"
+# Where the server's own types and functions are: that two statements share it says nothing.
+_EVERYBODYS = frozenset({"pg_catalog", ""})
+# One letter beside every table's name, and how an index is made: fields that name nothing of the application's.
+_NO_NAMES = frozenset({"relpersistence", "access_method"})
 
 
 def next_before_cutover(kept: Sequence[KeptStep]) -> KeptStep | None:
@@ -69,18 +69,17 @@ def _depends(one: Step, other: Step) -> bool:
     """Whether one may need what the other does, or the other what one does: in doubt it does.
 
     On different tables they meet only where one names what the other is about. On the same table an index build or a
-    validation goes with whatever shares no name with it; anything else depends on all.
+    validation goes with whatever shares no name with it, the table's own aside; anything else depends on all.
     """
     tables, others = _relations(one), _relations(other)
     shared = tables & others
     if not shared:
         names = {name.name for name in tables | others}
         words = _words(one.sql) & _words(other.sql)
-        return bool(words & names) or (not (tables and others) and bool(words - _EVERYBODYS))
+        return bool(words & names) or (not (tables and others) and bool(words - _EVERYBODYS - {"public"}))
     if one.kind not in LONG or len(tables) > 1:
         return True
-    own = {word for table in shared for word in (table.name, table.namespace)}
-    return bool((_words(one.sql) & _words(other.sql)) - own - _EVERYBODYS)
+    return bool((_words(one.sql, shared) & _words(other.sql, shared)) - _EVERYBODYS)
 
 
 def _relations(step: Step) -> frozenset[Name]:
@@ -88,17 +87,27 @@ def _relations(step: Step) -> frozenset[Name]:
 
 
 @lru_cache(maxsize=4_096)
-def _words(sql: str) -> frozenset[str]:
-    """Every name and every text in a statement."""
-    return frozenset(_texts(read(sql).tree))
+def _words(sql: str, without: frozenset[Name] = frozenset()) -> frozenset[str]:
+    """Every name and every text in a statement. Where `without` stands as a table is left out, and only there: a column
+    may be called what its table or its namespace is.
+    """
+    return frozenset(_texts(read(sql).tree, without))
 
 
-def _texts(node: Message) -> Iterator[str]:
+def _texts(node: Message, without: frozenset[Name]) -> Iterator[str]:
+    if node.DESCRIPTOR.name == "RangeVar" and _table(node) in without:
+        return
     for field, value in node.ListFields():
-        if field.name == _NO_NAME:
+        if field.name in _NO_NAMES:
             continue
         for each in value if field.is_repeated else (value,):
             if isinstance(each, Message):
-                yield from _texts(each)
+                yield from _texts(each, without)
             elif isinstance(each, str):
                 yield each
+
+
+def _table(node: Message) -> Name:
+    namespace: str = getattr(node, "schemaname", "")
+    name: str = getattr(node, "relname", "")
+    return Name(namespace, name)

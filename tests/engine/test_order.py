@@ -110,6 +110,45 @@ def test_a_build_on_another_table_is_done_while_the_job_waits(
     assert [each.status for each in done.tables] == ["completed"] * 4
 
 
+def cut_over(driver: Driver, *statements: tuple[str, str]) -> None:
+    """All of it, with the cutover said once it waits for it."""
+    changes = [contract.TableChange(table_name=table, ddl=ddl) for table, ddl in statements]
+    request = contract.ApplyRequest(ddl_changes=changes, options=DEFER)
+    job = driver.service.apply(request, driver.context).apply_id
+    driver.wait(job, "WAITING_FOR_CUTOVER")
+    assert driver.cutover(job).accepted
+    driver.wait(job, "COMPLETED")
+
+
+def definition(db: Database, index: str) -> str:
+    (found,) = db.execute("SELECT pg_get_indexdef(to_regclass(%s))", (index,)).fetchall()
+    return str(found[0])
+
+
+def test_an_index_on_a_column_called_as_its_table_is_on_the_one_that_has_the_name_by_then(
+    db: Database, driver: Driver
+) -> None:
+    """Built before the columns change their names, it would be on the old one, and nobody would be told."""
+    db.execute("CREATE TABLE status (status text, new_status int)")
+    cut_over(
+        driver,
+        ("status", "ALTER TABLE status RENAME COLUMN status TO old_status"),
+        ("status", "ALTER TABLE status RENAME COLUMN new_status TO status"),
+        ("status", "CREATE UNIQUE INDEX status_i ON status (status)"),
+    )
+    assert definition(db, "status_i").endswith("(status)")
+
+
+def test_a_column_may_be_called_as_a_namespace(db: Database, driver: Driver) -> None:
+    db.execute("CREATE TABLE p (is_public bool)")
+    cut_over(
+        driver,
+        ("p", "ALTER TABLE p RENAME COLUMN is_public TO public"),
+        ("p", "CREATE INDEX p_public ON p (public)"),
+    )
+    assert definition(db, "p_public").endswith("(public)")
+
+
 def test_a_primary_key_s_index_is_built_before_the_wait(db: Database, driver: Driver) -> None:
     db.execute("CREATE TABLE p (a int)")
     db.execute("INSERT INTO p SELECT generate_series(1, 1000)")
