@@ -148,7 +148,9 @@ class AlterJudge:
             raise RefusedError(Reason.STATEMENT_REFUSED, "WITHOUT OVERLAPS has no online form in PostgreSQL")
         seen = self.trial.plain(part, table.namespace, table)
         name = self.trial.index_name(added.conname, seen, table)
-        recipe = constraint.add_key(part, table, name, seen.indexes[0].key, self._not_null_steps(seen, table))
+        taken = catalog.exists(self.trial.oracle.connection, Name(table.namespace, name))
+        steps = self._not_null_steps(seen, table)
+        recipe = constraint.add_key(part, table, name, seen.indexes[0].key, steps, takes_name=taken)
         return self.trial.settled(seen, recipe, table)
 
     def _validate(self, name: str, table: Name) -> Recipe:

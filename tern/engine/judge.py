@@ -66,7 +66,8 @@ class Judge:
         online.node.concurrent = True
         online.node.idxname = name
         index = Name(table.namespace, name)
-        step = constraint.build_index(online.sql, table, index, seen.indexes[0].key)
+        taken = catalog.exists(self.trial.oracle.connection, index)
+        step = constraint.build_index(online.sql, table, index, seen.indexes[0].key, takes_name=taken)
         return self.trial.settled(seen, Recipe("create_index", (step,)), table)
 
     def _same_index(self, plain: Parsed, wanted: Name, table: Name) -> Judged:

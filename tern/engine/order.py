@@ -69,9 +69,12 @@ def _depends(one: Step, other: Step) -> bool:
     """Whether one may need what the other does, or the other what one does: in doubt it does.
 
     On different tables they meet only where one names what the other is about. On the same table an index build or a
-    validation goes with whatever shares no name with it, the table's own aside; anything else depends on all.
+    validation goes with whatever shares no name with it, the table's own aside; anything else depends on all. An index
+    whose name is still another's waits for all: a column, or a table, that goes takes indexes along unnamed.
     """
     tables, others = _relations(one), _relations(other)
+    if one.takes_name:
+        return True
     shared = tables & others
     if not shared:
         names = {name.name for name in tables | others}

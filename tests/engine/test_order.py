@@ -149,6 +149,28 @@ def test_a_column_may_be_called_as_a_namespace(db: Database, driver: Driver) -> 
     assert definition(db, "p_public").endswith("(public)")
 
 
+@pytest.mark.parametrize("goes", ["ALTER TABLE q DROP COLUMN a", "DROP TABLE q"])
+def test_an_index_waits_for_its_name_to_become_free(goes: str, db: Database, driver: Driver) -> None:
+    """What takes the name's holder along doesn't name it."""
+    db.execute("CREATE TABLE p (b int)")
+    db.execute("CREATE TABLE q (a int, b int)")
+    db.execute("CREATE INDEX the_i ON q (a, b)")
+    on = "q" if "COLUMN" in goes else "p"
+    cut_over(driver, ("q", goes), (on, f"CREATE INDEX the_i ON {on} (b)"))
+    assert definition(db, "the_i").endswith("(b)")
+
+
+def test_a_unique_constraint_waits_for_its_name_too(db: Database, driver: Driver) -> None:
+    db.execute("CREATE TABLE q (a int, b int)")
+    db.execute("CREATE INDEX q_key ON q (a, b)")
+    cut_over(
+        driver,
+        ("q", "ALTER TABLE q DROP COLUMN a"),
+        ("q", "ALTER TABLE q ADD CONSTRAINT q_key UNIQUE (b)"),
+    )
+    assert definition(db, "q_key").endswith("(b)")
+
+
 def test_a_primary_key_s_index_is_built_before_the_wait(db: Database, driver: Driver) -> None:
     db.execute("CREATE TABLE p (a int)")
     db.execute("INSERT INTO p SELECT generate_series(1, 1000)")

@@ -68,7 +68,9 @@ def set_not_null(table: Name, column: str, constraint: str, version: int) -> tup
     )
 
 
-def add_key(parsed: Parsed, table: Name, name: str, expect: str, not_null: tuple[Step, ...]) -> Recipe:
+def add_key(
+    parsed: Parsed, table: Name, name: str, expect: str, not_null: tuple[Step, ...], *, takes_name: bool
+) -> Recipe:
     """PRIMARY KEY or UNIQUE: the index is built beside the running application, then made the constraint's."""
     constraint = constraint_of(parsed)
     if constraint.without_overlaps:
@@ -86,11 +88,14 @@ def add_key(parsed: Parsed, table: Name, name: str, expect: str, not_null: tuple
         table,
     )
     # The index first: it takes long, and stops nobody; what makes the column NOT NULL can be noticed at once.
-    steps = (build_index(_index_statement(constraint, table, name), table, index, expect), *not_null, attach)
+    built = build_index(
+        _index_statement(constraint, table, name), table, index, expect, takes_name=takes_name
+    )
+    steps = (built, *not_null, attach)
     return Recipe("add_primary_key" if is_primary else "add_unique", steps)
 
 
-def build_index(sql: str, table: Name, index: Name, expect: str) -> Step:
+def build_index(sql: str, table: Name, index: Name, expect: str, *, takes_name: bool) -> Step:
     """CREATE INDEX CONCURRENTLY, undone by DROP INDEX CONCURRENTLY."""
     locks = (TableLock(table, LockMode.SHARE_UPDATE_EXCLUSIVE),)
     undo = Step(
@@ -103,7 +108,15 @@ def build_index(sql: str, table: Name, index: Name, expect: str) -> Step:
         expect=expect,
     )
     return Step(
-        StepKind.BUILD_INDEX, sql, table.namespace, locks, table, index=index, expect=expect, undo=undo
+        StepKind.BUILD_INDEX,
+        sql,
+        table.namespace,
+        locks,
+        table,
+        index=index,
+        expect=expect,
+        takes_name=takes_name,
+        undo=undo,
     )
 
 

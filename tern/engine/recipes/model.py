@@ -102,6 +102,8 @@ class Step:
     # BUILD_INDEX and DROP_INDEX: the index, and its definition without the table's namespace.
     index: Name | None = None
     expect: str = ""
+    # BUILD_INDEX: something had its name when it was judged, which a step before it removes.
+    takes_name: bool = False
     # What removes the traces if the atom can't be finished.
     undo: "Step | None" = None
     # Relations that exist only because an earlier step of the same job made them: nobody uses them yet.
@@ -129,6 +131,8 @@ class Step:
             owned_by=None if body["owned_by"] is None else Name(**body["owned_by"]),
             index=None if body["index"] is None else Name(**body["index"]),
             expect=body["expect"],
+            # Steps of an engine of the version before have none.
+            takes_name=body.get("takes_name", False),
             undo=None if body["undo"] is None else cls.from_json(body["undo"]),
             fresh=body["fresh"],
         )
