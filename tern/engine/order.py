@@ -70,16 +70,16 @@ def _depends(one: Step, other: Step) -> bool:
 
     On different tables they meet only where one names what the other is about. On the same table an index build or a
     validation goes with whatever shares no name with it, the table's own aside; anything else depends on all. An index
-    whose name is still another's waits for all: a column, or a table, that goes takes indexes along unnamed.
+    whose name is still another's waits for all: a column, or a table, that goes takes indexes along unnamed. A
+    function, a type or a right can be what a constraint or an index leads to without naming it.
     """
     tables, others = _relations(one), _relations(other)
-    if one.takes_name:
+    if one.takes_name or not (tables and (others or other.fresh)):
         return True
     shared = tables & others
     if not shared:
         names = {name.name for name in tables | others}
-        words = _words(one.sql) & _words(other.sql)
-        return bool(words & names) or (not (tables and others) and bool(words - _EVERYBODYS - {"public"}))
+        return bool(_words(one.sql) & _words(other.sql) & names)
     if one.kind not in LONG or len(tables) > 1:
         return True
     return bool((_words(one.sql, shared) & _words(other.sql, shared)) - _EVERYBODYS)

@@ -171,6 +171,22 @@ def test_a_unique_constraint_waits_for_its_name_too(db: Database, driver: Driver
     assert definition(db, "q_key").endswith("(b)")
 
 
+def test_a_constraint_is_proven_after_the_function_that_it_leads_to(db: Database, driver: Driver) -> None:
+    """VALIDATE says the constraint's name alone."""
+    db.execute("CREATE TABLE p (a int)")
+    db.execute("CREATE TABLE q (a int)")
+    db.execute("INSERT INTO p VALUES (5)")
+    function = "FUNCTION ok(int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT $1 < {}'"
+    db.execute(f"CREATE {function.format(3)}")
+    db.execute("ALTER TABLE p ADD CONSTRAINT c CHECK (ok(a)) NOT VALID")
+    cut_over(
+        driver,
+        ("q", "ALTER TABLE q ADD COLUMN k int"),
+        ("ok", f"CREATE OR REPLACE {function.format(9)}"),
+        ("p", "ALTER TABLE p VALIDATE CONSTRAINT c"),
+    )
+
+
 def test_a_primary_key_s_index_is_built_before_the_wait(db: Database, driver: Driver) -> None:
     db.execute("CREATE TABLE p (a int)")
     db.execute("INSERT INTO p SELECT generate_series(1, 1000)")
