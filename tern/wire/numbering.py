@@ -34,8 +34,10 @@ def speaks_older_numbering(request: Message, *, names_something: bool) -> bool:
     if filled & _EARLIER_ID - _own_numbers(request):
         return True
     # One that leaves the id out means whatever is active; its database type stands where the environment is by now.
+    # Without that, one that names something in field 1 may be of today, and what it names be unknown here.
     return _EARLIER_ENVIRONMENT in filled and (
-        bool(filled & _EARLIER_ID) or getattr(request, "environment", "") in _TYPES
+        getattr(request, "environment", "") in _TYPES
+        or bool(filled & _EARLIER_ID and not getattr(request, "apply_id", ""))
     )
 
 

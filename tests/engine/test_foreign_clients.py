@@ -228,6 +228,15 @@ def test_a_later_field_is_no_older_numbering(channel: grpc.Channel, table: str) 
     assert later.call("Stop", apply_id=job, apply_operation_id=job, urgency=3).accepted
 
 
+def test_a_scoped_call_about_an_unknown_id_is_no_older_numbering(today: ForeignClient, table: str) -> None:
+    """Cutover has a caller and an operation where the id once was: what is wrong is the id, and a client that is told
+    to be made anew would never learn it.
+    """
+    scoped = {"caller": "cli:dana", "apply_operation_id": "of-yesterday/1"}
+    code, message = refusal(today, "Cutover", apply_id="of-yesterday", environment="prod", **scoped)
+    assert (code, IN_FIVE_WORDS in message) == (grpc.StatusCode.NOT_FOUND, False), message
+
+
 def test_health_says_version_and_what_is_offered_beside(today: ForeignClient) -> None:
     answer = today.call("Health")
     assert (answer.status, bool(answer.version)) == ("ok", True)
