@@ -147,7 +147,8 @@ class Facade:
                     what, next_step="Plan again, or leave the plan's id out.", reason="PLAN_MISMATCH"
                 )
             return {"plan": request.plan_id}
-        tables = Counter((each["namespace"], each["table"]) for each in changes)
+        unnamed = "public" if (request.type or POSTGRES) == POSTGRES else request.database
+        tables = Counter((each["namespace"] or unnamed, each["table"]) for each in changes)
         if request.schema_files and max(tables.values()) > 1:
             what = "several statements on one table come with schema_files, and their order can't be told"
             why = (f"no plan {request.plan_id[:80]!a} is kept here, and the order that holds is a plan's",)

@@ -262,6 +262,16 @@ def test_an_apply_makes_one_and_its_key_the_same_one(world: World, stubs: Stubs)
             "PLAN_UNKNOWN",
         ),
         (
+            # One table, once with its namespace left out.
+            {
+                "schema_files": {"a": {}},
+                "ddl_changes": [CHANGE, tern_v1.TableChange(table_name="orders", ddl="x", namespace="public")],
+                "plan_id": "plan-of-another",
+            },
+            "FAILED_PRECONDITION",
+            "PLAN_UNKNOWN",
+        ),
+        (
             {"ddl_changes": [{"table_name": "orders", "ddl": "ALTER TABLE orders DROP COLUMN x"}]},
             "FAILED_PRECONDITION",
             "UNSAFE_CHANGE",
