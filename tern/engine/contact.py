@@ -8,7 +8,7 @@ import select
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
 import psycopg
@@ -23,6 +23,7 @@ from tern.engine.session import CONNECT_SECONDS, Connection, connect, value
 ANSWER_SECONDS = 2.0
 """A session of our own says which one it is within this."""
 _WHICH_SESSION = b"SELECT pg_catalog.pg_backend_pid()"
+_SILENT = f"the server has not answered within {ANSWER_SECONDS:g} s which session this is"
 log = structlog.get_logger(__name__)
 
 
@@ -95,22 +96,26 @@ def refuse_transaction_pooler(dsn: str) -> None:
     """Raises EngineError where each transaction gets a session of somebody else's: what the engine sets in a session
     would stay in it for the application, and its locks would be let go behind its back.
 
-    One connection asks which session it has, before and while another one keeps a transaction open, which a pooler
-    has to give a session of its own. Nothing is set in either, since it may be the application's.
+    One connection asks which session it has, before and while others keep a transaction open each, which a pooler has
+    to give a session of its own: two of them, because one that gives its sessions in turn may have the first one's left
+    beside one. Nothing is set in any, since it may be the application's.
     """
-    with _plain(dsn) as ours, _plain(dsn) as other:
+    with _plain(dsn) as ours, ExitStack() as others:
         before = _answer(_asked(ours, _WHICH_SESSION))
-        held = _answer(_asked(other, b"BEGIN; " + _WHICH_SESSION))
-        if before is None or held is None:
-            message = f"the server has not answered within {ANSWER_SECONDS:g} s which session this is"
-            raise unavailable(message)
-        again = _answer(_asked(ours, _WHICH_SESSION))
+        again = before
+        for _ in range(2):
+            other = others.enter_context(_plain(dsn))
+            held = _answer(_asked(other, b"BEGIN; " + _WHICH_SESSION))
+            if before is None or held is None:
+                raise unavailable(_SILENT)
+            again = _answer(_asked(ours, _WHICH_SESSION))
+            if again != before:
+                break
         if again is None:
-            # A pool of one session answers as soon as that is let go; a server that is merely slow is no pool.
-            other.close()
+            # A pool of few sessions answers as soon as they are let go; a server that is merely slow is no pool.
+            others.close()
             if _answer(ours) is None:
-                message = f"the server has not answered within {ANSWER_SECONDS:g} s which session this is"
-                raise unavailable(message)
+                raise unavailable(_SILENT)
         if again != before:
             message = (
                 "the address leads through a pooler that gives each transaction another session (such as PgBouncer with"

@@ -41,11 +41,12 @@ class _Stream:
 class Pooler:
     """`sessions` of the database, for any number of clients. A context manager; `url` is where clients connect."""
 
-    def __init__(self, database_url: str, sessions: int) -> None:
+    def __init__(self, database_url: str, sessions: int, *, in_turn: bool = False) -> None:
+        """in_turn: the session that was idle longest is given, as with server_round_robin."""
         self.sessions: list[psycopg.Connection[Any]] = [
             psycopg.connect(database_url) for _ in range(sessions)
         ]
-        self._free: queue.LifoQueue[_Stream | None] = queue.LifoQueue()
+        self._free: queue.Queue[_Stream | None] = queue.Queue() if in_turn else queue.LifoQueue()
         for session in self.sessions:
             session.execute("SELECT 1")
             session.commit()

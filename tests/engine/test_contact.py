@@ -69,6 +69,17 @@ def test_a_transaction_pooler_is_refused_and_nothing_is_left_in_its_sessions(
         assert [settings(session) for session in pooler.sessions] == before
 
 
+@pytest.mark.parametrize("sessions", [1, 2, 3])
+def test_a_pooler_that_gives_its_sessions_in_turn_is_refused_too(sessions: int, database_url: str) -> None:
+    """Of two, the one that is not held is the first one's own again."""
+    with (
+        Pooler(database_url, sessions, in_turn=True) as pooler,
+        pytest.raises(EngineError, match="transaction") as refused,
+    ):
+        refuse_transaction_pooler(pooler.url)
+    assert refused.value.reason == "TRANSACTION_POOLER"
+
+
 def test_a_server_itself_is_none(database_url: str) -> None:
     refuse_transaction_pooler(database_url)
 
