@@ -265,7 +265,10 @@ def test_an_apply_makes_one_and_its_key_the_same_one(world: World, stubs: Stubs)
             # One table, once with its namespace left out.
             {
                 "schema_files": {"a": {}},
-                "ddl_changes": [CHANGE, tern_v1.TableChange(table_name="orders", ddl="x", namespace="public")],
+                "ddl_changes": [
+                    CHANGE,
+                    tern_v1.TableChange(table_name="orders", ddl="x", namespace="public"),
+                ],
                 "plan_id": "plan-of-another",
             },
             "FAILED_PRECONDITION",
