@@ -52,15 +52,15 @@ def half_done(state: State, words: Sequence[str]) -> bool:
 def taken_over(word: str, operation: State, *, is_alone: bool = True) -> str:
     """What is kept of an engine's word about a statement whose operation is, by the same look, where it is.
 
-    is_alone: said of this statement only. An engine may speak of several at one table at once; that these failed says
-    of none of them whether it is in.
+    is_alone: said of this statement only. An engine may speak of several at one table at once, and the least
+    advanced stands for all of them: that these failed, or had not begun, says of none of them whether it is in.
 
     Of one that is over without being completed: what had not begun never will, and what was under way was left
     somewhere in the middle, which nobody can tell.
     """
     if not word or not operation.is_finished or operation in {State.COMPLETED, State.REVERTED}:
         return word
-    if not is_alone and word in {"failed", "cancelled"}:
+    if not is_alone and word in {PENDING, "failed", "cancelled", NEVER_BEGUN}:
         return UNKNOWN
     if word in SETTLED_WORDS or word == UNKNOWN:
         return word

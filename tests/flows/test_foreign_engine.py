@@ -162,6 +162,23 @@ def test_one_entry_for_a_table_says_of_no_statement_that_it_is_done(
     assert states() == ["completed", "completed"]
 
 
+def statements(world: World) -> list[str]:
+    facts = Reading(world.database).apply(world.last)
+    return [each.state for each in facts.operations[0].tables]
+
+
+def test_one_entry_for_a_table_says_of_no_statement_that_it_never_began(
+    abroad: World, theirs: ForeignEngine
+) -> None:
+    """The least advanced stands for its table: the first may be in. A follow-up would run it again (G10)."""
+    abroad.apply("abroad", changes=TWO)
+    abroad.run(lambda: abroad.state("abroad") == "running")
+    theirs.tables = [{**TABLE, "status": "pending"}]
+    theirs.state = theirs.contract.number("cancelled")
+    look(abroad)
+    assert (abroad.state("abroad"), statements(abroad)) == ("cancelled", ["unknown", "unknown"])
+
+
 def test_why_a_table_waits_is_shown(abroad: World, theirs: ForeignEngine) -> None:
     abroad.apply("abroad")
     abroad.run(lambda: abroad.state("abroad") == "running")
