@@ -14,6 +14,8 @@ PENDING: Final = "pending"
 NEVER_BEGUN: Final = "skipped"
 """Of an operation that is finished: this statement was never begun there."""
 UNKNOWN: Final = "unknown"
+FAILING: Final = "failing"
+"""It failed, and its operation goes on: its engine may be trying it again, and nobody knows yet what came of it."""
 SETTLED_WORDS: Final = frozenset({"completed", "failed", "cancelled", "reverted", "skipped"})
 """Words about a statement that nothing follows; any other is an engine's own, about work under way."""
 
@@ -55,9 +57,13 @@ def taken_over(word: str, operation: State, *, is_alone: bool = True) -> str:
     is_alone: said of this statement only. An engine may speak of several at one table at once, and the least
     advanced stands for all of them: that these failed, or had not begun, says of none of them whether it is in.
 
+    Of an operation that is under way no failure is the last word: its engine may try again by itself.
+
     Of one that is over without being completed: what had not begun never will, and what was under way was left
     somewhere in the middle, which nobody can tell.
     """
+    if operation.is_live and word == "failed":
+        return FAILING
     if not word or not operation.is_finished or operation in {State.COMPLETED, State.REVERTED}:
         return word
     if not is_alone and word in {PENDING, "failed", "cancelled", NEVER_BEGUN}:

@@ -179,6 +179,27 @@ def test_one_entry_for_a_table_says_of_no_statement_that_it_never_began(
     assert (abroad.state("abroad"), statements(abroad)) == ("cancelled", ["unknown", "unknown"])
 
 
+@pytest.mark.parametrize("changes", [TWO, TWO[:1]], ids=["two", "one"])
+def test_a_table_that_failed_and_is_tried_again_has_not_failed(
+    changes: tuple[PlannedChange, ...], abroad: World, theirs: ForeignEngine
+) -> None:
+    """What came of the next try nobody says: it may be in."""
+    abroad.apply("abroad", changes=changes)
+    abroad.run(lambda: abroad.state("abroad") == "running")
+    theirs.tables = [{**TABLE, "status": "failed"}]
+    theirs.state = theirs.contract.number("failed_retryable")
+    look(abroad)
+    assert "failed" not in statements(abroad)
+    theirs.tables = [{**TABLE, "status": "running"}]
+    theirs.state = theirs.contract.number("running")
+    look(abroad)
+    assert set(statements(abroad)) == {"running"}
+    theirs.tables = []
+    theirs.state = theirs.contract.number("failed")
+    look(abroad)
+    assert (abroad.state("abroad"), set(statements(abroad))) == ("failed", {"unknown"})
+
+
 def test_why_a_table_waits_is_shown(abroad: World, theirs: ForeignEngine) -> None:
     abroad.apply("abroad")
     abroad.run(lambda: abroad.state("abroad") == "running")
