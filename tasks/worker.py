@@ -2,9 +2,12 @@
 
 import logging
 import signal
+import sys
 import threading
+import traceback
 from dataclasses import replace
 from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
@@ -27,6 +30,8 @@ _INTERVAL_S = 1.0
 _LAST_TICK_S = 40.0
 """Longer than a tick with all its deadlines, shorter than a supervisor's patience."""
 _stopping = threading.Event()
+_asked: SimpleQueue[int] = SimpleQueue()
+"""Signals that ask what each thread does; the one kind of queue that a signal's handler may put into."""
 _exporters: list["Exporter"] = []
 
 
@@ -45,12 +50,25 @@ class Steady(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:  # noqa: ARG002 - the shape that Celery wants
         """After Celery has set its own answers to signals, and before it waits for a broker."""
-        # What Celery makes of the others (such as what each thread does, for USR1) ends nothing.
         unanswered = (each for each in hangup.HARMLESS if signal.getsignal(each) == signal.SIG_DFL)
         hangup.ignore((signal.SIGHUP, *unanswered))
+        # Celery would write local variables too, passwords and statements among them, past all logging.
+        threading.Thread(target=_tell_of_threads, name="tern-threads", daemon=True).start()
+        signal.signal(signal.SIGUSR1, lambda number, _: _asked.put(number))
 
 
 app.steps["worker"].add(Steady)
+
+
+def _tell_of_threads() -> None:
+    """One line for each SIGUSR1. Not where the signal is handled: that may be in the middle of another line."""
+    while _asked.get():
+        names = {each.ident: each.name for each in threading.enumerate()}
+        stacks = (
+            f"{names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}"
+            for ident, frame in sys._current_frames().items()  # noqa: SLF001 - there is no other way
+        )
+        _log.warning("what each thread does", extra={"fields": {"stack": "\n".join(stacks)}})
 
 
 @worker_shutting_down.connect

@@ -1,5 +1,6 @@
 """A terminal that closes, and other signals that somebody sends by habit: no process of Tern ends, or begins anew."""
 
+import json
 import os
 import signal
 import subprocess
@@ -70,6 +71,20 @@ def test_a_worker_that_has_not_found_its_broker_goes_on_too(fleet: Fleet, make_w
     # By its own sweep.
     wait_for(lambda: world.remote_id("A") is not None, fleet.picture)
     assert worker.is_running
+
+
+def test_what_each_thread_does_is_one_line_without_values(start: Start) -> None:
+    """Celery's own answer is pages past all logging, with the local variables of each thread."""
+    worker, log = start("worker", TERN_LOG_FORMAT="json")
+    wait_for(lambda: b" ready" in log.read_bytes(), log.read_text)
+    os.kill(worker.pid, signal.SIGUSR1)
+    wait_for(lambda: b"MainThread" in log.read_bytes(), log.read_text)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    (told,) = [each for each in lines if each["message"] == "what each thread does"]
+    assert {"MainThread:", "tern-sweep:"} <= set(told["stack"].splitlines())
+    assert "LOCAL VARIABLES" not in log.read_text()
+    worker.terminate()
+    worker.wait(30)
 
 
 def test_beat_and_flower_go_on(start: Start, migrated_url: str) -> None:
