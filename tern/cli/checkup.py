@@ -97,13 +97,17 @@ def server(engine: "Database") -> Finding:
             (seen.is_replica, "it is a replica, on which nothing can be written"),
             (seen.is_read_only and not seen.is_replica, "it is read-only"),
             (seen.forgets, "fsync or full_page_writes is off: a power cut loses what was committed"),
+            (
+                seen.is_unbounded,
+                "a pooler drops our connections' settings: a frozen worker holds its locks for ever",
+            ),
         )
         if is_so
     ]
     said = f"PostgreSQL {seen.version // 10_000}, {seen.connections} of {seen.most_connections} connections"
     if wrong:
         said += f"; {'; '.join(wrong)}"
-        step = "Point TERN_DATABASE_URL at a server that can be written and keeps what it commits."
+        step = "Point TERN_DATABASE_URL at a server that can be written and keeps what it commits, without a pooler."
         return Finding("server", is_well=False, said=said, help=step, code=MISCONFIGURED)
     return Finding("server", is_well=True, said=said)
 

@@ -36,6 +36,8 @@ _SERVER = text(
     "SELECT current_setting('server_version_num')::int AS version, pg_is_in_recovery() AS is_replica,"
     " current_setting('default_transaction_read_only') = 'on' AS is_read_only,"
     " current_setting('fsync') = 'off' OR current_setting('full_page_writes') = 'off' AS forgets,"
+    # Said by every connection of ours as it begins, and dropped by a pooler that ignores such options.
+    " current_setting('idle_in_transaction_session_timeout') = '0' AS is_unbounded,"
     " current_setting('max_connections')::int AS most_connections,"
     " (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()) AS connections,"
     " tern_clock() AS clock"
@@ -56,13 +58,14 @@ class OldHalt:
 @dataclass(frozen=True, slots=True)
 class Server:
     """What kind of PostgreSQL this is. clock_s: seconds since the epoch by its clock; forgets: a power cut loses
-    what was committed.
+    what was committed; is_unbounded: what a connection sets for itself doesn't reach it.
     """
 
     version: int
     is_replica: bool
     is_read_only: bool
     forgets: bool
+    is_unbounded: bool
     connections: int
     most_connections: int
     clock_s: float
@@ -106,6 +109,7 @@ def server(database: Database) -> Server:
             is_replica=row.is_replica,
             is_read_only=row.is_read_only,
             forgets=row.forgets,
+            is_unbounded=row.is_unbounded,
             connections=row.connections,
             most_connections=row.most_connections,
             clock_s=row.clock.timestamp(),

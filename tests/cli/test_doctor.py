@@ -184,6 +184,7 @@ def test_a_database_that_is_not_migrated(
         ({"forgets": True}, "a power cut loses"),
         ({"is_replica": True}, "it is a replica"),
         ({"is_read_only": True}, "it is read-only"),
+        ({"is_unbounded": True}, "a pooler drops"),
         ({"version": 140_000}, "older than 15"),
     ],
 )
@@ -202,6 +203,14 @@ def test_the_server_itself_is_asked(world: World) -> None:
     assert found.version >= 150_000
     assert (found.is_replica, found.is_read_only) == (False, False)
     assert abs(found.clock_s - time.time()) < 60
+
+
+def test_a_pooler_that_ignores_our_options_is_seen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PgBouncer with `ignore_startup_parameters = options`, without which it takes no connection of ours."""
+    assert not trouble.server(world.database).is_unbounded
+    monkeypatch.setattr("tern.store.database.SERVER_SETTINGS", {})
+    world.database.dispose()
+    assert trouble.server(world.database).is_unbounded
 
 
 def test_a_clock_that_differs_is_told_and_hurts_nobody(world: World, tern: Tern, worker: set[str]) -> None:
