@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import secrets
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -99,9 +100,24 @@ def bind(server: grpc.Server, listen: str, credentials: grpc.ServerCredentials |
     except RuntimeError:
         port = 0
     if port == 0:
-        message = f"can't listen on {listen}"
+        message = f"can't listen on {listen}{_why_not(listen)}"
         raise OSError(message)
     return port
+
+
+def _why_not(listen: str) -> str:
+    """What the machine says of an address that gRPC could not have; gRPC itself doesn't tell."""
+    host, _, port = listen.rpartition(":")
+    try:
+        for family, kind, protocol, _, place in socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            with socket.socket(family, kind, protocol) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(place)
+    except (OSError, UnicodeError) as error:
+        return f": {getattr(error, 'strerror', None) or error}"
+    return ""
 
 
 def run(server: Listener, announce: Callable[[int], None], *, port_file: Path | None = None) -> None:
