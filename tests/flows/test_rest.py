@@ -302,7 +302,7 @@ def test_a_statement_of_unknown_effect_is_in_no_plan(world: World) -> None:
     rest = shown(world)
     assert [group.deployments for group in rest.groups] == [("B",)]
     _, command = out(rest)["A"]
-    assert command == f"tern resolve {world.name('A')} --statement 2=done --reason '…'"
+    assert command == f"tern resolve {world.name('A')} --statement 2=… --reason '…'"
     settle_statements(StatementAnswer(world.name("A"), {2: Effect.DONE}, "eve", "I looked"), world.ports)
     assert [(group.numbers, group.deployments) for group in shown(world).groups] == [
         ((3,), ("A",)),
@@ -353,7 +353,7 @@ def test_a_follow_up_s_statement_is_named_by_its_own_number(world: World) -> Non
     told_of(world, follow_up, State.FAILED, "unknown", "unknown")
     ((why, command),) = out(shown(world, apply_id=source)).values()
     assert f"statements 1, 2 of {follow_up}/A" in why
-    assert command == f"tern resolve {follow_up}/A --statement 1=done --statement 2=done --reason '…'"
+    assert command == f"tern resolve {follow_up}/A --statement 1=… --statement 2=… --reason '…'"
     said = StatementAnswer(world.name("A", follow_up), {2: Effect.DONE}, "eve", "I looked")
     settle_statements(said, world.ports)
     ((why, command),) = out(shown(world, apply_id=source)).values()
