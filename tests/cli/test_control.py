@@ -170,7 +170,7 @@ def test_waiting_has_an_end(world: World, tern: Tern) -> None:
     [
         (("apl-0",), 3),
         (("nonsense",), 2),
-        (("APPLY/",), 5),
+        (("APPLY/",), 2),
         (("APPLY/nowhere",), 3),
         (("APPLY", "--deployment", "nowhere"), 3),
         (("APPLY", "--except", "nowhere"), 3),

@@ -68,8 +68,8 @@ MUTANTS = (
         "the order of a foreign client's statements is taken for the plan's",
         f"{_FACADE}the_order_that_holds_is_the_kept_plan_s",
         "tern/wire/control/facade.py",
-        '            return {"plan": request.plan_id}\n        tables',
-        '            return {"changes": changes}\n        tables',
+        '            return {"plan": request.plan_id}\n        unnamed',
+        '            return {"changes": changes}\n        unnamed',
     ),
     mutant(
         "G16",
