@@ -357,7 +357,7 @@ def test_a_follow_up_s_statement_is_named_by_its_own_number(world: World) -> Non
     said = StatementAnswer(world.name("A", follow_up), {2: Effect.DONE}, "eve", "I looked")
     settle_statements(said, world.ports)
     ((why, command),) = out(shown(world, apply_id=source)).values()
-    assert command == f"tern resolve {follow_up}/A --statement 1=done --reason '…'"
+    assert command == f"tern resolve {follow_up}/A --statement 1=… --reason '…'"
     settle_statements(replace(said, effects={1: Effect.NOT_DONE}), world.ports)
     (group,) = shown(world, apply_id=source).groups
     assert [change.ddl for change in group.changes] == [STATEMENTS[1].ddl]
