@@ -27,6 +27,8 @@ from tern.store.database import Database
 from tern.wire.control.server import ControlServer
 from tests.doors.calling import ACT, READ
 from tests.doors.conftest import channel, database, desk, make_world, server, stubs, world
+from tests.flows.gone import given_up
+from tests.flows.steps import settle
 from tests.flows.test_effect import STATEMENTS, told
 from tests.world import World
 
@@ -126,6 +128,25 @@ def test_both_ways_show_the_same(world: World, direct: Client, remote: Client) -
     assert direct.enqueued("nobody's") == remote.enqueued("nobody's")
     assert direct.verify() == remote.verify()
     assert direct.verify(apply_id).records[0].events > 0
+
+
+def test_both_show_what_needs_a_person_and_what_may_still_act(
+    world: World, direct: Client, remote: Client
+) -> None:
+    """Nobody else would tell a service that something which it no longer follows is outstanding at its target."""
+    apply_id = world.apply(policy=Policy(copy=Copy.PARALLEL, on_failure=OnFailure.CONTINUE))
+    world.answer_bells()
+    remote_id = given_up(world, "A")
+    world.ask(Verb.STOP, "B", "C")
+    settle(world)
+    one, other = direct.get(apply_id), remote.get(apply_id)
+    assert one == other
+    (line,) = other.operation("A").outstanding
+    assert (line.remote_id, line.is_own, line.in_doubt) == (remote_id, True, False)
+    assert line.ways[0].command == "tern deployments check A"
+    stopped = next(cause for cause in other.needs_you if cause.deployments == ("B", "C"))
+    assert (stopped.operation_count, stopped.what) == (2, "stopped")
+    assert stopped.ways[0].command == f"tern start {apply_id} --state stopped --reason '…'"
 
 
 def test_what_is_refused_is_an_error_of_tern_s(world: World, client: Client) -> None:

@@ -37,6 +37,45 @@ class Blocker:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """A command that works now, and what it would do."""
+
+    command: str
+    consequence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One matter that only a person moves on, and how many operations it concerns; deployments are the first of them.
+
+    cause_id: what `--cause` of the command line selects by.
+    """
+
+    cause_id: str
+    kind: str
+    what: str
+    operation_count: int
+    deployments: tuple[str, ...]
+    ways: tuple[Way, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outstanding:
+    """What was sent for an operation, is followed no more, and may still act at `address`. what: in one sentence."""
+
+    outstanding_id: int
+    remote_id: str | None
+    address: str
+    what: str
+    last_seen: str
+    cancel_asked: bool
+    is_own: bool
+    in_doubt: bool
+    ways: tuple[Way, ...]
+    last_seen_age_s: float | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Wish:
     """What somebody asked of an operation, and what became of it. verb: as on the command line."""
 
@@ -109,6 +148,8 @@ class Operation:
     """All that ever followed it directly."""
     carried_on_state: State | None = None
     """Where that follow-up is."""
+    outstanding: tuple[Outstanding, ...] = ()
+    """What may still act although it is followed no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +175,8 @@ class Apply:
     revision: int
     observed_at: datetime = field(compare=False)
     operations: tuple[Operation, ...] = ()
+    needs_you: tuple[Cause, ...] = ()
+    """What only a person moves on, one entry for each cause, the most numerous first."""
 
     @property
     def is_settled(self) -> bool:

@@ -2,10 +2,12 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from tern import cause
+from tern.domain import outstanding
 from tern.domain.enqueue import is_usable_key
 from tern.domain.errors import NotFound, Refused, TryAgain, UsageError
 from tern.domain.identity import ApplyId, PlanId, ScopeName
@@ -18,16 +20,19 @@ from tern.domain.text import is_storable
 from tern.doors.answers import (
     Apply,
     Blocker,
+    Cause,
     Event,
     Explanation,
     Hold,
     KeyFate,
     Operation,
+    Outstanding,
     Progress,
     Reason,
     Receipt,
     Summary,
     TableChange,
+    Way,
     Wish,
 )
 from tern.doors.record import Verified
@@ -269,6 +274,37 @@ def answer_of(view: ApplyView) -> Apply:
         revision=facts.revision,
         observed_at=facts.observed_at,
         operations=tuple(_operation(each) for each in view.operations),
+        needs_you=tuple(_cause(each) for each in view.needs[:MOST_BLOCKERS]),
+    )
+
+
+def _cause(found: cause.Cause) -> Cause:
+    return Cause(
+        found.cause_id,
+        found.kind,
+        found.what,
+        found.count,
+        found.deployments[: cause.EXAMPLES],
+        _ways(found.ways),
+    )
+
+
+def _ways(found: Iterable[tuple[str, str]]) -> tuple[Way, ...]:
+    return tuple(Way(command, consequence) for command, consequence in found)
+
+
+def _outstanding(found: outstanding.Outstanding) -> Outstanding:
+    return Outstanding(
+        found.call_id,
+        found.remote_id,
+        found.address,
+        found.words,
+        found.last_seen,
+        found.cancel_asked,
+        found.is_own,
+        found.in_doubt,
+        _ways(found.ways),
+        found.last_seen_age_s,
     )
 
 
@@ -332,6 +368,7 @@ def _operation(view: OperationView) -> Operation:
         carried_on_by=record.carried_on_by or "",
         follow_ups=record.follow_ups,
         carried_on_state=None if record.carried_on is None else record.carried_on.state,
+        outstanding=tuple(_outstanding(each) for each in record.outstanding),
     )
 
 

@@ -14,15 +14,18 @@ from tern.domain.states import State
 from tern.doors.answers import (
     Apply,
     Blocker,
+    Cause,
     Event,
     Hold,
     KeyFate,
     Operation,
+    Outstanding,
     Reason,
     Receipt,
     Refusal,
     Summary,
     TableChange,
+    Way,
     Wish,
 )
 from tern.doors.record import Verified
@@ -65,6 +68,7 @@ def apply(said: apply_pb2.Apply, operations: Iterable[Operation] = ()) -> Apply:
         ),
         revision=said.revision,
         operations=tuple(operations),
+        needs_you=tuple(_cause(each) for each in said.needs_you),
     )
 
 
@@ -98,6 +102,32 @@ def operation(said: apply_pb2.Operation) -> Operation:
         carried_on_by=said.carried_on_by,
         follow_ups=tuple(said.follow_ups),
         carried_on_state=OPERATION_STATES.word(said.carried_on_state) if said.carried_on_state else None,
+        outstanding=tuple(_outstanding(each) for each in said.outstanding),
+    )
+
+
+def _cause(said: apply_pb2.Cause) -> Cause:
+    return Cause(
+        said.cause, said.kind, said.what, said.operation_count, tuple(said.deployments), _ways(said.ways)
+    )
+
+
+def _ways(said: Iterable[apply_pb2.Way]) -> tuple[Way, ...]:
+    return tuple(Way(each.command, each.consequence) for each in said)
+
+
+def _outstanding(said: apply_pb2.Outstanding) -> Outstanding:
+    return Outstanding(
+        said.outstanding_id,
+        said.remote_id or None,
+        said.address,
+        said.what,
+        said.last_seen,
+        said.cancel_asked,
+        said.is_own,
+        said.in_doubt,
+        _ways(said.ways),
+        _number(said, "last_seen_age_seconds"),
     )
 
 

@@ -11,14 +11,17 @@ from tern.domain.states import State
 from tern.doors.answers import (
     Apply,
     Blocker,
+    Cause,
     Event,
     Hold,
     KeyFate,
     Operation,
+    Outstanding,
     Reason,
     Receipt,
     Summary,
     TableChange,
+    Way,
     Wish,
 )
 from tern.doors.record import Verified
@@ -60,6 +63,7 @@ def apply(answer: Apply) -> apply_pb2.Apply:
         exit_code=answer.exit_code,
         blockers=[_blocker(each) for each in answer.blockers],
         revision=answer.revision,
+        needs_you=[_cause(each) for each in answer.needs_you],
     )
 
 
@@ -95,6 +99,37 @@ def operation(answer: Operation) -> apply_pb2.Operation:
         carried_on_state=apply_pb2.OPERATION_STATE_UNSPECIFIED
         if answer.carried_on_state is None
         else OPERATION_STATES.number(answer.carried_on_state),
+        outstanding=[_outstanding(each) for each in answer.outstanding],
+    )
+
+
+def _cause(answer: Cause) -> apply_pb2.Cause:
+    return apply_pb2.Cause(
+        cause=answer.cause_id,
+        kind=answer.kind,
+        what=answer.what,
+        operation_count=answer.operation_count,
+        deployments=answer.deployments,
+        ways=[_way(each) for each in answer.ways],
+    )
+
+
+def _way(answer: Way) -> apply_pb2.Way:
+    return apply_pb2.Way(command=answer.command, consequence=answer.consequence)
+
+
+def _outstanding(answer: Outstanding) -> apply_pb2.Outstanding:
+    return apply_pb2.Outstanding(
+        outstanding_id=answer.outstanding_id,
+        remote_id=answer.remote_id or "",
+        address=answer.address,
+        what=answer.what,
+        last_seen=answer.last_seen,
+        last_seen_age_seconds=answer.last_seen_age_s,
+        cancel_asked=answer.cancel_asked,
+        is_own=answer.is_own,
+        in_doubt=answer.in_doubt,
+        ways=[_way(each) for each in answer.ways],
     )
 
 

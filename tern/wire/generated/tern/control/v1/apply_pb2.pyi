@@ -215,6 +215,7 @@ class Apply(_message.Message):
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     BLOCKERS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    NEEDS_YOU_FIELD_NUMBER: _builtins.int
     apply_id: _builtins.str
     """`apl-…`."""
     plan_id: _builtins.str
@@ -252,6 +253,10 @@ class Apply(_message.Message):
     def blockers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Blocker]:
         """What only a person moves on; at most 50."""
 
+    @_builtins.property
+    def needs_you(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cause]:
+        """What only a person moves on, one entry for each cause, the most numerous first; at most 50."""
+
     def __init__(
         self,
         *,
@@ -274,16 +279,84 @@ class Apply(_message.Message):
         exit_code: _builtins.int | None = ...,
         blockers: _abc.Iterable[Global___Blocker] | None = ...,
         revision: _builtins.int = ...,
+        needs_you: _abc.Iterable[Global___Cause] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "created_at", b"created_at", "exit_code", b"exit_code", "observed_at", b"observed_at", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "apply_id", b"apply_id", "blockers", b"blockers", "caller", b"caller", "counts", b"counts", "created_at", b"created_at", "database", b"database", "environment", b"environment", "error_message", b"error_message", "exit_code", b"exit_code", "headline", b"headline", "is_settled", b"is_settled", "observed_at", b"observed_at", "operation_count", b"operation_count", "percent", b"percent", "plan_id", b"plan_id", "policy", b"policy", "reason", b"reason", "revision", b"revision", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "apply_id", b"apply_id", "blockers", b"blockers", "caller", b"caller", "counts", b"counts", "created_at", b"created_at", "database", b"database", "environment", b"environment", "error_message", b"error_message", "exit_code", b"exit_code", "headline", b"headline", "is_settled", b"is_settled", "needs_you", b"needs_you", "observed_at", b"observed_at", "operation_count", b"operation_count", "percent", b"percent", "plan_id", b"plan_id", "policy", b"policy", "reason", b"reason", "revision", b"revision", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
 
 Global___Apply: _TypeAlias = Apply  # noqa: Y015
+
+@_typing.final
+class Cause(_message.Message):
+    """One matter that many operations have in common."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    OPERATION_COUNT_FIELD_NUMBER: _builtins.int
+    DEPLOYMENTS_FIELD_NUMBER: _builtins.int
+    WAYS_FIELD_NUMBER: _builtins.int
+    cause: _builtins.str
+    """The same from answer to answer, as long as its words say the same; `--cause` of the command line selects by it."""
+    kind: _builtins.str
+    what: _builtins.str
+    operation_count: _builtins.int
+    @_builtins.property
+    def deployments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first of them in rollout order; at most 5."""
+
+    @_builtins.property
+    def ways(self) -> _containers.RepeatedCompositeFieldContainer[Global___Way]:
+        """What moves all of them, the first first."""
+
+    def __init__(
+        self,
+        *,
+        cause: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        what: _builtins.str = ...,
+        operation_count: _builtins.int = ...,
+        deployments: _abc.Iterable[_builtins.str] | None = ...,
+        ways: _abc.Iterable[Global___Way] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "deployments", b"deployments", "kind", b"kind", "operation_count", b"operation_count", "ways", b"ways", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cause: _TypeAlias = Cause  # noqa: Y015
+
+@_typing.final
+class Way(_message.Message):
+    """A command for the command line, ready to copy, and what it would do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    CONSEQUENCE_FIELD_NUMBER: _builtins.int
+    command: _builtins.str
+    consequence: _builtins.str
+    def __init__(
+        self,
+        *,
+        command: _builtins.str = ...,
+        consequence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "consequence", b"consequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Way: _TypeAlias = Way  # noqa: Y015
 
 @_typing.final
 class StateCount(_message.Message):
@@ -369,6 +442,7 @@ class Operation(_message.Message):
     CARRIED_ON_BY_FIELD_NUMBER: _builtins.int
     FOLLOW_UPS_FIELD_NUMBER: _builtins.int
     CARRIED_ON_STATE_FIELD_NUMBER: _builtins.int
+    OUTSTANDING_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """`apl-…/DEPLOYMENT`."""
     deployment: _builtins.str
@@ -414,6 +488,10 @@ class Operation(_message.Message):
     def follow_ups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """All that ever followed it directly, the oldest first."""
 
+    @_builtins.property
+    def outstanding(self) -> _containers.RepeatedCompositeFieldContainer[Global___Outstanding]:
+        """What was sent for it, is followed no more, and may still act where it was sent."""
+
     def __init__(
         self,
         *,
@@ -444,10 +522,11 @@ class Operation(_message.Message):
         carried_on_by: _builtins.str = ...,
         follow_ups: _abc.Iterable[_builtins.str] | None = ...,
         carried_on_state: Global___OperationState.ValueType = ...,
+        outstanding: _abc.Iterable[Global___Outstanding] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "_sampled_age_seconds", b"_sampled_age_seconds", "_volume", b"_volume", "_worked_seconds", b"_worked_seconds", "eta_seconds", b"eta_seconds", "rows_copied", b"rows_copied", "rows_total", b"rows_total", "sampled_age_seconds", b"sampled_age_seconds", "volume", b"volume", "worked_seconds", b"worked_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "_sampled_age_seconds", b"_sampled_age_seconds", "_volume", b"_volume", "_worked_seconds", b"_worked_seconds", "attempt", b"attempt", "carried_on_by", b"carried_on_by", "carried_on_state", b"carried_on_state", "carries_on", b"carries_on", "deployment", b"deployment", "error_message", b"error_message", "error_reason", b"error_reason", "eta_seconds", b"eta_seconds", "follow_ups", b"follow_ups", "holds", b"holds", "lost_contact", b"lost_contact", "percent", b"percent", "position", b"position", "remote_id", b"remote_id", "rows_copied", b"rows_copied", "rows_total", b"rows_total", "sampled_age_seconds", b"sampled_age_seconds", "scope", b"scope", "state", b"state", "state_age_seconds", b"state_age_seconds", "summary", b"summary", "table_changes", b"table_changes", "target", b"target", "volume", b"volume", "wave", b"wave", "wishes", b"wishes", "worked_seconds", b"worked_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_rows_copied", b"_rows_copied", "_rows_total", b"_rows_total", "_sampled_age_seconds", b"_sampled_age_seconds", "_volume", b"_volume", "_worked_seconds", b"_worked_seconds", "attempt", b"attempt", "carried_on_by", b"carried_on_by", "carried_on_state", b"carried_on_state", "carries_on", b"carries_on", "deployment", b"deployment", "error_message", b"error_message", "error_reason", b"error_reason", "eta_seconds", b"eta_seconds", "follow_ups", b"follow_ups", "holds", b"holds", "lost_contact", b"lost_contact", "outstanding", b"outstanding", "percent", b"percent", "position", b"position", "remote_id", b"remote_id", "rows_copied", b"rows_copied", "rows_total", b"rows_total", "sampled_age_seconds", b"sampled_age_seconds", "scope", b"scope", "state", b"state", "state_age_seconds", b"state_age_seconds", "summary", b"summary", "table_changes", b"table_changes", "target", b"target", "volume", b"volume", "wave", b"wave", "wishes", b"wishes", "worked_seconds", b"worked_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eta_seconds: _TypeAlias = _typing.Literal["eta_seconds"]  # noqa: Y015
     _WhichOneofArgType__eta_seconds: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds"]  # noqa: Y015
@@ -475,6 +554,63 @@ class Operation(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__worked_seconds) -> _WhichOneofReturnType__worked_seconds | None: ...
 
 Global___Operation: _TypeAlias = Operation  # noqa: Y015
+
+@_typing.final
+class Outstanding(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTSTANDING_ID_FIELD_NUMBER: _builtins.int
+    REMOTE_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    LAST_SEEN_FIELD_NUMBER: _builtins.int
+    LAST_SEEN_AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    CANCEL_ASKED_FIELD_NUMBER: _builtins.int
+    IS_OWN_FIELD_NUMBER: _builtins.int
+    IN_DOUBT_FIELD_NUMBER: _builtins.int
+    WAYS_FIELD_NUMBER: _builtins.int
+    outstanding_id: _builtins.int
+    remote_id: _builtins.str
+    address: _builtins.str
+    """Where it was sent."""
+    what: _builtins.str
+    """What it is and how it was seen last, in one sentence."""
+    last_seen: _builtins.str
+    """The engine's own word for how it was seen last; empty as long as it was not."""
+    last_seen_age_seconds: _builtins.float
+    cancel_asked: _builtins.bool
+    """Somebody asked that it ends there."""
+    is_own: _builtins.bool
+    """Its remote id is not another operation's by now."""
+    in_doubt: _builtins.bool
+    """Its remote id was given out twice, and nobody has said whose it is."""
+    @_builtins.property
+    def ways(self) -> _containers.RepeatedCompositeFieldContainer[Global___Way]:
+        """What moves it, as far as anybody can now."""
+
+    def __init__(
+        self,
+        *,
+        outstanding_id: _builtins.int = ...,
+        remote_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        what: _builtins.str = ...,
+        last_seen: _builtins.str = ...,
+        last_seen_age_seconds: _builtins.float | None = ...,
+        cancel_asked: _builtins.bool = ...,
+        is_own: _builtins.bool = ...,
+        in_doubt: _builtins.bool = ...,
+        ways: _abc.Iterable[Global___Way] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_seen_age_seconds", b"_last_seen_age_seconds", "last_seen_age_seconds", b"last_seen_age_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_seen_age_seconds", b"_last_seen_age_seconds", "address", b"address", "cancel_asked", b"cancel_asked", "in_doubt", b"in_doubt", "is_own", b"is_own", "last_seen", b"last_seen", "last_seen_age_seconds", b"last_seen_age_seconds", "outstanding_id", b"outstanding_id", "remote_id", b"remote_id", "ways", b"ways", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__last_seen_age_seconds: _TypeAlias = _typing.Literal["last_seen_age_seconds"]  # noqa: Y015
+    _WhichOneofArgType__last_seen_age_seconds: _TypeAlias = _typing.Literal["_last_seen_age_seconds", b"_last_seen_age_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_seen_age_seconds) -> _WhichOneofReturnType__last_seen_age_seconds | None: ...
+
+Global___Outstanding: _TypeAlias = Outstanding  # noqa: Y015
 
 @_typing.final
 class Hold(_message.Message):
