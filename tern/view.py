@@ -4,9 +4,10 @@ What the rows say (facts.py) comes in; headline, blockers, holds and exit code c
 can disagree. How it looks on a terminal is not here (cli/picture.py).
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tern.blocking import (
     Blocker,
@@ -22,7 +23,7 @@ from tern.domain.states import ApplyState, State
 from tern.domain.whole import Whole, whole
 from tern.facts import ApplyFacts
 from tern.holding import held
-from tern.leftover import ways_on
+from tern.leftover import may_be_retried, ways_on
 from tern.operation import OperationView, share
 from tern.wave import WaveView, bakes_left_s, waves_of
 
@@ -43,13 +44,34 @@ READY_FOR_CUTOVER = 14
 _IN_THE_WAY = {HoldKind.ORDER, HoldKind.WAVE, HoldKind.BAKE}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ApplyView:
     """One rollout as every face of Tern shows it."""
 
     facts: ApplyFacts
     operations: tuple[OperationView, ...]
     blockers: tuple[Blocker, ...]
+
+    @cached_property
+    def _blockers_of(self) -> Mapping[str, Sequence[Blocker]]:
+        found: dict[str, list[Blocker]] = defaultdict(list)
+        for blocker in self.blockers:
+            found[blocker.deployment].append(blocker)
+        return found
+
+    def blockers_of(self, deployment: str) -> Sequence[Blocker]:
+        """Those of one deployment, without a walk through all: whoever asks asks for ten thousand."""
+        return self._blockers_of.get(deployment, ())
+
+    @cached_property
+    def standing(self) -> Sequence[OperationView]:
+        """Those that stand in the way of others until a person moves them, in rollout order."""
+        return [each for each in self.operations if each.state in {State.STOPPED, State.UNCERTAIN}]
+
+    @cached_property
+    def may_be_retried(self) -> bool:
+        """A retry would be taken at some of its operations."""
+        return any(may_be_retried(each.record) for each in self.operations)
 
     @property
     def counts(self) -> Mapping[State, int]:

@@ -23,16 +23,11 @@ _ENDS_A_BLOCKER = re.compile(
     r"to end it: (SELECT pg_terminate_backend\(\d+\)|ROLLBACK PREPARED '(?:[^']|'')+')"
 )
 """How the PostgreSQL engine names the statement (engine/locks.py)."""
-_STANDS = (State.STOPPED, State.UNCERTAIN)
 
 
 def ways_of(view: ApplyView, operation: OperationView) -> tuple[Way, ...]:
     """Each once; first what somebody is needed for, and what lets the whole rollout go on."""
-    needed = [
-        (blocker.command, blocker.consequence)
-        for blocker in view.blockers
-        if blocker.deployment == operation.deployment
-    ]
+    needed = [(blocker.command, blocker.consequence) for blocker in view.blockers_of(operation.deployment)]
     held = (way for hold in operation.holds for way in _of_hold(view, operation, hold))
     found: dict[str, str] = {}
     for command, consequence in (*needed, *held, *_of_state(operation)):
@@ -81,16 +76,16 @@ def _of_failures(view: ApplyView) -> Iterator[Way]:
     apply_id = view.facts.apply_id
     if view.facts.policy.on_failure is OnFailure.PAUSE:
         yield f"tern release {apply_id} --reason '…'", "lets the others go on, until the next failure"
-    if any(may_be_retried(each.record) for each in view.operations):
+    if view.may_be_retried:
         yield f"tern retry {apply_id} --state failed --reason '…'", "tries again what no engine gave an id"
 
 
 def _of_whom_it_waits_for(view: ApplyView, operation: OperationView) -> Iterator[Way]:
     """The first before it that a person has to move, with the ways of that one."""
-    for each in view.operations:
-        if each is operation or each.state not in _STANDS:
+    for each in view.standing[:2]:
+        if each is operation:
             continue
-        moves = [blocker for blocker in view.blockers if blocker.deployment == each.deployment]
+        moves = view.blockers_of(each.deployment)
         if moves and each.state is State.STOPPED:
             yield moves[0].command, f"moves {each.deployment} on, which it waits for: {moves[0].consequence}"
         else:

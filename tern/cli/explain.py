@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from tern.blocking import Blocker, outstanding_of
+from tern.blocking import outstanding_of
 from tern.cli import reach
 from tern.cli.envelope import json_option, write_document
 from tern.cli.looking import Look, looking_options
@@ -25,7 +25,7 @@ from tern.ways import ways_of, ways_of_all
 
 MOST_NAMED = 6
 LEGEND: Mapping[ClearedBy, str] = {
-    ClearedBy.FIX: "a command below moves it",
+    ClearedBy.FIX: "a command on this page moves it",
     ClearedBy.WAIT: "it goes away by itself",
     ClearedBy.ASK: "whoever looks after that has to move it",
 }
@@ -73,15 +73,12 @@ def _json(view: ApplyView, chosen: tuple[OperationView, ...]) -> dict[str, objec
 def _each(view: ApplyView, chosen: Sequence[OperationView]) -> Iterator[Text]:
     """Every chosen one with what holds it and its own commands, however many."""
     lines = listing(view, chosen)
-    blockers: dict[str, list[Blocker]] = defaultdict(list)
-    for blocker in view.blockers:
-        blockers[blocker.deployment].append(blocker)
     yield from lines[: len(lines) - len(chosen)] if chosen else lines
     for operation, line in zip(chosen, lines[-len(chosen) :], strict=True) if chosen else ():
         yield line
         for hold in operation.holds:
             yield Text(f"      {hold.cleared_by.value:<5} {one_line(hold_words(hold, operation.record))}")
-        for blocker in blockers[operation.deployment]:
+        for blocker in view.blockers_of(operation.deployment):
             yield Text(f"      {blocker.command}", "bold", overflow="fold")
             yield Text(f"        {blocker.consequence}", "dim")
 

@@ -118,7 +118,9 @@ def details(operation: OperationView, *, brief: bool = False) -> str:
     carried = operation.record.carried_on
     follows = [] if carried is None or not operation.state.is_finished else [carried.words]
     follows += [f"since then {each.words}" for each in operation.record.since_then[-1:]]
-    return ", ".join([*asked, *follows, *([known] if known else [])])
+    own = ", ".join([*asked, *([known] if known else [])])
+    # Apart from its own trouble, which is not the trouble of whoever came later.
+    return "; ".join(filter(None, [own, *follows]))
 
 
 def _known(operation: OperationView, *, brief: bool) -> str:

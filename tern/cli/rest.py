@@ -19,6 +19,7 @@ from tern.domain.policy import Policy
 from tern.domain.rest import Group, Rest
 from tern.domain.rest_asked import NewRest, rest_key
 from tern.domain.selection import Selection
+from tern.domain.states import State
 from tern.domain.subject import Subject
 
 MOST_NAMED = 8
@@ -144,19 +145,38 @@ def _picture(found: Rest, choice: RestChoice) -> Iterator[Text]:
     if found.left_out:
         yield Text()
         yield Text("  Done" if found.is_done else "  Not carried on", "bold")
-    for each in found.left_out[:MOST_LEFT_OUT]:
-        mark = "  ✔ " if each.is_done else "  ✖ "
-        yield Text.assemble(mark, (each.deployment, "bold"), f"  {one_line(each.why)}")
-        if each.command:
-            yield Text(f"      {each.command}", "bold")
-    if len(found.left_out) > MOST_LEFT_OUT:
-        yield Text(f"  … {len(found.left_out) - MOST_LEFT_OUT:,} more; --json has all of them", "dim")
+    yield from _left_out(found)
+    failed = [chain for group in found.groups for chain in group.chains if chain.tip.state is State.FAILED]
+    if failed:
+        more = f" and {len(failed) - 1:,} more" if len(failed) > 1 else ""
+        yield Text()
+        told = f"  It failed at {failed[0].deployment}{more}: mend what it failed on, wherever it is sent."
+        yield Text(told, "bold yellow")
+        yield Text(f"      tern explain {failed[0].tip.name}", "bold")
     if found.groups:
         yield Text()
         yield Text("  Nothing was sent. The failure budget of what is carried on begins anew.", "dim")
         yield Text(
             "  Statements are numbered as in the first rollout; whoever carries them on counts from 1.", "dim"
         )
+
+
+def _left_out(found: Rest) -> Iterator[Text]:
+    """What somebody has to see first; of those that are done their number, where they are many."""
+    undone = [each for each in found.left_out if not each.is_done]
+    done = [each for each in found.left_out if each.is_done]
+    for each in undone[:MOST_LEFT_OUT]:
+        yield Text.assemble("  ✖ ", (each.deployment, "bold"), f"  {one_line(each.why)}")
+        if each.command:
+            yield Text(f"      {each.command}", "bold")
+    if len(undone) > MOST_LEFT_OUT:
+        yield Text(f"  … {len(undone) - MOST_LEFT_OUT:,} more; --json has all of them", "dim")
+    if len(done) > MOST_NAMED:
+        named = ", ".join(each.deployment for each in done[:3])
+        yield Text(f"  ✔ {plural(len(done), 'deployment')} done already: {named} and {len(done) - 3:,} more")
+        return
+    for each in done:
+        yield Text.assemble("  ✔ ", (each.deployment, "bold"), f"  {one_line(each.why)}")
 
 
 def _group(number: int, group: Group, choice: RestChoice) -> Iterator[Text]:

@@ -175,7 +175,7 @@ def _tell(scope: ScopeName, looks: Looks) -> int:
             click.echo(f"{at}  {scope}  {sign.symbol} {sign.word}  {details(operation)}".rstrip())
         if (code := outcome_code(view, operation)) is None:
             continue
-        for ways in matters([each for each in view.blockers if each.deployment == scope.deployment]):
+        for ways in matters(view.blockers_of(scope.deployment)):
             commands = ", or ".join(way.command for way in ways)
             click.echo(f"{at}  {scope}  needs you: {one_line(ways[0].what)}: {commands}")
         click.echo(end_words(view, operation))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tern.domain.counting import plural
 from tern.domain.effect import Effect, effect_of
 
 
@@ -35,8 +36,8 @@ class HalfDone:
         }
         told = [
             f"{name} {', '.join(of[effect])}"
-            for effect, name in ((Effect.DONE, "in is"), (Effect.UNKNOWN, "unknown is"))
+            for effect, name in ((Effect.DONE, "done:"), (Effect.UNKNOWN, "unknown:"))
             if of[effect]
         ]
-        left = f"of its {len(self.statements)} statements {', '.join(told)}"
-        return f"{self.deployment}: its last change, {self.scope}, was {self.state} half done: {left}"
+        left = f"of its {plural(len(self.statements), 'statement')}, {'; '.join(told)}"
+        return f"{self.deployment}: its last change, {self.scope}, ended half done ({self.state}): {left}"

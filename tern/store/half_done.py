@@ -54,11 +54,10 @@ def refuse_half_done(found: Sequence[HalfDone]) -> None:
     if not found:
         return
     what = "the last change was left half done at a target"
-    carried = next((each for each in found if each.is_registered), None)
-    step = "Or add --accept-drift: another change begins there."
-    if carried is None:
-        # Its deployment is not in the register any more, so nothing is carried on under that name.
-        step = "Look at the target; then add --accept-drift: another change begins there."
-    else:
-        step = f"Carry it on: {carried.command}. {step}"
+    # One whose deployment is not in the register any more is not carried on under that name.
+    commands = list(dict.fromkeys(each.command for each in found if each.is_registered))
+    step = "Look at the target; then add --accept-drift: another change begins there."
+    if commands:
+        more = f"  (and {len(commands) - 1} more)" if len(commands) > 1 else ""
+        step = f"Add --accept-drift, and another change begins there; or carry it on: {commands[0]}{more}"
     raise Refused(what, why=shortened([each.words for each in found]), next_step=step, reason="HALF_DONE")

@@ -33,7 +33,7 @@ def test_a_new_rollout_is_told_and_needs_consent(world: World) -> None:
     source = half_done(world, "A", "B")
     before = world.one("SELECT count(*) AS n FROM applies").n
     refusal = refused(world, "A", "C")
-    words = f"A: its last change, {source}/A, was failed half done: of its 3 statements in is 1"
+    words = f"A: its last change, {source}/A, ended half done (failed): of its 3 statements, done: 1"
     assert refusal.why == (words,)
     assert f"tern apply --rest-of {source}/A" in (refusal.next_step or "")
     assert world.one("SELECT count(*) AS n FROM applies").n == before
@@ -53,7 +53,7 @@ def test_a_statement_of_unknown_effect_is_half_done(world: World) -> None:
     begun(world)
     told(world, State.FAILED, "failed", "running", "pending")
     name = world.name("A")
-    assert "unknown is 2" in refused(world).why[0]
+    assert "unknown: 2" in refused(world).why[0]
     settle_statements(StatementAnswer(name, {2: Effect.NOT_DONE}, "eve", "I looked"), world.ports)
     world.apply("A", accept_drift=False)
 
@@ -112,7 +112,7 @@ def test_a_target_whose_name_is_forgotten_is_the_same_target(world: World) -> No
     source = half_done(world)
     renamed(world, "A", "D")
     refusal = refused(world, "D")
-    assert refusal.why[0].startswith(f"D: its last change, {source}/A, was failed half done")
+    assert refusal.why[0].startswith(f"D: its last change, {source}/A, ended half done (failed)")
     assert "--rest-of" not in (refusal.next_step or ""), "there is no deployment A to carry it on at"
     assert "--accept-drift" in (refusal.next_step or "")
     world.apply("D", accept_drift=True)

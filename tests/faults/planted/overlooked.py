@@ -126,8 +126,8 @@ MUTANTS = (
         "an answer over gRPC leaves a field out",
         "tests/golden/test_contracts.py",
         "tern/wire/control/writing.py",
-        '        remote_id=answer.remote_id or "",\n',
-        "",
+        '        remote_id=answer.remote_id or "",\n        attempt=',
+        "        attempt=",
     ),
     mutant(
         "logs",
