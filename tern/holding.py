@@ -30,6 +30,7 @@ def held(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, tuple[Hold, ...]]
     ahead: Counter[int] = Counter()
     stuck: dict[int, str] = {}
     before = ""
+    before_in: dict[int, str] = {}
     alike: tuple[object, ...] = ()
     found: tuple[Hold, ...] = ()
     for record in facts.operations:
@@ -38,7 +39,7 @@ def held(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, tuple[Hold, ...]]
         is_stuck = is_stuck or record.held_by is not None
         is_outside = record.state is State.PENDING and not record.is_admitted
         waits = is_outside and not (is_stuck or record.wishes or record.claimed_for_s or record.pauses_s)
-        place = (wave, before, stuck.get(wave, "")) if waits else ()
+        place = (wave, before, before_in.get(wave, ""), stuck.get(wave, "")) if waits else ()
         if not waits or place != alike:
             found = holds(
                 facts.policy,
@@ -51,6 +52,7 @@ def held(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, tuple[Hold, ...]]
                     ahead=ahead[wave],
                     stuck_ahead=stuck.get(wave, "") if is_outside else "",
                     before=before,
+                    before_in_wave=before_in.get(wave, ""),
                     stop_in_force=record.stop_in_force,
                     wait_s=record.wait_s,
                     claimed_for_s=record.claimed_for_s,
@@ -78,5 +80,6 @@ def held(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, tuple[Hold, ...]]
             stuck.setdefault(wave, record.deployment)
         elif is_outside:
             ahead[wave] += 1
-        if not before and record.state in UNPASSED:
-            before = f"{record.deployment} ({record.state.value.replace('_', ' ')})"
+        if wave not in before_in and record.state in UNPASSED:
+            before_in[wave] = f"{record.deployment} ({record.state.value.replace('_', ' ')})"
+            before = before or before_in[wave]

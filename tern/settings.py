@@ -5,9 +5,11 @@ Nothing is opened here, and nothing is imported that costs time: every command r
 
 import getpass
 import os
+import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,13 @@ from tern.local.discovery import default_home, discover
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket")
 _CERTIFICATE = frozenset({"required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE"})
 PREFIX = "TERN_"
+_NUMBER_OF_A_DATABASE = re.compile(r"/?|/[0-9]+")
 _READ = "read"
 _YES = frozenset({"1", "true", "t", "yes", "y", "on"})
 _NO = frozenset({"0", "false", "f", "no", "n", "off"})
 _DAY_S = 86_400
+_ALIKE = 0.85
+"""How much alike two names are, from 0 to 1, for one to be a slip of the other: TERN_TOKEN is no TERN_HOME."""
 
 
 class LogFormat(StrEnum):
@@ -54,6 +59,8 @@ def _broker(said: str) -> str:
         raise ValueError("the broker's address begins with redis:// or rediss://")
     if not set(parse_qs(address.query).get("ssl_cert_reqs", ())) <= _CERTIFICATE:
         raise ValueError("ssl_cert_reqs in the broker's address is required, optional or none")
+    if address.scheme != "redis+socket" and not _NUMBER_OF_A_DATABASE.fullmatch(address.path):
+        raise ValueError("the broker's address ends with the number of a database, as in redis://host:6379/0")
     return said
 
 
@@ -65,9 +72,16 @@ def _yes_or_no(said: str) -> bool:
     raise ValueError("it is true or false")
 
 
+def _plain(said: str) -> str:
+    """Python reads 1_0 as ten; whoever wrote it here made a slip."""
+    if "_" in said:
+        raise ValueError(said)
+    return said
+
+
 def _seconds(said: str) -> float:
     try:
-        seconds = float(said)
+        seconds = float(_plain(said))
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= _DAY_S:
@@ -78,7 +92,7 @@ def _seconds(said: str) -> float:
 def _number(least: int, most: int) -> Callable[[str], int]:
     def read(said: str) -> int:
         try:
-            number = int(said)
+            number = int(_plain(said))
         except ValueError:
             number = least - 1
         if not least <= number <= most:
@@ -168,6 +182,17 @@ class Settings:
             return (why,), f"Set {variable} too, or unset {other}."
         why = f"{variable} is not set, and no embedded servers run in {self.home}"
         return (why,), f"Set {variable}, or start embedded servers with `tern up`."
+
+
+def misspelt(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """Variables that nothing reads, each with the one that may have been meant."""
+    known = [PREFIX + each.name.upper() for each in fields(Settings)]
+    found = {
+        name: get_close_matches(name, known, n=1, cutoff=_ALIKE)
+        for name in sorted(environment)
+        if name.startswith(PREFIX) and name not in known
+    }
+    return {name: near[0] for name, near in found.items() if near}
 
 
 def load() -> Settings:

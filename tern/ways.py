@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from tern.domain.control import LIVE_FOR_THE_APPLICATION
+from tern.domain.hint import cause_of, hint_of
 from tern.domain.holds import ClearedBy, Hold, HoldKind
 from tern.domain.policy import OnFailure
 from tern.domain.states import State
@@ -56,6 +57,10 @@ def _of_hold(view: ApplyView, operation: OperationView, hold: Hold) -> Iterator[
             yield f"tern start {scope} --reason '…'", "lets it go on: a start supersedes the stop"
         case HoldKind.DRAINED:
             yield f"tern deployments undrain {name}", "lets new work begin there"
+        case HoldKind.SILENT:
+            yield from hint_of(
+                cause_of(operation.record.poll_error or operation.record.error_message), name, scope
+            ).ways
         case HoldKind.RESERVATION | HoldKind.SAME_TARGET if operation.record.blocked_by is not None:
             holder = operation.record.blocked_by.scope
             yield (

@@ -9,7 +9,7 @@ import pytest
 
 from tern.domain.errors import Misconfigured
 from tern.local.discovery import RunningProcess, Servers, publish, this_process
-from tern.settings import Settings, caller, load
+from tern.settings import Settings, caller, load, misspelt
 from tern.store.store import PostgresStore
 from tern.wiring import Silent, close_ports, open_ports
 
@@ -67,6 +67,37 @@ def test_a_broker_s_address_that_can_t_be_read_is_refused_without_quoting_it(
     with pytest.raises(Misconfigured) as refused:
         load()
     assert refused.value.why == ("TERN_BROKER_URL: it is written redis://:password@host:port/0",)
+
+
+@pytest.mark.parametrize("database", ["notadb", "0/1", "-1", "1_0"])
+def test_a_broker_s_database_is_a_number(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it is found out by whoever sends the first message, in a driver's words."""
+    monkeypatch.setenv("TERN_BROKER_URL", f"redis://h:6379/{database}")
+    with pytest.raises(Misconfigured) as refused:
+        load()
+    assert "number of a database" in refused.value.why[0]
+    for right in (
+        "redis://h:6379",
+        "redis://h:6379/",
+        "rediss://h/15?ssl_cert_reqs=none",
+        "redis+socket:///run/v",
+    ):
+        monkeypatch.setenv("TERN_BROKER_URL", right)
+        assert load().broker_url == right
+
+
+@pytest.mark.parametrize("variable", ["TERN_POOL_SIZE", "TERN_LEASE_SECONDS"])
+def test_a_number_is_written_without_underscores(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "6_0")
+    with pytest.raises(Misconfigured):
+        load()
+
+
+def test_a_slip_in_a_name_is_found_and_a_token_s_name_is_none() -> None:
+    said = {"TERN_LEASE_SECOND": "1", "TERN_LEASE_SECONDS": "1", "TERN_TOKEN": "t", "HOME": "/"}
+    assert misspelt(said) == {"TERN_LEASE_SECOND": "TERN_LEASE_SECONDS"}
+    of_others = ("ENGINE_DSN", "ENGINE_DATABASE", "SERVE_CERT", "CONTROL_TOKEN", "ENGINE_ENVIRONMENT")
+    assert misspelt({f"TERN_{each}": "" for each in of_others}) == {}
 
 
 def test_every_wrong_variable_is_named_at_once_and_no_value_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

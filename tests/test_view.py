@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tern.domain.control import Delivery, Verb
-from tern.domain.holds import Holding, HoldKind
+from tern.domain.holds import ClearedBy, Holding, HoldKind
 from tern.domain.identity import ApplyId, PlanId, RemoteId
 from tern.domain.model import Action
 from tern.domain.policy import Copy, Cutover, OnFailure, Policy, Wave
@@ -15,6 +15,7 @@ from tern.domain.states import ApplyState, State
 from tern.domain.timing import CUTOVER_REFUSALS_MAX
 from tern.facts import ApplyFacts, OperationRecord, TableFacts, WishFacts
 from tern.view import NEEDS_PERSON, READY_FOR_CUTOVER, apply_view
+from tern.ways import ways_of
 
 APPLY = ApplyId("apl-1")
 
@@ -159,6 +160,17 @@ def test_what_comes_before_it_in_the_order_is_named() -> None:
     view = apply_view(facts(*done, record("next"), record("later")))
     assert view.operation("next").holds == ()
     assert view.operation("later").holds[0].detail == "next (pending) comes before it in the order"
+
+
+def test_what_comes_before_it_is_of_its_own_wave() -> None:
+    """A stopped one of an earlier wave is not what the order of this one waits for."""
+    waves = Policy(waves=(Wave({"tier": "canary"}), Wave()))
+    stands = [record("early", State.STOPPED, wave=1), record("first", wave=2), record("later", wave=2)]
+    of_wave, of_order = apply_view(facts(*stands, policy=waves)).operation("later").holds
+    assert (of_wave.kind, of_wave.cleared_by) == (HoldKind.WAVE, ClearedBy.FIX)
+    assert "early (stopped)" in of_wave.detail
+    assert (of_order.kind, of_order.cleared_by) == (HoldKind.ORDER, ClearedBy.WAIT)
+    assert of_order.detail == "first (pending) comes before it in the order"
 
 
 def test_a_target_that_another_apply_holds_is_named() -> None:
@@ -408,6 +420,25 @@ def test_a_stopped_one_that_is_drained_is_opened_before_it_is_started() -> None:
     (drained,) = apply_view(facts(record("a", State.STOPPED, drained=True))).blockers
     assert drained.command == "tern deployments undrain a"
     assert open_one.command in drained.consequence
+
+
+def test_whatever_keeps_a_stopped_one_from_starting_is_among_its_reasons() -> None:
+    """All reasons at once: who starts it next learns nothing new."""
+    one = record("a", State.STOPPED, drained=True, blocked_by=Holding("a", "apl-9/a", "running"))
+    kinds = [hold.kind for hold in apply_view(facts(one)).operation("a").holds]
+    assert kinds == [HoldKind.STOP, HoldKind.RESERVATION, HoldKind.DRAINED]
+
+
+def test_a_dispatch_that_waits_for_a_silent_engine_has_a_way_out() -> None:
+    """Nobody was reached there, and the engine itself can be asked about it now."""
+    words = "the call to Apply has no usable answer: UNAVAILABLE: connection refused"
+    one = record("a", error_message=words, unanswered=3, pauses_s=4.0)
+    view = apply_view(facts(one))
+    (hold,) = view.operation("a").holds
+    assert hold.kind is HoldKind.SILENT
+    commands = [command for command, _ in ways_of(view, view.operation("a"))]
+    assert commands[0] == "tern deployments check a"
+    assert any(command.startswith("tern deployments set a --address") for command in commands)
 
 
 def test_a_baking_wave_needs_nobody() -> None:

@@ -3,6 +3,7 @@
 Changes nothing but the note of who last answered from a queue.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from tern.cli.picture import show
 from tern.cli.words import one_line
 from tern.domain.errors import TernError
 from tern.ports import Ports
+from tern.settings import misspelt
 
 if TYPE_CHECKING:
     from tern.settings import Settings
@@ -55,6 +57,10 @@ def _lines(findings: list[Finding]) -> Iterator[Text]:
 def _findings() -> Iterator[Finding]:
     version = ".".join(str(part) for part in sys.version_info[:3])
     yield Finding("python", is_well=True, said=version)
+    for variable, meant in misspelt(os.environ).items():
+        said = f"{variable} is set, and nothing reads it"
+        step = f"Did you mean {meant}? Set that, and unset the other."
+        yield Finding("environment", is_well=False, said=said, help=step, code=checkup.MISCONFIGURED)
     try:
         settings = reach.settings()
         where = settings.require_database_url()

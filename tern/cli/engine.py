@@ -93,6 +93,7 @@ def serve(
         run(
             server,
             lambda port: announce(f"engine listens on port {port}", found.log_format),
+            lambda: announce("engine was told to end: its work is resumed by the next one", found.log_format),
             port_file=port_file,
         )
     except EngineError as error:
@@ -105,7 +106,8 @@ def serve(
         raise Unreachable(what, why=(error.message,), reason=error.reason) from None
     except (ValueError, OSError) as error:
         what = "the engine did not start"
-        raise Misconfigured(what, why=(str(error),), unchanged="") from None
+        step = "Say with --listen where it is to listen, and with --tls-cert and --tls-key how."
+        raise Misconfigured(what, why=(str(error),), unchanged="", next_step=step) from None
 
 
 def _dsn(given: str, log_format: str) -> str:

@@ -133,7 +133,8 @@ def _usage(error: click.ClickException, command: str) -> TernError:
         command = error.ctx.command_path
     match error:
         case click.exceptions.NoArgsIsHelpError():
-            return _UnreadableError(f"{command} needs a command", next_step=f"{command} COMMAND --help")
+            first = "tern doctor" if command == "tern" else f"{command} --help"
+            return _UnreadableError(f"{command} needs a command", next_step=first)
         case click.NoSuchOption() | click.exceptions.NoSuchCommand() if error.possibilities:
             prefix = f"{command} " if isinstance(error, click.exceptions.NoSuchCommand) else ""
             meant = " or ".join(f"{prefix}{each}" for each in error.possibilities)

@@ -28,6 +28,7 @@ from tern.cli.words import (
     plural,
     printable,
 )
+from tern.domain.control import Delivery, Verb
 from tern.domain.effect import Effect
 from tern.domain.holds import Hold, HoldKind
 from tern.domain.states import ApplyState, State
@@ -42,6 +43,7 @@ NAME_WIDTH = 24
 LONGEST_COMMAND = 70
 ENDLESS = 10_000
 NARROWEST = 20
+_ASKED_BY = {State.SKIPPED: Verb.SKIP, State.CANCELLED: Verb.CANCEL, State.REVERTED: Verb.REVERT}
 WAITS_FOR_OUTSTANDING = "it waits for what is outstanding at its target"
 
 
@@ -140,13 +142,22 @@ def _known(operation: OperationView, *, brief: bool) -> str:
             rows = "" if operation.rows_copied is None else f"about {count(operation.rows_copied)} rows, "
             return f"{rows}took {duration(record.worked_s)}" if record.worked_s is not None else ""
         case State.SKIPPED | State.CANCELLED | State.REVERTED:
-            return ""
+            return _set_aside(record)
         case State.WAITING_FOR_CUTOVER if record.sampled_age_s is not None:
             return f"seen {ago(record.sampled_age_s)}"
         case State.STOPPED:
             return f"at {operation.percent} %, {ago(record.state_age_s)}"
         case _:
             return _progress(operation, brief=brief)
+
+
+def _set_aside(record: OperationRecord) -> str:
+    """By whom and why, where it was asked for."""
+    verb = _ASKED_BY[record.state]
+    for wish in reversed(record.wishes):
+        if wish.verb is verb and wish.fate is Delivery.ACKNOWLEDGED:
+            return f"by {one_line(wish.caller)}: {one_line(wish.reason)}"
+    return ""
 
 
 def hold_words(hold: Hold, record: OperationRecord) -> str:

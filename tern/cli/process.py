@@ -11,6 +11,7 @@ import click
 from tern import hangup
 from tern.cli import reach
 from tern.cli.envelope import announce
+from tern.domain.errors import UsageError
 
 if TYPE_CHECKING:
     from tern.settings import Settings
@@ -49,6 +50,9 @@ def worker(
     """
     settings = reach.settings()
     settings.require_database_url()
+    if any(word.startswith(("--pool", "-P")) for word in rest):
+        what = "Tern's workers are threads, and no other pool"
+        raise UsageError(what, next_step="Say with --concurrency how many, and start more of them for more.")
     threads = concurrency or settings.worker_concurrency
     _become(
         *(

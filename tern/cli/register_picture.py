@@ -16,7 +16,8 @@ from tern.facts import Held
 
 FOLDED_ABOVE = 20
 NAME_WIDTH = 24
-OPEN = Sign(symbols.DONE, "open", "green")
+OPEN = Sign(symbols.OPEN, "open", "green")
+"""New work may begin there; whether its engine answers is asked by `deployments check` alone."""
 DRAINED = Sign(symbols.SET_ASIDE, "drained", "magenta")
 LOST = Sign(symbols.UNKNOWN, "no answer", "yellow")
 HELD_UP = Sign("!", "outstanding", "yellow")

@@ -96,11 +96,13 @@ def serve(
         run(
             server,
             lambda port: announce(f"Tern answers on {host}:{port} ({manner})", found.log_format),
+            lambda: announce("Tern was told to end: what is under way is answered first", found.log_format),
             port_file=port_file,
         )
     except (ValueError, OSError) as error:
         what = "the door did not open"
-        raise Misconfigured(what, why=(str(error),), unchanged="") from None
+        step = "Say with --listen where it is to listen, and with --tls-cert and --tls-key how."
+        raise Misconfigured(what, why=(str(error),), unchanged="", next_step=step) from None
     finally:
         desk.close()
         if exporter is not None:

@@ -73,9 +73,16 @@ def _change(view: ApplyView) -> list[Text]:
     """Which plan and statement it is about: `tern plan show` has the whole of it."""
     statements = view.operations[0].record.tables if view.operations else ()
     if not statements:
-        return []
+        return _carries_on(view)
     size = f" ({len(statements):,} statements)" if len(statements) > 1 else ""
-    return [Text(f"  {view.facts.plan_id}{size}: {one_line(statements[0].ddl)}", "dim")]
+    return [Text(f"  {view.facts.plan_id}{size}: {one_line(statements[0].ddl)}", "dim"), *_carries_on(view)]
+
+
+def _carries_on(view: ApplyView) -> list[Text]:
+    """Whose rest it does."""
+    scopes = [each.record.carries_on for each in view.operations if each.record.carries_on]
+    found = dict.fromkeys(scope.partition("/")[0] for scope in scopes)
+    return [Text(f"  carries on {', '.join(found)}", "dim")] if found else []
 
 
 def _refuse_mixed(asked: Subject, look: Look, *, at: str, by: str, only_names: bool, as_json: bool) -> None:

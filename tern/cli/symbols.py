@@ -18,6 +18,7 @@ AGAIN = "⟳"
 STOPPED = "॥"
 SET_ASIDE = "⊘"
 UNKNOWN = "?"
+OPEN = "○"
 
 ASCII: Mapping[str, str] = {
     DONE: "+",
@@ -29,6 +30,7 @@ ASCII: Mapping[str, str] = {
     AGAIN: "@",
     STOPPED: "=",
     SET_ASIDE: "-",
+    OPEN: "o",
     # What is drawn and written beside them.
     "…": "...",
     "·": "-",

@@ -15,11 +15,11 @@ MINUTE = 60
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 _SPELLED_OUT_BELOW = 100_000
-_CALLS: Mapping[CallKind, str] = {
-    CallKind.DISPATCH: "dispatches",
-    CallKind.CONTROL: "controls",
-    CallKind.POLL: "looks",
-    CallKind.HEALTH: "questions for its health",
+_CALLS: Mapping[CallKind, tuple[str, str]] = {
+    CallKind.DISPATCH: ("dispatch", "dispatches"),
+    CallKind.CONTROL: ("control", "controls"),
+    CallKind.POLL: ("look", "looks"),
+    CallKind.HEALTH: ("question for its health", "questions for its health"),
 }
 
 
@@ -133,12 +133,13 @@ def key_first(said: str) -> str:
 def contact_words(contact: Contact) -> str:
     """How an engine is not heard any more."""
     since = "" if contact.for_s is None else f", for {duration(contact.for_s)}"
-    return f"no usable answer to the last {contact.tries} calls{since}"
+    calls = "last call" if contact.tries == 1 else f"last {contact.tries} calls"
+    return f"no usable answer to the {calls}{since}"
 
 
 def silence_words(silence: Silence) -> str:
     """How an engine leaves calls of a kind without an answer."""
-    words = (
-        f"no answer to the last {silence.in_a_row} {_CALLS[silence.kind]}, for {duration(silence.since_s)}"
-    )
+    one, many = _CALLS[silence.kind]
+    calls = f"last {one}" if silence.in_a_row == 1 else f"last {silence.in_a_row} {many}"
+    words = f"no answer to the {calls}, for {duration(silence.since_s)}"
     return f"{words}; it goes slowly" if silence.is_slow else words

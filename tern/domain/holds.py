@@ -107,6 +107,8 @@ class OperationFacts:
     """The first of its wave that stands before it outside and is held for a reason of its own."""
     before: str = ""
     """The first in the order that is not through, with its state; empty where nobody has to know."""
+    before_in_wave: str = ""
+    """The same, of its own wave."""
     stop_in_force: str | None = None
     """The verb, `stop` or `cancel`, that holds it and has not been superseded by a start."""
     wait_s: float = 0.0
@@ -171,6 +173,9 @@ def holds(policy: Policy, facts: OperationFacts) -> tuple[Hold, ...]:
                 return tuple(_claim(facts))
             return (
                 Hold(HoldKind.STOP, "it was stopped and waits for a start", ClearedBy.FIX),
+                *_target(facts),
+                *_outstanding(facts),
+                *_drained(facts),
                 *_claim(facts),
             )
         case _ if facts.state.is_live:
@@ -332,7 +337,7 @@ def _order(policy: Policy, facts: OperationFacts) -> Iterator[Hold]:
         case Copy.ROLLING:
             first = facts.tally.within(wave).first(*UNPASSED)
             if first is not None and first < position:
-                words = f"{_first(facts)} comes before it in the order"
+                words = f"{facts.before_in_wave or 'another one'} comes before it in the order"
                 yield _in_the_way(
                     HoldKind.ORDER,
                     words,

@@ -120,10 +120,17 @@ def _why_not(listen: str) -> str:
     return ""
 
 
-def run(server: Listener, announce: Callable[[int], None], *, port_file: Path | None = None) -> None:
+def run(
+    server: Listener,
+    announce: Callable[[int], None],
+    leave: Callable[[], None],
+    *,
+    port_file: Path | None = None,
+) -> None:
     """Serves until SIGTERM or SIGINT, whatever terminal closes. Only for a process's main thread.
 
-    `announce` is told the port; `port_file` receives it in one write, so that a reader never sees half.
+    `announce` is told the port, `leave` that it was told to end; `port_file` receives the port in one write, so that a
+    reader never sees half.
     """
     done = threading.Event()
     previous = {
@@ -138,6 +145,7 @@ def run(server: Listener, announce: Callable[[int], None], *, port_file: Path | 
             draft.replace(port_file)
         announce(port)
         done.wait()
+        leave()
     finally:
         server.stop()
         for number, handler in previous.items():

@@ -253,6 +253,7 @@ def test_what_was_cancelled_half_done_is_carried_on_by_its_name(world: World, te
     follow_up = ApplyId(tern(*words, "--json").data["apply_id"])
     assert rest not in commands(tern, "explain", source)
     assert re.search(rf"tern get {follow_up} +carries on what was left", tern("get", source).out)
+    assert f"\n  carries on {source}\n" in tern("get", str(follow_up)).out
     world.run(until=lambda: world.remote_id("A", follow_up) is not None)
     told_of(world, follow_up, State.COMPLETED, "completed")
     assert re.search(rf"tern get {follow_up} +has carried on what was left", tern("get", source).out)

@@ -331,6 +331,7 @@ def test_an_exit_code_that_is_not_0_is_said_in_words(world: World, tern: Tern) -
     assert (done.code, "exit code 6: the cutover was not taken at A" in done.err) == (6, True)
     done = tern("skip", f"{apply_id}/A", *WHY)
     assert (done.code, "exit code 5: the skip was not taken at A" in done.err) == (5, True)
+    assert f"tern explain {apply_id}/A" in done.err
     assert "exit code" not in tern("skip", f"{apply_id}/A", *WHY, "--json").err
 
 

@@ -629,7 +629,7 @@ def test_labels_and_what_an_engine_offers_keep_apart_within_eighty_columns(
 ) -> None:
     world.write('UPDATE deployments SET labels = \'{"region": "eu", "tier": "1"}\' WHERE name = \'A\'')
     out = tern("deployments", "ls").out.splitlines()
-    assert out[0] == "✔ A  open         shop in test  region=eu, tier=1"
+    assert out[0] == "○ A  open         shop in test  region=eu, tier=1"
     facts = {line[4:16].strip(): line[17:] for line in out[1:5]}
     assert facts["labels"] == "region=eu, tier=1"
     assert facts["engine"].startswith("offers ")
@@ -644,7 +644,7 @@ def test_many_deployments_have_a_line_each_and_what_is_odd_comes_first(world: Wo
     for _ in range(3):
         world.store.record_silence("n10", CallKind.POLL)
     first, *lines, last = tern("deployments", "ls").out.splitlines()
-    assert first == "33 deployments   ? 1 no answer   ⊘ 1 drained   ✔ 31 open"
+    assert first == "33 deployments   ? 1 no answer   ⊘ 1 drained   ○ 31 open"
     assert lines[0].startswith("? n10  no answer for under 1 s  shop in test")
     assert lines[1].startswith("⊘ n20  drained")
     assert (len(lines), last) == (33, "tern deployments show NAME says all of one")
@@ -654,8 +654,8 @@ def test_many_deployments_have_a_line_each_and_what_is_odd_comes_first(world: Wo
 def test_one_is_shown_alone_and_one_that_is_not_there_is_said(world: World, tern: Tern) -> None:
     shown = tern("deployments", "show", "B")
     assert shown.code == 0
-    assert shown.out.splitlines()[0].startswith("✔ B  open")
-    assert "✔ A" not in shown.out
+    assert shown.out.splitlines()[0].startswith("○ B  open")
+    assert "○ A" not in shown.out
     assert tern("deployments", "show", "zz").code == 3
     assert "No deployment is like that" in tern("deployments", "ls", "-e", "nowhere").out
 
@@ -665,4 +665,4 @@ def test_a_silent_engine_is_no_healthy_one(world: World, tern: Tern) -> None:
         world.store.record_silence("A", CallKind.DISPATCH)
     out = tern("deployments", "ls").out.splitlines()
     assert out[0].startswith("? A  no answer for under 1 s  ")
-    assert [line for line in out if line.startswith("✔")] != []
+    assert [line for line in out if line.startswith("○")] != []

@@ -86,6 +86,16 @@ def test_nothing_set_up_says_what_to_set(bare: Tern) -> None:
     assert (done.code, "tern up" in done.out) == (78, True)
 
 
+def test_a_variable_that_nothing_reads_is_named(bare: Tern, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever misspelt a setting believes that it is set."""
+    monkeypatch.setenv("TERN_POOLSIZE", "4")
+    monkeypatch.setenv("TERN_TOKEN_FRA", "a secret that a deployment names")
+    done = bare("doctor")
+    assert "TERN_POOLSIZE is set, and nothing reads it" in done.out
+    assert "Did you mean TERN_POOL_SIZE?" in done.out
+    assert "TERN_TOKEN_FRA" not in done.out
+
+
 def test_everything_well(world: World, tern: Tern, worker: set[str]) -> None:
     world.sweep()
     done = tern("doctor", "--json")

@@ -88,5 +88,5 @@ def test_it_serves_until_it_is_told_to_end(
             assert process.poll() is None
         assert int(port_file.read_text()) > 0
         process.send_signal(signal.SIGTERM)
-        process.stderr.read()
+        assert "engine was told to end" in process.stderr.read()
         assert process.wait(20) == 0

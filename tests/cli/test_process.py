@@ -38,6 +38,16 @@ def test_the_worker_runs_threads_on_all_queues(
     assert list(command[-2:]) == ["--statedb", "x"]
 
 
+@pytest.mark.parametrize("words", [("--pool", "prefork"), ("--pool=solo",), ("-P", "gevent"), ("-Pprefork",)])
+def test_a_worker_of_another_kind_is_refused(
+    words: Sequence[str], bare: Tern, started: list[Sequence[str]]
+) -> None:
+    """What is asked for and can't be had is said, and not left out."""
+    done = bare("worker", "--", *words)
+    assert (done.code, "Tern's workers are threads" in done.err) == (2, True)
+    assert started == []
+
+
 def test_printing_starts_nothing(
     bare: Tern, started: list[Sequence[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,5 +69,6 @@ def test_it_serves_until_it_is_told_to_end(world: World, migrated_url: str, tmp_
         assert process.stderr is not None
         said = process.stderr.read()
     assert f"Tern answers on 127.0.0.1:{port} (plaintext)" in said
+    assert "Tern was told to end" in said
     assert "Traceback" not in said
     assert world.one("SELECT caller FROM control_requests").caller == "deployer"

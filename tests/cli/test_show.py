@@ -51,6 +51,15 @@ def test_one_operation_is_shown_with_everything(world: World, tern: Tern) -> Non
     assert (data.document["kind"], data.data["scope"]) == ("operation", f"{apply_id}/A")
 
 
+def test_who_left_one_out_and_why_stands_on_its_line(world: World, tern: Tern) -> None:
+    """Whoever comes next must not have to look for it in the record."""
+    apply_id = world.apply("A", "B")
+    assert tern("skip", f"{apply_id}/B", "--reason", "the region is closed").code == 0
+    world.run(until=lambda: world.state("B") == "skipped")
+    (line,) = [line for line in tern("get", apply_id).out.splitlines() if " B " in line and "skipped" in line]
+    assert re.search(r"skipped +by .+: the region is closed$", line)
+
+
 @pytest.mark.parametrize(
     ("subject", "code"), [("apl-0", 3), ("AP/nowhere", 3), ("AP/", 2), ("AP/A/B", 2), ("x", 2), ("", 2)]
 )

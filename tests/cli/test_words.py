@@ -1,20 +1,26 @@
 """Numbers and ages as people say them; every symbol with its word."""
 
+from dataclasses import replace
+
 import pytest
 
 from tern.cli.words import (
     APPLY_SIGNS,
     SIGNS,
     ago,
+    contact_words,
     count,
     duration,
     key_first,
     one_line,
     plural,
     printable,
+    silence_words,
     until_words,
 )
+from tern.domain.contact import Contact
 from tern.domain.holds import HoldKind
+from tern.domain.silence import CallKind, Silence
 from tern.domain.states import ApplyState, State
 
 
@@ -32,6 +38,13 @@ from tern.domain.states import ApplyState, State
 )
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_one_call_without_an_answer_is_one() -> None:
+    one = Silence("A", CallKind.DISPATCH, 1, since_s=3.0)
+    assert silence_words(one) == "no answer to the last dispatch, for 3 s"
+    assert silence_words(replace(one, in_a_row=2)).startswith("no answer to the last 2 dispatches, for 3 s")
+    assert contact_words(Contact("A", unanswered=1)) == "no usable answer to the last call"
 
 
 def test_ages_and_numbers() -> None:

@@ -177,7 +177,7 @@ def hold_of(policy: Policy, states: Sequence[State], place: int, **fields: objec
 )
 def test_what_stands_in_the_way_says_who_moves_it(before: State, cleared_by: ClearedBy) -> None:
     """§6: the order clears by itself, unless a person has to move what stands before it."""
-    order = hold_of(Policy(), [before, State.PENDING], 1, before=f"west ({before})")
+    order = hold_of(Policy(), [before, State.PENDING], 1, before_in_wave=f"west ({before})")
     assert (order.kind, order.cleared_by) == (HoldKind.ORDER, cleared_by)
     assert "west" in order.detail
     turn = hold_of(Policy(Copy.BARRIER), [before, State.WAITING_FOR_CUTOVER], 1, before=f"west ({before})")
