@@ -38,8 +38,9 @@ def held(facts: ApplyFacts) -> Iterator[tuple[OperationRecord, tuple[Hold, ...]]
         is_stuck = record.drained or record.stop_in_force is not None or record.blocked_by is not None
         is_stuck = is_stuck or record.held_by is not None
         is_outside = record.state is State.PENDING and not record.is_admitted
-        waits = is_outside and not (is_stuck or record.wishes or record.claimed_for_s or record.pauses_s)
-        place = (wave, before, before_in.get(wave, ""), stuck.get(wave, "")) if waits else ()
+        is_odd = is_stuck or record.wishes or record.claimed_for_s or record.pauses_s or record.wait_s > 0
+        waits = record.state is State.PENDING and not is_odd
+        place = (wave, is_outside, before, before_in.get(wave, ""), stuck.get(wave, "")) if waits else ()
         if not waits or place != alike:
             found = holds(
                 facts.policy,

@@ -177,25 +177,31 @@ def apply_view(facts: ApplyFacts) -> ApplyView:
 def _blockers(facts: ApplyFacts, operations: tuple[OperationView, ...]) -> Iterator[Blocker]:
     yield from _blockers_of_all(facts, operations)
     for operation in operations:
-        name = operation.deployment
-        kinds = {hold.kind: hold for hold in operation.holds}
-        if HoldKind.UNCERTAIN in kinds:
-            yield from blockers_of_uncertain(operation.record, operation.scope)
-        elif operation.state is State.WAITING_FOR_CUTOVER:
-            yield from _blockers_of_waiting(operation, kinds)
-        elif operation.state is State.STOPPED and HoldKind.STOP in kinds:
-            yield blocker_of_stopped(operation.record, operation.scope)
-        elif operation.state is State.PENDING:
+        record, scope = operation.record, operation.scope
+        yield from _blockers_of_its_state(operation)
+        yield from blockers_of_outstanding(record)
+        yield from blockers_of_silence(record, scope, lost_contact=operation.lost_contact)
+        if record.state.is_finished:
+            ways = ways_on(scope, record, is_over=facts.state.is_settled)
+            yield from (Blocker(record.deployment, *way) for way in ways)
+
+
+def _blockers_of_its_state(operation: OperationView) -> Iterator[Blocker]:
+    name = operation.deployment
+    match operation.state:
+        case State.PENDING:
             yield from _blockers_of_pending(operation)
-        elif operation.waits_for_undrain:
+        case State.UNCERTAIN:
+            yield from blockers_of_uncertain(operation.record, operation.scope)
+        case State.WAITING_FOR_CUTOVER:
+            yield from _blockers_of_waiting(operation, {hold.kind: hold for hold in operation.holds})
+        case State.STOPPED if any(hold.kind is HoldKind.STOP for hold in operation.holds):
+            yield blocker_of_stopped(operation.record, operation.scope)
+        case _ if operation.waits_for_undrain:
             command = f"tern deployments undrain {name}"
             yield Blocker(name, "its deployment is drained", command, "lets what waits there begin")
-        yield from blockers_of_outstanding(operation.record)
-        yield from blockers_of_silence(operation.record, operation.scope, lost_contact=operation.lost_contact)
-        if operation.state.is_finished:
-            is_over = facts.state.is_settled
-            ways = ways_on(operation.scope, operation.record, is_over=is_over)
-            yield from (Blocker(name, *way) for way in ways)
+        case _:
+            return
 
 
 def _blockers_of_all(facts: ApplyFacts, operations: tuple[OperationView, ...]) -> Iterator[Blocker]:
