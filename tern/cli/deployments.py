@@ -18,8 +18,9 @@ from tern.cli.register_picture import FOLDED_ABOVE, Listed, listing, offers, who
 from tern.cli.settling import settle
 from tern.cli.words import one_line
 from tern.domain.errors import NotFound, Refused, UsageError
+from tern.domain.hint import Cause, cause_of, hint_of
 from tern.domain.model import Capabilities, Deployment
-from tern.domain.outcome import Ok, Outcome
+from tern.domain.outcome import Ok, Outcome, Unknown
 from tern.domain.outcome import Refused as Declined
 from tern.domain.plaintext import refuse_exposed
 from tern.domain.register import differences
@@ -302,16 +303,29 @@ def _recorded(store: Store, name: str, outcome: str, reason: str) -> str:
     return f"in the record of {', '.join(concerned[:MOST_NAMED])}{more}" if concerned else ""
 
 
+def _to_mend(answer: Declined | Unknown, name: str) -> str:
+    """What helps whoever could not add a deployment, by why its engine gave no answer."""
+    unseen = "add it unseen with --no-probe --deduplicates yes (or no)"
+    match cause_of(answer.message, code=answer.code, reason=answer.reason):
+        case Cause.REFUSED | Cause.ANOTHER:
+            return "Compare --environment, --database and --target with what the engine was started with."
+        case Cause.CREDENTIALS | Cause.RIGHTS:
+            return "Name with --token-ref the token that its engine expects."
+        case Cause.CERTIFICATE:
+            return "Name with --tls-ca whom we trust; with --tls-cert and --tls-key what we show, where it wants that."
+        case Cause.SILENCE | Cause.NOBODY_LISTENS | Cause.TIME:
+            return f"Start the engine, or {unseen}."
+        case cause:
+            words = hint_of(cause, name).what
+            return f"{words[:1].upper()}{words[1:]}. Mend that, or {unseen}."
+
+
 def _described(wanted: Deployment, answer: Outcome[Capabilities], declared: str | None) -> Deployment:
     """The deployment with what its engine offers; raises Refused where it must not be added."""
     if not isinstance(answer, Ok):
         what = f"{wanted.name} was not added: its engine does not serve it"
-        step = "Start the engine, or add it unseen with --no-probe --deduplicates yes (or no)."
-        if isinstance(answer, Declined):
-            step = "Compare --environment, --database and --target with what the engine was started with."
-        raise Refused(
-            what, why=(one_line(answer.message),), next_step=step, reason=answer.reason or "NO_ANSWER"
-        )
+        why, reason = (one_line(answer.message),), answer.reason or "NO_ANSWER"
+        raise Refused(what, why=why, next_step=_to_mend(answer, wanted.name), reason=reason)
     found = answer.value
     if not found.resolve and declared is None:
         what = f"{wanted.name} was not added: its engine can't say what became of a lost dispatch"

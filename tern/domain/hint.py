@@ -32,6 +32,8 @@ class Cause(StrEnum):
     """The engine says that it has too much to do."""
     ANOTHER = "another"
     """Somebody else answers at that address."""
+    DATABASE = "database"
+    """The engine answers, and does not get at its own database."""
     NOT_OFFERED = "not_offered"
     """The engine does not know this method."""
     UNKNOWN_ID = "unknown_id"
@@ -77,7 +79,16 @@ _BY_REASON: Final = {
     TLS_FAILED: Cause.CERTIFICATE,
     ANOTHER_DATABASE: Cause.ANOTHER,
     "STRANGER": Cause.ANOTHER,
+    "DATABASE_UNAVAILABLE": Cause.DATABASE,
+    "TRANSACTION_POOLER": Cause.DATABASE,
+    "TOKENS_UNREADABLE": Cause.ENGINE_TROUBLE,
 }
+"""What we call it ourselves, and how the PostgreSQL engine does."""
+
+_REASON_AT_THE_END = re.compile(r"\(([A-Z][A-Z0-9_]*)\)\s*$")
+"""Where the PostgreSQL engine puts its reason, for those who keep its words alone."""
+_ITS_DATABASE = re.compile(r"connection to server (at|on socket) ")
+"""How PostgreSQL's own client begins, in whosever words: they came from an engine, so that was reached."""
 
 _TOLD = re.compile(rf"(?:was refused|has no usable answer): (?:({'|'.join(_BY_CODE)})\b)?")
 """How wire/outcomes.py begins what it says of a status."""
@@ -95,18 +106,22 @@ _NOT_SENT = re.compile(r"was refused: nothing was sent: ")
 
 
 def cause_of(words: str, *, code: str = "", reason: str = "") -> Cause:
-    """From a failed call. Where only its message was kept the status is read from that."""
+    """From a failed call. Where only its message was kept the status and the reason are read from that."""
+    if not reason and (found := _REASON_AT_THE_END.search(words)):
+        reason = found[1]
     if reason in _BY_REASON:
         return _BY_REASON[reason]
     if _NOT_SENT.search(words):
         return Cause.NOT_SENT
-    found = _TOLD.search(words)
-    code = code or (found[1] or "" if found else "")
-    cause = _BY_CODE.get(code, Cause.REFUSED if found and not code else Cause.SILENCE)
+    told = _TOLD.search(words)
+    code = code or (told[1] or "" if told else "")
+    cause = _BY_CODE.get(code, Cause.REFUSED if told and not code else Cause.SILENCE)
     if "works at another database" in words or "another one answers there" in words:
         return Cause.ANOTHER
     if cause not in {Cause.SILENCE, Cause.TIME}:
         return cause
+    if _ITS_DATABASE.search(words):
+        return Cause.DATABASE
     # What the network says comes under UNAVAILABLE, whatever it is.
     for pattern, meant in (
         (_NO_TRUST, Cause.CERTIFICATE),
@@ -157,6 +172,10 @@ def hint_of(cause: Cause, deployment: str, scope: str = "") -> Hint:
             return Hint("its engine says that it has too much to do; it is asked again by itself", (check,))
         case Cause.ANOTHER:
             return Hint("another engine than the deployment's answers at its address", (check, address))
+        case Cause.DATABASE:
+            return Hint(
+                "its engine answers, and does not get at its database: that is what to mend", (check,)
+            )
         case Cause.NOT_OFFERED:
             words = "its engine does not offer that: an engine of another kind or version, or another service there"
             return Hint(words, (check,))

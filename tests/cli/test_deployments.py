@@ -68,6 +68,28 @@ def test_an_engine_that_serves_another_target_is_refused(tern: Tern) -> None:
     assert "Compare" in answer.err
 
 
+@pytest.mark.parametrize(
+    ("code", "reason", "words", "helps"),
+    [
+        ("UNAVAILABLE", "DATABASE_UNAVAILABLE", "Connection refused", "does not get at its database"),
+        ("UNAVAILABLE", "", "Socket closed", "Start the engine"),
+        ("UNAUTHENTICATED", "", "who are you", "--token-ref"),
+        ("RESOURCE_EXHAUSTED", "", "later", "too much to do"),
+        ("FAILED_PRECONDITION", "", "not this target", "Compare --environment"),
+    ],
+)
+def test_what_helps_who_could_not_add_one_depends_on_why(
+    code: str, reason: str, words: str, helps: str, tern: Tern
+) -> None:
+    """An engine whose database is away is not started once more, and a missing token makes no wrong target."""
+    with FakeEngine("eu", target="t") as engine:
+        engine.always("Resolve", fail(code, reason=reason, message=words))
+        engine.always("BatchProgress", fail(code, reason=reason, message=words))
+        done = tern("deployments", "add", "eu", *PLACE, "--address", engine.address, "--target", "t")
+    assert done.code == 5
+    assert helps in done.err.rsplit("next:", 1)[1], done.err
+
+
 def test_an_engine_without_resolve_wants_to_be_described(tern: Tern) -> None:
     with FakeEngine("eu", offers_engine_service=False) as engine:
         words = ("deployments", "add", "eu", *PLACE, "--address", engine.address, "--target", "t")

@@ -13,6 +13,7 @@ CODES = [code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK
 CREDENTIALS = ("--token-ref",)
 CERTIFICATES = ("--tls-ca", "--tls-cert", "--tls-key")
 ADDRESS = ("--address",)
+LIBPQ = 'connection to server at "10.0.0.7", port 5432'
 
 
 def told(code: str, words: str = "no", reason: str = "") -> str:
@@ -53,6 +54,11 @@ def test_every_status_is_read_back_from_what_was_kept_of_it(code: str) -> None:
         (told("INTERNAL", "see the log"), Cause.ENGINE_TROUBLE, ()),
         (told("FAILED_PRECONDITION", "busy"), Cause.REFUSED, ()),
         (told("UNAVAILABLE", "Socket closed"), Cause.SILENCE, ()),
+        # Whoever answers that can be reached: it is what stands behind it that can't.
+        (told("UNAVAILABLE", "Connection refused (DATABASE_UNAVAILABLE)"), Cause.DATABASE, ()),
+        (told("UNAVAILABLE", "a pooler (TRANSACTION_POOLER)"), Cause.DATABASE, ()),
+        (told("UNAVAILABLE", f"{LIBPQ} failed: Connection refused"), Cause.DATABASE, ()),
+        (told("UNAVAILABLE", "see its log (TOKENS_UNREADABLE)"), Cause.ENGINE_TROUBLE, ()),
         (
             ABOUT.not_sent(NotSent("SECRET_MISSING", "ENGINE_TOKEN is not set")).message,
             Cause.NOT_SENT,

@@ -100,6 +100,20 @@ def test_broker_killed_in_the_middle_of_ticks(fleet: Fleet, make_world: MakeWorl
         assert "Unrecoverable" not in worker.output()
 
 
+def test_a_broker_that_is_away_does_not_fill_the_log_of_beat(fleet: Fleet, broker: Broker) -> None:
+    """Bells ring every second, and Celery tells of each that it could not send with two tracebacks."""
+    beat = fleet.beat()
+    with redis.Redis.from_url(broker.url) as client:
+        wait_for(lambda: client.llen("sweep") > 0, fleet.picture)
+    broker.kill()
+    wait_for(lambda: "a bell was not rung" in beat.output(), fleet.picture)
+    time.sleep(5)
+    assert beat.is_running
+    told = beat.output()
+    assert told.count("a bell was not rung") == 1
+    assert "Traceback" not in told
+
+
 def test_rubbish_in_the_queues(
     fleet: Fleet, make_world: MakeWorld, broker: Broker, keys: redis.Redis
 ) -> None:

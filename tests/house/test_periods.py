@@ -57,6 +57,7 @@ tern.domain.crowd AHEAD_S 5.0 broker wiped: nothing later than 10 s, and no queu
 tern.domain.silence _ANSWERED_LATE_S 1.0 a port that refuses says so at once; a connection that is swallowed takes two
 tern.domain.silence LONGEST_PAUSE_S 30.0 an engine that is back is noticed as soon as one with lost contact
 tern.domain.silence SLOW_AFTER 3 one lost packet is no silence
+tasks.logs _SAID_AGAIN_AFTER_S 60.0 whoever reads the log sees that it lasts; a line a second would fill a disk
 tasks.lanes PATIENCE_S 0.1 engines answer within milliseconds; forty that don't may cost their fortieth part of a second
 tasks.lanes _COPY_LASTS_S 1.0 what another worker found out is known here soon, for one small look a second
 tasks.halting _A_MOMENT_S 0.1 the pause is the database's, and this process may be a little ahead of it

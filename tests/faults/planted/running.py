@@ -86,4 +86,28 @@ MUTANTS = (
         'if task.startswith("tern.")',
         "if task",
     ),
+    mutant(
+        "running",
+        "each bell that beat can't ring is logged with its tracebacks",
+        "tests/e2e/test_broker.py -k fill_the_log",
+        "tasks/logs.py",
+        '    logging.getLogger("celery.beat").addFilter(UnsentBells())\n',
+        "",
+    ),
+    mutant(
+        "words",
+        "an engine whose database is away is said not to be there",
+        "tests/domain/test_hint.py",
+        "tern/domain/hint.py",
+        "    if _ITS_DATABASE.search(words):\n        return Cause.DATABASE\n",
+        "",
+    ),
+    mutant(
+        "words",
+        "whoever has no token is told to compare targets",
+        "tests/cli/test_deployments.py -k depends_on_why",
+        "tern/cli/deployments.py",
+        "        case Cause.REFUSED | Cause.ANOTHER:\n",
+        "        case Cause.REFUSED | Cause.ANOTHER | Cause.CREDENTIALS:\n",
+    ),
 )
