@@ -10,4 +10,4 @@ from tern.wire.listening import run
 if __name__ == "__main__":
     dsn, port_file = sys.argv[1:]
     engine = EngineServer(dsn, "127.0.0.1:0", EngineIdentity("prod", "orders", "eu-1"))
-    run(engine, print, port_file=Path(port_file))
+    run(engine, print, lambda: None, port_file=Path(port_file))

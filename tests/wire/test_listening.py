@@ -55,7 +55,8 @@ def test_a_terminal_that_closes_ends_no_server() -> None:
     """Nor does a habit of somebody's who wants logs or certificates read again."""
     before = [signal.getsignal(number) for number in hangup.HARMLESS]
     served, begun = _Told(*hangup.HARMLESS), time.monotonic()
-    run(served, lambda _port: None)
-    assert served.is_stopped
+    told: list[bool] = []
+    run(served, lambda _port: None, lambda: told.append(served.is_stopped))
+    assert (served.is_stopped, told) == (True, [False]), "that it ends is said before it ends"
     assert time.monotonic() - begun >= 0.2
     assert [signal.getsignal(number) for number in hangup.HARMLESS] == before
