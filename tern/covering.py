@@ -96,8 +96,8 @@ def lifted(commands: Mapping[str, str], group: Sequence[Place], crowd: Crowd, ca
             named = ",".join(names) if _is_short(names) else f'"$({asked} | paste -sd, -)"'
             return pattern.replace(there, f"{crowd.apply_id} --deployments {named}", 1)
         case ["tern", verb, there, *_] if verb in _SELECTING and there == f"{_HERE}/":
-            if "--engine-is-gone" in pattern:
-                # Of several that is taken only with their number.
+            if verb == "resolve":
+                # Nobody takes a word back: it is given for as many as were looked at, and not for one that came since.
                 pattern = pattern.replace(" --reason", f" --expect {len(names)} --reason", 1)
             selector = crowd.selector(group)
             if selector is None:

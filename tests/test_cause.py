@@ -31,7 +31,7 @@ def test_one_entry_for_each_cause_the_most_numerous_first() -> None:
     first, second = view.needs
     assert (first.count, first.ways[0][0]) == (9_000, "tern start apl-1 --state stopped --reason '…'")
     assert second.count == 3
-    assert second.ways[0][0] == "tern resolve apl-1 --state uncertain --as ended --reason '…'"
+    assert second.ways[0][0] == "tern resolve apl-1 --state uncertain --as ended --expect 3 --reason '…'"
     assert len(view.blockers) >= 9_003
 
 
