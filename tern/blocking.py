@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tern.domain.answer import GONE, answers, fitting, fitting_gone
 from tern.domain.doubt import Doubt
-from tern.domain.hint import cause_of, hint_of
+from tern.domain.hint import Hint, cause_of, hint_of
 from tern.domain.outstanding import Outstanding
 from tern.facts import OperationRecord
 
@@ -51,10 +51,14 @@ def blockers_of_silence(record: OperationRecord, scope: str, *, lost_contact: bo
         for command, consequence in answers(scope, fitting_gone(), GONE, option=" --engine-is-gone"):
             yield Blocker(name, what, command, consequence)
     if lost_contact:
-        words = record.poll_error or "its engine does not answer"
-        hint = hint_of(cause_of(words), name, scope)
+        words, hint = record.poll_error or "its engine does not answer", hint_of_silence(record, scope)
         for command, consequence in hint.ways:
             yield Blocker(name, f"lost contact: {words} ({hint.what})", command, consequence)
+
+
+def hint_of_silence(record: OperationRecord, scope: str) -> Hint:
+    """Why nobody at its engine is heard, as far as its last look or dispatch tells, and what helps."""
+    return hint_of(cause_of(record.poll_error or record.error_message), record.deployment, scope)
 
 
 def blockers_of_outstanding(record: OperationRecord) -> Iterator[Blocker]:

@@ -6,8 +6,8 @@ A reason that holds it is told in domain/holds.py; who moves it away, and how, i
 import re
 from collections.abc import Iterable, Iterator
 
+from tern.blocking import hint_of_silence
 from tern.domain.control import LIVE_FOR_THE_APPLICATION
-from tern.domain.hint import cause_of, hint_of
 from tern.domain.holds import ClearedBy, Hold, HoldKind
 from tern.domain.policy import OnFailure
 from tern.domain.states import State
@@ -58,9 +58,7 @@ def _of_hold(view: ApplyView, operation: OperationView, hold: Hold) -> Iterator[
         case HoldKind.DRAINED:
             yield f"tern deployments undrain {name}", "lets new work begin there"
         case HoldKind.SILENT:
-            yield from hint_of(
-                cause_of(operation.record.poll_error or operation.record.error_message), name, scope
-            ).ways
+            yield from hint_of_silence(operation.record, scope).ways
         case HoldKind.RESERVATION | HoldKind.SAME_TARGET if operation.record.blocked_by is not None:
             holder = operation.record.blocked_by.scope
             yield (

@@ -5,7 +5,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tern import holding
 from tern.domain.control import Delivery, Verb
 from tern.domain.holds import ClearedBy, Holding, HoldKind
 from tern.domain.identity import ApplyId, PlanId, RemoteId
@@ -16,6 +19,7 @@ from tern.domain.timing import CUTOVER_REFUSALS_MAX
 from tern.facts import ApplyFacts, OperationRecord, TableFacts, WishFacts
 from tern.view import NEEDS_PERSON, READY_FOR_CUTOVER, apply_view
 from tern.ways import ways_of
+from tests.domain.rollouts import policies
 
 APPLY = ApplyId("apl-1")
 
@@ -171,6 +175,32 @@ def test_what_comes_before_it_is_of_its_own_wave() -> None:
     assert "early (stopped)" in of_wave.detail
     assert (of_order.kind, of_order.cleared_by) == (HoldKind.ORDER, ClearedBy.WAIT)
     assert of_order.detail == "first (pending) comes before it in the order"
+
+
+MOSTLY_PENDING = st.sampled_from(
+    [*[State.PENDING] * 6, State.RUNNING, State.COMPLETED, State.STOPPED, State.FAILED]
+)
+ODD: tuple[dict[str, object], ...] = ({"wait_s": 9.0}, {"drained": True}, {"pauses_s": 3.0, "unanswered": 2})
+
+
+@given(st.data(), policies())
+def test_what_is_found_once_for_many_is_what_is_found_for_each(data: st.DataObject, policy: Policy) -> None:
+    """Thousands wait alike and are looked at once: never one that is held by anything of its own."""
+    records = [
+        record(
+            f"d{number}",
+            data.draw(MOSTLY_PENDING),
+            wave=data.draw(st.integers(1, len(policy.waves))) if policy.waves else 0,
+            is_admitted=data.draw(st.booleans()),
+            **data.draw(st.sampled_from([{}, {}, {}, *ODD])),
+        )
+        for number in range(data.draw(st.integers(2, 12)))
+    ]
+    seen = facts(*sorted(records, key=lambda each: each.wave), policy=policy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(holding, "holds_all_behind", lambda *_: False)
+        one_by_one = list(holding.held(seen))
+    assert list(holding.held(seen)) == one_by_one
 
 
 def test_a_target_that_another_apply_holds_is_named() -> None:

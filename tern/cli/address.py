@@ -10,6 +10,7 @@ from tern.domain.model import Credentials
 from tern.domain.plaintext import GRPC_ADDRESS
 
 HIGHEST_PORT = 65_535
+SAY_HOW_TO_LISTEN = "Say with --listen where it is to listen, and with --tls-cert and --tls-key how."
 HIGHEST_POSITION = 2**31 - 1
 _LOCAL = re.compile(r"local:postgres(ql)?://.+")
 _REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+")

@@ -325,8 +325,8 @@ def _ends_with(typed: _Typed, endings: Mapping[str, Ending], fates: Mapping[str,
     if against and not typed.as_json:
         more = f" and {len(against) - MOST_NAMED:,} more" if len(against) > MOST_NAMED else ""
         what = "did not come about" if fates or typed.waits else "was not taken"
-        first = next((name for name, each in endings.items() if each is Ending.NOT_DONE and name), "")
-        subject = f"{typed.subject.apply_id}/{first}" if first else typed.subject.apply_id
+        apply_id = typed.subject.apply_id
+        subject = apply_id if against[0] == apply_id else f"{apply_id}/{against[0]}"
         talk(
             f"exit code {code}: the {typed.verb} {what} at {', '.join(against[:MOST_NAMED])}{more};"
             f" where it stands, and what is taken there: tern explain {subject}"

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from tern.cli.address import SAY_HOW_TO_LISTEN
 from tern.cli.envelope import announce
 from tern.domain.errors import Misconfigured, TernError, Unreachable, UsageError
 from tern.domain.text import is_name
@@ -106,8 +107,7 @@ def serve(
         raise Unreachable(what, why=(error.message,), reason=error.reason) from None
     except (ValueError, OSError) as error:
         what = "the engine did not start"
-        step = "Say with --listen where it is to listen, and with --tls-cert and --tls-key how."
-        raise Misconfigured(what, why=(str(error),), unchanged="", next_step=step) from None
+        raise Misconfigured(what, why=(str(error),), unchanged="", next_step=SAY_HOW_TO_LISTEN) from None
 
 
 def _dsn(given: str, log_format: str) -> str:

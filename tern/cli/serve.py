@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from tern.cli import reach
+from tern.cli.address import SAY_HOW_TO_LISTEN
 from tern.cli.envelope import announce
 from tern.domain.errors import Misconfigured, UsageError
 
@@ -101,8 +102,7 @@ def serve(
         )
     except (ValueError, OSError) as error:
         what = "the door did not open"
-        step = "Say with --listen where it is to listen, and with --tls-cert and --tls-key how."
-        raise Misconfigured(what, why=(str(error),), unchanged="", next_step=step) from None
+        raise Misconfigured(what, why=(str(error),), unchanged="", next_step=SAY_HOW_TO_LISTEN) from None
     finally:
         desk.close()
         if exporter is not None:

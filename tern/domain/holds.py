@@ -186,8 +186,8 @@ def holds(policy: Policy, facts: OperationFacts) -> tuple[Hold, ...]:
 
 def holds_all_behind(policy: Policy, wave: int, found: tuple[Hold, ...]) -> bool:
     """Whether the next pending operation of the wave is held by the very same, where these hold one that stands right
-    before it outside and isn't the first of all: what depends on the place in the order holds already. Thousands wait
-    alike.
+    before it, is let in or not as that one is, and isn't the first of all: what depends on the place in the order holds
+    already. Thousands wait alike.
     """
     depends = {HoldKind.STRICT} if policy.strict else set()
     if policy.copy is Copy.ROLLING:

@@ -96,7 +96,7 @@ def _is_the_same_target(world: World) -> None:
     ("given", "reason", "words"),
     [
         (_is_held, "TARGET_HELD", "another apply holds a target"),
-        (_is_half_done, "HALF_DONE", "ended half done"),
+        (_is_half_done, "HALF_DONE", "ended half done (failed)"),
         (_is_silent, "ENGINE_UNREACHABLE", "asleep"),
         (_refuses, "PREVIEW_REFUSED", "TABLE_BUSY: no"),
         (_is_another_database, "APPLY_REFUSED", "names another database than before"),

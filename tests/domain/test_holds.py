@@ -42,11 +42,13 @@ def test_who_stands_right_behind_is_held_by_the_same(
     given_members = data.draw(members(policy))
     for place in range(1, len(given_members)):
         one, other = (each.standing for each in given_members[place - 1 : place + 1])
-        outside = [each.state is State.PENDING and not each.is_admitted for each in (one, other)]
+        waits = [each.state is State.PENDING for each in (one, other)] + [
+            one.is_admitted is other.is_admitted
+        ]
         stuck = given_members[place - 1].is_stuck or given_members[place].is_stuck
         # Whom nobody comes before is asked about by itself: the one behind it has it in front (tern/holding.py).
         is_first = not any(each.standing.state in UNPASSED for each in given_members[: place - 1])
-        if not all(outside) or stuck or is_first or one.wave != other.wave:
+        if not all(waits) or stuck or is_first or one.wave != other.wave:
             continue
         found = holds(policy, facts_of(given_members, place - 1, released))
         if holds_all_behind(policy, one.wave, found):

@@ -1,10 +1,7 @@
 """What Celery is told of the broker: with TLS its certificate is looked at, wherever the address is used."""
 
-import shlex
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from flower.utils.broker import Broker
 
 from tasks.config import broker_tls, celery_config
 from tern.settings import Settings, load
+from tests.self_signed import self_signed
 
 
 @dataclass(frozen=True)
@@ -30,16 +28,9 @@ class Tls:
 
 @pytest.fixture
 def behind_tls(broker_url: str, tmp_path: Path) -> Iterator[Tls]:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("there is no openssl here to make a certificate with")
-    options = (
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
-        f" -addext subjectAltName=DNS:localhost -keyout {tmp_path}/key -out {tmp_path}/cert"
-    )
-    subprocess.run([openssl, *shlex.split(options)], check=True, capture_output=True)
+    key, certificate = self_signed(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
+    context.load_cert_chain(certificate, key)
     broker = urlsplit(broker_url)
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -71,7 +62,7 @@ def behind_tls(broker_url: str, tmp_path: Path) -> Iterator[Tls]:
 
     threading.Thread(target=accept, daemon=True).start()
     where = f"localhost:{listener.getsockname()[1]}"
-    yield Tls(f"rediss://:{broker.password}@{where}{broker.path}", tmp_path / "cert")
+    yield Tls(f"rediss://:{broker.password}@{where}{broker.path}", certificate)
     listener.close()
 
 

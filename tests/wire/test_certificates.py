@@ -1,9 +1,6 @@
 """Certificates that are renewed under a running server: used at the next handshake, and only when they fit."""
 
 import os
-import shlex
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +13,7 @@ from structlog.testing import capture_logs
 
 from tern.wire.certificates import CertificateFiles
 from tern.wire.listening import bind, server_credentials
+from tests.self_signed import self_signed
 
 Pair = tuple[bytes, bytes]
 
@@ -23,18 +21,11 @@ Pair = tuple[bytes, bytes]
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Pair]:
     """Certificate and key, self-signed for localhost, three times."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("there is no openssl here to make a certificate with")
     found = []
     for number in range(3):
         folder = tmp_path_factory.mktemp(f"pair{number}")
-        options = (
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
-            f" -addext subjectAltName=DNS:localhost -keyout {folder}/key -out {folder}/cert"
-        )
-        subprocess.run([openssl, *shlex.split(options)], check=True, capture_output=True)
-        found.append(((folder / "cert").read_bytes(), (folder / "key").read_bytes()))
+        key, certificate = self_signed(folder)
+        found.append((certificate.read_bytes(), key.read_bytes()))
     return found
 
 

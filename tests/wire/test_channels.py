@@ -2,9 +2,6 @@
 
 import contextlib
 import re
-import shlex
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +24,7 @@ from tern.wire.transport import HEALTH, CallFailed
 from tests.faults.behaviour import altered, delay, fail
 from tests.faults.black_hole import BlackHoles
 from tests.faults.fake_engine import FakeEngine
+from tests.self_signed import self_signed
 from tests.wire.conftest import CHANGE, call_for, claim_on, deployment_at, scope_at
 
 
@@ -39,17 +37,7 @@ class Certificate:
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """Self-signed, for localhost, good for a day."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("there is no openssl here to make a certificate with")
-    folder = tmp_path_factory.mktemp("tls")
-    made = Certificate(folder / "key.pem", folder / "cert.pem")
-    options = (
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
-        f" -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout {made.key} -out {made.chain}"
-    )
-    subprocess.run([openssl, *shlex.split(options)], check=True, capture_output=True)
-    return made
+    return Certificate(*self_signed(tmp_path_factory.mktemp("tls"), "DNS:localhost,IP:127.0.0.1"))
 
 
 def tls_engine(certificate: Certificate, *, token: str = "", wants_client: bool = False) -> FakeEngine:

@@ -133,4 +133,28 @@ MUTANTS = (
         'if address.scheme != "redis+socket" and not',
         "if False and not",
     ),
+    mutant(
+        "words",
+        "who waits for another try is taken for one that waits like all",
+        "tests/test_view.py -k found_once_for_many",
+        "tern/holding.py",
+        " or record.pauses_s or record.wait_s > 0",
+        " or record.pauses_s",
+    ),
+    mutant(
+        "words",
+        "who is let in is taken for one that is not",
+        "tests/test_view.py -k found_once_for_many",
+        "tern/holding.py",
+        "place = (wave, is_outside, before,",
+        "place = (wave, before,",
+    ),
+    mutant(
+        "G7",
+        "a word about several is printed without their number",
+        "tests/test_cause.py",
+        "tern/covering.py",
+        '            if verb == "resolve":\n',
+        '            if verb == "resolve" and "--engine-is-gone" in pattern:\n',
+    ),
 )
